@@ -1,0 +1,96 @@
+"""Rotary positions, scaled dot-product attention, and multi-head causal self-attention."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jax_impl.functional import at_least_float32
+from jax_impl.layers import Params, linear
+
+Rope = tuple[Float[Array, "*T P"], Float[Array, "*T P"]]
+"""Cosines and sines of the positions at hand (`lm.init.rope_tables`), P = d_head / 2."""
+
+
+def rope(x_TK: Float[Array, "*T K"], tables: Rope) -> Float[Array, "*T K"]:
+    """Rotate the pairs (x[2p], x[2p + 1]) by their position's angle (Su et al., 2021, eq. 34).
+
+    The tables' leading dimensions broadcast against those of x.
+    """
+    even_TP, odd_TP = jnp.unstack(at_least_float32(x_TK).reshape(*x_TK.shape[:-1], -1, 2), axis=-1)
+    cos_TP, sin_TP = (jnp.broadcast_to(table, even_TP.shape) for table in tables)
+    rotated = jnp.stack((even_TP * cos_TP - odd_TP * sin_TP, even_TP * sin_TP + odd_TP * cos_TP), axis=-1)
+    return rotated.reshape(x_TK.shape).astype(x_TK.dtype)
+
+
+def scaled_dot_product_attention(
+    Q: Float[Array, "*B T K"],
+    K: Float[Array, "*B S K"],
+    V: Float[Array, "*B S V"],
+    mask: Bool[Array, "... T S"] | None = None,
+) -> Float[Array, "*B T V"]:
+    """softmax(Q K^T / sqrt(d_k)) V (Vaswani et al., 2017, eq. 1).
+
+    Args:
+        mask: True where the query may attend to the key; broadcasts against (*B, T, S). A query that may attend
+            to nothing yields zeros with zero gradients; what no query may attend to, NaN included, is not read.
+    """
+    if mask is not None:
+        is_read = mask.any(-2)[..., None]
+        K, V = (jnp.where(jnp.broadcast_to(is_read, x.shape), x, 0) for x in (K, V))
+    scores = at_least_float32(Q @ K.mT) * Q.shape[-1] ** -0.5
+    if mask is not None:
+        scores = jnp.where(jnp.broadcast_to(mask, scores.shape), scores, -jnp.inf)
+    largest = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
+    exp = jnp.exp(scores - jnp.where(largest == -jnp.inf, 0.0, largest))
+    total = exp.sum(-1, keepdims=True)
+    weights = exp / jnp.where(total == 0.0, 1.0, total)
+    return weights.astype(V.dtype) @ V
+
+
+class LayerCache(NamedTuple):
+    """Keys and values of one layer in S slots, of which position t takes slot t mod S."""
+
+    k_BHSK: Float[Array, "B H S K"]
+    v_BHSK: Float[Array, "B H S K"]
+
+    def write(self, k_BHTK: Array, v_BHTK: Array, slots_BT: Int[Array, "B T"]) -> "LayerCache":
+        """The cache with the new keys and values in their slots."""
+        rows_B1 = jnp.arange(slots_BT.shape[0])[:, None]
+        return LayerCache(
+            self.k_BHSK.at[rows_B1, :, slots_BT].set(k_BHTK.swapaxes(1, 2)),
+            self.v_BHSK.at[rows_B1, :, slots_BT].set(v_BHTK.swapaxes(1, 2)),
+        )
+
+
+def multihead_self_attention(
+    params: Params,
+    x_BTD: Float[Array, "*B T D"],
+    num_heads: int,
+    mask: Bool[Array, "*M T S"],
+    tables: Rope | None = None,
+    cache: LayerCache | None = None,
+    slots_BT: Int[Array, "B T"] | None = None,
+) -> tuple[Float[Array, "*B T D"], LayerCache | None]:
+    """Attention of num_heads heads over one sequence, with RoPE on queries and keys where tables are given.
+
+    Returns:
+        The output, and the cache with this call's keys and values where one was given.
+    """
+    q_BHTK, k_BHTK, v_BHTK = (
+        linear(params[name], x_BTD).reshape(*x_BTD.shape[:-1], num_heads, -1).swapaxes(-2, -3)
+        for name in ("q_proj", "k_proj", "v_proj")
+    )
+    if tables is not None:
+        q_BHTK, k_BHTK = rope(q_BHTK, tables), rope(k_BHTK, tables)
+    if cache is not None and slots_BT is not None:
+        cache = cache.write(k_BHTK, v_BHTK, slots_BT)
+        k_BHTK, v_BHTK = cache
+    out_BHTK = scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, mask)
+    return linear(params["output_proj"], out_BHTK.swapaxes(-2, -3).reshape(x_BTD.shape)), cache
+
+
+def causal_mask(T: int) -> Bool[Array, "T T"]:
+    """True where key s may be seen by query t: s <= t."""
+    return jnp.tril(jnp.ones((T, T), dtype=bool))

@@ -1,0 +1,59 @@
+"""Functions without weights: softmax, SiLU, cross-entropy, gradient clipping."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
+
+
+def at_least_float32(x: Array) -> Array:
+    """`x` in float32, or as it is where it is wider: norms, softmax and loss never compute in less."""
+    return x.astype(np.promote_types(x.dtype, np.float32))
+
+
+def softmax(x: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
+    """exp(x) / sum(exp(x)) along `axis`; the maximum is subtracted first, so that nothing overflows.
+
+    Computed in at least float32, returned in x's dtype.
+    """
+    x32 = at_least_float32(x)
+    exp = jnp.exp(x32 - jax.lax.stop_gradient(x32.max(axis, keepdims=True)))
+    return (exp / exp.sum(axis, keepdims=True)).astype(x.dtype)
+
+
+def silu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """x * sigmoid(x) (Elfwing et al., 2017, eq. 1)."""
+    return x * jax.lax.logistic(x)
+
+
+def token_cross_entropy(logits: Float[Array, "*B V"], targets: Int[Array, "*B"]) -> Float[Array, "*B"]:
+    """-log softmax(logits)[target] of each position in nats, in at least float32."""
+    logits = at_least_float32(logits)
+    shifted = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
+    log_sum = jnp.log(jnp.exp(shifted).sum(-1))
+    return log_sum - jnp.take_along_axis(shifted, targets[..., None], axis=-1).squeeze(-1)
+
+
+def cross_entropy(logits: Float[Array, "*B V"], targets: Int[Array, "*B"]) -> Float[Array, ""]:
+    """Mean cross-entropy over all positions, in nats."""
+    return token_cross_entropy(logits, targets).mean()
+
+
+def global_norm(tree: PyTree[Float[Array, "..."]]) -> Float[Array, ""]:
+    """Euclidean norm of all arrays as one vector, in at least float32."""
+    return jnp.sqrt(sum(jnp.sum(jnp.square(at_least_float32(x))) for x in jax.tree.leaves(tree)))
+
+
+def clip_gradients(gradients: PyTree[Any], max_norm: float) -> tuple[PyTree[Any], Float[Array, ""]]:
+    """Scale the gradients by max_norm / (norm + 1e-6) where their global norm exceeds max_norm.
+
+    (Pascanu et al., 2013, algorithm 1.)
+
+    Returns:
+        The clipped gradients, and the global norm before clipping.
+    """
+    norm = global_norm(gradients)
+    scale = jnp.where(norm > max_norm, max_norm / (norm + 1e-6), 1.0)
+    return jax.tree.map(lambda g: g * scale.astype(g.dtype), gradients), norm

@@ -1,0 +1,36 @@
+"""The layers with weights, but for attention. Each takes its parameters first: a dict named as in torch_impl."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from jax_impl.functional import at_least_float32, silu
+
+Params = dict[str, Any]
+
+
+def linear(params: Params, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
+    """x W^T, without bias; the weight is (d_out, d_in)."""
+    return x @ params["weight"].astype(x.dtype).T
+
+
+def embedding(params: Params, token_ids: Int[Array, "..."]) -> Float[Array, "... D"]:
+    """One row of the weight (vocab_size, d_model) for each token id.
+
+    Ids must lie in 0 .. vocab_size - 1; the training step and generation check them before they come here.
+    """
+    return params["weight"][token_ids]
+
+
+def rmsnorm(params: Params, x: Float[Array, "... D"], eps: float = 1e-5) -> Float[Array, "... D"]:
+    """x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich, 2019, eq. 4), computed in at least float32."""
+    x32 = at_least_float32(x)
+    inverse_rms = lax.rsqrt(jnp.square(x32).mean(-1, keepdims=True) + eps)
+    return (x32 * inverse_rms * jnp.broadcast_to(params["weight"], x.shape)).astype(x.dtype)
+
+
+def swiglu(params: Params, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+    """w2(silu(w1 x) * w3 x) (Shazeer, 2020, eq. 6)."""
+    return linear(params["w2"], silu(linear(params["w1"], x)) * linear(params["w3"], x))

@@ -1,0 +1,90 @@
+"""AdamW and SGD as pairs of init and update on trees of arrays."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PyTree
+
+Tree = PyTree[Float[Array, "..."]]
+
+
+class AdamWState(NamedTuple):
+    """First and second moments, trees like the parameters, and the number of steps taken."""
+
+    m: Tree
+    v: Tree
+    step: Int[Array, ""]
+
+
+def adamw_init(params: Tree) -> AdamWState:
+    """Zero moments for these parameters."""
+    return AdamWState(
+        jax.tree.map(jnp.zeros_like, params), jax.tree.map(jnp.zeros_like, params), jnp.zeros((), jnp.int32)
+    )
+
+
+def adamw_update(
+    gradients: Tree,
+    state: AdamWState,
+    params: Tree,
+    lr: float | Float[Array, ""],
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.01,
+) -> tuple[Tree, AdamWState]:
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019, algorithm 2), as the course writes it.
+
+    The bias correction is folded into the step size, epsilon is added to the uncorrected root, and the decay
+    follows the update, by lr * weight_decay.
+
+    Returns:
+        The new parameters and state.
+    """
+    beta1, beta2 = betas
+    step = state.step + 1
+
+    def update(p: Array, g: Array, m: Array, v: Array) -> tuple[Array, Array, Array]:
+        rate, t = jnp.asarray(lr, p.dtype), step.astype(p.dtype)
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * jnp.square(g)
+        step_size = rate * jnp.sqrt(_one_minus_power(beta2, t)) / _one_minus_power(beta1, t)
+        p = p - step_size * (m / (jnp.sqrt(v) + eps))
+        return p - rate * weight_decay * p, m, v
+
+    updated = jax.tree.map(update, params, gradients, state.m, state.v)
+    params, m, v = jax.tree.transpose(jax.tree.structure(params), None, updated)
+    return params, AdamWState(m, v, step)
+
+
+def _one_minus_power(beta: float, t: Float[Array, ""]) -> Float[Array, ""]:
+    """1 - beta^t without the cancellation that costs float32 four digits at beta = 0.999, t = 1."""
+    return -jnp.expm1(t * math.log(beta)) if beta > 0 else jnp.ones_like(t)
+
+
+class SGDState(NamedTuple):
+    """The number of steps taken."""
+
+    step: Int[Array, ""]
+
+
+def sgd_init(params: Tree) -> SGDState:
+    """No steps taken. The parameters are asked for only to match `adamw_init`."""
+    del params
+    return SGDState(jnp.zeros((), jnp.int32))
+
+
+def sgd_update(
+    gradients: Tree, state: SGDState, params: Tree, lr: float | Float[Array, ""]
+) -> tuple[Tree, SGDState]:
+    """Gradient descent with the step size lr / sqrt(t + 1), t counting steps from 0.
+
+    Returns:
+        The new parameters and state.
+    """
+
+    def update(p: Array, g: Array) -> Array:
+        return p - jnp.asarray(lr, p.dtype) / jnp.sqrt(state.step.astype(p.dtype) + 1) * g
+
+    return jax.tree.map(update, params, gradients), SGDState(state.step + 1)

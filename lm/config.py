@@ -1,0 +1,191 @@
+"""What a run is: frozen, validated dataclasses, read from TOML and overridden by flags."""
+
+import dataclasses
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tokenizer.errors import InputError
+
+ComputeDtype = Literal["float32", "bfloat16", "float64"]
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise InputError(message)
+
+
+def _require_positive(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(value > 0, f"{name} is {value}: give a number above 0")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A pre-norm decoder: RMSNorm, causal attention with RoPE, SwiGLU, untied head, no biases."""
+
+    vocab_size: int
+    """Number of token ids; the tokenizer's vocabulary must fit."""
+    context_length: int
+    """Longest sequence the model sees, in tokens."""
+    d_model: int
+    """Width of the residual stream; a multiple of num_heads."""
+    num_layers: int
+    """Number of Transformer blocks."""
+    num_heads: int
+    """Attention heads a block; d_model / num_heads must be even, since RoPE rotates pairs."""
+    d_ff: int | None = None
+    """Width of the feed-forward layer; if not given, the multiple of 64 nearest to 8/3 d_model."""
+    rope_theta: float = 10_000.0
+    """Base of RoPE's wavelengths."""
+
+    def __post_init__(self) -> None:
+        if self.d_ff is None:
+            object.__setattr__(self, "d_ff", max(64, round(8 * self.d_model / 3 / 64) * 64))
+        _require_positive(
+            self, "vocab_size", "context_length", "d_model", "num_layers", "num_heads", "d_ff", "rope_theta"
+        )
+        _require(
+            self.d_model % self.num_heads == 0,
+            f"d_model {self.d_model} is not divisible by num_heads {self.num_heads}: change one of them",
+        )
+        _require(
+            self.d_head % 2 == 0,
+            f"the head size d_model / num_heads = {self.d_head} is odd, and RoPE rotates pairs: change one of them",
+        )
+
+    @property
+    def d_head(self) -> int:
+        """Width of one attention head."""
+        return self.d_model // self.num_heads
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with global-norm clipping and a cosine schedule with warm-up."""
+
+    learning_rate: float = 1e-3
+    """Highest learning rate, reached after the warm-up."""
+    min_learning_rate: float = 1e-4
+    """Learning rate at the end of the cosine."""
+    warmup_steps: int = 100
+    """Steps over which the learning rate rises from 0."""
+    beta1: float = 0.9
+    """Decay of the first moment."""
+    beta2: float = 0.999
+    """Decay of the second moment."""
+    eps: float = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay, times the learning rate of the step."""
+    max_grad_norm: float = 1.0
+    """Gradients with a larger global norm are scaled down to it."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "learning_rate", "eps", "max_grad_norm")
+        _require(
+            0 <= self.min_learning_rate <= self.learning_rate,
+            f"min_learning_rate {self.min_learning_rate} is not between 0 and learning_rate {self.learning_rate}",
+        )
+        for name in ("beta1", "beta2"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"{name} is {value}: give a number from 0 up to, not including, 1")
+        for name in ("warmup_steps", "weight_decay"):
+            value = getattr(self, name)
+            _require(value >= 0, f"{name} is {value}: give 0 or more")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run, but for its files."""
+
+    model: ModelConfig
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    steps: int = 1000
+    """Optimizer steps."""
+    batch_size: int = 32
+    """Windows a step."""
+    grad_accumulation: int = 1
+    """Micro-batches that a step's batch is split into, to save memory; divides batch_size."""
+    seed: int = 0
+    """Seed of the initial weights and of the batches."""
+    compute_dtype: ComputeDtype = "float32"
+    """Type of activations; weights and moments stay float32 (float64 for float64)."""
+    log_interval: int = 10
+    """Steps between lines in metrics.jsonl."""
+    eval_interval: int = 100
+    """Steps between evaluations of the whole validation file (and after the last step)."""
+    save_interval: int = 1000
+    """Steps between checkpoints (and after the last step)."""
+    device: str = "cpu"
+    """Where to compute: cpu, or cuda where there is a GPU."""
+    threads: int | None = None
+    """CPU threads; if not given, the framework's own choice."""
+
+    def __post_init__(self) -> None:
+        _require_positive(
+            self, "steps", "batch_size", "grad_accumulation", "log_interval", "eval_interval", "save_interval"
+        )
+        _require(self.threads is None or self.threads > 0, f"threads is {self.threads}: give 1 or more")
+        _require(0 <= self.seed < 2**64, f"seed is {self.seed}: give a number from 0 to 2^64 - 1")
+        _require(
+            self.batch_size % self.grad_accumulation == 0,
+            f"batch_size {self.batch_size} is not divisible by grad_accumulation {self.grad_accumulation}",
+        )
+        _require(
+            self.compute_dtype in typing.get_args(ComputeDtype),
+            f"compute_dtype is {self.compute_dtype!r}: give one of {', '.join(typing.get_args(ComputeDtype))}",
+        )
+
+    @property
+    def param_dtype(self) -> Literal["float32", "float64"]:
+        """Type of weights, gradients' sums and optimizer state."""
+        return "float64" if self.compute_dtype == "float64" else "float32"
+
+
+def from_dict(cls: type, values: Any, where: str) -> Any:
+    """Build a config dataclass from parsed TOML or JSON, refusing unknown keys and wrong types.
+
+    Raises:
+        InputError: names the key, the file (`where`) and what fits.
+    """
+    _require(isinstance(values, dict), f"{where}: expected a table of keys, found {values!r}")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        _require(key in fields, f"{where}: unknown key '{key}'; known are {', '.join(fields)}")
+    for name, f in fields.items():
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        _require(not required or name in values, f"{where}: the key '{name}' is missing")
+    kwargs = {key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()}
+    try:
+        return cls(**kwargs)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast(type, hint), value, where)
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if typing.get_origin(hint) is Literal:
+        options = (str,)
+    if float in options and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) not in options:
+        names = " or ".join("nothing" if o is type(None) else o.__name__ for o in options)
+        raise InputError(f"{where} is {value!r}: give a value of type {names}")
+    return value
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Read a TrainConfig from a TOML file, whose tables `model` and `optimizer` are the nested configs."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a TOML file ({error}); see configs/ for examples") from None
+    return from_dict(TrainConfig, values, str(path))

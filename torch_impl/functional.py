@@ -1,0 +1,63 @@
+"""Functions without weights: softmax, SiLU, cross-entropy, gradient clipping."""
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x` in float32, or as it is where it is wider: norms, softmax and loss never compute in less."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def softmax(x: Float[Tensor, "..."], dim: int) -> Float[Tensor, "..."]:
+    """exp(x) / sum(exp(x)) along `dim`; the maximum is subtracted first, so that nothing overflows.
+
+    Computed in at least float32, returned in x's dtype.
+    """
+    x32 = at_least_float32(x)
+    exp = torch.exp(x32 - x32.amax(dim, keepdim=True).detach())
+    return (exp / exp.sum(dim, keepdim=True)).to(x.dtype)
+
+
+def silu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """x * sigmoid(x) (Elfwing et al., 2017, eq. 1)."""
+    return x * torch.sigmoid(x)
+
+
+def token_cross_entropy(logits: Float[Tensor, "*B V"], targets: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+    """-log softmax(logits)[target] of each position in nats, in at least float32."""
+    logits = at_least_float32(logits)
+    shifted = logits - logits.amax(-1, keepdim=True).detach()
+    log_sum = torch.log(torch.exp(shifted).sum(-1))
+    return log_sum - shifted.gather(-1, targets[..., None].long()).squeeze(-1)
+
+
+def cross_entropy(logits: Float[Tensor, "*B V"], targets: Int[Tensor, "*B"]) -> Float[Tensor, ""]:
+    """Mean cross-entropy over all positions, in nats."""
+    return token_cross_entropy(logits, targets).mean()
+
+
+def global_norm(tensors: Iterable[Float[Tensor, "..."]]) -> Float[Tensor, ""]:
+    """Euclidean norm of all tensors as one vector, in at least float32."""
+    norms = [torch.linalg.vector_norm(at_least_float32(t)) for t in tensors]
+    return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Float[Tensor, ""]:
+    """Scale the gradients in place by max_norm / (norm + 1e-6) where their global norm exceeds max_norm.
+
+    Parameters without a gradient are skipped (Pascanu et al., 2013, algorithm 1).
+
+    Returns:
+        The global norm before clipping.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = global_norm(gradients)
+    scale = torch.where(norm > max_norm, max_norm / (norm + 1e-6), 1.0)
+    for gradient in gradients:
+        gradient.mul_(scale.to(gradient.dtype))
+    return norm
