@@ -33,8 +33,9 @@ def scaled_dot_product_attention(
     """softmax(Q K^T / sqrt(d_k)) V (Vaswani et al., 2017, eq. 1).
 
     Args:
-        mask: True where the query may attend to the key; broadcasts against (*B, T, S). A query that may attend
-            to nothing yields zeros with zero gradients; what no query may attend to, NaN included, is not read.
+        mask: True where the query may attend to the key; broadcasts against (*B, T, S). A query that may
+            attend to nothing yields zeros with zero gradients; a key and value that no query may attend to
+            are not read, whatever they hold, NaN included.
     """
     if mask is not None:
         is_read = mask.any(-2)[..., None]
@@ -73,7 +74,7 @@ def multihead_self_attention(
     cache: LayerCache | None = None,
     slots_BT: Int[Array, "B T"] | None = None,
 ) -> tuple[Float[Array, "*B T D"], LayerCache | None]:
-    """Attention of num_heads heads over one sequence, with RoPE on queries and keys where tables are given.
+    """Attention of num_heads heads over one sequence, with RoPE where tables are given.
 
     Returns:
         The output, and the cache with this call's keys and values where one was given.

@@ -1,4 +1,4 @@
-"""The layers with weights, but for attention. Each takes its parameters first: a dict named as in torch_impl."""
+"""The layers with weights, but for attention. Their parameters are dicts named as torch_impl's modules."""
 
 from typing import Any
 

@@ -55,7 +55,7 @@ class ModelConfig:
         )
         _require(
             self.d_head % 2 == 0,
-            f"the head size d_model / num_heads = {self.d_head} is odd, and RoPE rotates pairs: change one of them",
+            f"the head size d_model / num_heads = {self.d_head} is odd, but RoPE rotates pairs: change one",
         )
 
     @property
@@ -89,7 +89,7 @@ class OptimizerConfig:
         _require_positive(self, "learning_rate", "eps", "max_grad_norm")
         _require(
             0 <= self.min_learning_rate <= self.learning_rate,
-            f"min_learning_rate {self.min_learning_rate} is not between 0 and learning_rate {self.learning_rate}",
+            f"min_learning_rate {self.min_learning_rate} is not in 0 .. learning_rate {self.learning_rate}",
         )
         for name in ("beta1", "beta2"):
             value = getattr(self, name)
@@ -138,7 +138,7 @@ class TrainConfig:
         )
         _require(
             self.compute_dtype in typing.get_args(ComputeDtype),
-            f"compute_dtype is {self.compute_dtype!r}: give one of {', '.join(typing.get_args(ComputeDtype))}",
+            f"compute_dtype is {self.compute_dtype!r}: give {' or '.join(typing.get_args(ComputeDtype))}",
         )
 
     @property

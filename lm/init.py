@@ -10,7 +10,7 @@ from lm.rng import philox, truncated_normal
 
 
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """The name and shape of every parameter, in the order of the forward pass. Linear weights are (d_out, d_in)."""
+    """Name and shape of every parameter, in the order of the forward pass; Linear's are (d_out, d_in)."""
     V, D, F = config.vocab_size, config.d_model, config.d_ff
     assert F is not None  # filled in by ModelConfig
     shapes: dict[str, tuple[int, ...]] = {"token_embeddings.weight": (V, D)}
@@ -57,7 +57,7 @@ def initial_state(config: ModelConfig, seed: int, dtype: str) -> Iterator[tuple[
 def rope_tables(
     theta: float, d_head: int, positions: Int[np.ndarray, "*T"]
 ) -> tuple[Float[np.ndarray, "*T P"], Float[np.ndarray, "*T P"]]:
-    """Cosines and sines of RoPE's angles, position * theta^(-2p / d_head) for p < P = d_head / 2 (Su et al., 2021, eq. 15).
+    """Cosines and sines of position * theta^(-2p / d_head), p < P = d_head / 2 (Su et al., 2021, eq. 15).
 
     In float64, to be cast by the caller: angles computed in float32 are off by 4e-6 at position 1,024.
     """

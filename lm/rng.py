@@ -1,7 +1,7 @@
 """Random numbers that are pure functions of their names.
 
-NumPy promises the raw bits of Philox, but not its distributions, between versions. So everything random here is
-Philox bits (Salmon et al., 2011, "Parallel random numbers: as easy as 1, 2, 3") and our own mapping to numbers.
+NumPy promises the raw bits of Philox, but not its distributions, between versions. So everything random here
+is Philox bits (Salmon et al., 2011, "Parallel random numbers: as easy as 1, 2, 3") and our own mapping.
 """
 
 import hashlib

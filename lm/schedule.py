@@ -6,7 +6,7 @@ import math
 def cosine_schedule(
     step: int, max_learning_rate: float, min_learning_rate: float, warmup_steps: int, cosine_steps: int
 ) -> float:
-    """Linear warm-up, then a cosine down to the minimum (Loshchilov and Hutter, 2017, eq. 5), then the minimum.
+    """Linear warm-up, then a cosine to the minimum (Loshchilov and Hutter, 2017, eq. 5), which is kept.
 
     Args:
         step: Counts from 0.

@@ -33,8 +33,9 @@ def scaled_dot_product_attention(
     """softmax(Q K^T / sqrt(d_k)) V (Vaswani et al., 2017, eq. 1).
 
     Args:
-        mask: True where the query may attend to the key; broadcasts against (*B, T, S). A query that may attend
-            to nothing yields zeros with zero gradients; what no query may attend to, NaN included, is not read.
+        mask: True where the query may attend to the key; broadcasts against (*B, T, S). A query that may
+            attend to nothing yields zeros with zero gradients; a key and value that no query may attend to
+            are not read, whatever they hold, NaN included.
     """
     if mask is not None:
         is_read = mask.any(-2)[..., None]
@@ -65,7 +66,7 @@ class LayerCache:
 
 
 class MultiHeadSelfAttention(nn.Module):
-    """Attention of num_heads heads over one sequence, with RoPE on queries and keys where tables are given."""
+    """Attention of num_heads heads over one sequence, with RoPE where tables are given."""
 
     def __init__(
         self,
