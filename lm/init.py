@@ -43,15 +43,16 @@ def initial_weight(name: str, shape: tuple[int, ...], seed: int) -> Float64[np.n
     return (std * z).reshape(shape)
 
 
-def initial_state(config: ModelConfig, seed: int, dtype: str) -> Iterator[tuple[str, np.ndarray]]:
-    """The leaves of a training state before its first step: weights, zero moments, step 0."""
-    shapes = parameter_shapes(config)
-    for name, shape in shapes.items():
+def initial_weights(config: ModelConfig, seed: int, dtype: str) -> Iterator[tuple[str, np.ndarray]]:
+    """The weights before the first step, by name."""
+    for name, shape in parameter_shapes(config).items():
         yield name, initial_weight(name, shape, seed).astype(dtype)
-    for moment in ("m", "v"):
-        for name, shape in shapes.items():
-            yield f"{moment}.{name}", np.zeros(shape, dtype)
-    yield "step", np.zeros((), np.int32)
+
+
+def optimizer_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The name and shape of every leaf of AdamW's state: both moments of each weight, and the step count."""
+    shapes = parameter_shapes(config)
+    return {f"{moment}.{name}": shape for moment in "mv" for name, shape in shapes.items()} | {"step": ()}
 
 
 def rope_tables(

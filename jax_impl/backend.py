@@ -1,0 +1,248 @@
+"""The Backend functions (`lm.backend.Backend`) of JAX."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jax_impl.attention import LayerCache, Rope, causal_mask
+from jax_impl.functional import clip_gradients, token_cross_entropy
+from jax_impl.layers import Params, linear
+from jax_impl.model import hidden_states, transformer_lm
+from jax_impl.optimizer import AdamWState, adamw_init, adamw_update
+from lm.backend import DecodeStep, EvalStep, Prefill, TrainStep
+from lm.checkpoint import Leaves
+from lm.config import TrainConfig
+from lm.data import Batch, check_token_ids
+from lm.init import initial_weights, rope_tables
+from tokenizer.errors import InputError
+
+
+class TrainState(NamedTuple):
+    """The weights and, while training, the optimizer's state; each step makes a new one of their memory."""
+
+    params: Params
+    optimizer: AdamWState | None
+
+
+def configure(config: TrainConfig) -> None:
+    """Switch float64 on where it is asked for, and refuse a device that is not there."""
+    if config.compute_dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
+    _device(config)
+
+
+def _device(config: TrainConfig) -> jax.Device:
+    platform, _, index = config.device.partition(":")
+    try:
+        return jax.devices(platform)[int(index or 0)]
+    except (RuntimeError, IndexError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"device '{config.device}' cannot be used by jax ({reason}); try --device cpu"
+        ) from None
+
+
+def versions() -> dict[str, str]:
+    """The versions of jax and of its compiler."""
+    import jaxlib
+
+    return {"jax": jax.__version__, "jaxlib": jaxlib.__version__}
+
+
+def init_state(config: TrainConfig, seed: int) -> TrainState:
+    """The state before the first step: weights of `lm.init`, moments zero."""
+    state = load_state(config, initial_weights(config.model, seed, config.param_dtype), None)
+    return TrainState(state.params, jax.device_put(adamw_init(state.params), _device(config)))
+
+
+def load_state(config: TrainConfig, weights: Leaves, optimizer: Leaves | None) -> TrainState:
+    """A state of these leaves, copied into memory that JAX allocated."""
+    if config.compute_dtype == "float64" and not jax.config.jax_enable_x64:
+        raise InputError(
+            "compute_dtype float64 needs JAX's x64 mode: call lm.backend.load, or set JAX_ENABLE_X64=1"
+        )
+    device = _device(config)
+
+    def put(leaves: Leaves) -> Params:
+        # jnp.array copies, where device_put may keep a view of the caller's memory.
+        return _tree({name: jax.device_put(jnp.array(array), device) for name, array in leaves})
+
+    if optimizer is None:
+        return TrainState(put(weights), None)
+    return TrainState(put(weights), AdamWState(**put(optimizer)))
+
+
+def _tree(leaves: dict[str, Any]) -> Any:
+    """Nested dicts and lists of leaves named by dotted paths."""
+    if "" in leaves:
+        return leaves[""]
+    children: dict[str, dict[str, Any]] = {}
+    for name, leaf in leaves.items():
+        key, _, rest = name.partition(".")
+        children.setdefault(key, {})[rest] = leaf
+    if all(key.isdigit() for key in children):
+        return [_tree(children[str(i)]) for i in range(len(children))]
+    return {key: _tree(child) for key, child in children.items()}
+
+
+def _named_leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        yield prefix + jax.tree_util.keystr(path, simple=True, separator="."), np.asarray(leaf)
+
+
+def read_weights(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
+    """The weights by name."""
+    yield from _named_leaves(state.params)
+
+
+def read_optimizer(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
+    """`m.<name>` and `v.<name>` of every weight, and `step`."""
+    assert state.optimizer is not None
+    yield from _named_leaves(state.optimizer._asdict())
+
+
+def _arrays(batch: Batch, config: TrainConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Inputs, targets and loss mask of all micro-batches."""
+    check_token_ids(batch.inputs, config.model.vocab_size)
+    check_token_ids(batch.targets, config.model.vocab_size)
+    return batch.inputs, batch.targets, batch.loss_mask
+
+
+def _sum_losses(logits_BTV: Array, targets_BT: Array, mask_BT: Array | None) -> Float[Array, ""]:
+    losses_BT = token_cross_entropy(logits_BTV, targets_BT)
+    return (losses_BT if mask_BT is None else jnp.where(mask_BT, losses_BT, 0.0)).sum()
+
+
+def make_train_step(config: TrainConfig) -> TrainStep:
+    """Forward, backward, clipping and AdamW, as one jitted function that donates the state's memory."""
+    o = config.optimizer
+
+    def loss(
+        params: Params, inputs_BT: Array, targets_BT: Array, mask_BT: Array | None, count: Array
+    ) -> Array:
+        logits_BTV = transformer_lm(params, inputs_BT, config.model, jnp.dtype(config.compute_dtype))
+        return _sum_losses(logits_BTV, targets_BT, mask_BT) / count
+
+    @partial(jax.jit, donate_argnums=0)
+    def jitted(
+        state: TrainState, batch: tuple[Array, Array, Array | None], count: Array, lr: Array
+    ) -> tuple[TrainState, dict[str, Array]]:
+        params, optimizer = state
+        assert optimizer is not None
+        micro_step = jax.value_and_grad(loss)
+        if len(batch[0]) == 1:
+            total, gradients = micro_step(params, *jax.tree.map(lambda x: x[0], batch), count)
+        else:
+            zeros = jnp.zeros((), lr.dtype), jax.tree.map(jnp.zeros_like, params)
+            (total, gradients), _ = jax.lax.scan(
+                lambda sums, micro: (jax.tree.map(jnp.add, sums, micro_step(params, *micro, count)), None),
+                zeros,
+                batch,
+            )
+        clipped, norm = clip_gradients(gradients, o.max_grad_norm)
+        finite = jnp.isfinite(total) & jnp.isfinite(norm)
+        updated = adamw_update(clipped, optimizer, params, lr, (o.beta1, o.beta2), o.eps, o.weight_decay)
+        state = TrainState(
+            *jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, (params, optimizer))
+        )
+        return state, {"loss": total, "grad_norm": norm, "finite": finite}
+
+    # As arrays of the right type: a Python float would be compiled in anew for every value or promote the sum.
+    scalar = np.dtype(config.param_dtype).type
+
+    def train_step(state: TrainState, batch: Batch, lr: float) -> tuple[TrainState, dict[str, Any]]:
+        return jitted(state, _arrays(batch, config), scalar(batch.num_targets), scalar(lr))
+
+    return train_step
+
+
+def make_eval_step(config: TrainConfig) -> EvalStep:
+    """Forward only."""
+
+    @jax.jit
+    def jitted(
+        params: Params, inputs_BT: Array, targets_BT: Array, mask_BT: Array | None
+    ) -> tuple[Array, Array]:
+        logits_BTV = transformer_lm(params, inputs_BT, config.model, jnp.dtype(config.compute_dtype))
+        hits_BT = logits_BTV.argmax(-1) == targets_BT
+        correct = (hits_BT if mask_BT is None else hits_BT & mask_BT).sum()
+        return _sum_losses(logits_BTV, targets_BT, mask_BT), correct
+
+    def eval_step(state: TrainState, batch: Batch) -> tuple[float, int, int]:
+        total, correct = 0.0, 0
+        arrays = _arrays(batch, config)
+        for i in range(len(batch.inputs)):
+            micro_total, micro_correct = jitted(state.params, *jax.tree.map(lambda x, i=i: x[i], arrays))
+            total += float(micro_total)
+            correct += int(micro_correct)
+        return total, batch.num_targets, correct
+
+    return eval_step
+
+
+def _tables(config: TrainConfig, positions: Int[np.ndarray, "..."]) -> Rope:
+    """RoPE tables for these positions, as the model uses them."""
+    cos, sin = rope_tables(config.model.rope_theta, config.model.d_head, positions)
+    return jnp.asarray(cos, config.param_dtype), jnp.asarray(sin, config.param_dtype)
+
+
+def make_prefill(config: TrainConfig) -> Prefill:
+    """One pass over the prompts, that fills a cache of context_length slots."""
+    m, dtype = config.model, jnp.dtype(config.compute_dtype)
+
+    @jax.jit
+    def jitted(
+        params: Params, token_ids_BT: Array, lengths_B: Array
+    ) -> tuple[Array, list[LayerCache | None]]:
+        B, T = token_ids_BT.shape
+        zeros = jnp.zeros((B, m.num_heads, m.context_length, m.d_head), dtype)
+        caches = [LayerCache(zeros, zeros) for _ in params["layers"]]
+        # Query t sees slots 0 .. t; what lies behind a shorter prompt's end is overwritten before it is seen.
+        mask_TS = causal_mask(m.context_length)[:T]
+        slots_BT = jnp.broadcast_to(jnp.arange(T)[None, :], (B, T))
+        x_BTD, written = hidden_states(
+            params, token_ids_BT, m, dtype, mask_TS, _tables(config, np.arange(T)), caches, slots_BT
+        )
+        last_BD = x_BTD[jnp.arange(B), lengths_B - 1]
+        return linear(params["lm_head"], last_BD), written
+
+    def prefill(
+        state: TrainState, token_ids_BT: Int[np.ndarray, "B T"], lengths_B: Int[np.ndarray, " B"]
+    ) -> tuple[np.ndarray, list[LayerCache | None]]:
+        check_token_ids(token_ids_BT, m.vocab_size)
+        logits_BV, caches = jitted(state.params, token_ids_BT, lengths_B)
+        return np.asarray(logits_BV).astype(np.float64), caches
+
+    return prefill
+
+
+def make_decode_step(config: TrainConfig) -> DecodeStep:
+    """One token a sequence against the cache, which slides: position t takes slot t mod context_length."""
+    m, dtype = config.model, jnp.dtype(config.compute_dtype)
+
+    @partial(jax.jit, donate_argnums=1)
+    def jitted(
+        params: Params, caches: list[LayerCache], ids_B1: Array, positions_B: Array, tables: Rope
+    ) -> tuple[Array, list[LayerCache | None]]:
+        mask_B11S = jnp.arange(m.context_length)[None, None, None, :] <= positions_B[:, None, None, None]
+        slots_B1 = positions_B[:, None] % m.context_length
+        x_B1D, written = hidden_states(params, ids_B1, m, dtype, mask_B11S, tables, caches, slots_B1)
+        return linear(params["lm_head"], x_B1D[:, 0]), written
+
+    def decode_step(
+        state: TrainState,
+        caches: list[LayerCache],
+        token_ids_B: Int[np.ndarray, " B"],
+        positions_B: Int[np.ndarray, " B"],
+    ) -> tuple[np.ndarray, list[LayerCache | None]]:
+        check_token_ids(token_ids_B, m.vocab_size)
+        tables = _tables(config, positions_B[:, None, None])
+        logits_BV, caches_out = jitted(state.params, caches, token_ids_B[:, None], positions_B, tables)
+        return np.asarray(logits_BV).astype(np.float64), caches_out
+
+    return decode_step

@@ -1,0 +1,90 @@
+"""What a backend is, and the one place that imports one."""
+
+import importlib
+import os
+from collections.abc import Iterator
+from typing import Any, Literal, Protocol, cast
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from lm.checkpoint import Leaves
+from lm.config import TrainConfig
+from lm.data import Batch
+
+BackendName = Literal["jax", "torch"]
+
+
+class TrainStep(Protocol):
+    def __call__(self, state: Any, batch: Batch, lr: float) -> tuple[Any, dict[str, Any]]:
+        """One optimizer step. Consumes `state`; returns the new one and `loss`, `grad_norm` and `finite`.
+
+        The metrics are the framework's scalars, so that reading them can wait. A step whose loss or gradient norm
+        is not finite leaves the state as it was.
+        """
+
+
+class EvalStep(Protocol):
+    def __call__(self, state: Any, batch: Batch) -> tuple[float, int, int]:
+        """Sum of the losses in nats, number of targets, and number of them that are the likeliest token."""
+
+
+class Prefill(Protocol):
+    def __call__(
+        self, state: Any, token_ids: Int[np.ndarray, "B T"], lengths: Int[np.ndarray, " B"]
+    ) -> tuple[Float[np.ndarray, "B V"], Any]:
+        """Read prompts, padded on the right; return the logits after each one's last token, and the cache."""
+
+
+class DecodeStep(Protocol):
+    def __call__(
+        self, state: Any, cache: Any, token_ids: Int[np.ndarray, " B"], positions: Int[np.ndarray, " B"]
+    ) -> tuple[Float[np.ndarray, "B V"], Any]:
+        """Read one more token of each sequence, at its position; return the logits after it, and the cache.
+
+        Consumes `cache`, which holds the last context_length positions.
+        """
+
+
+class Backend(Protocol):
+    """A module of plain functions. A state holds weights and, while training, AdamW's moments and step count."""
+
+    def init_state(self, config: TrainConfig, seed: int) -> Any:
+        """The state before the first step."""
+
+    def load_state(self, config: TrainConfig, weights: Leaves, optimizer: Leaves | None) -> Any:
+        """A state of these leaves, copied. Without optimizer leaves it can be evaluated, but not trained."""
+
+    def read_weights(self, state: Any) -> Iterator[tuple[str, np.ndarray]]:
+        """The weights by name."""
+
+    def read_optimizer(self, state: Any) -> Iterator[tuple[str, np.ndarray]]:
+        """`m.<name>` and `v.<name>` of every weight, and `step`."""
+
+    def make_train_step(self, config: TrainConfig) -> TrainStep: ...
+
+    def make_eval_step(self, config: TrainConfig) -> EvalStep: ...
+
+    def make_prefill(self, config: TrainConfig) -> Prefill: ...
+
+    def make_decode_step(self, config: TrainConfig) -> DecodeStep: ...
+
+    def versions(self) -> dict[str, str]:
+        """Names and versions of the libraries beneath."""
+
+
+def load(name: BackendName, config: TrainConfig) -> Backend:
+    """Import a backend and set its framework up: threads, device, float64.
+
+    Raises:
+        InputError: the device is not there.
+    """
+    if name == "jax":
+        # Read once, when JAX makes its CPU client.
+        if config.threads is not None:
+            os.environ["NPROC"] = str(config.threads)
+        if config.device == "cpu":
+            os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    backend = importlib.import_module(f"{name}_impl.backend")
+    backend.configure(config)
+    return cast(Backend, backend)

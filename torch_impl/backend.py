@@ -1,0 +1,203 @@
+"""The Backend functions (`lm.backend.Backend`) of torch."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lm.backend import DecodeStep, EvalStep, Prefill, TrainStep
+from lm.checkpoint import Leaves
+from lm.config import TrainConfig
+from lm.data import Batch, check_token_ids
+from lm.init import initial_weights, rope_tables
+from tokenizer.errors import InputError
+from torch_impl.attention import LayerCache, Rope, causal_mask
+from torch_impl.functional import clip_gradients, token_cross_entropy
+from torch_impl.model import TransformerLM
+from torch_impl.optimizer import AdamW
+
+
+@dataclass
+class TrainState:
+    """The model and its optimizer; both are changed in place."""
+
+    model: TransformerLM
+    optimizer: AdamW
+
+
+def configure(config: TrainConfig) -> None:
+    """Set the number of threads, and refuse a device that is not there."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    try:
+        torch.empty(0, device=config.device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"device '{config.device}' cannot be used by torch ({reason}); try --device cpu"
+        ) from None
+
+
+def versions() -> dict[str, str]:
+    """The version of torch."""
+    return {"torch": torch.__version__}
+
+
+def init_state(config: TrainConfig, seed: int) -> TrainState:
+    """The state before the first step: weights of `lm.init`, moments zero."""
+    return load_state(config, initial_weights(config.model, seed, config.param_dtype), None)
+
+
+def load_state(config: TrainConfig, weights: Leaves, optimizer: Leaves | None) -> TrainState:
+    """A state of these leaves, copied into memory that torch allocated."""
+    dtype = getattr(torch, config.param_dtype)
+    model = TransformerLM(config.model, getattr(torch, config.compute_dtype), config.device, dtype)
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, array in weights:
+            parameters[name].copy_(torch.from_numpy(array))
+    o = config.optimizer
+    adamw = AdamW(parameters.values(), o.learning_rate, (o.beta1, o.beta2), o.eps, o.weight_decay)
+    for name, array in optimizer or ():
+        if name == "step":
+            for p in parameters.values():
+                adamw.state[p]["step"] = int(array)
+        else:
+            moment, _, name = name.partition(".")
+            adamw.state[parameters[name]][moment] = torch.tensor(array, device=config.device)
+    return TrainState(model, adamw)
+
+
+def read_weights(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
+    """The weights by name."""
+    for name, p in state.model.named_parameters():
+        yield name, p.detach().cpu().numpy()
+
+
+def read_optimizer(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
+    """`m.<name>` and `v.<name>` of every weight, and `step`."""
+    step = 0
+    for name, p in state.model.named_parameters():
+        adamw = state.optimizer.state[p]
+        step = adamw.get("step", 0)
+        for moment in ("m", "v"):
+            yield f"{moment}.{name}", adamw.get(moment, torch.zeros_like(p)).detach().cpu().numpy()
+    yield "step", np.array(step, np.int32)
+
+
+def _micro_batches(batch: Batch, state: TrainState) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Inputs, targets and loss mask of each micro-batch, on the model's device."""
+    device, vocab_size = state.model.lm_head.weight.device, state.model.lm_head.weight.shape[0]
+    check_token_ids(batch.inputs, vocab_size)
+    check_token_ids(batch.targets, vocab_size)
+    for i in range(len(batch.inputs)):
+        arrays = batch.inputs[i], batch.targets[i], None if batch.loss_mask is None else batch.loss_mask[i]
+        inputs, targets, mask = (None if a is None else torch.tensor(a, device=device) for a in arrays)
+        assert inputs is not None and targets is not None
+        yield inputs, targets, mask
+
+
+def _sum_losses(logits_BTV: Tensor, targets_BT: Tensor, mask_BT: Tensor | None) -> Float[Tensor, ""]:
+    losses_BT = token_cross_entropy(logits_BTV, targets_BT)
+    return (losses_BT if mask_BT is None else torch.where(mask_BT, losses_BT, 0.0)).sum()
+
+
+def make_train_step(config: TrainConfig) -> TrainStep:
+    """Forward, backward, clipping and AdamW, in eager mode."""
+
+    def train_step(state: TrainState, batch: Batch, lr: float) -> tuple[TrainState, dict[str, Any]]:
+        state.optimizer.zero_grad()
+        losses = []
+        for inputs_BT, targets_BT, mask_BT in _micro_batches(batch, state):
+            loss = _sum_losses(state.model(inputs_BT), targets_BT, mask_BT) / batch.num_targets
+            loss.backward()
+            losses.append(loss.detach())
+        total = torch.stack(losses).sum()
+        norm = clip_gradients(state.model.parameters(), config.optimizer.max_grad_norm)
+        finite = torch.isfinite(total) & torch.isfinite(norm)
+        if finite:
+            state.optimizer.param_groups[0]["lr"] = lr
+            state.optimizer.step()
+        return state, {"loss": total, "grad_norm": norm, "finite": finite}
+
+    return train_step
+
+
+def make_eval_step(config: TrainConfig) -> EvalStep:
+    """Forward only."""
+
+    @torch.no_grad()
+    def eval_step(state: TrainState, batch: Batch) -> tuple[float, int, int]:
+        total, correct = 0.0, 0
+        for inputs_BT, targets_BT, mask_BT in _micro_batches(batch, state):
+            logits_BTV = state.model(inputs_BT)
+            total += float(_sum_losses(logits_BTV, targets_BT, mask_BT))
+            hits_BT = logits_BTV.argmax(-1) == targets_BT
+            correct += int((hits_BT if mask_BT is None else hits_BT & mask_BT).sum())
+        return total, batch.num_targets, correct
+
+    return eval_step
+
+
+def _tables(config: TrainConfig, positions: Int[np.ndarray, "..."]) -> Rope:
+    """RoPE tables for these positions, as the model keeps them."""
+    cos, sin = rope_tables(config.model.rope_theta, config.model.d_head, positions)
+    dtype = getattr(torch, config.param_dtype)
+    return torch.tensor(cos, dtype=dtype, device=config.device), torch.tensor(
+        sin, dtype=dtype, device=config.device
+    )
+
+
+def make_prefill(config: TrainConfig) -> Prefill:
+    """One pass over the prompts, that fills a cache of context_length slots."""
+    m = config.model
+
+    @torch.no_grad()
+    def prefill(
+        state: TrainState, token_ids_BT: Int[np.ndarray, "B T"], lengths_B: Int[np.ndarray, " B"]
+    ) -> tuple[np.ndarray, list[LayerCache]]:
+        check_token_ids(token_ids_BT, m.vocab_size)
+        B, T = token_ids_BT.shape
+        shape = B, m.num_heads, m.context_length, m.d_head
+        options: dict[str, Any] = {"dtype": state.model.compute_dtype, "device": config.device}
+        caches = [
+            LayerCache(torch.zeros(shape, **options), torch.zeros(shape, **options))
+            for _ in state.model.layers
+        ]
+        # Query t sees slots 0 .. t; what lies behind a shorter prompt's end is overwritten before it is seen.
+        mask_TS = causal_mask(m.context_length, config.device)[:T]
+        slots_BT = torch.arange(T, device=config.device).expand(B, T)
+        ids_BT = torch.tensor(token_ids_BT, device=config.device)
+        x_BTD = state.model.hidden_states(ids_BT, mask_TS, _tables(config, np.arange(T)), caches, slots_BT)
+        last_BD = x_BTD[torch.arange(B), torch.tensor(lengths_B) - 1]
+        return state.model.lm_head(last_BD).double().cpu().numpy(), caches
+
+    return prefill
+
+
+def make_decode_step(config: TrainConfig) -> DecodeStep:
+    """One token a sequence against the cache, which slides: position t takes slot t mod context_length."""
+    m = config.model
+
+    @torch.no_grad()
+    def decode_step(
+        state: TrainState,
+        caches: list[LayerCache],
+        token_ids_B: Int[np.ndarray, " B"],
+        positions_B: Int[np.ndarray, " B"],
+    ) -> tuple[np.ndarray, list[LayerCache]]:
+        check_token_ids(token_ids_B, m.vocab_size)
+        mask_B11S = torch.tensor(
+            np.arange(m.context_length) <= positions_B[:, None, None, None], device=config.device
+        )
+        slots_B1 = torch.tensor(positions_B[:, None] % m.context_length, device=config.device)
+        tables = _tables(config, positions_B[:, None, None])
+        ids_B1 = torch.tensor(token_ids_B[:, None], device=config.device)
+        x_B1D = state.model.hidden_states(ids_B1, mask_B11S, tables, caches, slots_B1)
+        return state.model.lm_head(x_B1D[:, 0]).double().cpu().numpy(), caches
+
+    return decode_step
