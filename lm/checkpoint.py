@@ -6,7 +6,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def read_leaves(
-    file: Path, expected: dict[str, tuple[tuple[int, ...], str]]
+    file: Path, expected: Mapping[str, tuple[tuple[int, ...], str]]
 ) -> Iterator[tuple[str, np.ndarray]]:
     """The arrays of a safetensors file, one at a time, in the order of `expected`: name -> (shape, dtype).
 

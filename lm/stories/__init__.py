@@ -87,7 +87,10 @@ def write_stories(path: str | Path, num_bytes: int, seed: int, *, progress: bool
     documents, size, nats = 0, 0, 0.0
     partial = path.with_name(path.name + ".partial")
     try:
-        with open(partial, "wb") as out, tqdm(total=num_bytes, unit="B", unit_scale=True, disable=not progress) as bar:
+        with (
+            open(partial, "wb") as out,
+            tqdm(total=num_bytes, unit="B", unit_scale=True, disable=not progress) as bar,
+        ):
             while size < num_bytes:
                 block = bytearray()
                 for text, text_nats in islice(stories, BLOCK):

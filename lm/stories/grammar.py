@@ -90,7 +90,9 @@ def tell(grammar: Grammar, start: str, words: Iterator[int]) -> tuple[str, float
 def parse(grammar: Grammar, start: str, text: str) -> list[Derivation]:
     """Every derivation of `text` from the slot `start`: none if it is not a text of the grammar."""
 
-    def read(template: Sequence[Piece], at: int, choices: dict[str, int]) -> Iterator[tuple[int, dict[str, int]]]:
+    def read(
+        template: Sequence[Piece], at: int, choices: dict[str, int]
+    ) -> Iterator[tuple[int, dict[str, int]]]:
         """Each way to read the template at text[at:]: where it ends, and all choices up to there."""
         if not template:
             yield at, choices

@@ -557,7 +557,9 @@ SENTENCES = {
         "it is always best to tell the truth", "a lie makes your heart heavy", "friends forgive each other"
     ),
     "lesson_fear": sentences(
-        "strange things are often not so bad", "it is good to look before you are afraid", "everyone needs a friend"
+        "strange things are often not so bad",
+        "it is good to look before you are afraid",
+        "everyone needs a friend",
     ),
     "ending": sentences(
         "That night, {hero} told {his hero} {family} all about {friend} and fell asleep with a smile.",

@@ -40,7 +40,9 @@ def inflect(verb: str, past: str = "", gerund: str = "") -> Option:
 def chores(listing: str) -> Table:
     """Verbs with their object, `sweep/swept/sweeping:floor`."""
     tasks = (chore.split(":") for chore in listing.split())
-    return zipf([{form: f"{verb} the {what}" for form, verb in inflect(*v.split("/")).items()} for v, what in tasks])
+    return zipf(
+        [{form: f"{verb} the {what}" for form, verb in inflect(*v.split("/")).items()} for v, what in tasks]
+    )
 
 
 def places(listing: str) -> Table:
