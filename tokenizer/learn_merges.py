@@ -134,14 +134,16 @@ class _Learner:
         at, left, right = self._tokens.pairs()
         if not len(at):
             return
+        base = self._tokens.num_symbols
+        keys = (left.astype(np.int64) - 1) * base + right - 1
         # Sorting is slow, so leave out rare pairs first, by adding up weights in a table where pairs may
         # share a place: no pair is more frequent than its place.
-        keys = left.astype(np.int64) << 32 | right
-        hashed = (keys * 0x9E3779B1 >> 32 ^ keys) & 0x3FFFFF
-        frequent = np.bincount(hashed, self._weights[at])[hashed] >= self._threshold
-        keys, at = keys[frequent], at[frequent]
+        hashed = keys % 4_194_301  # a prime
+        frequent = (np.bincount(hashed, self._weights[at]) >= self._threshold)[hashed]
+        # As few bytes as possible: keys of single bytes fit in uint16, which NumPy sorts in linear time.
+        keys, at = keys[frequent].astype(np.min_scalar_type(base**2 - 1)), at[frequent]
         order = np.argsort(keys, kind="stable")
         for key, places, count in self._runs(keys[order], at[order]):
-            left_symbol, right_symbol = key >> 32, key & 0xFFFFFFFF
+            left_symbol, right_symbol = 1 + key // base, 1 + key % base
             pair = self._strings[left_symbol], self._strings[right_symbol], left_symbol, right_symbol, places
             self._add(pair, count)
