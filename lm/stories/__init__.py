@@ -25,7 +25,7 @@ from tokenizer.errors import InputError
 __all__ = ["END", "Derivation", "StoriesInfo", "iter_stories", "parse_story", "write_stories"]
 
 END = "\n<|endoftext|>\n"  # what follows every story in a file; certain, so 0 nats
-WORDS_PER_STORY = 64  # random words set aside for a story; the tests prove that none draws more
+WORDS_PER_STORY = 96  # random words set aside for a story; the tests prove that none draws more
 BLOCK = 512  # stories to a block of random words, and to a write
 STREAM = int.from_bytes(b"stories", "little")  # keeps these draws apart from other uses of the same seed
 
@@ -45,7 +45,7 @@ class StoriesInfo:
 def iter_stories(seed: int) -> Iterator[tuple[str, float]]:
     """The endless stories of a seed: (text without the separator, its information in nats).
 
-    Story i is a pure function of (seed, i): it reads the words 64 i, 64 i + 1, ... of the raw 64-bit stream of
+    Story i is a pure function of (seed, i): it reads the words 96 i, 96 i + 1, ... of the raw 64-bit stream of
     Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), which NumPy never changes.
     """
     stream = np.random.Philox(key=np.array([seed, STREAM], dtype=np.uint64))

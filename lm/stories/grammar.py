@@ -21,6 +21,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate
 from string import Formatter
 
@@ -90,6 +91,8 @@ def tell(grammar: Grammar, start: str, words: Iterator[int]) -> tuple[str, float
 def parse(grammar: Grammar, start: str, text: str) -> list[Derivation]:
     """Every derivation of `text` from the slot `start`: none if it is not a text of the grammar."""
 
+    cut = cache(pieces)  # the same templates are tried at many places
+
     def read(
         template: Sequence[Piece], at: int, choices: dict[str, int]
     ) -> Iterator[tuple[int, dict[str, int]]]:
@@ -107,12 +110,12 @@ def parse(grammar: Grammar, start: str, text: str) -> list[Derivation]:
         form, _, slot = field.rpartition(" ")
         options = grammar[slot].options
         for choice in [choices[slot]] if slot in choices else range(len(options)):
-            for end, further in read(pieces(options[choice][form]), at, {**choices, slot: choice}):
+            for end, further in read(cut(options[choice][form]), at, {**choices, slot: choice}):
                 yield from read(rest, end, further)
 
     return [
         Derivation(choices, sum(grammar[slot].nats[choice] for slot, choice in choices.items()))
-        for end, choices in read(pieces("{" + start + "}"), 0, {})
+        for end, choices in read(cut("{" + start + "}"), 0, {})
         if end == len(text)
     ]
 

@@ -51,7 +51,7 @@ def plot(lesson: str, *paragraphs: str) -> Option:
 PLOTS = sentences(
     plot(
         "lesson_lost",
-        "{opening} {wears} {loves} {treasured}",
+        "{opening} {habit} {loves} {treasured}",
         "{outing} {view} {lost thing} {hero} looked and looked, but the {thing} was gone. {misery}",
         "{company} {ask} “I lost my {look} {thing},” said {hero}. {offer}",
         "{search} {search_more}",
@@ -60,7 +60,7 @@ PLOTS = sentences(
     ),
     plot(
         "lesson_work",
-        "{opening} {wears} {loves}",
+        "{opening} {habit} {loves}",
         "{outing} In a shop window, {he hero} saw {a look} {thing}. {longing} The {thing} cost {number} coins, but {hero} had "
         "no money at all. {misery}",
         "{adult} {ask_job} “I want to buy the {look} {thing}, but I have no money,” said {hero}. {job_offer}",
@@ -71,16 +71,16 @@ PLOTS = sentences(
     ),
     plot(
         "lesson_help",
-        "{opening} {wears} {loves}",
+        "{opening} {habit} {loves}",
         "{outing} {view} Then {he hero} heard a small voice. “Help! Help!” It was {a friend}, who was stuck {trap}. {fright}",
-        "“I need {a tool} to get you out,” said {hero}. “Wait here, {friend}!” {hero} {ed run} to {place2} and found {a job}. {borrow}",
+        "“I need {a tool} to get you out,” said {hero}. “Wait here, {friend}!” {rush} {borrow}",
         "{obstacle}",
         "With the {tool}, {hero} pulled {friend} out {out trap}. {relief}",
         "{friend} gave {hero} {a look} {thing} to say thank you. {joy} {moral} {ending}",
     ),
     plot(
         "lesson_share",
-        "{opening} {wears} {loves}",
+        "{opening} {habit} {loves}",
         "{outing} There {he hero} met {a friend}. On the grass lay {a look} {thing}. {longing} But {friend} wanted the "
         "{thing} too.",
         "“It is mine!” said {hero}. “No, it is mine!” said {friend}. {quarrel} {misery}",
@@ -90,7 +90,7 @@ PLOTS = sentences(
     ),
     plot(
         "lesson_brave",
-        "{opening} {wears} {loves}",
+        "{opening} {habit} {loves}",
         "{find_map} The map said: first go to {place}, then to {place2}, and then to {place3}. {longing_map}",
         "{company} {join}",
         "First they {ed move} to {place}. {view} Then they {ed move2} to {place2}. {obstacle}",
@@ -99,7 +99,7 @@ PLOTS = sentences(
     ),
     plot(
         "lesson_cook",
-        "{opening} {wears} {loves}",
+        "{opening} {habit} {loves}",
         "It was {a weather} {time}, and it was the birthday of {his hero} {family}. {hero} wanted to make {a dish}. For the "
         "{dish}, {he hero} needed {ingredient}, {ingredient2} and {ingredient3}, but the kitchen was empty. {misery}",
         "{hero} {ed move} to {place}. {adult} The {job} gave {him hero} some {ingredient}. {company} {friend} gave {him hero} "
@@ -109,7 +109,7 @@ PLOTS = sentences(
     ),
     plot(
         "lesson_practice",
-        "{opening} {wears}",
+        "{opening} {habit}",
         "One {weather} {time}, {he hero} saw {a friend}. {friend} could {activity} better than anyone else. {hero} wanted "
         "to {activity} too. {try_first} {misery}",
         "“How do you {activity} so well?” asked {hero}. {practice_answer} So {hero} {ed activity} every day {at place}. "
@@ -119,7 +119,7 @@ PLOTS = sentences(
     ),
     plot(
         "lesson_wish",
-        "{opening} {wears} {loves}",
+        "{opening} {habit} {loves}",
         "{outing} Under {a spot}, {he hero} found {a look} {thing}. When {he hero} rubbed it, {a magic} came out. “I will give "
         "you one wish,” said the {magic}.",
         "{wish} {wish_granted}",
@@ -128,7 +128,7 @@ PLOTS = sentences(
     ),
     plot(
         "lesson_truth",
-        "{opening} {wears} {loves}",
+        "{opening} {habit} {loves}",
         "{hero} had a good friend. It was {a friend}. {friend} had {a look} {thing}. {longing} “You may borrow it,” said "
         "{friend}, “but please be careful with it.”",
         "{outing} {accident} {hide_it} {misery}",
@@ -139,7 +139,7 @@ PLOTS = sentences(
     ),
     plot(
         "lesson_fear",
-        "{opening} {wears} {loves}",
+        "{opening} {habit} {loves}",
         "One {night} night, {hero} heard a strange noise. “{Cap sound}! {Cap sound}!” It came from under the {spot}. {fright_night}",
         "{comfort} The next day was {weather}. {company} {ask} “There is something under the {spot}, and it goes {sound},” said {hero}. "
         "{brave_offer}",
@@ -158,11 +158,13 @@ SENTENCES = {
         "There once was a little {named hero}. Everyone said that {he hero} was very {trait}.",
         "In {a home} far away, there lived a little {named hero} who was always {trait}.",
     ),
-    "wears": sentences(
+    "habit": sentences(
         "{He hero} always wore {a colour} {garment}.",
-        "{His hero} favorite color was {colour}, and {he hero} had {a colour} {garment}.",
+        "{He hero} was proud of {his hero} {colour} {garment}.",
         "{He hero} had {a colour} {garment} that {his hero} {family} had made.",
         "Everyone knew {him hero} by {his hero} {colour} {garment}.",
+        "In {his hero} room, {he hero} kept {number_kept} {collection}.",
+        "{He hero} had {number_kept} {collection} and a picture book about {topic}.",
     ),
     "loves": sentences(
         "{He hero} loved to {activity} and to eat {food}.",
@@ -180,12 +182,14 @@ SENTENCES = {
         "On {a weather} {time}, {hero} went to {place} to {activity}.",
         "It was {a weather} {time}, so {hero} {ed move} to {place} in {his hero} {colour} {garment}.",
         "“I am going to {place},” {hero} told {his hero} {family} one {weather} {time}.",
+        "One {weather} {time}, {hero} went to {place} by {vehicle}.",
     ),
     "view": sentences(
         "Some {flowers} grew along the path, and there were {critters} all around.",
         "The air smelled of {smell}, and {he hero} saw {number_seen} {critters}.",
         "There were {flowers} everywhere, and {number_seen} {critters} came to say hello.",
         "{hero} counted {number_seen} {critters} {at place} and looked at the {flowers}.",
+        "A cloud in the sky looked like {a cloud}, and the {critters} made a lot of noise.",
     ),
     # --- who comes along ---
     "company": sentences(
@@ -224,7 +228,7 @@ SENTENCES = {
     ),
     "joy": sentences(
         "{hero} was not {sorrow} anymore. {He hero} felt {feeling}.",
-        "“Hooray!” said {hero}. {He hero} was so {feeling}.",
+        "“{wow}!” said {hero}. {He hero} was so {feeling}.",
         "{hero} held the {look} {thing} and felt {feeling}.",
         "“What {a look} {thing}!” cried {hero}, and {he hero} felt {feeling}.",
     ),
@@ -248,7 +252,7 @@ SENTENCES = {
         {"": "Then {a thief} took the {thing} and flew away with it.", "found": "in the nest of the {thief}"},
     ),
     "lost_in_water": sentences(
-        {"": "Suddenly, the {thing} fell into the water.", "found": "in the water, next to some {critters2}"},
+        {"": "Suddenly, the {thing} fell into the water.", "found": "at the edge of the water"},
         {"": "Then a big wave took the {thing} away.", "found": "where the big wave had left it"},
     ),
     "lost_on_the_way": sentences(
@@ -313,6 +317,11 @@ SENTENCES = {
         "{friend} was {sorrow} and could not move.",
         "“I am so {sorrow},” said {friend}.",
         "Poor {friend} had been there since {time2} and felt {sorrow}.",
+    ),
+    "rush": sentences(
+        "{hero} {ed run} {adverb} to {place2} and found {a job}.",
+        "{hero} ran as fast as {a runner} to {place2}, where {a job} was at work.",
+        "{hero} went to {place2} by {vehicle2} and met {a job}.",
     ),
     "borrow": sentences(
         "“May I have your {tool}?” asked {hero}. “Of course,” said the {job}.",
@@ -401,7 +410,7 @@ SENTENCES = {
     "kitchen": sentences(
         "Soon the whole house smelled of {smell}.",
         "{He hero} waited {adverb2} until it was ready.",
-        "There was {ingredient} all over {his hero} {colour} {garment}.",
+        "{His hero} {colour} {garment} was covered with {ingredient}.",
     ),
     "surprise": sentences(
         "“Happy birthday!” said {hero} and {friend}.",
@@ -416,7 +425,7 @@ SENTENCES = {
     # --- practice ---
     "try_first": sentences(
         "But it was too hard.",
-        "But the first time {he hero} tried, {he hero} fell down.",
+        "But the first time {he hero} tried, {he hero} fell and hurt {his hero} {body_part}.",
         "But {he hero} did not know how.",
     ),
     "practice_answer": sentences(
@@ -568,20 +577,70 @@ SENTENCES = {
         "{hero} went home in {his hero} {colour} {garment}, and {he hero} felt {feeling3}.",
         "And the next day, {hero} and {friend} {ed activity} together.",
         "“I am so proud of you, {hero},” said {his hero} {family}.",
+        "{hero} and {friend} played {game} until it was dark.",
+        "{His hero} {family} told {him hero} a story about {topic}, and {hero} fell asleep.",
+        "{hero} gave {friend} some of {his hero} {collection}, and they were both {feeling3}.",
     ),
+}
+
+# Slots that share a line draw independently from all of its words.
+NOUNS = {
+    "animal animal2 animal_hero animal_friend": w.ANIMALS,
+    "thief": w.BIRDS,
+    "magic": w.SPIRITS,
+    "family": w.RELATIVES,
+    "trait trait2 trait3": w.TRAITS,
+    "flyer": w.FLYERS,
+    "roller": w.ROLLERS,
+    "trinket": w.TRINKETS,
+    "plush": w.PLUSHES,
+    "floater": w.FLOATERS,
+    "instrument": w.INSTRUMENTS,
+    "tool": w.TOOLS,
+    "garment garment2 garment3": w.GARMENTS,
+    "colour colour2 colour3": w.COLOURS,
+    "look look2": w.LOOKS,
+    "material": w.MATERIALS,
+    "home": w.HOMES,
+    "tree": w.TREES,
+    "flowers flowers2": w.FLOWERS,
+    "critters critters2": w.CRITTERS,
+    "weather": w.WEATHERS,
+    "night": w.NIGHTS,
+    "time time2": w.TIMES,
+    "adverb adverb2": w.ADVERBS,
+    "feeling feeling2 feeling3": w.FEELINGS,
+    "sorrow sorrow2": w.SORROWS,
+    "sound": w.SOUNDS,
+    "number number2 number3 number_seen number_kept": w.NUMBERS,
+    "smell": w.SMELLS,
+    "vehicle vehicle2": w.VEHICLES,
+    "game": w.GAMES,
+    "collection": w.COLLECTIONS,
+    "topic": w.TOPICS,
+    "cloud": w.CLOUDS,
+    "runner": w.RUNNERS,
+    "body_part": w.BODY_PARTS,
+    "wow": w.EXCLAMATIONS,
+    "dish": w.DISHES,
+}
+# Slots that share a line never draw the same word: a name says who is meant, and three places are three.
+DEALT = {
+    "girl girl_friend": w.GIRLS,
+    "boy boy_friend": w.BOYS,
+    "job job2": w.JOBS,
+    "gift gift2": w.GIFTS,
+    "spot spot2 spot3": w.SPOTS,
+    "food food2": w.FOODS,
+    "ingredient ingredient2 ingredient3": w.INGREDIENTS,
 }
 
 GRAMMAR: Grammar = {
     "story": PLOTS,
     **SENTENCES,
     "quote": Table([{"": '"', "end": '"'}, {"": "“", "end": "”"}], [2, 1]),
-    # The two casts share no name, so a name says who is meant.
     "hero": someone("girl", "boy", "animal_hero"),
     "friend": someone("girl_friend", "boy_friend", "animal_friend"),
-    "girl": w.words(" ".join(w.GIRLS.split()[0::2])),
-    "girl_friend": w.words(" ".join(w.GIRLS.split()[1::2])),
-    "boy": w.words(" ".join(w.BOYS.split()[0::2])),
-    "boy_friend": w.words(" ".join(w.BOYS.split()[1::2])),
     "thing": things(
         flyer="lost_in_the_wind",
         roller="lost_downhill",
@@ -590,54 +649,14 @@ GRAMMAR: Grammar = {
         floater="lost_in_water",
         instrument="lost_on_the_way",
     ),
-    "flyer": w.words(w.FLYERS),
-    "roller": w.words(w.ROLLERS),
-    "trinket": w.words(w.TRINKETS),
-    "plush": w.words(w.PLUSHES),
-    "floater": w.words(w.FLOATERS),
-    "instrument": w.words(w.INSTRUMENTS),
-    "activity": w.verbs(w.ACTIVITIES),
-    "activity2": w.verbs(w.ACTIVITIES),
-    "move": w.verbs(w.MOVES),
-    "move2": w.verbs(w.MOVES),
-    "run": w.verbs(w.MOVES),
-    "chore": w.chores(w.CHORES),
-    "place": w.places(w.PLACES),
-    "place2": w.places(w.PLACES),
-    "place3": w.places(w.PLACES),
+    **{slot: w.nouns(listing) for slots, listing in NOUNS.items() for slot in slots.split()},
     **{
-        slot: w.words(listing)
-        for slots, listing in {
-            "animal animal2 animal_hero animal_friend": w.ANIMALS,
-            "thief": w.BIRDS,
-            "magic": w.SPIRITS,
-            "job job2": w.JOBS,
-            "family": w.RELATIVES,
-            "trait trait2 trait3": w.TRAITS,
-            "gift gift2": w.GIFTS,
-            "tool": w.TOOLS,
-            "garment garment2 garment3": w.GARMENTS,
-            "colour colour2 colour3": w.COLOURS,
-            "look look2": w.LOOKS,
-            "material": w.MATERIALS,
-            "home": w.HOMES,
-            "spot spot2 spot3": w.SPOTS,
-            "tree": w.TREES,
-            "flowers flowers2": w.FLOWERS,
-            "critters critters2": w.CRITTERS,
-            "weather": w.WEATHERS,
-            "night": w.NIGHTS,
-            "time time2": w.TIMES,
-            "adverb adverb2": w.ADVERBS,
-            "feeling feeling2 feeling3": w.FEELINGS,
-            "sorrow sorrow2": w.SORROWS,
-            "sound": w.SOUNDS,
-            "number number2 number3 number_seen": w.NUMBERS,
-            "smell": w.SMELLS,
-            "food food2": w.FOODS,
-            "dish": w.DISHES,
-            "ingredient ingredient2 ingredient3": w.INGREDIENTS,
-        }.items()
-        for slot in slots.split()
+        slot: w.nouns(hand)
+        for slots, listing in DEALT.items()
+        for slot, hand in zip(slots.split(), w.deal(listing, len(slots.split())))
     },
+    **{slot: w.places(hand) for slot, hand in zip(["place", "place2", "place3"], w.deal(w.PLACES, 3))},
+    **{slot: w.verbs(w.ACTIVITIES) for slot in ("activity", "activity2")},
+    **{slot: w.verbs(w.MOVES) for slot in ("move", "move2", "run")},
+    "chore": w.chores(w.CHORES),
 }

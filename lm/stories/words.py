@@ -7,9 +7,14 @@ SOUNDS_LIKE_A_CONSONANT = ("uni", "use", "usu", "uku", "eu", "one")  # a unicorn
 SILENT_H = ("honest", "hour")  # an honest boy
 
 
-def words(listing: str, **forms: str) -> Table:
-    """One option a word (`_` stands for a space), each with the form `a` and those in `forms`."""
-    return zipf([{**with_article(word.replace("_", " ")), **forms} for word in listing.split()])
+def nouns(listing: str) -> Table:
+    """Words (`_` stands for a space) with the forms `a` (a kite, an owl) and `Cap` (Kite, Owl)."""
+    return zipf([with_article(word.replace("_", " ")) for word in listing.split()])
+
+
+def deal(listing: str, hands: int) -> list[str]:
+    """Deal the words out in turn, so that slots which draw from different hands never draw the same."""
+    return [" ".join(listing.split()[hand::hands]) for hand in range(hands)]
 
 
 def zipf(options: list[Option]) -> Table:
@@ -126,28 +131,28 @@ spirited vivacious perky sprightly frisky feisty plucky spunky gutsy hardy rugge
 FLYERS = """
 kite balloon feather scarf hat ribbon flag pinwheel umbrella glider bonnet parasol cap streamer handkerchief
 parachute windmill beret airplane letter napkin poster leaflet postcard banner sunhat veil dandelion bubble
-newspaper butterfly-net wing tissue cloak shawl bandana
+newspaper butterfly_net wing tissue cloak shawl bandana
 """
 ROLLERS = """
 ball marble hoop wheel apple orange coin top bead peach pumpkin melon barrel scooter wagon skateboard tricycle
-football basketball baseball snowball coconut bowling-ball globe cannonball gumball pearl acorn walnut chestnut
+football basketball baseball snowball coconut bowling_ball globe cannonball gumball pearl acorn walnut chestnut
 truck tractor train racecar beachball rattle spool tire pinecone
 """
 TRINKETS = """
 ring key button necklace whistle watch bracelet shell locket compass pebble brooch medal badge crystal pin charm
 pendant amulet emerald diamond sapphire amethyst opal topaz jewel gem earring crayon pencil eraser sticker stamp
-magnet dice domino thimble ticket harmonica pocketknife penny nickel quarter eyeglass magnifier figurine keychain
+magnet die domino thimble ticket harmonica pocketknife penny nickel quarter eyeglass magnifier figurine keychain
 hairpin barrette buckle token
 """
 PLUSHES = """
-doll teddy puppet blanket pillow robot dinosaur-toy book backpack sweater mitten slipper bear-costume dollhouse
-cushion quilt rag-doll lantern basket picture drum puzzle storybook notebook jacket coat boot sock glove
+doll teddy_bear puppet blanket pillow robot toy_dinosaur book backpack sweater mitten slipper clown_costume dollhouse
+cushion quilt rag_doll lantern basket picture drum puzzle storybook notebook jacket coat boot sock glove
 photograph album jar cup teapot lunchbox flashlight clock mug vase bowl bottle plate candle lamp mirror
-snow-globe music-box toolbox typewriter camera calendar map diary scrapbook sketchbook kaleidoscope
+snow_globe music_box toolbox typewriter camera calendar map diary scrapbook sketchbook kaleidoscope
 """
 FLOATERS = """
-boat ship raft canoe sailboat bucket duckling-toy bath-duck paddle cork rowboat kayak submarine surfboard
-lifebuoy steamship ferry tugboat yacht fishing-rod bobber snorkel swim-ring driftwood
+boat ship raft canoe sailboat bucket rubber_duck paddle cork rowboat kayak submarine surfboard
+lifebuoy steamship ferry tugboat yacht fishing_rod bobber snorkel swim_ring dinghy gondola paddleboat
 """
 INSTRUMENTS = """
 guitar flute violin trumpet piano banjo bell tambourine harp ukulele fiddle accordion bugle cello clarinet oboe
@@ -156,21 +161,21 @@ maraca piccolo bassoon viola
 """
 GIFTS = """
 flower cookie shell stone star crown cake book feather hat scarf drawing card muffin seed plant leaf pie rose
-bouquet cupcake basket sword shield cape wand treasure lollipop candy chocolate honeycomb sunflower tulip cactus
+bouquet cupcake basket sword shield cape wand lollipop candy chocolate honeycomb sunflower tulip cactus
 garland wreath tiara trophy diploma certificate badge medal ribbon statue painting poem song portrait carving rug
-tapestry mitten jumper stocking hammock swing rocking-horse birdhouse fishbowl aquarium terrarium telescope microscope
-magnet spyglass hourglass sundial calculator radio television computer toothbrush hairbrush comb soap towel
-bathrobe perfume napkin tablecloth saucer kettle teacup pitcher goblet spoon fork ladle whisk apron
+tapestry mitten jumper stocking hammock swing rocking_horse birdhouse fishbowl aquarium terrarium telescope microscope
+magnet spyglass hourglass sundial calculator radio television computer toothbrush hairbrush comb towel
+bathrobe napkin tablecloth saucer kettle teacup pitcher goblet spoon fork ladle whisk apron
 """
 TOOLS = """
 rope ladder hammer shovel net saw bucket broom pole stick blanket wheelbarrow lantern axe rake hook basket crowbar
-wrench screwdriver drill pulley plank board cart crate spade hoe pickaxe trowel chisel pliers lever chain string
-wire log sled stretcher oar anchor mop sponge hose pump jack crane-hook lasso fishing-net
+wrench screwdriver drill pulley plank board cart crate spade hoe pickaxe trowel chisel lever chain string
+wire log sled stretcher oar anchor mop sponge hose pump lasso fishing_net
 """
 GARMENTS = """
-hat dress shirt scarf coat cap jacket sweater skirt ribbon cape vest bow raincoat bonnet tie belt hood cloak
-apron blouse cardigan pullover jumper poncho shawl tunic kimono robe gown sundress overcoat nightgown tutu
-bandana headband helmet beret crown necktie sash kilt waistcoat sweatshirt hoodie parka mask turban sombrero
+hat shirt scarf coat cap jacket sweater ribbon cape vest bow raincoat bonnet tie belt hood cloak
+apron cardigan pullover jumper poncho shawl tunic kimono robe sundress overcoat nightgown
+bandana headband helmet beret crown necktie sash kilt waistcoat sweatshirt hoodie parka mask turban sombrero dress skirt blouse gown tutu
 """
 COLOURS = """
 red blue green yellow pink purple orange white black brown golden silver gray turquoise violet scarlet crimson
@@ -221,17 +226,17 @@ hollow windmill bungalow mansion apartment tent shack barn igloo houseboat wigwa
 seaport tower farmhouse townhouse lodge villa chalet shed
 """
 SPOTS = """
-bush bed bench table rock chair tree bridge log sofa leaf basket blanket haystack stairs rug shelf pillow fence
+bush bed bench table rock chair tree bridge log sofa leaf basket blanket haystack rug shelf pillow fence
 wagon carpet cupboard couch desk hedge fern mushroom porch gate cart doghouse slide swing seesaw tablecloth
 mattress bookcase bathtub sink stove refrigerator piano wardrobe dresser stool armchair cushion doormat curtain
-umbrella wheelbarrow woodpile stump root bramble shrub flowerpot watering-can birdbath beehive scarecrow mailbox
-lamppost signpost statue fountain picnic-table boat canoe truck tractor bicycle barrel crate trunk suitcase
-backpack newspaper puddle lily-pad cabbage lettuce rosebush snowdrift snowman sandcastle seashell boulder ledge
+umbrella wheelbarrow woodpile stump root bramble shrub flowerpot watering_can birdbath beehive scarecrow mailbox
+lamppost signpost statue fountain picnic_table boat canoe truck tractor bicycle barrel crate trunk suitcase
+backpack newspaper puddle lily_pad cabbage lettuce rosebush snowdrift snowman sandcastle seashell boulder ledge
 cradle crib highchair quilt radiator fireplace chimney ladder bucket hammock trampoline sandbox
 """
 TREES = """
-oak tree maple pine willow birch chestnut elm palm cedar fir beech apple-tree poplar spruce ash cherry-tree sycamore
-hawthorn hazel alder cypress redwood walnut-tree linden fig-tree juniper magnolia holly rowan larch
+oak tree maple pine willow birch chestnut elm palm cedar fir beech apple_tree poplar spruce ash cherry_tree sycamore
+hawthorn hazel alder cypress redwood walnut_tree linden fig_tree juniper magnolia holly rowan larch
 """
 FLOWERS = """
 flowers daisies roses tulips daffodils sunflowers violets lilies dandelions bluebells poppies buttercups lilacs
@@ -246,12 +251,12 @@ swallows fireflies chickens sheep cows horses lambs goats crows owls mice snails
 moths caterpillars bluebirds pigeons doves larks wrens finches swans hens chicks ducklings ponies donkeys pigs deer
 foxes hedgehogs beavers otters turtles lizards toads fish minnows seagulls pelicans herons storks hummingbirds
 woodpeckers nightingales blackbirds kingfishers canaries parrots peacocks magpies starlings bumblebees wasps gnats
-cicadas lightning-bugs chipmunks moles badgers raccoons kittens puppies
+cicadas lightning_bugs chipmunks moles badgers raccoons kittens puppies
 """
 
 BIRDS = """
 crow magpie bird seagull raven owl jay parrot pigeon sparrow eagle hawk falcon gull robin starling jackdaw woodpecker
-pelican vulture stork buzzard kite-bird condor cuckoo blackbird bluebird swallow thrush toucan kookaburra
+pelican vulture stork buzzard condor cuckoo blackbird bluebird swallow thrush toucan kookaburra
 """
 SPIRITS = """
 fairy genie wizard witch elf spirit dragon unicorn gnome ghost angel mermaid goblin sprite leprechaun pixie imp
@@ -273,8 +278,8 @@ sparkling blue wonderful special busy lazy sleepy ordinary
 """
 TIMES = """
 day morning afternoon summer_day evening Saturday Sunday spring_day winter_day autumn_day Monday Friday weekend
-Tuesday Wednesday Thursday June_day April_day May_morning July_evening October_afternoon December_night March_morning
-August_night September_day November_morning January_day February_day night midday noon holiday dawn dusk
+Tuesday Wednesday Thursday June_day April_day May_morning July_evening October_afternoon December_evening March_morning
+August_morning September_day November_morning January_day February_day holiday birthday sunset sunrise
 """
 ADVERBS = """
 quickly slowly happily quietly carefully softly gently loudly sadly excitedly bravely proudly nervously
@@ -313,24 +318,24 @@ bounce catch_bugs/caught_bugs/catching_bugs throw_stones/threw_stones/throwing_s
 float splash snorkel canoe kayak act pretend perform clown joke giggle tickle sneak
 hide/hid/hiding plant water_plants/watered_plants/watering_plants rake_leaves/raked_leaves/raking_leaves
 pick_berries/picked_berries/picking_berries gather_nuts/gathered_nuts/gathering_nuts watch_clouds/watched_clouds/watching_clouds
-gaze_at_stars/gazed_at_stars/gazing_at_stars feed_birds/fed_birds/feeding_birds groom train sweep/swept/sweeping
+gaze_at_stars/gazed_at_stars/gazing_at_stars feed_birds/fed_birds/feeding_birds train sweep/swept/sweeping
 polish decorate arrange print photograph film type solve_riddles/solved_riddles/solving_riddles
 blow_bubbles/blew_bubbles/blowing_bubbles stomp march parade snowboard skateboard cycle
 fence joust trampoline swing/swung/swinging slide/slid/sliding wander travel roam
 """
 FEELINGS = """
-happy proud glad excited warm grateful joyful better thankful cheerful safe lucky calm brave delighted pleased
-peaceful loved strong special thrilled relieved merry content satisfied hopeful jolly overjoyed comfortable
-cozy amazed wonderful great fine fantastic terrific splendid marvelous blissful ecstatic elated gleeful
+happy proud glad excited warm grateful joyful thankful cheerful safe lucky calm brave delighted pleased
+peaceful loved strong thrilled relieved merry content satisfied hopeful jolly overjoyed comfortable
+cozy amazed blissful ecstatic elated gleeful
 lighthearted carefree free bouncy playful confident courageous refreshed rested relaxed cheery sunny
-tickled blessed honored appreciated inspired enchanted tranquil
+tickled blessed honored inspired enchanted tranquil
 """
 SORROWS = """
 sad worried scared upset lonely afraid angry tired nervous unhappy lost confused sorry ashamed hurt cross gloomy
-frightened miserable helpless embarrassed disappointed guilty jealous anxious heartbroken puzzled alone terrible
-awful bad small weak cold troubled hopeless sorrowful tearful blue grumpy grouchy annoyed bothered frustrated
+frightened miserable helpless embarrassed disappointed guilty jealous anxious heartbroken puzzled alone
+cold troubled hopeless sorrowful tearful grumpy grouchy annoyed bothered frustrated
 discouraged homesick fearful panicky shaky terrified horrified startled shocked stunned uneasy restless downhearted
-brokenhearted dreadful glum wretched
+brokenhearted glum wretched
 """
 SOUNDS = """
 bang crash splash thump boom pop whoosh creak squeak click clang buzz rumble thud snap crack rustle roar hiss
@@ -366,9 +371,9 @@ quinces rhubarb sunflower_seeds seaweed clover hay sushi tofu hummus falafel pas
 mustard ketchup vinegar cinnamon_sticks vanilla_wafers
 """
 DISHES = """
-cake pie soup pizza pudding stew salad cobbler bread tart gingerbread-house casserole lasagna omelet trifle
+cake pie soup pizza pudding stew salad cobbler bread tart gingerbread_house casserole lasagna omelet trifle
 cheesecake fruitcake strudel quiche pastry loaf muffin pancake waffle sandwich curry chowder brownie custard sundae
-milkshake sponge-cake birthday-cake chocolate-cake carrot-cake apple-pie meatloaf
+milkshake sponge_cake birthday_cake chocolate_cake carrot_cake apple_pie meatloaf
 """
 INGREDIENTS = """
 flour sugar eggs milk butter honey apples berries nuts carrots cheese salt cinnamon cream chocolate lemons potatoes
@@ -403,4 +408,58 @@ bottle/bottled/bottling:juice spin/spun/spinning:wool glue/glued/gluing:posters
 stamp/stamped/stamping:letters rinse/rinsed/rinsing:bottles harvest/harvested/harvesting:wheat
 prune/pruned/pruning:vines pluck/plucked/plucking:feathers oil/oiled/oiling:wheels
 tidy/tidied/tidying:cupboards measure/measured/measuring:cloth
+"""
+GAMES = """
+tag hide-and-seek hopscotch catch checkers chess cards dominoes leapfrog marbles soccer tennis football basketball
+baseball charades bingo jacks hangman tic-tac-toe dodgeball kickball volleyball badminton ping-pong hockey croquet
+bowling golf cricket rugby lacrosse darts billiards jump-rope tug-of-war musical_chairs blindman's_buff pirates
+dress-up house school follow-the-leader I_spy ring_toss horseshoes solitaire backgammon lotto twenty_questions
+"""
+
+# --- what else there is ---
+
+VEHICLES = """
+bus bike train boat car wagon sled tractor truck balloon ship taxi tram bicycle scooter ferry canoe airplane
+helicopter rocket submarine carriage cart raft sleigh skateboard trolley motorcycle tricycle limousine van minibus
+ambulance subway steamboat rowboat sailboat gondola zeppelin spaceship stagecoach rickshaw snowmobile jeep dogsled
+"""
+COLLECTIONS = """
+shells stones stamps buttons marbles books dolls coins feathers pencils ribbons beads postcards cards leaves dinosaurs
+bottles crayons toys stickers puzzles rocks pictures hats balls trains cars robots puppets bells keys badges acorns
+pinecones rings bows masks kites cups spoons candles lanterns teapots clocks watches maps letters magazines comics
+newspapers photographs paintings drawings posters baskets boxes jars mugs bowls plates vases statues figurines
+thimbles pebbles crystals gems fossils sticks twigs seeds chestnuts socks mittens scarves gloves neckties bracelets
+necklaces brooches medals trophies flags balloons whistles drums flutes records magnets lightbulbs wheels gears
+screws nails bolts springs strings ropes corks caps lids tickets labels wrappers envelopes erasers brushes paintbrushes
+"""
+TOPICS = """
+dragons pirates stars princesses animals ships knights castles monsters trains planets rockets fairies kings
+mountains wizards giants whales elephants witches islands clouds rivers ghosts unicorns mermaids lions tigers bears wolves
+monkeys penguins sharks dolphins queens princes heroes soldiers sailors cowboys explorers inventors astronauts
+detectives magicians clowns acrobats dancers singers bakers farmers gardeners fishermen shepherds hunters travelers
+giraffes zebras kangaroos camels crocodiles hippos pandas koalas snakes dinosaurs mammoths volcanoes deserts jungles
+oceans forests caves waterfalls glaciers valleys meadows villages cities palaces towers bridges lighthouses windmills
+tunnels treasures secrets riddles dreams wishes spells potions crowns swords shields rainbows thunderstorms blizzards
+hurricanes tornadoes earthquakes comets meteors galaxies aliens machines engines airplanes submarines balloons
+bicycles carousels circuses parades holidays birthdays picnics adventures journeys mysteries shadows mirrors doors
+elves dwarfs trolls goblins gnomes ogres vampires werewolves phoenixes griffins centaurs genies
+"""
+CLOUDS = """
+sheep boat dragon heart whale castle rabbit pillow duck mountain horse ship face hat cake fish cow tree bird
+cat bear tiger train house giant dinosaur teapot turtle snowman feather elephant crown shoe boot glove spoon
+wing mushroom cauliflower pretzel dolphin swan angel anchor bell lion camel snail broom
+"""
+RUNNERS = """
+rocket train horse deer cheetah race_car rabbit lightning_bolt wolf arrow greyhound fox tiger jet comet cannonball
+leopard zebra antelope gazelle ostrich hurricane tornado meteor cyclone bullet thunderbolt shooting_star
+firetruck motorcycle kangaroo squirrel whirlwind
+"""
+BODY_PARTS = """
+knee elbow toe arm leg hand finger foot nose chin head thumb ankle shoulder wrist ear back hip heel tummy neck
+forehead cheek shin eyebrow lip tongue belly bottom palm knuckle
+"""
+EXCLAMATIONS = """
+Hooray Wow Yay Oh_my Yippee Goodness Hurrah Look Great Gosh Golly Bravo Wonderful Amazing Whee Fantastic Perfect
+Incredible Finally Awesome Superb Marvelous Excellent Fabulous Unbelievable Terrific Jeepers Eureka Hallelujah Gee Yahoo
+Woohoo Splendid Brilliant Cool Nice Sweet Magnificent Phew Aha Ooh
 """
