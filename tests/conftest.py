@@ -1,0 +1,28 @@
+"""Settings that all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# `fast` gives the same examples on every run, so that a test that passed yesterday passes today; `thorough`
+# draws new ones and fifty times as many: LM_HYPOTHESIS=thorough python -m pytest
+settings.register_profile(
+    "fast", max_examples=100, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "thorough", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile(os.environ.get("LM_HYPOTHESIS", "fast"))
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Return the folder of real texts and GPT-2's tokenizer files; without it the few tests that need it step aside."""
+    folder = os.environ.get("LM_TEST_DATA")
+    if not folder:
+        pytest.skip(
+            "set LM_TEST_DATA to a folder with gpt2/vocab.json, gpt2/merges.txt and corpora/tinyshakespeare.txt"
+        )
+    return Path(folder).resolve()

@@ -1,0 +1,92 @@
+"""Cut text into pre-tokens, within which byte pairs merge: special tokens first, then a regex."""
+
+from collections.abc import Iterable, Iterator
+
+import regex
+
+from tokenizer.errors import InputError
+
+# Sources: GPT-2's encoder.py; tiktoken's openai_public.py for the other two.
+PATTERNS = {
+    "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "cl100k": (
+        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+"
+        r"| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
+    ),
+    "o200k": (
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+        r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+        r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
+}
+
+
+class Pretokenizer:
+    """A pattern and special tokens, which together cut any text into pre-tokens.
+
+    A special token is never merged and never cut: text on its two sides is tokenized as if it stood alone.
+    Where several match at one place, the longest wins.
+
+    >>> Pretokenizer("gpt2", ["<|eot|>"]).split("It's  here.<|eot|>")
+    ['It', "'s", ' ', ' here', '.', '<|eot|>']
+
+    Args:
+        pattern: a name in `PATTERNS`, or any regular expression in the syntax of the module `regex`. What a
+            regular expression of your own leaves between two matches is a pre-token too, so that no text is lost.
+        special_tokens: strings; none may be empty.
+
+    Raises:
+        InputError: the pattern does not compile, or a special token cannot be used.
+    """
+
+    def __init__(self, pattern: str = "gpt2", special_tokens: Iterable[str] = ()) -> None:
+        self.pattern = pattern
+        self.special_tokens = list(dict.fromkeys(special_tokens))
+        for token in self.special_tokens:
+            if not token:
+                raise InputError("a special token is the empty string; leave it out")
+            encode_utf8(token, "special token")
+        try:
+            self.regex = regex.compile(PATTERNS.get(pattern, pattern))
+        except regex.error as error:
+            names = ", ".join(PATTERNS)
+            raise InputError(f"pattern {pattern!r} is neither one of {names} nor a regex: {error}") from None
+        longest_first = sorted(self.special_tokens, key=len, reverse=True)
+        alternatives = "|".join(map(regex.escape, longest_first))
+        self.special_regex = regex.compile(f"({alternatives})") if alternatives else None
+
+    def split(self, text: str) -> list[str]:
+        """Return the pre-tokens of `text`, special tokens among them, in order; joined they are `text`."""
+        return [piece for _, pieces in self.sections(text) for piece in pieces]
+
+    def sections(self, text: str) -> Iterator[tuple[bool, list[str]]]:
+        """Yield (True, [special token]) and (False, pre-tokens between two of them), in order."""
+        parts = self.special_regex.split(text) if self.special_regex else [text]
+        for i, part in enumerate(parts):
+            if i % 2:
+                yield True, [part]
+            elif part:
+                yield False, self._split_ordinary(part)
+
+    def _split_ordinary(self, text: str) -> list[str]:
+        if self.pattern in PATTERNS:  # these match every character
+            return self.regex.findall(text)
+        pieces, end = [], 0
+        for match in self.regex.finditer(text):
+            if match.start() > end:
+                pieces.append(text[end : match.start()])
+            if match.end() > match.start():
+                pieces.append(match.group())
+                end = match.end()
+        return pieces + [text[end:]] if end < len(text) else pieces
+
+
+def encode_utf8(text: str, what: str = "text") -> bytes:
+    """Return `text` as UTF-8, or raise an `InputError` that says where a lone surrogate stands."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{what} has a lone surrogate {text[error.start]!a} at character {error.start}, which UTF-8 cannot "
+            f"express; replace it, for example with text.encode('utf-8', 'replace').decode()"
+        ) from None

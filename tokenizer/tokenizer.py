@@ -1,0 +1,198 @@
+"""The tokenizer: text to token ids and back."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from tokenizer import files
+from tokenizer.errors import InputError
+from tokenizer.pretokenize import Pretokenizer, encode_utf8
+
+MAX_CACHED_PIECES = 1 << 16
+
+
+class Tokenizer:
+    """A byte-level BPE tokenizer (Sennrich et al. 2016; Radford et al. 2019).
+
+    Text is cut into pre-tokens; within each, the pair of neighbours that comes first in `merges` is merged,
+    again and again, until no pair is left that `merges` knows.
+
+    >>> vocab = {i: bytes([i]) for i in range(256)} | {256: b"he", 257: b"hell", 258: b"ll"}
+    >>> tokenizer = Tokenizer(vocab, [(b"h", b"e"), (b"l", b"l"), (b"he", b"ll")], ["<|eot|>"])
+    >>> tokenizer.encode("hello<|eot|>")
+    [257, 111, 259]
+    >>> tokenizer.decode([257, 111, 259])
+    'hello<|eot|>'
+
+    Args:
+        vocab: id -> bytes; must hold all 256 single bytes.
+        merges: pairs of byte strings, the one to merge first in front.
+        special_tokens: strings that always become one token. Those not in `vocab` get the next free ids.
+        pattern: how text is cut into pre-tokens: "gpt2", "cl100k", "o200k", or a regular expression.
+
+    Raises:
+        InputError: `vocab` and `merges` do not fit together, or a special token or the pattern is unusable.
+    """
+
+    def __init__(
+        self,
+        vocab: Mapping[int, bytes],
+        merges: Sequence[tuple[bytes, bytes]],
+        special_tokens: Iterable[str] | None = None,
+        pattern: str = "gpt2",
+    ) -> None:
+        self.vocab = dict(vocab)
+        self.merges = list(merges)
+        self.pretokenizer = Pretokenizer(pattern, special_tokens or ())
+        ids = {token: i for i, token in self.vocab.items()}
+        missing = [byte for byte in range(256) if bytes([byte]) not in ids]
+        if missing:
+            raise InputError(
+                f"vocab lacks {len(missing)} single bytes, the first is {missing[0]}; add all 256"
+            )
+        self.special_tokens: dict[str, int] = {}
+        for special in self.pretokenizer.special_tokens:
+            token = special.encode()
+            if token not in ids:
+                ids[token] = max(self.vocab) + 1
+                self.vocab[ids[token]] = token
+            self.special_tokens[special] = ids[token]
+        self._byte_ids = [ids[bytes([byte])] for byte in range(256)]
+        self._ranks: dict[tuple[int, int], tuple[int, int]] = {}
+        for rank, (left, right) in enumerate(self.merges):
+            if left not in ids or right not in ids or left + right not in ids:
+                raise InputError(
+                    f"merge {rank} joins {left!r} and {right!r}, but vocab lacks one of them or their join"
+                )
+            self._ranks.setdefault((ids[left], ids[right]), (rank, ids[left + right]))
+        self._cache: dict[str, list[int]] = {}
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of rows an embedding needs: the largest id plus one."""
+        return max(self.vocab) + 1
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The smallest of uint16 and uint32 that holds every id."""
+        return np.dtype(np.uint16 if self.vocab_size <= 1 << 16 else np.uint32)
+
+    @cached_property
+    def sha256(self) -> str:
+        """A hash of everything the ids depend on: vocabulary, merges, special tokens, pattern."""
+        content = [
+            [[i, token.hex()] for i, token in sorted(self.vocab.items())],
+            [[left.hex(), right.hex()] for left, right in self.merges],
+            sorted(self.special_tokens.items()),
+            self.pretokenizer.regex.pattern,
+        ]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of `text`.
+
+        Raises:
+            InputError: `text` holds a lone surrogate, which UTF-8 cannot express.
+        """
+        encode_utf8(text)
+        ids: list[int] = []
+        for is_special, pieces in self.pretokenizer.sections(text):
+            for piece in pieces:
+                if is_special:
+                    ids.append(self.special_tokens[piece])
+                else:
+                    ids.extend(self._encode_piece(piece))
+        return ids
+
+    def encode_to_numpy(self, text: str) -> np.ndarray:
+        """Return the ids of `text` as an array of uint16, or of uint32 if the vocabulary needs it."""
+        return np.array(self.encode(text), dtype=self.dtype)
+
+    def encode_iterable(self, texts: Iterable[str]) -> Iterator[int]:
+        """Yield the ids of the joined `texts`, reading them only as needed.
+
+        The result is `encode("".join(texts))`, however the text is cut into `texts`.
+        """
+        yield from self.encode("".join(texts))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD.
+
+        Raises:
+            InputError: an id is not in the vocabulary.
+        """
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """Return the bytes of `ids`.
+
+        Raises:
+            InputError: an id is not in the vocabulary.
+        """
+        ids = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+        try:
+            return b"".join([self.vocab[i] for i in ids])
+        except KeyError as error:
+            raise InputError(
+                f"token id {error} is not in the vocabulary of {len(self.vocab)} tokens; "
+                f"decode with the tokenizer that encoded the text"
+            ) from None
+
+    def _encode_piece(self, piece: str) -> list[int]:
+        ids = self._cache.get(piece)
+        if ids is None:
+            ids = [self._byte_ids[byte] for byte in piece.encode()]
+            while len(ids) > 1:
+                ranked = [
+                    (self._ranks[pair], i)
+                    for i, pair in enumerate(zip(ids, ids[1:], strict=False))
+                    if pair in self._ranks
+                ]
+                if not ranked:
+                    break
+                (_, merged), i = min(ranked)
+                ids[i : i + 2] = [merged]
+            if len(self._cache) >= MAX_CACHED_PIECES:
+                self._cache.clear()
+            self._cache[piece] = ids
+        return ids
+
+    @classmethod
+    def from_files(
+        cls,
+        vocab_path: str | Path,
+        merges_path: str | Path,
+        special_tokens: Iterable[str] | None = None,
+        pattern: str = "gpt2",
+    ) -> Self:
+        """Read a tokenizer from files in GPT-2's format (`vocab.json`, `merges.txt`).
+
+        Raises:
+            InputError: a file is missing or malformed.
+        """
+        return cls(files.read_vocab(vocab_path), files.read_merges(merges_path), special_tokens, pattern)
+
+    def save(self, folder: str | Path) -> None:
+        """Write `vocab.json` and `merges.txt` in GPT-2's format, and `pretokenizer.json` with what they lack."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write_atomic(folder / "vocab.json", files.format_vocab(self.vocab))
+        files.write_atomic(folder / "merges.txt", files.format_merges(self.merges))
+        pretokenizer = {"special_tokens": list(self.special_tokens), "pattern": self.pretokenizer.pattern}
+        files.write_atomic(folder / "pretokenizer.json", json.dumps(pretokenizer, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: a file is missing or malformed.
+        """
+        folder = Path(folder)
+        special_tokens, pattern = files.read_pretokenizer(folder / "pretokenizer.json")
+        return cls.from_files(folder / "vocab.json", folder / "merges.txt", special_tokens, pattern)
