@@ -62,7 +62,7 @@ def init_state(config: TrainConfig, seed: int) -> TrainState:
 
 def load_state(config: TrainConfig, weights: Leaves, optimizer: Leaves | None) -> TrainState:
     """A state of these leaves, copied into memory that JAX allocated."""
-    if config.compute_dtype == "float64" and not jax.config.jax_enable_x64:
+    if config.compute_dtype == "float64" and not jax.config.read("jax_enable_x64"):
         raise InputError(
             "compute_dtype float64 needs JAX's x64 mode: call lm.backend.load, or set JAX_ENABLE_X64=1"
         )
@@ -152,7 +152,7 @@ def make_train_step(config: TrainConfig) -> TrainStep:
         )
         return state, {"loss": total, "grad_norm": norm, "finite": finite}
 
-    # As arrays of the right type: a Python float would be compiled in anew for every value or promote the sum.
+    # As scalars of the weights' type, so that neither a new value recompiles nor float64 creeps in.
     scalar = np.dtype(config.param_dtype).type
 
     def train_step(state: TrainState, batch: Batch, lr: float) -> tuple[TrainState, dict[str, Any]]:

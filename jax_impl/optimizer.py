@@ -1,13 +1,13 @@
 """AdamW and SGD as pairs of init and update on trees of arrays."""
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-Tree = PyTree[Float[Array, "..."]]
+Tree: TypeAlias = PyTree[Float[Array, "..."]]
 
 
 class AdamWState(NamedTuple):

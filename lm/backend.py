@@ -16,29 +16,29 @@ BackendName = Literal["jax", "torch"]
 
 
 class TrainStep(Protocol):
-    def __call__(self, state: Any, batch: Batch, lr: float) -> tuple[Any, dict[str, Any]]:
+    def __call__(self, state: Any, batch: Batch, lr: float, /) -> tuple[Any, dict[str, Any]]:
         """One optimizer step. Consumes `state`; returns the new one and `loss`, `grad_norm` and `finite`.
 
-        The metrics are the framework's scalars, so that reading them can wait. A step whose loss or gradient norm
-        is not finite leaves the state as it was.
+        The metrics are the framework's scalars, so that reading them can wait. A step whose loss or gradient
+        norm is not finite leaves the state as it was.
         """
 
 
 class EvalStep(Protocol):
-    def __call__(self, state: Any, batch: Batch) -> tuple[float, int, int]:
+    def __call__(self, state: Any, batch: Batch, /) -> tuple[float, int, int]:
         """Sum of the losses in nats, number of targets, and number of them that are the likeliest token."""
 
 
 class Prefill(Protocol):
     def __call__(
-        self, state: Any, token_ids: Int[np.ndarray, "B T"], lengths: Int[np.ndarray, " B"]
+        self, state: Any, token_ids: Int[np.ndarray, "B T"], lengths: Int[np.ndarray, " B"], /
     ) -> tuple[Float[np.ndarray, "B V"], Any]:
         """Read prompts, padded on the right; return the logits after each one's last token, and the cache."""
 
 
 class DecodeStep(Protocol):
     def __call__(
-        self, state: Any, cache: Any, token_ids: Int[np.ndarray, " B"], positions: Int[np.ndarray, " B"]
+        self, state: Any, cache: Any, token_ids: Int[np.ndarray, " B"], positions: Int[np.ndarray, " B"], /
     ) -> tuple[Float[np.ndarray, "B V"], Any]:
         """Read one more token of each sequence, at its position; return the logits after it, and the cache.
 
@@ -47,7 +47,7 @@ class DecodeStep(Protocol):
 
 
 class Backend(Protocol):
-    """A module of plain functions. A state holds weights and, while training, AdamW's moments and step count."""
+    """A module of plain functions. A state holds weights and, to train on, AdamW's moments and step count."""
 
     def init_state(self, config: TrainConfig, seed: int) -> Any:
         """The state before the first step."""

@@ -1,7 +1,7 @@
 """Checkpoints: folders that either backend writes and reads.
 
-`step-00001000/` holds model.safetensors (weights by name), optimizer.safetensors (`m.<name>`, `v.<name>`, `step`),
-state.json (what the run was) and manifest.json (size and SHA-256 of the other three).
+`step-00001000/` holds model.safetensors (weights by name), optimizer.safetensors (`m.<name>`, `v.<name>`,
+`step`), state.json (what the run was) and manifest.json (size and SHA-256 of the other three).
 """
 
 import json
@@ -92,8 +92,8 @@ def read_leaves(
                 array = tensors.get_tensor(name)
                 if array.shape != shape or array.dtype != dtype:
                     raise InputError(
-                        f"{file}: '{name}' is {array.dtype} {array.shape}, and this model has {dtype} {shape}; "
-                        "the checkpoint is of another model"
+                        f"{file}: '{name}' is {array.dtype} {array.shape}, and this model has "
+                        f"{dtype} {shape}; the checkpoint is of another model"
                     )
                 yield name, array
     except safetensors.SafetensorError as error:

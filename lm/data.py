@@ -1,4 +1,4 @@
-"""Token files and the batches read from them: memory maps of NumPy's own format, nothing random but by seed."""
+"""Token files, mapped into memory, and the batches read from them, random by seed alone."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ Tokens = np.ndarray
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows of tokens and, for each position, the token that follows. The leading axis counts micro-batches."""
+    """Windows of tokens and the token that follows each. The leading axis counts micro-batches."""
 
     inputs: Int[np.ndarray, "A B T"]
     targets: Int[np.ndarray, "A B T"]
@@ -50,8 +50,8 @@ def open_tokens(path: Path, vocab_size: int, context_length: int) -> Tokens:
         raise InputError(f"{path}: not a .npy file of token ids; make one with lm tokenizer encode")
     if len(tokens) < context_length + 1:
         raise InputError(
-            f"{path}: {len(tokens)} tokens are fewer than one window of context_length + 1 = {context_length + 1}; "
-            "give more text or lower model.context_length"
+            f"{path}: {len(tokens)} tokens are fewer than one window of context_length + 1 = "
+            f"{context_length + 1}; give more text or lower model.context_length"
         )
     # In blocks, so that a file of any size passes through little memory.
     block = 1 << 24

@@ -28,7 +28,7 @@ def fsync(path: Path) -> None:
 
 @contextlib.contextmanager
 def published(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` to write a file or folder to; on success flush it and rename it there.
+    """Yield a temporary path beside `path` to write a file or folder to, then flush it and rename it there.
 
     On any error the temporary path is removed and `path` stays as it was.
     """

@@ -95,9 +95,8 @@ def _micro_batches(batch: Batch, state: TrainState) -> Iterator[tuple[Tensor, Te
     check_token_ids(batch.inputs, vocab_size)
     check_token_ids(batch.targets, vocab_size)
     for i in range(len(batch.inputs)):
-        arrays = batch.inputs[i], batch.targets[i], None if batch.loss_mask is None else batch.loss_mask[i]
-        inputs, targets, mask = (None if a is None else torch.tensor(a, device=device) for a in arrays)
-        assert inputs is not None and targets is not None
+        inputs, targets = (torch.tensor(a[i], device=device) for a in (batch.inputs, batch.targets))
+        mask = None if batch.loss_mask is None else torch.tensor(batch.loss_mask[i], device=device)
         yield inputs, targets, mask
 
 

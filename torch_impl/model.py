@@ -43,6 +43,9 @@ class TransformerLM(nn.Module):
         compute_dtype: Type of the activations; the weights' own if not given.
     """
 
+    cos: Float[Tensor, "T P"]
+    sin: Float[Tensor, "T P"]
+
     def __init__(
         self,
         config: ModelConfig,
