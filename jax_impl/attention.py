@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jax_impl.functional import at_least_float32
 from jax_impl.layers import Params, linear
 
-Rope = tuple[Float[Array, "*T P"], Float[Array, "*T P"]]
+Rope = tuple[Float[Array, "... P"], Float[Array, "... P"]]
 """Cosines and sines of the positions at hand (`lm.init.rope_tables`), P = d_head / 2."""
 
 

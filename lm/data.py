@@ -95,6 +95,8 @@ def eval_batches(tokens: Tokens, batch_size: int, context_length: int) -> Iterat
 
 def check_token_ids(token_ids: Int[np.ndarray, "..."], vocab_size: int) -> None:
     """Refuse ids outside 0 .. vocab_size - 1, which torch would take from the end and XLA would clamp."""
+    if not token_ids.size:
+        return
     low, high = int(token_ids.min()), int(token_ids.max())
     if low < 0 or high >= vocab_size:
         raise InputError(

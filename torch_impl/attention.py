@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch_impl.functional import at_least_float32
 from torch_impl.layers import Linear
 
-Rope = tuple[Float[Tensor, "*T P"], Float[Tensor, "*T P"]]
+Rope = tuple[Float[Tensor, "... P"], Float[Tensor, "... P"]]
 """Cosines and sines of the positions at hand (`lm.init.rope_tables`), P = d_head / 2."""
 
 
