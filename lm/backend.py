@@ -3,7 +3,7 @@
 import importlib
 import os
 from collections.abc import Iterator
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -15,6 +15,7 @@ from lm.data import Batch
 BackendName = Literal["jax", "torch"]
 
 
+@runtime_checkable
 class TrainStep(Protocol):
     def __call__(self, state: Any, batch: Batch, lr: float, /) -> tuple[Any, dict[str, Any]]:
         """One optimizer step. Consumes `state`; returns the new one and `loss`, `grad_norm` and `finite`.
@@ -24,11 +25,13 @@ class TrainStep(Protocol):
         """
 
 
+@runtime_checkable
 class EvalStep(Protocol):
     def __call__(self, state: Any, batch: Batch, /) -> tuple[float, int, int]:
         """Sum of the losses in nats, number of targets, and number of them that are the likeliest token."""
 
 
+@runtime_checkable
 class Prefill(Protocol):
     def __call__(
         self, state: Any, token_ids: Int[np.ndarray, "B T"], lengths: Int[np.ndarray, " B"], /
@@ -36,6 +39,7 @@ class Prefill(Protocol):
         """Read prompts, padded on the right; return the logits after each one's last token, and the cache."""
 
 
+@runtime_checkable
 class DecodeStep(Protocol):
     def __call__(
         self, state: Any, cache: Any, token_ids: Int[np.ndarray, " B"], positions: Int[np.ndarray, " B"], /
