@@ -110,7 +110,10 @@ class Problem:
         worst = 0.0
         for _ in range(draws):
             arrays, cotangent = (
-                {name: a * (1 + step * rng.choice([-1, 1], a.shape)) for name, a in self.given.arrays.items()},
+                {
+                    name: a * (1 + step * rng.choice([-1, 1], a.shape))
+                    for name, a in self.given.arrays.items()
+                },
                 self.cotangent * (1 + step * rng.choice([-1, 1], self.cotangent.shape)),
             )
             if gradient_of is None:
@@ -298,7 +301,10 @@ def _loss(rng: Rng, case: Case) -> Given:
 
 def _steps(rng: Rng, case: Case) -> Given:
     arrays = {"weight": _normal(rng, *case.shape)}
-    arrays |= {f"{t}.gradient": _normal(rng, *case.shape) * case.scale * 10.0 ** rng.integers(-6, 6) for t in range(3)}
+    arrays |= {
+        f"{t}.gradient": _normal(rng, *case.shape) * case.scale * 10.0 ** rng.integers(-6, 6)
+        for t in range(3)
+    }
     return Given(arrays, statics={"lr": 0.01 * float(rng.random())})
 
 
@@ -409,9 +415,7 @@ LAYERS: dict[str, Layer] = {
     "multihead_self_attention with rope": Layer(
         ((5, 6, 1), (2, 4, 8, 2)), _multihead_rope, _oracle_multihead
     ),
-    "transformer_block": Layer(
-        ((2, 6, 2, 8, 24), (3, 5, 4, 4, 18)), _block, _oracle_block, whole_model=True
-    ),
+    "transformer_block": Layer(((2, 6, 2, 8, 24), (3, 5, 4, 4, 18)), _block, _oracle_block, whole_model=True),
     "transformer_lm": Layer(
         ((2, 6, 2, 2, 8, 24, 19), (3, 5, 1, 4, 4, 18, 13)),
         _lm,
