@@ -22,7 +22,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from string import Formatter
 
 Option = Mapping[str, str]  # form -> template; the form "" is the plain text
@@ -43,8 +43,9 @@ class Table:
     def __init__(self, options: Sequence[Option], weights: Sequence[int]):
         self.options = tuple(options)
         total = sum(weights)
-        self.upto = [WORD * above // total for above in accumulate(weights)]
-        self.nats = [-math.log((high - low) / WORD) for low, high in zip([0, *self.upto], self.upto)]
+        bounds = [WORD * above // total for above in accumulate(weights, initial=0)]
+        self.upto = bounds[1:]
+        self.nats = [-math.log((high - low) / WORD) for low, high in pairwise(bounds)]
 
 
 @dataclass(frozen=True)
@@ -121,5 +122,8 @@ def parse(grammar: Grammar, start: str, text: str) -> list[Derivation]:
 
 
 def pieces(template: str) -> list[Piece]:
-    """Cut a template at its fields: "the {look} {thing}." -> [("the ", "look"), (" ", "thing"), (".", None)]."""
+    """Cut a template behind its fields.
+
+    "the {look} {thing}." is [("the ", "look"), (" ", "thing"), (".", None)].
+    """
     return [(literal, field) for literal, field, _, _ in Formatter().parse(template)]
