@@ -111,8 +111,10 @@ def parse(grammar: Grammar, start: str, text: str) -> list[Derivation]:
         form, _, slot = field.rpartition(" ")
         options = grammar[slot].options
         for choice in [choices[slot]] if slot in choices else range(len(options)):
-            for end, further in read(cut(options[choice][form]), at, {**choices, slot: choice}):
-                yield from read(rest, end, further)
+            inner = cut(options[choice][form])
+            if text.startswith(inner[0][0], at):  # read would see it too: this spares a generator an option
+                for end, further in read(inner, at, {**choices, slot: choice}):
+                    yield from read(rest, end, further)
 
     return [
         Derivation(choices, sum(grammar[slot].nats[choice] for slot, choice in choices.items()))
@@ -126,4 +128,4 @@ def pieces(template: str) -> list[Piece]:
 
     "the {look} {thing}." is [("the ", "look"), (" ", "thing"), (".", None)].
     """
-    return [(literal, field) for literal, field, _, _ in Formatter().parse(template)]
+    return [(literal, field) for literal, field, _, _ in Formatter().parse(template)] or [("", None)]
