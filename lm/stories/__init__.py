@@ -45,8 +45,8 @@ class StoriesInfo:
 def iter_stories(seed: int) -> Iterator[tuple[str, float]]:
     """The endless stories of a seed: (text without the separator, its information in nats).
 
-    Story i is a pure function of (seed, i): it reads the words 96 i, 96 i + 1, ... of the raw 64-bit stream of
-    Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), which NumPy never changes.
+    Story i is a pure function of (seed, i): it reads the words 96 i, 96 i + 1, ... of Philox's raw 64-bit
+    stream (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), which NumPy never changes.
     """
     stream = np.random.Philox(key=np.array([seed, STREAM], dtype=np.uint64))
     while True:
@@ -63,8 +63,8 @@ def parse_story(text: str) -> list[Derivation]:
 def write_stories(path: str | Path, num_bytes: int, seed: int, *, progress: bool = False) -> StoriesInfo:
     """Write whole stories, each followed by `<|endoftext|>`, until there are at least `num_bytes` bytes.
 
-    A shorter file is a prefix of a longer one of the same seed. The file appears when it is complete, with its
-    `StoriesInfo` beside it as `<path>.json`. Memory does not grow with the size.
+    A shorter file is a prefix of a longer one of the same seed. The file appears when it is complete, with
+    its `StoriesInfo` beside it as `<path>.json`. Memory does not grow with the size.
 
     Raises:
         InputError: a size below 1, a seed that does not fit in 64 bits, a folder that does not exist, or a

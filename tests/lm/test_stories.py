@@ -28,17 +28,14 @@ Atoms = tuple[tuple[str, str], ...]  # a template as ("text", literal) and ("fie
 
 
 def atoms(template: str) -> Atoms:
-    parts = (
-        [("text", literal)] * bool(literal) + [("field", field)] * bool(field)
-        for literal, field in pieces(template)
-    )
-    return tuple(itertools.chain.from_iterable(parts))
+    both = ((("text", literal), ("field", field or "")) for literal, field in pieces(template))
+    return tuple(atom for atom in itertools.chain.from_iterable(both) if atom[1])
 
 
-def expansions(grammar: Grammar, field: str) -> list[Atoms]:
+def expansions(field: str) -> list[Atoms]:
     """What a field can stand for, whatever was drawn before."""
     form, _, slot = field.rpartition(" ")
-    return [atoms(option[form]) for option in grammar[slot].options]
+    return [atoms(option[form]) for option in GRAMMAR[slot].options]
 
 
 def continues_word(char: str) -> bool:
@@ -48,17 +45,14 @@ def continues_word(char: str) -> bool:
 # --- probabilities ---
 
 
-@pytest.mark.parametrize("slot", GRAMMAR)
-def test_the_probabilities_of_a_table_sum_to_one(slot: str) -> None:
-    table = GRAMMAR[slot]
-    low = [0, *table.upto[:-1]]
-    assert table.upto[-1] == WORD
-    assert all(a < b for a, b in zip(low, table.upto)), "every option can be drawn"
-    assert len(table.upto) == len(table.nats) == len(table.options)
-    assert [math.exp(-n) for n in table.nats] == pytest.approx(
-        [(b - a) / WORD for a, b in zip(low, table.upto)]
-    )
-    assert math.fsum(math.exp(-n) for n in table.nats) == pytest.approx(1, abs=1e-12)
+def test_the_probabilities_of_every_table_sum_to_one() -> None:
+    for slot, table in GRAMMAR.items():
+        widths = [high - low for low, high in itertools.pairwise([0, *table.upto])]
+        assert sum(widths) == WORD, slot
+        assert min(widths) > 0, f"an option of {slot} that is never drawn"
+        assert len(widths) == len(table.nats) == len(table.options), slot
+        assert [math.exp(-n) for n in table.nats] == pytest.approx([width / WORD for width in widths]), slot
+        assert math.fsum(math.exp(-n) for n in table.nats) == pytest.approx(1, abs=1e-12), slot
 
 
 SMALL: Grammar = {
@@ -122,7 +116,7 @@ def test_the_parser_finds_every_derivation() -> None:
 def edge(field: str, at: int) -> frozenset[str]:
     """The characters with which the texts of a field begin (at = 0) or end (at = -1)."""
     chars: set[str] = set()
-    for option in expansions(GRAMMAR, field):
+    for option in expansions(field):
         kind, value = option[at]
         chars |= {value[at]} if kind == "text" else edge(value, at)
     return frozenset(chars)
@@ -151,17 +145,17 @@ def test_words_end_where_their_slots_end() -> None:
 @cache
 def reach(field: str) -> frozenset[str]:
     """The slots on which the text of a field can depend."""
-    form, _, slot = field.rpartition(" ")
-    inner = {value for option in expansions(GRAMMAR, field) for kind, value in option if kind == "field"}
+    slot = field.rpartition(" ")[2]
+    inner = {value for option in expansions(field) for kind, value in option if kind == "field"}
     return frozenset({slot}).union(*map(reach, inner))
 
 
 def apart(a: Atoms, b: Atoms, before: str = " ", split: frozenset[str] = frozenset()) -> bool:
     """Whether no text of `a` is the beginning of a text of `b` or the other way round, in whole words.
 
-    The two have been alike so far, up to the character `before` ("" if unknown), after the same draws but those
-    of the slots in `split`. So a field they both come to, if it depends on none of these, reads alike. Any other
-    field may be any of its options.
+    The two have been alike so far, up to the character `before` ("" if unknown), after the same draws but
+    those of the slots in `split`. So a field they both come to, if it depends on none of these, reads alike.
+    Any other field may be any of its options.
     """
     while a and b and a[0] == b[0] and (a[0][0] == "text" or not reach(a[0][1]) & split):
         before = a[0][1][-1] if a[0][0] == "text" else ""
@@ -170,16 +164,16 @@ def apart(a: Atoms, b: Atoms, before: str = " ", split: frozenset[str] = frozens
         if one and one[0][0] == "field":
             field = one[0][1]
             split |= {field.rpartition(" ")[2]}
-            return all(apart(option + one[1:], other, before, split) for option in expansions(GRAMMAR, field))
+            return all(apart(option + one[1:], other, before, split) for option in expansions(field))
     if not a or not b:  # one has ended; if that was in the middle of a word of the other, they differ
         rest = a or b
         return bool(rest) and bool(before) and continues_word(before) and continues_word(rest[0][1][0])
-    common = os.path.commonprefix([a[0][1], b[0][1]])
-    rest_a, rest_b = a[0][1][len(common) :], b[0][1][len(common) :]
-    if rest_a and rest_b:
+    length = min(len(a[0][1]), len(b[0][1]))
+    alike, rest_a, rest_b = a[0][1][:length], a[0][1][length:], b[0][1][length:]
+    if alike != b[0][1][:length]:
         return True
     tail_a, tail_b = ((("text", rest),) * bool(rest) for rest in (rest_a, rest_b))
-    return apart(tail_a + a[1:], tail_b + b[1:], common[-1:] or before, split)
+    return apart(tail_a + a[1:], tail_b + b[1:], alike[-1], split)
 
 
 class Walk:
@@ -217,7 +211,7 @@ def test_no_two_draws_read_the_same() -> None:
     assert most_draws <= WORDS_PER_STORY
     assert {slot for slot, _ in walk.first_mentions} == set(GRAMMAR), "a table that no story uses"
     for slot, form in sorted(walk.first_mentions):
-        for a, b in itertools.combinations(expansions(GRAMMAR, f"{form} {slot}".strip()), 2):
+        for a, b in itertools.combinations(expansions(f"{form} {slot}".strip()), 2):
             assert apart(a, b), f"two options of {slot!r} can read the same: {a} and {b}"
 
 
@@ -240,13 +234,16 @@ def test_what_apart_means(a: str, b: str, expected: bool) -> None:
 
 @pytest.fixture(scope="module")
 def sample() -> list[tuple[str, float]]:
-    return list(itertools.islice(iter_stories(seed=11), 400))
+    return list(itertools.islice(iter_stories(seed=11), 300))
 
 
 def test_a_story_parses_back_to_the_one_derivation_with_its_nats(sample: list[tuple[str, float]]) -> None:
+    drawn: set[str] = set()
     for text, nats in sample:
         (derivation,) = parse_story(text)
         assert derivation.nats == pytest.approx(nats, rel=1e-12)
+        drawn |= derivation.choices.keys()
+    assert drawn == set(GRAMMAR), "the sample reaches every table"
 
 
 def test_what_is_no_story_does_not_parse(sample: list[tuple[str, float]]) -> None:
@@ -257,14 +254,14 @@ def test_what_is_no_story_does_not_parse(sample: list[tuple[str, float]]) -> Non
 def test_slots_are_drawn_as_often_as_their_probabilities_say() -> None:
     number = 10_000
     texts = [text for text, _ in itertools.islice(iter_stories(seed=3), number)]
-    told = {
+    marks = {
         "an old map": 1 / 10,
         "a strange noise": 1 / 10,
-        "Long, long ago": 1 / 6,
+        "Long, long ago": 1 / 7,
         "“": 1 / 3,
-        "Once": 1 / 2,
+        "Once": 3 / 7,
     }
-    for mark, probability in told.items():
+    for mark, probability in marks.items():
         count = sum(mark in text for text in texts)
         sigma = math.sqrt(number * probability * (1 - probability))
         assert abs(count - number * probability) < 4 * sigma, mark
@@ -298,32 +295,22 @@ def test_the_map_is_followed(sample: list[tuple[str, float]]) -> None:
 
 
 def test_pronouns_and_quotes_agree(sample: list[tuple[str, float]]) -> None:
-    girls = {GRAMMAR["girl"].options[i][""] for i in range(len(GRAMMAR["girl"].options))}
+    girls = {option[""] for option in GRAMMAR["girl"].options}
     for text, _ in sample:
-        (derivation,) = parse_story(text)
-        assert ("girl" in derivation.choices) != ("boy" in derivation.choices), "one hero"
+        beginning = text.split("\n")[0]  # all about the hero
+        is_girl = any(re.search(rf"named {name}\b|\b{name} lived", beginning) for name in girls)
+        assert not re.search(r"\b(he|him|his)\b" if is_girl else r"\b(she|her)\b", beginning, re.IGNORECASE)
         assert not ('"' in text and "“" in text)
         assert text.count("“") == text.count("”")
-        if "friend" not in derivation.choices:  # then every "he" and "she" is the hero
-            is_girl = any(re.search(rf"\b{name}\b", text.split(".")[0]) for name in girls)
-            assert not re.search(r"\b([Hh]e|his)\b" if is_girl else r"\b([Ss]he|her)\b", text)
+        assert text.count('"') % 2 == 0
 
 
-@pytest.mark.parametrize(
-    ("slot", "expected"), [("thing", {"a kite", "an apple", "a ukulele"}), ("job", {"an astronaut"})]
-)
-def test_articles(slot: str, expected: set[str]) -> None:
-    phrases = {
-        GRAMMAR[s].options[i]["a"]
-        for s in GRAMMAR
-        for i in range(len(GRAMMAR[s].options))
-        if "a" in GRAMMAR[s].options[i]
-    }
-    assert expected <= phrases
-    for phrase in phrases:
-        assert not re.match(r"a [aeio]|an [^aeioh]", phrase) or phrase.startswith(
-            ("a one", "a eu", "an u")
-        ), phrase
+def test_articles(sample: list[tuple[str, float]]) -> None:
+    phrases = {text for _, form, text in every_template() if form == "a" and "{" not in text}
+    assert {"a kite", "an apple", "a ukulele", "an umbrella", "a unicorn", "an honest", "a useful"} <= phrases
+    wrong = re.compile(r"\b[Aa] (?!uni|use|usu|uku|one)[aeiou]|\b[Aa]n (?!ho)[^aeiou]")
+    for text in [*phrases, *(text for text, _ in sample)]:
+        assert not wrong.search(text), text
 
 
 def test_a_rich_vocabulary() -> None:
@@ -390,7 +377,7 @@ def test_the_text_depends_on_the_seed_alone(tmp_path: Path) -> None:
 def test_these_are_the_stories_of_every_version() -> None:
     # Floors and curves are compared across versions: a change of the grammar has to be meant.
     text = "".join(text for text, _ in itertools.islice(iter_stories(seed=0), 100))
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "PIN"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "8db3ce857a93438b"
 
 
 def test_memory_does_not_grow_with_the_size(tmp_path: Path) -> None:
