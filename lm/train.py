@@ -15,6 +15,7 @@ from lm.backend import BackendName, load
 from lm.config import TrainConfig
 from lm.data import get_batch, open_tokens, read_sidecar
 from lm.evaluate import entropy_floor, evaluate
+from lm.files import refuse_existing
 from lm.schedule import cosine_schedule
 from tokenizer.errors import InputError
 
@@ -40,9 +41,11 @@ def train(
     val_tokens = open_tokens(val_path, model.vocab_size, model.context_length)
     facts = run.describe(config, train_path, val_path)
     if not resume:
-        run.create(out, {"backend": backend_name, **facts}, train_path, val_path)
+        refuse_existing(out)
     backend = load(backend_name, config)
     facts |= {"backend": backend_name, "versions": run.versions(backend)}
+    if not resume:
+        run.create(out, facts, train_path, val_path)
     first_step, state = (
         _resume(out, facts, config, backend) if resume else (0, backend.init_state(config, config.seed))
     )
