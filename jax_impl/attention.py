@@ -40,7 +40,7 @@ def scaled_dot_product_attention(
     if mask is not None:
         is_read = mask.any(-2)[..., None]
         K, V = (jnp.where(jnp.broadcast_to(is_read, x.shape), x, 0) for x in (K, V))
-    scores = at_least_float32(Q @ K.mT) * Q.shape[-1] ** -0.5
+    scores = at_least_float32(Q) @ at_least_float32(K).mT * Q.shape[-1] ** -0.5
     if mask is not None:
         scores = jnp.where(jnp.broadcast_to(mask, scores.shape), scores, -jnp.inf)
     largest = jax.lax.stop_gradient(scores.max(-1, keepdims=True))

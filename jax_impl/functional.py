@@ -24,8 +24,9 @@ def softmax(x: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
 
 
 def silu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """x * sigmoid(x) (Elfwing et al., 2017, eq. 1)."""
-    return x * jax.lax.logistic(x)
+    """x * sigmoid(x) (Elfwing et al., 2017, eq. 1), computed in at least float32."""
+    x32 = at_least_float32(x)
+    return (x32 * jax.lax.logistic(x32)).astype(x.dtype)
 
 
 def token_cross_entropy(logits: Float[Array, "*B V"], targets: Int[Array, "*B"]) -> Float[Array, "*B"]:

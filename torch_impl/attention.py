@@ -40,7 +40,7 @@ def scaled_dot_product_attention(
     if mask is not None:
         is_read = mask.any(-2)[..., None]
         K, V = torch.where(is_read, K, 0), torch.where(is_read, V, 0)
-    scores = at_least_float32(Q @ K.mT) * Q.shape[-1] ** -0.5
+    scores = at_least_float32(Q) @ at_least_float32(K).mT * Q.shape[-1] ** -0.5
     if mask is not None:
         scores = torch.where(mask, scores, -torch.inf)
     largest = scores.amax(-1, keepdim=True).detach()

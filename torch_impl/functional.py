@@ -23,8 +23,9 @@ def softmax(x: Float[Tensor, "..."], dim: int) -> Float[Tensor, "..."]:
 
 
 def silu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """x * sigmoid(x) (Elfwing et al., 2017, eq. 1)."""
-    return x * torch.sigmoid(x)
+    """x * sigmoid(x) (Elfwing et al., 2017, eq. 1), computed in at least float32."""
+    x32 = at_least_float32(x)
+    return (x32 * torch.sigmoid(x32)).to(x.dtype)
 
 
 def token_cross_entropy(logits: Float[Tensor, "*B V"], targets: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:

@@ -1,0 +1,124 @@
+"""The layers as functions of named arrays, for `lm parity` and tests/parity. Beside `torch_impl/parity.py`."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jax_impl.attention import multihead_self_attention, rope, scaled_dot_product_attention
+from jax_impl.functional import (
+    clip_gradients,
+    cross_entropy,
+    global_norm,
+    silu,
+    softmax,
+    token_cross_entropy,
+)
+from jax_impl.layers import embedding, linear, rmsnorm, swiglu
+from jax_impl.model import transformer_block, transformer_lm
+from jax_impl.optimizer import adamw_init, adamw_update, sgd_init, sgd_update
+from lm.init import rope_tables
+from lm.parity.budgets import Dtype
+from lm.parity.cases import Arrays, Given, array_dtype
+
+JaxArrays = dict[str, Array]
+
+
+def evaluate(layer: str, given: Given, cotangent: np.ndarray, dtype: Dtype, mode: str) -> tuple[Any, Arrays]:
+    """The layer's output, and the gradients of sum(cotangent * output) with respect to every array.
+
+    Args:
+        mode: "eager" or "jit".
+    """
+    arrays = {name: jnp.array(a, array_dtype(name, dtype)) for name, a in given.arrays.items()}
+    constants = {name: jnp.array(c) for name, c in given.constants.items()}
+    if "positions" in constants and "d_head" in given.statics:
+        tables = rope_tables(given.statics["theta"], given.statics["d_head"], given.constants["positions"])
+        table_dtype = array_dtype("weight", dtype)
+        constants["cos"], constants["sin"] = (jnp.array(table, table_dtype) for table in tables)
+    statics = given.statics | {"compute_dtype": dtype}
+    run = _evaluate if mode == "eager" else jax.jit(_evaluate, static_argnums=(0, 1))
+    output, gradients = run(layer, tuple(statics.items()), arrays, constants, cotangent)
+    return np.asarray(output, np.float64), {n: np.asarray(g, np.float64) for n, g in gradients.items()}
+
+
+def _evaluate(
+    layer: str,
+    statics: tuple[tuple[str, Any], ...],
+    arrays: JaxArrays,
+    constants: JaxArrays,
+    cotangent: np.ndarray | Array,
+) -> tuple[Array, JaxArrays]:
+    call = partial(LAYERS[layer], c=constants, s=dict(statics))
+    output, pull_back = jax.vjp(call, arrays)
+    return output, pull_back(jnp.asarray(cotangent).astype(output.dtype))[0]
+
+
+def _params(a: JaxArrays) -> Any:
+    """The weights as nested dicts and lists, which their names are the paths of."""
+    tree: dict[str, Any] = {}
+    for name, array in a.items():
+        node = tree
+        *path, last = name.split(".")
+        for key in path:
+            node = node.setdefault(key, {})
+        node[last] = array
+    if "layers" in tree:
+        tree["layers"] = [tree["layers"][str(i)] for i in range(len(tree["layers"]))]
+    return tree
+
+
+def _tables(c: JaxArrays, over_heads: bool = True) -> Any:
+    return tuple(jnp.expand_dims(c[name], -3) if over_heads else c[name] for name in ("cos", "sin"))
+
+
+def _clip(a: JaxArrays, max_norm: float) -> Array:
+    clipped, _ = clip_gradients(a, max_norm)
+    return jnp.concatenate([g.ravel() for g in clipped.values()])
+
+
+def _steps(a: JaxArrays, init: Callable[..., Any], update: Callable[..., Any]) -> Array:
+    params = a["weight"]
+    state = init(params)
+    for name in ("0.gradient", "1.gradient", "2.gradient"):
+        params, state = update(a[name], state, params)
+    return params
+
+
+def _lm(a: JaxArrays, c: JaxArrays, s: dict[str, Any]) -> Array:
+    return transformer_lm(_params(a), c["token_ids"], s["config"], s["compute_dtype"])
+
+
+LAYERS: dict[str, Callable[[JaxArrays, JaxArrays, dict[str, Any]], Array]] = {
+    "softmax": lambda a, c, s: softmax(a["x"], s["axis"]),
+    "silu": lambda a, c, s: silu(a["x"]),
+    "token_cross_entropy": lambda a, c, s: token_cross_entropy(a["logits"], c["targets"]),
+    "cross_entropy": lambda a, c, s: cross_entropy(a["logits"], c["targets"]),
+    "global_norm": lambda a, c, s: global_norm(a),
+    "clip_gradients": lambda a, c, s: _clip(a, s["max_norm"]),
+    "linear": lambda a, c, s: linear(a, a["x"]),
+    "embedding": lambda a, c, s: embedding(a, c["token_ids"]),
+    "rmsnorm": lambda a, c, s: rmsnorm(a, a["x"], s["eps"]),
+    "swiglu": lambda a, c, s: swiglu(_params(a), a["x"]),
+    "rope": lambda a, c, s: rope(a["x"], _tables(c, over_heads=False)),
+    "scaled_dot_product_attention": lambda a, c, s: scaled_dot_product_attention(
+        a["Q"], a["K"], a["V"], c.get("mask")
+    ),
+    "multihead_self_attention": lambda a, c, s: multihead_self_attention(
+        _params(a), a["x"], s["num_heads"], c["mask"]
+    )[0],
+    "multihead_self_attention with rope": lambda a, c, s: multihead_self_attention(
+        _params(a), a["x"], s["num_heads"], c["mask"], _tables(c)
+    )[0],
+    "transformer_block": lambda a, c, s: transformer_block(
+        _params(a), a["x"], s["config"], c["mask"], _tables(c)
+    )[0],
+    "transformer_lm": _lm,
+    "training loss": lambda a, c, s: cross_entropy(_lm(a, c, s), c["targets"]),
+    "adamw": lambda a, c, s: _steps(a, adamw_init, partial(adamw_update, lr=s["lr"], weight_decay=0.1)),
+    "sgd": lambda a, c, s: _steps(a, sgd_init, partial(sgd_update, lr=s["lr"])),
+}

@@ -1,0 +1,65 @@
+"""How far apart two of {torch, JAX, oracle} may be, and how that is measured: the only table of tolerances.
+
+Errors are norm-wise, ||a - b|| / ||b||, since an element that is small by cancellation has no relative accuracy
+to lose. The table holds while attention scores and logits spread by at most SPREAD. Beyond it the softmax
+amplifies every rounding, whoever does it: then the bound is epsilon times the measured condition number.
+"""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+Dtype = Literal["float64", "float32", "bfloat16"]
+"""Of the activations; weights are float32 where activations are bfloat16."""
+
+
+class Budget(NamedTuple):
+    """Largest norm-wise errors."""
+
+    forward: float
+    gradient: float
+    model_forward: float
+    model_gradient: float
+
+
+BUDGETS: dict[Dtype, Budget] = {
+    "float64": Budget(1e-13, 1e-12, 1e-12, 1e-11),
+    "float32": Budget(1e-6, 2e-6, 5e-6, 2e-5),
+    "bfloat16": Budget(8e-3, 2e-2, 2e-2, 5e-2),
+}
+RUN: dict[Dtype, float] = {"float64": 1e-12, "float32": 1e-5}
+"""Losses and final weights of two runs of 300 steps at lr 1e-3, torch against JAX."""
+ULPS = 8.0
+"""Units in the last place, for element-wise functions in any dtype and for one optimizer step."""
+SPREAD = 10.0
+"""Largest difference between two attention scores, or two logits, for which BUDGETS holds."""
+EPSILON: dict[Dtype, float] = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7}
+SMALLEST_NORMAL: dict[Dtype, float] = {"float64": 2.0**-1022, "float32": 2.0**-126, "bfloat16": 2.0**-126}
+ZERO = 1e-10
+"""A gradient of less than this part of what flowed in is zero in exact arithmetic."""
+
+
+def relative_error(a: np.ndarray, b: np.ndarray, flow: float = 0.0) -> float:
+    """||a - b|| / ||b||; against `flow`, the norm of what flowed in, where b is a gradient that is zero."""
+    if not np.array_equal(np.isnan(a), np.isnan(b)) or a.shape != b.shape:
+        return np.inf
+    difference, norm = float(np.linalg.norm(a - b)), float(np.linalg.norm(b))
+    if norm <= ZERO * flow:
+        norm = flow
+    return difference / norm if difference else 0.0
+
+
+def ulps(a: np.ndarray, b: np.ndarray, dtype: Dtype) -> float:
+    """Largest |a - b| in units of b's last place. Denormals count as zero, as XLA on CPU treats them."""
+    a, b = (np.where(np.abs(x) < SMALLEST_NORMAL[dtype], 0.0, x) for x in (a, b))
+    _, exponent = np.frexp(np.maximum(np.abs(b), SMALLEST_NORMAL[dtype]))
+    return float(np.max(np.abs(a - b) / np.ldexp(EPSILON[dtype], exponent - 1), initial=0.0))
+
+
+def as_dtype(x: np.ndarray, dtype: Dtype) -> np.ndarray:
+    """The float64 numbers nearest to x that `dtype` can hold (ties to even)."""
+    if dtype != "bfloat16":
+        return x.astype(dtype).astype(np.float64)
+    bits = x.astype(np.float32).view(np.uint32)
+    bits = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
+    return bits.view(np.float32).astype(np.float64)

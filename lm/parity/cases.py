@@ -1,0 +1,431 @@
+"""What is compared: each layer with its oracle, and random cases of it as pure functions of a few numbers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lm.config import ModelConfig
+from lm.init import parameter_shapes
+from lm.parity import oracle
+from lm.parity.budgets import BUDGETS, EPSILON, SPREAD, Dtype, as_dtype, relative_error
+
+Arrays = dict[str, np.ndarray]
+Shape = tuple[int, ...]
+Rng = np.random.Generator
+
+SCALES = (0.1, 1.0, 3.0)
+MASKS = ("causal", "full", "random", "empty row")
+POSITIONS = ("from 0", "from 1000", "random")
+
+
+class Given(NamedTuple):
+    """Arguments of a layer."""
+
+    arrays: Arrays
+    """What gradients are taken of. Weights are those whose name ends so."""
+    constants: Arrays = {}  # noqa: RUF012 (never written to)
+    """Masks, ids, positions."""
+    statics: dict[str, Any] = {}  # noqa: RUF012
+    """What changes the program: axes, sizes, hyperparameters."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """The few numbers that a problem is a function of."""
+
+    layer: str
+    shape: Shape
+    seed: int
+    scale: float = 1.0
+    mask: str = "causal"
+    positions: str = "from 0"
+    spread: float = SPREAD
+    """Scores and logits that are drawn further apart are scaled to this; more than SPREAD: to exactly this."""
+
+    def problem(self, dtype: Dtype) -> "Problem":
+        """The arguments of this case, as numbers that `dtype` can hold."""
+        rng = np.random.default_rng(self.seed)
+        given = LAYERS[self.layer].draw(rng, self)
+        arrays = {name: as_dtype(array, array_dtype(name, dtype)) for name, array in given.arrays.items()}
+        return Problem(self, dtype, given._replace(arrays=arrays), rng)
+
+    def spread_out(self, logits: np.ndarray) -> float:
+        """The factor that makes the logits spread as this case asks for."""
+        widest = float(np.ptp(logits, axis=-1).max())
+        return self.spread / widest if widest > self.spread or self.spread > SPREAD else 1.0
+
+
+def array_dtype(name: str, dtype: Dtype) -> Dtype:
+    """Weights and what the optimizer is given stay float32 where activations are bfloat16."""
+    return "float32" if dtype == "bfloat16" and name.endswith(("weight", "gradient")) else dtype
+
+
+class Layer(NamedTuple):
+    """One line of the table."""
+
+    shapes: tuple[Shape, ...]
+    """The few shapes that cases have, so that compilers see few. Sizes differ, lest an axis be taken for another."""
+    draw: Callable[[Rng, Case], Given]
+    oracle: Callable[[Given], np.ndarray]
+    differentiable: bool = True
+    element_wise: bool = False
+    whole_model: bool = False
+
+
+class Problem:
+    """A case in numbers, with the oracle's answers."""
+
+    def __init__(self, case: Case, dtype: Dtype, given: Given, rng: Rng) -> None:
+        self.case, self.dtype, self.given, self.layer = case, dtype, given, LAYERS[case.layer]
+        self.output = np.asarray(self.layer.oracle(given))
+        self.cotangent = as_dtype(np.asarray(rng.standard_normal(self.output.shape)), dtype)
+        self.flow = float(np.linalg.norm(self.cotangent))
+
+    @cached_property
+    def gradients(self) -> Arrays:
+        """With respect to every array; none for a layer that is not differentiated."""
+        return self._gradients(self.given.arrays, self.cotangent) if self.layer.differentiable else {}
+
+    def _gradients(self, arrays: Arrays, cotangent: np.ndarray) -> Arrays:
+        return oracle.gradient(lambda a: self.layer.oracle(self.given._replace(arrays=a)), arrays, cotangent)
+
+    def bound(self, gradient_of: str | None = None) -> float:
+        """The budget of the output, or of a gradient; beyond SPREAD epsilon times the condition number."""
+        table = BUDGETS[self.dtype]
+        forward, gradient = table[2:] if self.layer.whole_model else table[:2]
+        budget = forward if gradient_of is None else gradient
+        if self.case.spread <= SPREAD:
+            return budget
+        return max(budget, EPSILON[self.dtype] * self.condition(gradient_of))
+
+    def condition(self, gradient_of: str | None = None, draws: int = 8, step: float = 1e-7) -> float:
+        """Relative change of the output, or of a gradient, by relative changes of each element of the input.
+
+        The component-wise condition number (Gohberg and Koltracht, 1993), measured in random directions.
+        """
+        rng = np.random.default_rng(0)
+        worst = 0.0
+        for _ in range(draws):
+            arrays, cotangent = (
+                {
+                    name: a * (1 + step * rng.choice([-1, 1], a.shape))
+                    for name, a in self.given.arrays.items()
+                },
+                self.cotangent * (1 + step * rng.choice([-1, 1], self.cotangent.shape)),
+            )
+            if gradient_of is None:
+                moved = self.layer.oracle(self.given._replace(arrays=arrays))
+                worst = max(worst, relative_error(moved, self.output))
+            else:
+                only = {gradient_of: arrays[gradient_of]}
+                moved = oracle.gradient(
+                    lambda a, arrays=arrays: self.layer.oracle(self.given._replace(arrays={**arrays, **a})),
+                    only,
+                    cotangent,
+                )[gradient_of]
+                worst = max(worst, relative_error(moved, self.gradients[gradient_of], self.flow))
+        return worst / step
+
+
+# How the arguments are drawn. Weights are never ones, and shapes have sizes that differ, lest an axis be confused.
+
+
+def _normal(rng: Rng, *shape: int) -> np.ndarray:
+    return rng.standard_normal(shape)
+
+
+def _linear_weight(rng: Rng, d_out: int, d_in: int) -> np.ndarray:
+    return rng.standard_normal((d_out, d_in)) * (2 / (d_in + d_out)) ** 0.5
+
+
+def _norm_weight(rng: Rng, d: int) -> np.ndarray:
+    return 1 + 0.3 * rng.standard_normal(d)
+
+
+def _mask(rng: Rng, case: Case, T: int, S: int) -> Arrays:
+    """The causal mask, no mask at all, a random one, and a random one with a query that may see nothing."""
+    if case.mask == "full":
+        return {}
+    if case.mask == "causal":
+        return {"mask": np.arange(S) <= np.arange(T)[:, None] + S - T}
+    mask = rng.random((T, S)) < 0.6
+    mask[np.arange(T), rng.integers(0, S, T)] = True
+    if case.mask == "empty row":
+        mask[rng.integers(T)] = False
+    return {"mask": mask}
+
+
+def _positions(rng: Rng, case: Case, *shape: int) -> Arrays:
+    if case.positions == "random":
+        return {"positions": rng.integers(0, 2048, shape)}
+    return {"positions": np.arange(shape[-1]) + (1000 if case.positions == "from 1000" else 0)}
+
+
+def _softmax(rng: Rng, case: Case) -> Given:
+    x = _normal(rng, *case.shape) * case.scale
+    axis = -1 - int(rng.integers(x.ndim))
+    x *= case.spread_out(np.moveaxis(x, axis, -1))
+    return Given({"x": x + case.scale * rng.standard_normal()}, statics={"axis": axis})
+
+
+def _silu(rng: Rng, case: Case) -> Given:
+    return Given({"x": _normal(rng, *case.shape) * case.scale * 3})
+
+
+def _cross_entropy(rng: Rng, case: Case) -> Given:
+    logits = _normal(rng, *case.shape) * case.scale
+    logits *= case.spread_out(logits)
+    return Given({"logits": logits}, {"targets": rng.integers(0, case.shape[-1], case.shape[:-1])})
+
+
+def _gradients(rng: Rng, case: Case) -> Given:
+    return Given({name: _normal(rng, n) * case.scale for name, n in zip("abc", case.shape, strict=False)})
+
+
+def _clip(rng: Rng, case: Case) -> Given:
+    return _gradients(rng, case)._replace(statics={"max_norm": (0.5, 2.0, 100.0)[case.seed % 3]})
+
+
+def _linear(rng: Rng, case: Case) -> Given:
+    *lead, d_in, d_out = case.shape
+    return Given({"x": _normal(rng, *lead, d_in) * case.scale, "weight": _linear_weight(rng, d_out, d_in)})
+
+
+def _embedding(rng: Rng, case: Case) -> Given:
+    *lead, vocab_size, d_model = case.shape
+    weight = _normal(rng, vocab_size, d_model) * case.scale
+    return Given({"weight": weight}, {"token_ids": rng.integers(0, vocab_size, lead)})
+
+
+def _rmsnorm(rng: Rng, case: Case) -> Given:
+    x, weight = _normal(rng, *case.shape) * case.scale, _norm_weight(rng, case.shape[-1])
+    return Given({"x": x, "weight": weight}, statics={"eps": (1e-5, 1e-2)[case.seed % 2]})
+
+
+def _swiglu(rng: Rng, case: Case) -> Given:
+    *lead, D, F = case.shape
+    arrays = {
+        "x": _normal(rng, *lead, D) * case.scale,
+        "w1.weight": _linear_weight(rng, F, D),
+        "w2.weight": _linear_weight(rng, D, F),
+        "w3.weight": _linear_weight(rng, F, D),
+    }
+    return Given(arrays)
+
+
+def _rope(rng: Rng, case: Case) -> Given:
+    *_, T, K = case.shape
+    positions = _positions(rng, case, T)
+    statics = {"d_head": K, "theta": (10_000.0, 500_000.0)[case.seed % 2]}
+    return Given({"x": _normal(rng, *case.shape) * case.scale}, positions, statics)
+
+
+def _attention(rng: Rng, case: Case) -> Given:
+    *lead, T, S, K, V = case.shape
+    q, k, v = _normal(rng, *lead, T, K), _normal(rng, *lead, S, K), _normal(rng, *lead, S, V)
+    q *= case.scale
+    q *= case.spread_out(oracle.attention_scores(q, k))
+    return Given({"Q": q, "K": k, "V": v}, _mask(rng, case, T, S))
+
+
+def _projections(rng: Rng, D: int) -> Arrays:
+    return {f"{name}_proj.weight": _linear_weight(rng, D, D) for name in ("q", "k", "v", "output")}
+
+
+def _multihead(rng: Rng, case: Case) -> Given:
+    *lead, T, D, num_heads = case.shape
+    arrays = {"x": _normal(rng, *lead, T, D)} | _projections(rng, D)
+    mask = _mask(rng, case, T, T) or {"mask": np.ones((T, T), bool)}
+    return Given(arrays, mask, {"num_heads": num_heads})
+
+
+def _multihead_rope(rng: Rng, case: Case) -> Given:
+    *lead, T, D, num_heads = case.shape
+    given = _multihead(rng, case)
+    constants = given.constants | _positions(rng, case, *lead, T)
+    return given._replace(
+        constants=constants, statics=given.statics | {"d_head": D // num_heads, "theta": 10_000.0}
+    )
+
+
+def _config(layers: int, heads: int, d_head: int, d_ff: int, context: int, V: int) -> ModelConfig:
+    return ModelConfig(
+        vocab_size=V,
+        context_length=context,
+        d_model=heads * d_head,
+        num_layers=layers,
+        num_heads=heads,
+        d_ff=d_ff,
+        rope_theta=1000.0,
+    )
+
+
+def model_weights(rng: Rng, config: ModelConfig) -> Arrays:
+    """Random weights of a whole model, norms included."""
+    return {
+        name: _norm_weight(rng, *shape)
+        if len(shape) == 1
+        else _normal(rng, *shape)
+        if "embeddings" in name
+        else _linear_weight(rng, *shape)
+        for name, shape in parameter_shapes(config).items()
+    }
+
+
+def _block(rng: Rng, case: Case) -> Given:
+    B, T, heads, d_head, d_ff = case.shape
+    config = _config(1, heads, d_head, d_ff, T, 1)
+    arrays = {"x": _normal(rng, B, T, config.d_model) * case.scale}
+    arrays |= oracle.below(model_weights(rng, config), "layers.0.")
+    constants = _mask(rng, case, T, T) or {"mask": np.ones((T, T), bool)}
+    constants |= _positions(rng, case, B, T)
+    return Given(arrays, constants, {"config": config, "d_head": d_head, "theta": config.rope_theta})
+
+
+def _lm(rng: Rng, case: Case) -> Given:
+    B, T, *sizes, V = case.shape
+    config = _config(*sizes, T + 2, V)
+    ids = rng.integers(0, V, (B, T))
+    return Given(model_weights(rng, config), {"token_ids": ids}, {"config": config})
+
+
+def _loss(rng: Rng, case: Case) -> Given:
+    given = _lm(rng, case)
+    ids = given.constants["token_ids"]
+    targets = rng.integers(0, case.shape[-1], ids.shape)
+    return given._replace(constants={"token_ids": ids, "targets": targets})
+
+
+def _steps(rng: Rng, case: Case) -> Given:
+    arrays = {"weight": _normal(rng, *case.shape)}
+    arrays |= {
+        f"{t}.gradient": _normal(rng, *case.shape) * case.scale * 10.0 ** rng.integers(-6, 6)
+        for t in range(3)
+    }
+    return Given(arrays, statics={"lr": 0.01 * float(rng.random())})
+
+
+# What the oracle computes of them
+
+
+def _flat(arrays: Arrays) -> np.ndarray:
+    return np.concatenate([array.ravel() for array in arrays.values()])
+
+
+def _oracle_adamw(given: Given) -> np.ndarray:
+    optimizer = oracle.AdamW((0.9, 0.999), 1e-8, 0.1)
+    weights = {"weight": given.arrays["weight"]}
+    for t in range(3):
+        weights = optimizer.step(weights, {"weight": given.arrays[f"{t}.gradient"]}, given.statics["lr"])
+    return weights["weight"]
+
+
+def _oracle_sgd(given: Given) -> np.ndarray:
+    optimizer = oracle.SGD()
+    weights = {"weight": given.arrays["weight"]}
+    for t in range(3):
+        weights = optimizer.step(weights, {"weight": given.arrays[f"{t}.gradient"]}, given.statics["lr"])
+    return weights["weight"]
+
+
+def _oracle_block(given: Given) -> np.ndarray:
+    weights = {name: a for name, a in given.arrays.items() if name != "x"}
+    return oracle.transformer_block(
+        weights,
+        given.arrays["x"],
+        given.statics["config"],
+        given.constants["mask"],
+        given.constants["positions"],
+    )
+
+
+def _oracle_multihead(given: Given) -> np.ndarray:
+    weights = {name: a for name, a in given.arrays.items() if name != "x"}
+    return oracle.multihead_self_attention(
+        weights,
+        given.arrays["x"],
+        given.statics["num_heads"],
+        given.constants["mask"],
+        given.constants.get("positions"),
+        given.statics.get("theta", 0.0),
+    )
+
+
+def _oracle_loss(given: Given) -> np.ndarray:
+    logits = oracle.transformer_lm(given.arrays, given.constants["token_ids"], given.statics["config"])
+    return oracle.cross_entropy(logits, given.constants["targets"])
+
+
+LAYERS: dict[str, Layer] = {
+    "softmax": Layer(
+        ((7,), (1,), (3, 5), (2, 3, 4)), _softmax, lambda g: oracle.softmax(g.arrays["x"], **g.statics)
+    ),
+    "silu": Layer(((64,), (3, 5)), _silu, lambda g: oracle.silu(g.arrays["x"]), element_wise=True),
+    "token_cross_entropy": Layer(
+        ((4, 6), (2, 3, 9)),
+        _cross_entropy,
+        lambda g: oracle.token_cross_entropy(g.arrays["logits"], g.constants["targets"]),
+    ),
+    "cross_entropy": Layer(
+        ((4, 6), (2, 3, 9)),
+        _cross_entropy,
+        lambda g: oracle.cross_entropy(g.arrays["logits"], g.constants["targets"]),
+    ),
+    "global_norm": Layer(((5, 3, 4), (1, 1)), _gradients, lambda g: oracle.global_norm(g.arrays)),
+    "clip_gradients": Layer(
+        ((5, 3, 4), (1, 1)),
+        _clip,
+        lambda g: _flat(oracle.clip_gradients(g.arrays, **g.statics)[0]),
+        differentiable=False,
+    ),
+    "linear": Layer(
+        ((5, 3), (4, 6, 3), (2, 3, 4, 5), (1, 1, 1)),
+        _linear,
+        lambda g: oracle.linear(g.arrays["x"], g.arrays["weight"]),
+    ),
+    "embedding": Layer(
+        ((7, 4), (5, 3, 2), (2, 3, 5, 4)),
+        _embedding,
+        lambda g: oracle.embedding(g.arrays["weight"], g.constants["token_ids"]),
+    ),
+    "rmsnorm": Layer(
+        ((6,), (3, 5), (2, 3, 8)),
+        _rmsnorm,
+        lambda g: oracle.rmsnorm(g.arrays["x"], g.arrays["weight"], **g.statics),
+    ),
+    "swiglu": Layer(
+        ((4, 6), (3, 4, 7), (2, 3, 5, 8)),
+        _swiglu,
+        lambda g: oracle.swiglu(g.arrays["x"], *(g.arrays[f"w{i}.weight"] for i in (1, 2, 3))),
+    ),
+    "rope": Layer(
+        ((5, 4), (3, 5, 2), (2, 3, 4, 6)),
+        _rope,
+        lambda g: oracle.rope(g.arrays["x"], g.constants["positions"], g.statics["theta"]),
+    ),
+    "scaled_dot_product_attention": Layer(
+        ((5, 7, 4, 3), (2, 4, 4, 3, 5), (2, 3, 5, 6, 4, 2), (1, 1, 2, 2)),
+        _attention,
+        lambda g: oracle.attention(g.arrays["Q"], g.arrays["K"], g.arrays["V"], g.constants.get("mask")),
+    ),
+    "multihead_self_attention": Layer(((5, 6, 3), (2, 4, 8, 2)), _multihead, _oracle_multihead),
+    "multihead_self_attention with rope": Layer(
+        ((5, 6, 1), (2, 4, 8, 2)), _multihead_rope, _oracle_multihead
+    ),
+    "transformer_block": Layer(((2, 6, 2, 8, 24), (3, 5, 4, 4, 18)), _block, _oracle_block, whole_model=True),
+    "transformer_lm": Layer(
+        ((2, 6, 2, 2, 8, 24, 19), (3, 5, 1, 4, 4, 18, 13)),
+        _lm,
+        lambda g: oracle.transformer_lm(g.arrays, g.constants["token_ids"], g.statics["config"]),
+        whole_model=True,
+    ),
+    "training loss": Layer(
+        ((2, 6, 2, 2, 8, 24, 19), (3, 5, 1, 4, 4, 18, 13)), _loss, _oracle_loss, whole_model=True
+    ),
+    "adamw": Layer(((3, 5), (4,)), _steps, _oracle_adamw, differentiable=False),
+    "sgd": Layer(((3, 5), (4,)), _steps, _oracle_sgd, differentiable=False),
+}
+"""Every public function and layer, by its name in `jax_impl`."""

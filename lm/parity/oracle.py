@@ -1,0 +1,242 @@
+"""The model a third time: NumPy in float64, for clarity, sharing no code with either backend.
+
+This is the truth that both backends are held to. Gradients come from the complex step (Squire and Trapp, 1998):
+for a function that is analytic and real on the real line, Im f(x + ih) / h is the derivative, exact to rounding
+however small h is, since nothing is subtracted. Hence every function here also takes complex128 and stays
+analytic: no absolute value, no conjugate, and a maximum, which only shifts an exponent, is that of the real part.
+And every array, weights included, may have further leading axes, so that many perturbations are computed at once.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from lm.config import ModelConfig
+
+Real = np.ndarray[Any, np.dtype[np.float64]]
+Weights = Mapping[str, np.ndarray]
+"""Arrays by dotted name, as in a checkpoint."""
+
+
+def gradient(f: Callable[[Weights], np.ndarray], arrays: Weights, cotangent: np.ndarray) -> dict[str, Real]:
+    """Gradient of sum(cotangent * f(arrays)) with respect to every element of every array."""
+    h, at_once = 1e-30, 512
+    gradients = {}
+    for name, array in arrays.items():
+        slopes = np.empty(array.size)
+        for start in range(0, array.size, at_once):
+            elements = np.arange(start, min(start + at_once, array.size))
+            steps = np.zeros((len(elements), array.size), np.complex128)
+            steps[np.arange(len(elements)), elements] = 1j * h
+            # One leading axis for the perturbations, and ones to broadcast against the axes of the others.
+            moved = array + steps.reshape(-1, 1, 1, 1, 1, *array.shape)
+            changes = f({**arrays, name: moved}).imag.reshape(-1, cotangent.size) / h
+            slopes[elements] = changes @ cotangent.ravel()
+        gradients[name] = slopes.reshape(array.shape)
+    return gradients
+
+
+# Functions without weights
+
+
+def softmax(x: np.ndarray, axis: int) -> np.ndarray:
+    """exp(x) / sum(exp(x))."""
+    exp = np.exp(x - x.real.max(axis, keepdims=True))
+    return exp / exp.sum(axis, keepdims=True)
+
+
+def silu(x: np.ndarray) -> np.ndarray:
+    """x / (1 + exp(-x))."""
+    return x / (1 + np.exp(-x))
+
+
+def one_hot(ids: np.ndarray, size: int) -> np.ndarray:
+    """1 at the id, 0 elsewhere."""
+    return np.eye(size)[ids]
+
+
+def token_cross_entropy(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """log(sum(exp(logits))) - logits[target], for each position."""
+    largest = logits.real.max(-1)
+    log_sum = largest + np.log(np.exp(logits - largest[..., None]).sum(-1))
+    return log_sum - (logits * one_hot(targets, logits.shape[-1])).sum(-1)
+
+
+def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The mean over all positions."""
+    return token_cross_entropy(logits, targets).sum(tuple(range(-targets.ndim, 0))) / targets.size
+
+
+def global_norm(vectors: Weights) -> np.ndarray:
+    """Root of the sum of all squares."""
+    return np.sqrt(sum((vector * vector).sum(-1) for vector in vectors.values()))
+
+
+def clip_gradients(gradients: Weights, max_norm: float) -> tuple[dict[str, np.ndarray], float]:
+    """Gradients scaled by max_norm / (norm + 1e-6) where norm > max_norm, and the norm."""
+    norm = float(global_norm({name: g.ravel() for name, g in gradients.items()}))
+    if norm <= max_norm:
+        return dict(gradients), norm
+    return {name: g * max_norm / (norm + 1e-6) for name, g in gradients.items()}, norm
+
+
+# Layers
+
+
+def linear(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """y_o = sum_i weight[o, i] x_i."""
+    return (weight @ x[..., None])[..., 0]
+
+
+def embedding(weight: np.ndarray, token_ids: np.ndarray) -> np.ndarray:
+    """The weight's rows at the ids."""
+    return linear(one_hot(token_ids, weight.shape[-2]), weight.swapaxes(-1, -2))
+
+
+def rmsnorm(x: np.ndarray, weight: np.ndarray, eps: float = 1e-5) -> np.ndarray:
+    """x / sqrt(mean(x^2) + eps) * weight."""
+    return x / np.sqrt((x * x).sum(-1, keepdims=True) / x.shape[-1] + eps) * weight
+
+
+def swiglu(x: np.ndarray, w1: np.ndarray, w2: np.ndarray, w3: np.ndarray) -> np.ndarray:
+    """w2 (silu(w1 x) * (w3 x))."""
+    return linear(silu(linear(x, w1)) * linear(x, w3), w2)
+
+
+# Attention
+
+
+def rope(x: np.ndarray, positions: np.ndarray, theta: float) -> np.ndarray:
+    """R x of Su et al. (2021), eq. 15: R is block-diagonal, its block p turns by position * theta^(-2p/K)."""
+    K = x.shape[-1]
+    R = np.zeros((*positions.shape, K, K))
+    for p in range(K // 2):
+        angle = positions / theta ** (2 * p / K)
+        R[..., 2 * p, 2 * p] = np.cos(angle)
+        R[..., 2 * p, 2 * p + 1] = -np.sin(angle)
+        R[..., 2 * p + 1, 2 * p] = np.sin(angle)
+        R[..., 2 * p + 1, 2 * p + 1] = np.cos(angle)
+    return (R @ x[..., None])[..., 0]
+
+
+def attention_scores(Q: np.ndarray, K: np.ndarray) -> np.ndarray:
+    """Q K^T / sqrt(d_k)."""
+    return np.einsum("...tk,...sk->...ts", Q, K) / math.sqrt(Q.shape[-1])
+
+
+def attention(Q: np.ndarray, K: np.ndarray, V: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """The mean of the values that a query may see, weighted by exp(score); zeros where it may see none."""
+    may_see = np.ones((Q.shape[-2], K.shape[-2]), bool) if mask is None else mask
+    is_seen = may_see.any(-2)[..., None]
+    K, V = np.where(is_seen, K, 0), np.where(is_seen, V, 0)
+    scores = attention_scores(Q, K)
+    largest = np.where(may_see, scores.real, -np.inf).max(-1, keepdims=True)
+    exp = np.where(may_see, np.exp(scores - np.where(np.isfinite(largest), largest, 0)), 0)
+    total = exp.sum(-1, keepdims=True)
+    return np.einsum("...ts,...sv->...tv", exp, V) / np.where(may_see.any(-1, keepdims=True), total, 1)
+
+
+def multihead_self_attention(
+    weights: Weights,
+    x: np.ndarray,
+    num_heads: int,
+    mask: np.ndarray,
+    positions: np.ndarray | None = None,
+    theta: float = 10_000.0,
+) -> np.ndarray:
+    """Head h is attention over rows h K .. (h + 1) K of the projections; heads are concatenated, and mixed.
+
+    Turned by RoPE where positions are given.
+    """
+    K = x.shape[-1] // num_heads
+    heads = []
+    for h in range(num_heads):
+        rows = slice(h * K, (h + 1) * K)
+        q, k, v = (linear(x, weights[f"{name}_proj.weight"][..., rows, :]) for name in "qkv")
+        if positions is not None:
+            q, k = rope(q, positions, theta), rope(k, positions, theta)
+        heads.append(attention(q, k, v, mask))
+    return linear(np.concatenate(heads, -1), weights["output_proj.weight"])
+
+
+def causal_mask(T: int) -> np.ndarray:
+    """True at (t, s) where s <= t."""
+    return np.array([[s <= t for s in range(T)] for t in range(T)])
+
+
+# The model
+
+
+def below(weights: Weights, prefix: str) -> dict[str, np.ndarray]:
+    """The weights whose names start with the prefix, without it."""
+    return {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
+
+
+def transformer_block(
+    weights: Weights, x: np.ndarray, config: ModelConfig, mask: np.ndarray, positions: np.ndarray
+) -> np.ndarray:
+    """x + attention(norm(x)), then x + ffn(norm(x))."""
+    normed = rmsnorm(x, weights["ln1.weight"])
+    x = x + multihead_self_attention(
+        below(weights, "attn."), normed, config.num_heads, mask, positions, config.rope_theta
+    )
+    w1, w2, w3 = (weights[f"ffn.w{i}.weight"] for i in (1, 2, 3))
+    return x + swiglu(rmsnorm(x, weights["ln2.weight"]), w1, w2, w3)
+
+
+def transformer_lm(weights: Weights, token_ids: np.ndarray, config: ModelConfig) -> np.ndarray:
+    """Token ids (B, T) to logits (B, T, V) of the next token."""
+    T = token_ids.shape[1]
+    x = embedding(weights["token_embeddings.weight"], token_ids)
+    for i in range(config.num_layers):
+        x = transformer_block(below(weights, f"layers.{i}."), x, config, causal_mask(T), np.arange(T))
+    return linear(rmsnorm(x, weights["ln_final.weight"]), weights["lm_head.weight"])
+
+
+# Training
+
+
+def cosine_schedule(step: int, highest: float, lowest: float, warmup_steps: int, cosine_steps: int) -> float:
+    """Up in a line, down half a cosine, then flat."""
+    if step < warmup_steps:
+        return highest * step / warmup_steps
+    if step >= cosine_steps:
+        return lowest
+    turn = math.pi * (step - warmup_steps) / (cosine_steps - warmup_steps)
+    return lowest + (highest - lowest) * (1 + math.cos(turn)) / 2
+
+
+class AdamW:
+    """Loshchilov and Hutter (2019), algorithm 2, with the course's epsilon and order of decay."""
+
+    def __init__(self, betas: tuple[float, float], eps: float, weight_decay: float) -> None:
+        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+        self.m: dict[str, Any] = {}
+        self.v: dict[str, Any] = {}
+        self.t = 0
+
+    def step(self, weights: Weights, gradients: Weights, lr: float) -> dict[str, np.ndarray]:
+        """The weights after one more step."""
+        self.t += 1
+        (beta1, beta2), new = self.betas, {}
+        for name, g in gradients.items():
+            self.m[name] = beta1 * self.m.get(name, 0.0) + (1 - beta1) * g
+            self.v[name] = beta2 * self.v.get(name, 0.0) + (1 - beta2) * g**2
+            rate = lr * math.sqrt(1 - beta2**self.t) / (1 - beta1**self.t)
+            new[name] = weights[name] - rate * self.m[name] / (np.sqrt(self.v[name]) + self.eps)
+            new[name] = new[name] * (1 - lr * self.weight_decay)
+        return new
+
+
+class SGD:
+    """Gradient descent with the rate lr / sqrt(t + 1) at step t = 0, 1, ..."""
+
+    def __init__(self) -> None:
+        self.t = 0
+
+    def step(self, weights: Weights, gradients: Weights, lr: float) -> dict[str, np.ndarray]:
+        """The weights after one more step."""
+        self.t += 1
+        return {name: weights[name] - lr / math.sqrt(self.t) * g for name, g in gradients.items()}

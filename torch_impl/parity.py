@@ -1,0 +1,124 @@
+"""The layers as functions of named arrays, for `lm parity` and tests/parity. Beside `jax_impl/parity.py`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.optim import Optimizer
+
+from lm.init import rope_tables
+from lm.parity.budgets import Dtype
+from lm.parity.cases import Arrays, Given, array_dtype
+from torch_impl.attention import MultiHeadSelfAttention, rope, scaled_dot_product_attention
+from torch_impl.functional import (
+    clip_gradients,
+    cross_entropy,
+    global_norm,
+    silu,
+    softmax,
+    token_cross_entropy,
+)
+from torch_impl.layers import Embedding, Linear, RMSNorm, SwiGLU
+from torch_impl.model import TransformerBlock, TransformerLM
+from torch_impl.optimizer import SGD, AdamW
+
+Tensors = dict[str, Tensor]
+
+
+def evaluate(layer: str, given: Given, cotangent: np.ndarray, dtype: Dtype, mode: str) -> tuple[Any, Arrays]:
+    """The layer's output, and the gradients of sum(cotangent * output) with respect to every array.
+
+    Args:
+        mode: "eager", or a backend of torch.compile.
+    """
+    arrays = {
+        name: torch.tensor(a, dtype=getattr(torch, array_dtype(name, dtype))).requires_grad_()
+        for name, a in given.arrays.items()
+    }
+    param_dtype = getattr(torch, array_dtype("weight", dtype))
+    constants = {name: torch.tensor(c) for name, c in given.constants.items()}
+    if "positions" in constants and "d_head" in given.statics:
+        tables = rope_tables(given.statics["theta"], given.statics["d_head"], given.constants["positions"])
+        constants["cos"], constants["sin"] = (torch.tensor(table, dtype=param_dtype) for table in tables)
+    statics = given.statics | {"compute_dtype": getattr(torch, dtype), "param_dtype": param_dtype}
+    f = LAYERS[layer](arrays, constants, statics)
+    output = (f if mode == "eager" else torch.compile(f, backend=mode, fullgraph=True))(arrays)
+    gradients = {}
+    if output.requires_grad:
+        leaves = torch.autograd.grad(
+            output, list(arrays.values()), torch.tensor(cotangent, dtype=output.dtype)
+        )
+        gradients = {name: g.double().numpy() for name, g in zip(arrays, leaves, strict=True)}
+    return output.detach().double().numpy(), gradients
+
+
+def _module(module: nn.Module, *inputs: Any) -> Callable[[Tensors], Tensor]:
+    """The module as a function of its weights, and of `x` where it takes one."""
+
+    def call(a: Tensors) -> Tensor:
+        weights = {name: array for name, array in a.items() if name.endswith("weight")}
+        return functional_call(module, weights, ((a["x"],) if "x" in a else ()) + inputs)
+
+    return call
+
+
+def _tables(c: Tensors, over_heads: bool = True) -> Any:
+    return tuple(c[name].unsqueeze(-3) if over_heads else c[name] for name in ("cos", "sin"))
+
+
+def _clip(a: Tensors, max_norm: float) -> Tensor:
+    parameters = [nn.Parameter(torch.zeros_like(g)) for g in a.values()]
+    for parameter, g in zip(parameters, a.values(), strict=True):
+        parameter.grad = g.detach().clone()
+    clip_gradients(parameters, max_norm)
+    return torch.cat([p.grad.ravel() for p in parameters if p.grad is not None])
+
+
+def _steps(a: Tensors, make: Callable[[list[nn.Parameter]], Optimizer]) -> Tensor:
+    weight = nn.Parameter(a["weight"].detach().clone())
+    optimizer = make([weight])
+    for name in ("0.gradient", "1.gradient", "2.gradient"):
+        weight.grad = a[name].detach()
+        optimizer.step()
+    return weight.detach()
+
+
+def _lm(s: dict[str, Any]) -> TransformerLM:
+    return TransformerLM(s["config"], s["compute_dtype"], dtype=s["param_dtype"])
+
+
+def _loss(a: Tensors, c: Tensors, s: dict[str, Any]) -> Callable[[Tensors], Tensor]:
+    logits = _module(_lm(s), c["token_ids"])
+    return lambda a: cross_entropy(logits(a), c["targets"])
+
+
+LAYERS: dict[str, Callable[[Tensors, Tensors, dict[str, Any]], Callable[[Tensors], Tensor]]] = {
+    "softmax": lambda a, c, s: lambda a: softmax(a["x"], s["axis"]),
+    "silu": lambda a, c, s: lambda a: silu(a["x"]),
+    "token_cross_entropy": lambda a, c, s: lambda a: token_cross_entropy(a["logits"], c["targets"]),
+    "cross_entropy": lambda a, c, s: lambda a: cross_entropy(a["logits"], c["targets"]),
+    "global_norm": lambda a, c, s: lambda a: global_norm(a.values()),
+    "clip_gradients": lambda a, c, s: lambda a: _clip(a, s["max_norm"]),
+    "linear": lambda a, c, s: _module(Linear(*a["weight"].shape[::-1])),
+    "embedding": lambda a, c, s: _module(Embedding(*a["weight"].shape), c["token_ids"]),
+    "rmsnorm": lambda a, c, s: _module(RMSNorm(a["x"].shape[-1], s["eps"])),
+    "swiglu": lambda a, c, s: _module(SwiGLU(*a["w2.weight"].shape)),
+    "rope": lambda a, c, s: lambda a: rope(a["x"], _tables(c, over_heads=False)),
+    "scaled_dot_product_attention": lambda a, c, s: (
+        lambda a: scaled_dot_product_attention(a["Q"], a["K"], a["V"], c.get("mask"))
+    ),
+    "multihead_self_attention": lambda a, c, s: _module(
+        MultiHeadSelfAttention(a["x"].shape[-1], s["num_heads"]), c["mask"]
+    ),
+    "multihead_self_attention with rope": lambda a, c, s: _module(
+        MultiHeadSelfAttention(a["x"].shape[-1], s["num_heads"]), c["mask"], _tables(c)
+    ),
+    "transformer_block": lambda a, c, s: _module(TransformerBlock(s["config"]), c["mask"], _tables(c)),
+    "transformer_lm": lambda a, c, s: _module(_lm(s), c["token_ids"]),
+    "training loss": _loss,
+    "adamw": lambda a, c, s: lambda a: _steps(a, lambda p: AdamW(p, s["lr"], weight_decay=0.1)),
+    "sgd": lambda a, c, s: lambda a: _steps(a, lambda p: SGD(p, s["lr"])),
+}
