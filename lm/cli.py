@@ -20,7 +20,7 @@ import tyro
 from tyro import MISSING, MISSING_NONPROP
 from tyro.conf import OmitSubcommandPrefixes, arg, subcommand
 
-from lm.config import TrainConfig, load_config
+from lm.config import ModelConfig, TrainConfig, load_config
 from lm.generate import SamplingConfig
 from tokenizer.errors import InputError
 
@@ -85,7 +85,7 @@ class TokenizerEncode:
     """Token file to write; FILE.npy.json beside it records the tokenizer, the bytes, and known nats."""
 
     def run(self) -> None:
-        from lm.data import read_sidecar, sidecar_path
+        from lm.data import file_sha256, read_sidecar, sidecar_path
         from lm.files import write_json
         from tokenizer import Tokenizer
         from tokenizer.encode_corpus import encode_corpus
@@ -100,7 +100,7 @@ class TokenizerEncode:
             "bytes": result.num_bytes,
         }
         # The facts of an earlier text of that name would make a false floor.
-        if "nats" in text_facts and text_facts.get("bytes") == result.num_bytes:
+        if "nats" in text_facts and text_facts.get("sha256") == file_sha256(self.input):
             facts["nats"] = text_facts["nats"]
         write_json(sidecar_path(self.out), facts)
         print(
@@ -221,9 +221,10 @@ class Generate(Trained):
         steps = backend.make_prefill(config), backend.make_decode_step(config)
         # A character may be spread over several tokens: it is shown when it is whole.
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        tokens = generate(*steps, state, config, prompt, self.sampling, stop)
         print(self.prompt, end="", flush=True)
         try:
-            for token in generate(*steps, state, config, prompt, self.sampling, stop):
+            for token in tokens:
                 print(decoder.decode(tokenizer.decode_bytes([token])), end="", flush=True)
         except KeyboardInterrupt:
             pass
@@ -250,8 +251,12 @@ def _train_defaults(arguments: Sequence[str]) -> Any:
     words = [word for a in arguments for word in (a.split("=", 1) if a.startswith("--config=") else [a])]
     if "--config" not in words[:-1]:
         return MISSING_NONPROP
-    path = Path(words[words.index("--config") + 1])
-    return Train(MISSING, MISSING, MISSING, MISSING, load_config(path))
+    path = Path(words[len(words) - words[::-1].index("--config")])
+    settings = load_config(path)
+    if settings.model.d_ff == ModelConfig.default_d_ff(settings.model.d_model):
+        # Left open, for a flag that changes d_model.
+        object.__setattr__(settings.model, "d_ff", None)
+    return Train(MISSING, MISSING, MISSING, MISSING, settings)
 
 
 def parse(arguments: Sequence[str]) -> Any:

@@ -47,7 +47,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.d_ff is None:
-            object.__setattr__(self, "d_ff", max(64, round(8 * self.d_model / 3 / 64) * 64))
+            object.__setattr__(self, "d_ff", self.default_d_ff(self.d_model))
         _require_positive(
             self, "vocab_size", "context_length", "d_model", "num_layers", "num_heads", "d_ff", "rope_theta"
         )
@@ -59,6 +59,11 @@ class ModelConfig:
             self.d_head % 2 == 0,
             f"the head size d_model / num_heads = {self.d_head} is odd, but RoPE rotates pairs: change one",
         )
+
+    @staticmethod
+    def default_d_ff(d_model: int) -> int:
+        """The multiple of 64 nearest to 8/3 d_model, so that SwiGLU's three matrices weigh what GELU's two do."""
+        return max(64, round(8 * d_model / 3 / 64) * 64)
 
     @property
     def d_head(self) -> int:

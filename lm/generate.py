@@ -75,7 +75,7 @@ def generate(
     sampling: SamplingConfig,
     stop_token: int | None,
 ) -> Iterator[int]:
-    """Yield tokens that continue the prompt, up to and without the stop token.
+    """Read the prompt, and return the tokens that continue it, up to and without the stop token.
 
     Beyond the context the cache slides: each token sees the context_length tokens before it, at their positions.
 
@@ -91,7 +91,19 @@ def generate(
     token_ids = np.zeros((1, T), np.int32)
     token_ids[0, : len(prompt)] = prompt
     logits, cache = prefill(state, token_ids, np.array([len(prompt)]))
-    for position in range(len(prompt), len(prompt) + sampling.max_new_tokens):
+    return _continue(decode_step, state, logits, cache, len(prompt), sampling, stop_token)
+
+
+def _continue(
+    decode_step: DecodeStep,
+    state: Any,
+    logits: Float[np.ndarray, "1 V"],
+    cache: Any,
+    start: int,
+    sampling: SamplingConfig,
+    stop_token: int | None,
+) -> Iterator[int]:
+    for position in range(start, start + sampling.max_new_tokens):
         probabilities = next_token_probabilities(logits[0], sampling.temperature, sampling.top_p)
         token = choose_token(probabilities, sampling.seed, 0, position)
         if token == stop_token:

@@ -14,7 +14,7 @@ from lm import checkpoint
 from lm.backend import Backend
 from lm.config import TrainConfig, from_dict
 from lm.data import file_sha256, read_sidecar
-from lm.files import refuse_existing, write_json
+from lm.files import write_json
 from lm.init import optimizer_shapes, parameter_shapes
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
@@ -60,12 +60,7 @@ def versions(backend: Backend) -> dict[str, str]:
 
 
 def create(run: Path, facts: dict[str, Any], train_path: Path, val_path: Path) -> None:
-    """Make the folder of a new run, with run.json and a copy of the tokenizer.
-
-    Raises:
-        InputError: the folder holds something already.
-    """
-    refuse_existing(run)
+    """Make the folder of a new run, with run.json and a copy of the tokenizer."""
     run.mkdir(parents=True, exist_ok=True)
     tokenizer = tokenizer_of(train_path)
     if tokenizer:

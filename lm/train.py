@@ -3,6 +3,7 @@
 import contextlib
 import json
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from lm.backend import BackendName, load
 from lm.config import TrainConfig
 from lm.data import get_batch, open_tokens, read_sidecar
 from lm.evaluate import entropy_floor, evaluate
+from lm.files import refuse_existing
 from lm.schedule import cosine_schedule
 from tokenizer.errors import InputError
 
@@ -40,9 +42,11 @@ def train(
     val_tokens = open_tokens(val_path, model.vocab_size, model.context_length)
     facts = run.describe(config, train_path, val_path)
     if not resume:
-        run.create(out, {"backend": backend_name, **facts}, train_path, val_path)
+        refuse_existing(out)
     backend = load(backend_name, config)
     facts |= {"backend": backend_name, "versions": run.versions(backend)}
+    if not resume:
+        run.create(out, facts, train_path, val_path)
     first_step, state = (
         _resume(out, facts, config, backend) if resume else (0, backend.init_state(config, config.seed))
     )
@@ -120,7 +124,8 @@ class MetricsLog:
         self._file = path.open("a", encoding="utf-8")
         self._start = time.perf_counter() - (kept[-1]["seconds"] if kept else 0.0)
         self._config = config
-        self._bar = tqdm(total=config.steps, initial=first_step, unit="step", dynamic_ncols=True)
+        # A bar where somebody watches, a line an evaluation where output goes to a file.
+        self._bar = tqdm(total=config.steps, initial=first_step, unit="step", dynamic_ncols=True, disable=None)
         self._shown: dict[str, str] = {"floor": f"{floor:.3f}"} if floor is not None else {}
         self._pending: tuple[int, int, float, dict[str, Any]] | None = None
         self._first = first_step, time.perf_counter()
@@ -164,6 +169,8 @@ class MetricsLog:
         step, tokens, *_ = self._pending
         self.flush()
         self._shown = {"val": f"{loss:.3f}"} | self._shown | {"val": f"{loss:.3f}"}
+        if self._bar.disable:
+            print(f"step {step}:", ", ".join(f"{k} {v}" for k, v in self._shown.items()), file=sys.stderr)
         self._write({"step": step, "tokens": tokens, "val_loss": loss})
 
     def _write(self, record: dict[str, Any]) -> None:

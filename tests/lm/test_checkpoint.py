@@ -83,7 +83,7 @@ def test_a_consistent_checkpoint_of_another_model_is_refused(saved: Path) -> Non
     ):
         with pytest.raises(InputError, match=message):
             list(checkpoint.read_leaves(file, facts(WEIGHTS) | dict([leaf])))
-    with pytest.raises(InputError, match="'b.weight' is unknown to this model"):
+    with pytest.raises(InputError, match=r"'b\.weight' is unknown to this model"):
         list(checkpoint.read_leaves(file, facts({"a.weight": WEIGHTS["a.weight"]})))
 
 
