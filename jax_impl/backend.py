@@ -169,7 +169,7 @@ def make_eval_step(config: TrainConfig) -> EvalStep:
         params: Params, inputs_BT: Array, targets_BT: Array, mask_BT: Array | None
     ) -> tuple[Array, Array]:
         logits_BTV = transformer_lm(params, inputs_BT, config.model, jnp.dtype(config.compute_dtype))
-        hits_BT = logits_BTV.argmax(-1) == targets_BT
+        hits_BT = logits_BTV.argmax(-1).astype(targets_BT.dtype) == targets_BT
         correct = (hits_BT if mask_BT is None else hits_BT & mask_BT).sum()
         return _sum_losses(logits_BTV, targets_BT, mask_BT), correct
 
