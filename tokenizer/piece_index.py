@@ -41,6 +41,14 @@ class HashTable:
             new.append(batch[first])
         return numbers, np.concatenate(new)
 
+    def get(self, keys: list[np.ndarray]) -> np.ndarray:
+        """Return the number of each key, -1 for those that have none."""
+        slots = self._home(keys)
+        missing = self._probe(keys, slots, self._differ(keys, slots).nonzero()[0])
+        numbers = self._numbers[slots]
+        numbers[missing] = -1
+        return numbers
+
     def _home(self, keys: list[np.ndarray]) -> np.ndarray:
         """Return the slot where the search for each key starts: the high bits of a product."""
         hashed = keys[0] * _FACTORS[0]

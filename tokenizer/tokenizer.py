@@ -4,15 +4,20 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
 from tokenizer import files
+from tokenizer.encode_stream import StreamEncoder
 from tokenizer.errors import InputError
+from tokenizer.merge_pieces import LONG, PieceMerger
 from tokenizer.pretokenize import Pretokenizer, encode_utf8
 
+SHORT = 4096  # characters; up to so many, a loop over pre-tokens is faster than blocks in NumPy
 MAX_CACHED_PIECES = 1 << 16
 
 
@@ -99,26 +104,46 @@ class Tokenizer:
         Raises:
             InputError: `text` holds a lone surrogate, which UTF-8 cannot express.
         """
-        encode_utf8(text)
+        if len(text) > SHORT:
+            return self.encode_to_numpy(text).tolist()
         ids: list[int] = []
         for is_special, pieces in self.pretokenizer.sections(text):
-            for piece in pieces:
-                if is_special:
-                    ids.append(self.special_tokens[piece])
-                else:
-                    ids.extend(self._encode_piece(piece))
+            if is_special:
+                ids.append(self.special_tokens[pieces[0]])
+            else:
+                for piece in pieces:
+                    ids += self._cache.get(piece) or self._encode_piece(piece)
         return ids
 
     def encode_to_numpy(self, text: str) -> np.ndarray:
-        """Return the ids of `text` as an array of uint16, or of uint32 if the vocabulary needs it."""
-        return np.array(self.encode(text), dtype=self.dtype)
+        """Return the ids of `text` as an array of uint16, or of uint32 if the vocabulary needs it.
+
+        Raises:
+            InputError: as in `encode`.
+        """
+        if len(text) <= SHORT:
+            return np.array(self.encode(text), self.dtype)
+        read = BytesIO(encode_utf8(text)).read
+        return np.concatenate([ids for ids, _ in self.stream_encoder.encode(read)])
 
     def encode_iterable(self, texts: Iterable[str]) -> Iterator[int]:
         """Yield the ids of the joined `texts`, reading them only as needed.
 
         The result is `encode("".join(texts))`, however the text is cut into `texts`.
         """
-        yield from self.encode("".join(texts))
+        reader = _TextReader(texts)
+        for ids, _ in self.stream_encoder.encode(reader.read):
+            yield from ids.tolist()
+
+    @cached_property
+    def stream_encoder(self) -> StreamEncoder:
+        """What encodes long texts."""
+        special_ids = [self.special_tokens[token] for token in self.pretokenizer.special_tokens]
+        return StreamEncoder(self.pretokenizer, special_ids, self._merger, self.dtype)
+
+    @cached_property
+    def _merger(self) -> PieceMerger:
+        return PieceMerger(self._byte_ids, self._ranks)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD.
@@ -144,22 +169,21 @@ class Tokenizer:
             ) from None
 
     def _encode_piece(self, piece: str) -> list[int]:
-        ids = self._cache.get(piece)
-        if ids is None:
-            ids = [self._byte_ids[byte] for byte in piece.encode()]
-            while len(ids) > 1:
-                ranked = [
-                    (self._ranks[pair], i)
-                    for i, pair in enumerate(zip(ids, ids[1:], strict=False))
-                    if pair in self._ranks
-                ]
-                if not ranked:
-                    break
-                (_, merged), i = min(ranked)
-                ids[i : i + 2] = [merged]
-            if len(self._cache) >= MAX_CACHED_PIECES:
-                self._cache.clear()
-            self._cache[piece] = ids
+        """Return the ids of a pre-token, and remember them."""
+        data = encode_utf8(piece)
+        if len(data) > LONG:
+            found, _ = self._merger.merge(np.frombuffer(data, np.uint8), np.array([0, len(data)]))
+            return found.tolist()
+        ids = [self._byte_ids[byte] for byte in data]
+        while True:
+            ranked = [(self._ranks[pair], i) for i, pair in enumerate(pairwise(ids)) if pair in self._ranks]
+            if not ranked:
+                break
+            (_, merged), i = min(ranked)
+            ids[i : i + 2] = [merged]
+        if len(self._cache) >= MAX_CACHED_PIECES:
+            self._cache.clear()
+        self._cache[piece] = ids
         return ids
 
     @classmethod

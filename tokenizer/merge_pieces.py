@@ -1,0 +1,129 @@
+"""Merge the bytes of many pieces at once, as byte-pair encoding does: the pair of lowest rank first."""
+
+import heapq
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tokenizer.piece_index import HashTable
+from tokenizer.token_array import At, TokenArray, group
+
+LONG = 128  # bytes; shorter pieces are merged in lockstep, longer ones rank by rank
+_NEVER = (1 << 31) - 1  # the rank of a pair that does not merge
+
+Ranks = Mapping[tuple[int, int], tuple[int, int]]  # (left id, right id) -> (rank, id of both together)
+
+
+class PieceMerger:
+    """The merges of a vocabulary, ready to be applied to pieces.
+
+    Args:
+        byte_ids: the id of each byte.
+        ranks: the merges, ranks ascending.
+    """
+
+    def __init__(self, byte_ids: Sequence[int], ranks: Ranks) -> None:
+        self._byte_ids = np.array(byte_ids, np.int64)
+        self._ranks = ranks
+        pairs = np.array([(*pair, merged) for pair, (_, merged) in ranks.items()], np.int64).reshape(-1, 3)
+        left, right, merged = pairs.T
+        self._table = HashTable(1)
+        numbers, _ = self._table.number([_keys(left, right)], 0)
+        # By number in the table; the last row, number -1, stands for pairs that are not there.
+        self._rank = np.full(len(ranks) + 1, _NEVER)
+        self._rank[numbers] = np.arange(len(ranks))
+        self._merged = merged  # by rank
+        # Merging all occurrences of a pair before any of a later pair is right only if a merge never makes a
+        # pair of lower rank. Trained merges never do.
+        made_at = np.full(1 + int(pairs.max(initial=0)), -1)
+        np.maximum.at(made_at, merged, np.arange(len(ranks)))
+        self._is_ordered = bool((np.maximum(made_at[left], made_at[right]) < np.arange(len(ranks))).all())
+
+    def merge(self, data: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ids of all pieces, one behind the other, and where in `data` each token starts."""
+        ids = np.full(len(data), -1, np.int64)  # of the token that starts at a byte
+        lengths = np.diff(edges)
+        is_long = lengths > (LONG if self._is_ordered else len(data))
+        if is_long.any():
+            in_long = np.repeat(is_long, lengths)
+            ids[in_long] = self._merge_by_rank(data[in_long], lengths[is_long])
+            ids[~in_long] = self._merge_in_lockstep(data[~in_long], lengths[~is_long])
+        else:
+            ids = self._merge_in_lockstep(data, lengths)
+        starts = (ids >= 0).nonzero()[0]
+        return ids[starts], starts
+
+    def _merge_in_lockstep(self, data: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Merge one pair in every piece, the leftmost of its lowest rank, until no piece has any.
+
+        Return for each byte the id of the token that starts there, or -1. The time is the number of tokens
+        times that of merges in the longest piece, at worst.
+        """
+        result = np.full(len(data), -1, np.int64)
+        ids, at = self._byte_ids[data], np.arange(len(data))
+        starts = np.cumsum(lengths) - lengths
+        ranks = np.full(len(data), _NEVER)  # of each token with the next one in its piece
+        ranks[:-1] = self._rank_of(ids[:-1], ids[1:])
+        ranks[starts[1:] - 1] = _NEVER
+        while len(lengths):
+            best = np.minimum.reduceat(ranks << 32 | np.arange(len(ids)), starts)
+            rank, i = best >> 32, best & 0xFFFFFFFF
+            active = rank != _NEVER
+            keep = np.repeat(active, lengths)
+            result[at[~keep]] = ids[~keep]
+
+            rank, i, starts, lengths = rank[active], i[active], starts[active], lengths[active]
+            ids[i] = self._merged[rank]
+            has_next = i + 2 < starts + lengths
+            ranks[i] = _NEVER
+            ranks[i[has_next]] = self._rank_of(ids[i[has_next]], ids[i[has_next] + 2])
+            before = i[i > starts] - 1
+            ranks[before] = self._rank_of(ids[before], ids[before + 1])
+
+            keep[i + 1] = False
+            ids, at, ranks = ids[keep], at[keep], ranks[keep]
+            lengths = lengths - 1
+            starts = np.cumsum(lengths) - lengths
+        return result
+
+    def _rank_of(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        return self._rank[self._table.get([_keys(left, right)])]
+
+    def _merge_by_rank(self, data: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Merge one pair everywhere, then the pair of the next rank; as `_merge_in_lockstep`.
+
+        The time is linear in the text but for sorting.
+        """
+        tokens = TokenArray(data, lengths, 256 + len(self._ranks))
+        first_places = (tokens.places > 0).nonzero()[0]
+        ids = [-1, *self._byte_ids.tolist()]  # of each symbol
+        waiting: dict[int, list[tuple[int, int, At]]] = defaultdict(list)  # by rank
+        heap: list[int] = []
+
+        def wait(left: int, right: int, at: At) -> None:
+            rank, _ = self._ranks.get((ids[left], ids[right]), (None, None))
+            if rank is not None:
+                if rank not in waiting:
+                    heapq.heappush(heap, rank)
+                waiting[rank].append((left, right, at))
+
+        at, left, right = tokens.pairs()
+        for key, places in group(left << 9 | right, at):  # symbols of bytes are at most 256
+            wait(key >> 9, key & 0x1FF, places)
+        while heap:
+            for left, right, at in waiting.pop(heapq.heappop(heap)):
+                new = tokens.add_symbol(left, right)
+                ids.append(self._ranks[ids[left], ids[right]][1])
+                before, after = tokens.merge(tokens.find(at, left, right), left, right, new)
+                for other, places in group(*before):
+                    wait(other, new, places)
+                for other, places in group(*after):
+                    wait(new, other, places)
+        # Places that hold no first byte of a token are 0 or negative.
+        return np.array(ids)[np.maximum(tokens.places[first_places], 0)]
+
+
+def _keys(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return a key for a `HashTable` for each pair of ids: not 0."""
+    return (left << 32 | right).view(np.uint64) + np.uint64(1)
