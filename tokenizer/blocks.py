@@ -6,8 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from tokenizer.cuts import CLASSES, LETTER, SPACE, certain_boundaries
+from tokenizer.cuts import CLASSES, LETTER, SPACE, UNKNOWN, certain_boundaries
 from tokenizer.pretokenize import PATTERNS, Pretokenizer
+from tokenizer.runs import runs
 
 FIRST_BLOCK, BLOCK = 1 << 14, 1 << 18  # bytes; larger ones no longer fit in a core's cache
 
@@ -59,13 +60,11 @@ def cut_blocks(
 
 def _edges(data: bytes, pretokenizer: Pretokenizer, is_last: bool) -> np.ndarray:
     """Return where `data` can be cut for certain: 0 first, and unless more is to come its end last."""
-    classes = bytearray(data.translate(CLASSES))
-    forced = []
-    for start, end in pretokenizer.special_spans(data):
-        classes[start:end] = bytes(end - start)
-        forced += (start, end)
-    is_edge = _certain(np.frombuffer(classes, np.uint8), pretokenizer.pattern)
-    is_edge[forced] = True
+    starts, ends = pretokenizer.special_spans(data)
+    classes = np.frombuffer(bytearray(data.translate(CLASSES)), np.uint8)
+    classes[runs(starts, ends - starts)] = UNKNOWN
+    is_edge = _certain(classes, pretokenizer.pattern)
+    is_edge[starts] = is_edge[ends] = True
     is_edge[0] = True
     if is_last:
         is_edge[len(data)] = True

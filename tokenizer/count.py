@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tokenizer.blocks import BLOCK, cut_blocks, token_edges
+from tokenizer.runs import edges_of, runs
 from tokenizer.piece_index import PieceIndex
 from tokenizer.pretokenize import Pretokenizer
 
@@ -46,20 +47,10 @@ class _Counter:
         )
 
 
-def edges_of(lengths: np.ndarray | list[int]) -> np.ndarray:
-    """Return where pieces of these lengths start, one behind the other, and where the last ends."""
-    edges = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=edges[1:])
-    return edges
-
-
 def gather(data: bytes, edges: np.ndarray, pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the bytes of some of the pieces one behind the other, and the length of each."""
     starts, lengths = edges[pieces], edges[pieces + 1] - edges[pieces]
-    shifted = edges_of(lengths)
-    sources = np.repeat(starts - shifted[:-1], lengths)
-    sources += np.arange(shifted[-1])
-    return np.frombuffer(data, np.uint8)[sources], lengths
+    return np.frombuffer(data, np.uint8)[runs(starts, lengths)], lengths
 
 
 def count_pieces(

@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from tokenizer.blocks import BLOCK, cut_blocks, token_edges
-from tokenizer.count import edges_of, gather
+from tokenizer.count import gather
 from tokenizer.merge_pieces import PieceMerger
 from tokenizer.piece_index import PieceIndex
 from tokenizer.pretokenize import Pretokenizer
+from tokenizer.runs import edges_of, runs
 
 MAX_PIECES, MAX_BYTES = 1 << 19, 1 << 25  # of the distinct pieces that are remembered
 _BATCH = 16  # blocks whose new pieces are merged together
@@ -92,18 +93,15 @@ class StreamEncoder:
         self._first = self._ids[self._starts]
 
     def _ids_of(self, numbers: np.ndarray) -> np.ndarray:
-        counts = self._counts[numbers]
+        counts = self._counts.take(numbers)
         several = (counts > 1).nonzero()[0]
         if not len(several):
-            return self._first[numbers]
+            return self._first.take(numbers)
         ends = np.cumsum(counts)
         ids = np.empty(ends[-1], self._dtype)
         starts = ends - counts
-        ids[starts] = self._first[numbers]
-        # The ids behind the first, from a run of places for each piece to another.
-        counts = counts[several] - 1
-        runs = edges_of(counts)
-        step = np.arange(runs[-1]) - np.repeat(runs[:-1], counts) + 1
-        targets = np.repeat(starts[several], counts) + step
-        ids[targets] = self._ids[np.repeat(self._starts[numbers[several]], counts) + step]
+        ids[starts] = self._first.take(numbers)
+        rest = counts.take(several) - 1
+        sources = runs(self._starts.take(numbers.take(several)) + 1, rest)
+        ids[runs(starts.take(several) + 1, rest)] = self._ids.take(sources)
         return ids

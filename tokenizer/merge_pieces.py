@@ -34,6 +34,7 @@ class PieceMerger:
         self._rank = np.full(len(ranks) + 1, _NEVER)
         self._rank[numbers] = np.arange(len(ranks))
         self._merged = merged  # by rank
+        self._byte_pair_rank = self._rank_of(np.repeat(self._byte_ids, 256), np.tile(self._byte_ids, 256))
         # Merging all occurrences of a pair before any of a later pair is right only if a merge never makes a
         # pair of lower rank. Trained merges never do.
         made_at = np.full(1 + int(pairs.max(initial=0)), -1)
@@ -61,34 +62,42 @@ class PieceMerger:
         times that of merges in the longest piece, at worst.
         """
         result = np.full(len(data), -1, np.int64)
-        ids, at = self._byte_ids[data], np.arange(len(data))
+        at = np.arange(len(data))
+        ids = self._byte_ids.take(data)
         starts = np.cumsum(lengths) - lengths
-        ranks = np.full(len(data), _NEVER)  # of each token with the next one in its piece
-        ranks[:-1] = self._rank_of(ids[:-1], ids[1:])
+        # Of each token with the next one in its piece. There are so many pairs of bytes that they have a table.
+        ranks = np.full(len(data), _NEVER)
+        ranks[:-1] = self._byte_pair_rank.take(data[:-1].astype(np.int64) << 8 | data[1:])
         ranks[starts[1:] - 1] = _NEVER
         while len(lengths):
             best = np.minimum.reduceat(ranks << 32 | np.arange(len(ids)), starts)
             rank, i = best >> 32, best & 0xFFFFFFFF
             active = rank != _NEVER
-            keep = np.repeat(active, lengths)
-            result[at[~keep]] = ids[~keep]
+            if not active.all():
+                # Pieces where nothing merges are done.
+                is_done = np.repeat(~active, lengths)
+                done = is_done.nonzero()[0]
+                result[at.take(done)] = ids.take(done)
+                rank, i, starts, lengths = rank[active], i[active], starts[active], lengths[active]
+            else:
+                is_done = np.zeros(len(ids), bool)
 
-            rank, i, starts, lengths = rank[active], i[active], starts[active], lengths[active]
-            ids[i] = self._merged[rank]
-            has_next = i + 2 < starts + lengths
+            ids[i] = self._merged.take(rank)
             ranks[i] = _NEVER
-            ranks[i[has_next]] = self._rank_of(ids[i[has_next]], ids[i[has_next] + 2])
+            after = i[i + 2 < starts + lengths]
+            ranks[after] = self._rank_of(ids.take(after), ids.take(after + 2))
             before = i[i > starts] - 1
-            ranks[before] = self._rank_of(ids[before], ids[before + 1])
+            ranks[before] = self._rank_of(ids.take(before), ids.take(before + 1))
 
-            keep[i + 1] = False
-            ids, at, ranks = ids[keep], at[keep], ranks[keep]
+            is_done[i + 1] = True
+            keep = (~is_done).nonzero()[0]
+            ids, at, ranks = ids.take(keep), at.take(keep), ranks.take(keep)
             lengths = lengths - 1
             starts = np.cumsum(lengths) - lengths
         return result
 
     def _rank_of(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        return self._rank[self._table.get([_keys(left, right)])]
+        return self._rank.take(self._table.get([_keys(left, right)]))
 
     def _merge_by_rank(self, data: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Merge one pair everywhere, then the pair of the next rank; as `_merge_in_lockstep`.

@@ -3,9 +3,12 @@
 from collections.abc import Iterable, Iterator
 
 import re
+
+import numpy as np
 import regex
 
 from tokenizer.errors import InputError
+from tokenizer.runs import edges_of
 
 # Sources: GPT-2's encoder.py; tiktoken's openai_public.py for the other two.
 PATTERNS = {
@@ -72,13 +75,15 @@ class Pretokenizer:
             elif part:
                 yield False, self.split_ordinary(part)
 
-    def special_spans(self, data: bytes) -> list[tuple[int, int]]:
+    def special_spans(self, data: bytes) -> tuple[np.ndarray, np.ndarray]:
         """Return where special tokens start and end in UTF-8 text."""
-        # The module re is fast at finding one literal and slow at finding one of several, so look for each first.
+        # The module re is fast at finding one literal and slow at finding one of several: look for each first.
         present = self._longest_first
         if len(present) > 1:
             present = [token for token in present if token in data]
-        return [match.span() for match in re.finditer(_any_of(present), data)] if present else []
+        parts = re.split(b"(" + _any_of(present) + b")", data) if present else []
+        edges = edges_of([len(part) for part in parts])  # every other part is a special token
+        return edges[1:-1:2], edges[2:-1:2]
 
     def split_ordinary(self, text: str) -> list[str]:
         """Return the pre-tokens of a text without special tokens."""
