@@ -63,7 +63,7 @@ def _edges(data: bytes, pretokenizer: Pretokenizer, is_last: bool) -> np.ndarray
     starts, ends = pretokenizer.special_spans(data)
     classes = np.frombuffer(bytearray(data.translate(CLASSES)), np.uint8)
     classes[runs(starts, ends - starts)] = UNKNOWN
-    is_edge = _certain(classes, pretokenizer.pattern)
+    is_edge = certain_edges(classes, pretokenizer.pattern)
     is_edge[starts] = is_edge[ends] = True
     is_edge[0] = True
     if is_last:
@@ -83,7 +83,7 @@ def _check_utf8(data: bytes, offset: int) -> None:
             raise
 
 
-def _certain(classes: np.ndarray, pattern: str) -> np.ndarray:
+def certain_edges(classes: np.ndarray, pattern: str) -> np.ndarray:
     """Return for each byte, and for the end of the data, whether a pre-token certainly starts there."""
     is_edge = np.zeros(len(classes) + 1, bool)
     if pattern == "gpt2":

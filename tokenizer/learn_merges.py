@@ -2,16 +2,17 @@
 
 import heapq
 from bisect import insort
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
 from tokenizer.count import PieceCounts
+from tokenizer.progress import Progress
 from tokenizer.token_array import At, TokenArray, few_as_list, group, sort_runs
 
 
 def learn_merges(
-    pieces: PieceCounts, num_merges: int, on_merge: Callable[[int], object] = lambda n: None
+    pieces: PieceCounts, num_merges: int, progress: Progress
 ) -> tuple[list[tuple[bytes, bytes]], int]:
     """Return the merges, fewer than asked for if no pair is left, and the number of tokens after them.
 
@@ -24,7 +25,7 @@ def learn_merges(
     Most pairs are rare and never have their turn. So those below a threshold are not kept at all; when no other is
     left, the threshold is lowered and all pairs are listed again.
     """
-    return _Learner(pieces, num_merges).run(num_merges, on_merge)
+    return _Learner(pieces, num_merges).run(num_merges, progress)
 
 
 # The strings of a pair, by which a bucket is sorted; its symbols; places where it stands or once stood.
@@ -46,7 +47,7 @@ class _Learner:
         self._list_pairs()
 
     def run(
-        self, num_merges: int, on_merge: Callable[[int], object]
+        self, num_merges: int, progress: Progress
     ) -> tuple[list[tuple[bytes, bytes]], int]:
         merges: list[tuple[bytes, bytes]] = []
         while len(merges) < num_merges:
@@ -73,7 +74,7 @@ class _Learner:
                         insort(bucket, pair)
                     else:
                         self._add(pair, count)
-                on_merge(len(merges))
+                progress(1)
             heapq.heappop(self._bounds)
             del self._buckets[bound]
         return merges, int(self._weights[self._tokens.places > 0].sum())

@@ -7,7 +7,7 @@ from functools import cached_property
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -90,13 +90,7 @@ class Tokenizer:
     @cached_property
     def sha256(self) -> str:
         """A hash of everything the ids depend on: vocabulary, merges, special tokens, pattern."""
-        content = [
-            [[i, token.hex()] for i, token in sorted(self.vocab.items())],
-            [[left.hex(), right.hex()] for left, right in self.merges],
-            sorted(self.special_tokens.items()),
-            self.pretokenizer.regex.pattern,
-        ]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.to_dict()).encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text`.
@@ -186,6 +180,22 @@ class Tokenizer:
         self._cache[piece] = ids
         return ids
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return all that makes the tokenizer, as JSON can express it."""
+        return {
+            "vocab": [[i, token.hex()] for i, token in sorted(self.vocab.items())],
+            "merges": [[left.hex(), right.hex()] for left, right in self.merges],
+            "special_tokens": list(self.special_tokens),
+            "pattern": self.pretokenizer.pattern,
+        }
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Self:
+        """Make a tokenizer from what `to_dict` gave."""
+        vocab = {i: bytes.fromhex(token) for i, token in content["vocab"]}
+        merges = [(bytes.fromhex(left), bytes.fromhex(right)) for left, right in content["merges"]]
+        return cls(vocab, merges, content["special_tokens"], content["pattern"])
+
     @classmethod
     def from_files(
         cls,
@@ -205,10 +215,10 @@ class Tokenizer:
         """Write `vocab.json` and `merges.txt` in GPT-2's format, and `pretokenizer.json` with what they lack."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        files.write_atomic(folder / "vocab.json", files.format_vocab(self.vocab))
-        files.write_atomic(folder / "merges.txt", files.format_merges(self.merges))
+        files.write_text(folder / "vocab.json", files.format_vocab(self.vocab))
+        files.write_text(folder / "merges.txt", files.format_merges(self.merges))
         pretokenizer = {"special_tokens": list(self.special_tokens), "pattern": self.pretokenizer.pattern}
-        files.write_atomic(folder / "pretokenizer.json", json.dumps(pretokenizer, indent=2) + "\n")
+        files.write_text(folder / "pretokenizer.json", json.dumps(pretokenizer, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizer import files
 from tokenizer.count import PieceCounts, count_pieces
 from tokenizer.errors import InputError
 from tokenizer.learn_merges import learn_merges
 from tokenizer.pretokenize import Pretokenizer
+from tokenizer.progress import progress_bar
+from tokenizer.ranges import choose_num_workers, file_size
 
 Vocab = dict[int, bytes]
 Merges = list[tuple[bytes, bytes]]
@@ -87,16 +88,10 @@ def train(
             f"{256 + num_special}; ask for at least that many"
         )
     start = time.perf_counter()
-    try:
-        with open(input_path, "rb") as file:
-            counted = count_pieces(file.read, pretokenizer)
-    except UnicodeDecodeError as error:
-        raise InputError(files.not_utf8(input_path, error.start)) from None
-    except OSError as error:
-        raise InputError(f"cannot read {input_path}: {error.strerror}") from None
-    num_bytes = int(counted.lengths @ counted.counts)
-    if not num_bytes:
-        raise InputError(f"{input_path} is empty; give a file with text to train on")
+    num_bytes = file_size(input_path, "train on")
+    workers = choose_num_workers(num_workers, num_bytes)
+    with progress_bar(progress, "count", num_bytes, "B") as update:
+        counted = count_pieces(input_path, pretokenizer, workers, update)
     num_special_seen = int(counted.counts[:num_special].sum())
     pieces = PieceCounts(
         counted.data[counted.lengths[:num_special].sum() :],
@@ -104,7 +99,9 @@ def train(
         counted.counts[num_special:],
     )
     counted_at = time.perf_counter()
-    merges, num_tokens = learn_merges(pieces, vocab_size - 256 - num_special)
+    num_merges = vocab_size - 256 - num_special
+    with progress_bar(progress, "merge", num_merges, " merges") as update:
+        merges, num_tokens = learn_merges(pieces, num_merges, update)
     tokens = [token.encode() for token in pretokenizer.special_tokens] + [bytes([i]) for i in range(256)]
     tokens += [left + right for left, right in merges]
     return TrainResult(
