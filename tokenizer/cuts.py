@@ -28,7 +28,7 @@ import numpy as np
 
 # Classes of bytes are bits, so that a pair of neighbours is classified by one OR.
 LETTER, DIGIT, OTHER, BREAK, SPACE, SOLID, UNKNOWN = 1, 2, 4, 8, 16, 32, 0
-_NON_ASCII_WHITESPACE = "\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+NON_ASCII_WHITESPACE = "\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
 
 
 def _class_table() -> bytes:
@@ -50,7 +50,7 @@ def _class_table() -> bytes:
             table[byte] = SPACE
         elif char != "'":
             table[byte] = OTHER
-    for char in _NON_ASCII_WHITESPACE:
+    for char in NON_ASCII_WHITESPACE:
         table[char.encode()[0]] = table[char.encode()[-1]] = UNKNOWN
     return bytes(table)
 

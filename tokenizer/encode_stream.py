@@ -12,7 +12,6 @@ from tokenizer.pretokenize import Pretokenizer
 from tokenizer.runs import edges_of, runs
 
 MAX_PIECES, MAX_BYTES = 1 << 19, 1 << 25  # of the distinct pieces that are remembered
-_BATCH = 16  # blocks whose new pieces are merged together
 
 
 class StreamEncoder:
@@ -31,24 +30,26 @@ class StreamEncoder:
         self._pretokenizer, self._special_ids, self._merger, self._dtype = pretokenizer, special_ids, merger, dtype
         self._forget()
 
-    def encode(self, read: Callable[[int], bytes], block_size: int = BLOCK) -> Iterator[tuple[np.ndarray, int]]:
+    def encode(
+        self, read: Callable[[int], bytes], block_size: int = BLOCK, batch: int = 16
+    ) -> Iterator[tuple[np.ndarray, int]]:
         """Yield ids and the number of bytes they stand for, until the stream ends.
 
         Args:
             read: returns the next bytes of the stream, at most so many, and none at its end.
             block_size: how many bytes to read at a time.
+            batch: up to how many blocks to read before new pieces are merged, as NumPy is fast only on many.
 
         Raises:
             UnicodeDecodeError: the text is not UTF-8; its `start` counts from the start of the stream.
         """
-        batch: list[tuple[np.ndarray, int]] = []
+        waiting: list[tuple[np.ndarray, int]] = []
         for block in cut_blocks(read, self._pretokenizer, block_size):
-            batch.append((self._number(block.data, block.edges), int(block.edges[-1])))
-            # New pieces of several blocks are merged together, as NumPy is fast only on long arrays.
-            if not self._new or len(batch) == _BATCH:
-                yield from self._look_up(batch)
-                batch = []
-        yield from self._look_up(batch)
+            waiting.append((self._number(block.data, block.edges), int(block.edges[-1])))
+            if not self._new or len(waiting) == batch:
+                yield from self._look_up(waiting)
+                waiting = []
+        yield from self._look_up(waiting)
 
     def _forget(self) -> None:
         """Start anew, with nothing but the special tokens, which are pieces like all others."""
@@ -72,10 +73,10 @@ class StreamEncoder:
             self._num_bytes += len(self._new[-1][0])
         return numbers
 
-    def _look_up(self, batch: list[tuple[np.ndarray, int]]) -> Iterator[tuple[np.ndarray, int]]:
+    def _look_up(self, blocks: list[tuple[np.ndarray, int]]) -> Iterator[tuple[np.ndarray, int]]:
         if self._new:
             self._merge_new()
-        for numbers, num_bytes in batch:
+        for numbers, num_bytes in blocks:
             yield self._ids_of(numbers), num_bytes
         if self._index.size > MAX_PIECES or self._num_bytes > MAX_BYTES:
             self._forget()

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from io import BytesIO
 from itertools import pairwise
@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from tokenizer import files
+from tokenizer import files, tokenizers_json
 from tokenizer.encode_stream import StreamEncoder
 from tokenizer.errors import InputError
 from tokenizer.merge_pieces import LONG, PieceMerger
@@ -123,10 +123,13 @@ class Tokenizer:
     def encode_iterable(self, texts: Iterable[str]) -> Iterator[int]:
         """Yield the ids of the joined `texts`, reading them only as needed.
 
-        The result is `encode("".join(texts))`, however the text is cut into `texts`.
+        The result is `encode("".join(texts))`, however the text is cut into `texts`. An id is certain only when
+        what follows it is known, so the ids of a text come when some of the next was read.
+
+        Raises:
+            InputError: as in `encode`.
         """
-        reader = _TextReader(texts)
-        for ids, _ in self.stream_encoder.encode(reader.read):
+        for ids, _ in self.stream_encoder.encode(_reader(texts), block_size=1 << 15, batch=1):
             yield from ids.tolist()
 
     @cached_property
@@ -230,3 +233,47 @@ class Tokenizer:
         folder = Path(folder)
         special_tokens, pattern = files.read_pretokenizer(folder / "pretokenizer.json")
         return cls.from_files(folder / "vocab.json", folder / "merges.txt", special_tokens, pattern)
+
+    def save_tokenizers_json(self, path: str | Path) -> None:
+        """Write the `tokenizer.json` of the library tokenizers, which encodes as this one does.
+
+        A pattern of your own is written as it is; the library's dialect of regular expressions may differ.
+        """
+        content = tokenizers_json.export(self.vocab, self.merges, self.special_tokens, self.pretokenizer.pattern)
+        files.write_text(Path(path), json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+
+    @classmethod
+    def from_tokenizers_json(cls, path: str | Path) -> Self:
+        """Read a `tokenizer.json` of the library tokenizers: byte-level BPE with one of the named patterns.
+
+        Raises:
+            InputError: the file is missing or malformed, or asks for something this tokenizer does not do.
+        """
+        return cls(*tokenizers_json.parse(files.read_json(path), path))
+
+
+def _reader(texts: Iterable[str]) -> Callable[[int], bytes]:
+    """Return a function that reads the next bytes of the joined texts, about so many, and none at their end.
+
+    It reads the first text only, then twice as much each time, so that ids come early and long inputs are fast.
+    """
+    iterator = iter(texts)
+    text, start, wanted = "", 0, 1
+
+    def read(size: int) -> bytes:
+        nonlocal text, start, wanted
+        parts, found = [], 0
+        while found < min(wanted, size):
+            if start == len(text):
+                try:
+                    text, start = next(iterator), 0
+                except StopIteration:
+                    break
+            part = text[start : start + size]
+            parts.append(part)
+            start += len(part)
+            found += len(part)
+        wanted *= 2
+        return encode_utf8("".join(parts))
+
+    return read
