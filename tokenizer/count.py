@@ -14,7 +14,7 @@ from tokenizer.files import not_utf8
 from tokenizer.piece_index import PieceIndex
 from tokenizer.pretokenize import Pretokenizer
 from tokenizer.progress import Progress
-from tokenizer.ranges import RANGE, cut_file, open_range
+from tokenizer.ranges import cut_file, open_range
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ def count_pieces(
     pretokenizer: Pretokenizer,
     num_workers: int,
     progress: Progress,
+    range_size: int,
     block_size: int = BLOCK,
-    range_size: int = RANGE,
 ) -> PieceCounts:
     """Count the distinct pre-tokens of a file, special tokens among them.
 

@@ -12,7 +12,7 @@ import numpy as np
 from tokenizer.errors import InputError
 from tokenizer.files import atomic_output, not_utf8
 from tokenizer.progress import progress_bar
-from tokenizer.ranges import choose_num_workers, cut_file, file_size, open_range
+from tokenizer.ranges import cut_file, file_size, open_range, share
 from tokenizer.tokenizer import Tokenizer
 from tokenizer.workers import Result, Task, run_tasks
 
@@ -56,9 +56,9 @@ def encode_corpus(
     if output_path.exists() and not overwrite:
         raise InputError(f"{output_path} exists; choose another output, or remove it first")
     num_bytes = file_size(input_path, "encode")
-    workers = choose_num_workers(num_workers, num_bytes)
+    workers, range_size = share(num_bytes, num_workers)
     setup = {"path": str(input_path), "tokenizer": tokenizer.to_dict()}
-    ranges = cut_file(input_path, tokenizer.pretokenizer)
+    ranges = cut_file(input_path, tokenizer.pretokenizer, range_size)
     num_tokens = 0
     with atomic_output(output_path) as file, progress_bar(progress, "encode", num_bytes, "B") as update:
         file.write(_npy_header(0, tokenizer.dtype))

@@ -32,6 +32,11 @@ def learn_merges(
 _Pair = tuple[bytes, bytes, int, int, At]
 
 
+def first_threshold(weight: int, num_merges: int) -> int:
+    """Return a guess at how often the last pair to be merged occurs, by Zipf's law. It only affects the time."""
+    return 1 + weight // (64 * (num_merges + 1))
+
+
 class _Learner:
     def __init__(self, pieces: PieceCounts, num_merges: int) -> None:
         self._tokens = TokenArray(pieces.data, pieces.lengths, 256 + num_merges)
@@ -42,8 +47,7 @@ class _Learner:
         self._weight_items = memoryview(self._weights)
         self._buckets: dict[int, list[_Pair]] = {}
         self._bounds: list[int] = []  # a heap of the buckets' bounds, negated
-        # A guess at how often the last pair to be merged occurs, from Zipf's law; it only has an effect on the time.
-        self._threshold = 1 + int(self._weights.sum()) // (64 * max(num_merges, 1))
+        self._threshold = first_threshold(int(self._weights.sum()), num_merges)
         self._list_pairs()
 
     def run(

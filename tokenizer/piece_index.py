@@ -130,8 +130,7 @@ class PieceIndex:
     """Numbers the distinct pieces of text from 0 on, in the order they come.
 
     Pieces of up to 8 bytes are looked up by their bytes as one integer, up to 16 as two, longer ones in a dict.
-    Without their length the integers are exact only if no piece holds a NUL byte; in data that does, all
-    pieces go through the dict.
+    As the integers do not tell trailing NUL bytes from none, a piece that holds one counts as a longer one.
     """
 
     PADDING = 16  # bytes that must follow the last piece
@@ -154,26 +153,29 @@ class PieceIndex:
             edges: piece i is `data[edges[i]:edges[i + 1]]`, and no piece is empty.
         """
         starts, lengths = edges[:-1], np.diff(edges)
-        has_nul = data.find(0, 0, len(data) - self.PADDING) >= 0
-        if has_nul:
-            return self._number_long(data, starts, lengths)
+        sizes = lengths
+        if 0 in data[: edges[-1]]:
+            has_nul = np.logical_or.reduceat(np.frombuffer(data, np.uint8)[: edges[-1]] == 0, starts)
+            sizes = np.where(has_nul, len(data), lengths)
         # The eight bytes from each position on. Little-endian on every machine, so that the first n are the low n.
         words = np.ndarray(len(data) - 7, "<u8", data, strides=(1,))
         keys = _pack(words, starts, lengths)
-        rest = (lengths > 8).nonzero()[0]
+        rest = (sizes > 8).nonzero()[0]
         keys[rest] = _LONGER
         numbers, new = self._short.number([keys], self.size)
         self.size += len(new)
         if len(rest):
-            numbers[rest], new_rest = self._number_middle(data, words, starts[rest], lengths[rest])
+            numbers[rest], new_rest = self._number_middle(
+                data, words, starts[rest], lengths[rest], sizes[rest]
+            )
             new = np.concatenate([new, rest[new_rest]])
         return numbers, new
 
     def _number_middle(
-        self, data: bytes, words: np.ndarray, starts: np.ndarray, lengths: np.ndarray
+        self, data: bytes, words: np.ndarray, starts: np.ndarray, lengths: np.ndarray, sizes: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         keys = [words.take(starts), _pack(words, starts + 8, lengths - 8)]
-        rest = (lengths > 16).nonzero()[0]
+        rest = (sizes > 16).nonzero()[0]
         for key in keys:
             key[rest] = _LONGER
         numbers, new = self._middle.number(keys, self.size)

@@ -14,7 +14,7 @@ from tokenizer.errors import InputError
 from tokenizer.pretokenize import Pretokenizer
 from tokenizer.workers import default_num_workers
 
-RANGE = 1 << 23  # bytes: enough to make up for the start of each, few enough to share out evenly
+RANGE = 1 << 23  # bytes; encoded, they wait in memory until it is their turn to be written
 SMALL = 1 << 24  # bytes; what is smaller is done sooner than other processes have started
 
 
@@ -34,19 +34,26 @@ def file_size(path: str | Path, purpose: str) -> int:
     return size
 
 
-def choose_num_workers(asked: int | None, num_bytes: int) -> int:
-    """Return how many processes to use for a file of this size.
+def share(num_bytes: int, num_workers: int | None) -> tuple[int, int]:
+    """Return how many processes to use for a file, and how many bytes to give to one of them at a time.
+
+    Args:
+        num_bytes: the size of the file.
+        num_workers: how many were asked for; None for as many as there are processors.
 
     Raises:
         InputError: fewer than one were asked for.
     """
-    if asked is not None and asked < 1:
-        raise InputError(f"num_workers is {asked}; ask for at least 1")
-    return 1 if num_bytes < SMALL else asked or default_num_workers()
+    if num_workers is not None and num_workers < 1:
+        raise InputError(f"num_workers is {num_workers}; ask for at least 1")
+    if num_bytes < SMALL:
+        return 1, RANGE
+    num_workers = num_workers or default_num_workers()
+    return num_workers, min(RANGE, 1 + num_bytes // (4 * num_workers))
 
 
 def cut_file(
-    path: str | Path, pretokenizer: Pretokenizer, range_size: int = RANGE, window: int = 1 << 16
+    path: str | Path, pretokenizer: Pretokenizer, range_size: int, window: int = 1 << 16
 ) -> Iterator[tuple[int, int]]:
     """Yield ranges (start, end), of about `range_size` bytes where the text allows, that cover the file."""
     size, start = os.path.getsize(path), 0

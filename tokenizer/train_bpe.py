@@ -1,5 +1,7 @@
 """Train a byte-level BPE vocabulary."""
 
+import resource
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from tokenizer.errors import InputError
 from tokenizer.learn_merges import learn_merges
 from tokenizer.pretokenize import Pretokenizer
 from tokenizer.progress import progress_bar
-from tokenizer.ranges import choose_num_workers, file_size
+from tokenizer.ranges import file_size, share
 
 Vocab = dict[int, bytes]
 Merges = list[tuple[bytes, bytes]]
@@ -29,6 +31,7 @@ class TrainResult:
     num_tokens: int  # that encoding the corpus would give
     num_distinct_pieces: int  # pre-tokens, each counted once
     seconds: dict[str, float]  # by phase: "count", "merge"
+    peak_memory: int  # bytes, of the process that took most
 
     @property
     def bytes_per_token(self) -> float:
@@ -89,9 +92,9 @@ def train(
         )
     start = time.perf_counter()
     num_bytes = file_size(input_path, "train on")
-    workers = choose_num_workers(num_workers, num_bytes)
+    workers, range_size = share(num_bytes, num_workers)
     with progress_bar(progress, "count", num_bytes, "B") as update:
-        counted = count_pieces(input_path, pretokenizer, workers, update)
+        counted = count_pieces(input_path, pretokenizer, workers, update, range_size)
     num_special_seen = int(counted.counts[:num_special].sum())
     pieces = PieceCounts(
         counted.data[counted.lengths[:num_special].sum() :],
@@ -113,4 +116,11 @@ def train(
         num_tokens=num_tokens + num_special_seen,
         num_distinct_pieces=len(pieces.counts),
         seconds={"count": counted_at - start, "merge": time.perf_counter() - counted_at},
+        peak_memory=_peak_memory(),
     )
+
+
+def _peak_memory() -> int:
+    """Return the most bytes that this process, or one it has started, has ever held."""
+    most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return most if sys.platform == "darwin" else most * 1024  # Linux counts in kB
