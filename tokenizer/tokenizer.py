@@ -54,7 +54,8 @@ class Tokenizer:
         self.vocab = dict(vocab)
         self.merges = list(merges)
         self.pretokenizer = Pretokenizer(pattern, special_tokens or ())
-        ids = {token: i for i, token in self.vocab.items()}
+        # Where two ids have the same bytes (a special token of one byte, after training), the last one is used.
+        self._ids = ids = {token: i for i, token in sorted(self.vocab.items())}
         missing = [byte for byte in range(256) if bytes([byte]) not in ids]
         if missing:
             raise InputError(
@@ -90,7 +91,10 @@ class Tokenizer:
     @cached_property
     def sha256(self) -> str:
         """A hash of everything the ids depend on: vocabulary, merges, special tokens, pattern."""
-        return hashlib.sha256(json.dumps(self.to_dict()).encode()).hexdigest()
+        content = self.to_dict()
+        content["vocab"] = sorted((token.hex(), i) for token, i in self._ids.items())
+        content["special_tokens"] = sorted(self.special_tokens)
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text`.
@@ -101,12 +105,16 @@ class Tokenizer:
         if len(text) > SHORT:
             return self.encode_to_numpy(text).tolist()
         ids: list[int] = []
-        for is_special, pieces in self.pretokenizer.sections(text):
-            if is_special:
-                ids.append(self.special_tokens[pieces[0]])
-            else:
-                for piece in pieces:
-                    ids += self._cache.get(piece) or self._encode_piece(piece)
+        try:
+            for is_special, pieces in self.pretokenizer.sections(text):
+                if is_special:
+                    ids.append(self.special_tokens[pieces[0]])
+                else:
+                    for piece in pieces:
+                        ids += self._cache.get(piece) or self._encode_piece(piece)
+        except UnicodeEncodeError:
+            encode_utf8(text)  # says where
+            raise
         return ids
 
     def encode_to_numpy(self, text: str) -> np.ndarray:
@@ -167,7 +175,7 @@ class Tokenizer:
 
     def _encode_piece(self, piece: str) -> list[int]:
         """Return the ids of a pre-token, and remember them."""
-        data = encode_utf8(piece)
+        data = piece.encode()
         if len(data) > LONG:
             found, _ = self._merger.merge(np.frombuffer(data, np.uint8), np.array([0, len(data)]))
             return found.tolist()

@@ -66,7 +66,7 @@ def parse(
             f"its model is {model.get('type')}, not BPE" if model.get("type") != "BPE" else "",
             *(f"its model has {key}" for key in _MODEL_OPTIONS if model.get(key)),
             *(f"it has a {key}" for key in ("normalizer", "truncation", "padding") if content.get(key)),
-            "it has a post_processor that adds tokens" if _type(content.get("post_processor")) else "",
+            _changes_ids(content.get("post_processor")),
         ]
         pattern, reason = _pattern(content.get("pre_tokenizer"))
         vocab = {i: from_unicode(token) for token, i in model["vocab"].items()}
@@ -99,9 +99,11 @@ _MODEL_OPTIONS = (
 )
 
 
-def _type(part: Any) -> str:
-    """Return the type of a processing step that changes ids; ByteLevel, which only trims offsets, does not."""
-    return "" if part is None or part["type"] == "ByteLevel" else part["type"]
+def _changes_ids(post_processor: Any) -> str:
+    """Return the reason if a post-processor may add tokens; ByteLevel only trims offsets."""
+    if post_processor is None or post_processor["type"] == "ByteLevel":
+        return ""
+    return f"it has a post_processor {post_processor['type']}, which may add tokens"
 
 
 def _pattern(pre_tokenizer: Any) -> tuple[str, str]:
