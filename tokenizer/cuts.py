@@ -3,10 +3,11 @@
 Why this is exact. GPT-2's pattern is `'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+`.
 It has no look-behind and matches every character, so what it finds from a token boundary on does not depend on
 the text before. Nor does it depend on the text after the next certain boundary: a match that ends there or
-earlier is found as well when the text ends there, a longer one would cross the boundary, and the only
-look-ahead, `\\s+(?!\\S)`, is true at the end of text; so it could differ only for whitespace right before the
-boundary, and the boundaries below fall after whitespace only where it makes no difference. So a piece between
-two certain boundaries holds the same tokens alone as in its context. Certain are, by the bytes nearby:
+earlier is found as well when the text ends there, and a longer one would cross the boundary. Only the
+look-ahead of `\\s+(?!\\S)` sees the end: it could make whitespace right before a boundary one token instead of
+two. But where a boundary below follows whitespace that is not left to the next token, there is one right
+before that last character, too. So a piece between two neighbouring boundaries holds the same tokens alone as in
+its context. Certain are, by the bytes nearby:
 
 1.  Between two ASCII bytes that are letter, digit or other (not whitespace, not an apostrophe) and differ in
     kind: no alternative matches across (a contraction ends in a letter, and what follows it starts anew).

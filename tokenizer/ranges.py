@@ -9,7 +9,7 @@ import numpy as np
 import regex
 
 from tokenizer.blocks import certain_edges
-from tokenizer.cuts import CLASSES, UNKNOWN
+from tokenizer.cuts import BREAK, CLASSES, UNKNOWN
 from tokenizer.errors import InputError
 from tokenizer.pretokenize import Pretokenizer
 from tokenizer.workers import default_num_workers
@@ -65,7 +65,7 @@ def cut_file(
             while at < size:
                 file.seek(at)
                 data = file.read(window)
-                edges = _safe_edges(data, pretokenizer)
+                edges = safe_edges(data, pretokenizer)
                 if len(edges):
                     end = at + int(edges[0])
                     break
@@ -79,8 +79,8 @@ def _margin(pretokenizer: Pretokenizer) -> int:
     return 2 * pretokenizer.longest_special + 2
 
 
-def _safe_edges(data: bytes, pretokenizer: Pretokenizer) -> np.ndarray:
-    """Return where a pre-token starts whatever stands before and after `data`.
+def safe_edges(data: bytes, pretokenizer: Pretokenizer) -> np.ndarray:
+    """Return where a pre-token starts whatever stands before and after `data`, and where both sides stand alone.
 
     Which special tokens are found may depend on the text before, where they overlap. So what might be one is
     taken as unknown, and only where nothing overlaps is the end of one a safe edge.
@@ -95,6 +95,9 @@ def _safe_edges(data: bytes, pretokenizer: Pretokenizer) -> np.ndarray:
     depth = np.cumsum(depth)[:-1]
     classes = np.frombuffer(data.translate(CLASSES), np.uint8)
     is_edge = certain_edges(np.where(depth > 0, UNKNOWN, classes), pretokenizer.pattern)
+    # What stands before a safe edge must end there even if nothing follows, and of whitespace the last character
+    # is a token of its own only if something does.
+    is_edge[1:] &= classes != BREAK
     for start, end in spans:
         is_edge[end] = depth[start:end].max() == 1
     margin = _margin(pretokenizer)

@@ -14,6 +14,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import IO, Any, Protocol
 
 import numpy as np
@@ -65,24 +66,28 @@ def run_tasks(
 
     def call(task: Task) -> Result:
         process = idle.get()
-        result = process.call(task)
-        idle.put(process)
-        return result
-
-    with ThreadPoolExecutor(num_workers) as threads:
         try:
-            pending: deque[Future[Result]] = deque()
-            for task in tasks:
-                pending.append(threads.submit(call, task))
-                if len(pending) > 2 * num_workers:  # a bound on the results that wait
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-            for process in processes:
-                yield process.call(None)
+            return process.call(task)
         finally:
-            for process in processes:  # also ends the wait of the threads
-                process.kill()
+            idle.put(process)  # a dead one, too: whoever gets it fails at once instead of waiting
+
+    threads = ThreadPoolExecutor(num_workers)
+    try:
+        pending: deque[Future[Result]] = deque()
+        for task in tasks:
+            pending.append(threads.submit(call, task))
+            if len(pending) > 2 * num_workers:  # a bound on the results that wait
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+        for process in processes:
+            yield process.call(None)
+    finally:
+        for process in processes:
+            process.kill()  # ends the wait of its thread
+        threads.shutdown(cancel_futures=True)
+        for process in processes:
+            process.close()
 
 
 class _Process:
@@ -121,7 +126,10 @@ class _Process:
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
-        self._stdin.close()
+
+    def close(self) -> None:
+        with suppress(OSError):  # what was not sent to a dead process
+            self._stdin.close()
         self._stdout.close()
 
 

@@ -1,7 +1,7 @@
 """The pieces of blocks tokenize alone as they do in context."""
 
 from io import BytesIO
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from tests.tokenizer.texts import CORNER_CASES, SPECIAL_SETS, TEXTS, texts_with_
 from tokenizer.blocks import cut_blocks, token_edges
 from tokenizer.cuts import NON_ASCII_WHITESPACE
 from tokenizer.pretokenize import PATTERNS, Pretokenizer
-from tokenizer.ranges import cut_file, open_range
+from tokenizer.ranges import cut_file, open_range, safe_edges
 
 
 def tokens_by_blocks(text: str, pretokenizer: Pretokenizer, block_size: int) -> list[str]:
@@ -85,6 +85,21 @@ def test_ranges_equal_whole(
         with open_range(path, start, end) as read:
             tokens += tokens_by_blocks(read(end - start).decode(), pretokenizer, 1 << 18)
     assert tokens == pretokenizer.split(text)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_safe_edges_cut_every_short_text(pattern: str) -> None:
+    """Both sides of a safe edge tokenize alone as they do together: all texts of four characters that matter."""
+    pretokenizer = Pretokenizer(pattern)
+    num_edges = 0
+    for middle in map("".join, product(" \na1's\u3000é", repeat=4)):
+        text = f"xx{middle}yy"
+        data = text.encode()
+        whole = pretokenizer.split(text)
+        for edge in safe_edges(data, pretokenizer).tolist():
+            num_edges += 1
+            assert pretokenizer.split(data[:edge].decode()) + pretokenizer.split(data[edge:].decode()) == whole
+    assert num_edges > 500
 
 
 def test_ranges_are_many(tmp_path: Path) -> None:
