@@ -106,7 +106,9 @@ class CountWorker:
         token_starts = token_edges(data, edges, self._pretokenizer)
         if len(token_starts) > len(edges):
             tokens = _Counter(self._pretokenizer)
-            tokens.add_counted(data, token_starts, counted.counts[np.searchsorted(edges, token_starts[:-1], "right") - 1])
+            tokens.add_counted(
+                data, token_starts, counted.counts[np.searchsorted(edges, token_starts[:-1], "right") - 1]
+            )
             counted = tokens.result()
         return [counted.data, counted.lengths, counted.counts]
 

@@ -27,7 +27,12 @@ class StreamEncoder:
     def __init__(
         self, pretokenizer: Pretokenizer, special_ids: list[int], merger: PieceMerger, dtype: np.dtype
     ) -> None:
-        self._pretokenizer, self._special_ids, self._merger, self._dtype = pretokenizer, special_ids, merger, dtype
+        self._pretokenizer, self._special_ids, self._merger, self._dtype = (
+            pretokenizer,
+            special_ids,
+            merger,
+            dtype,
+        )
         self._forget()
 
     def encode(

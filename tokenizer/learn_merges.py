@@ -50,9 +50,7 @@ class _Learner:
         self._threshold = first_threshold(int(self._weights.sum()), num_merges)
         self._list_pairs()
 
-    def run(
-        self, num_merges: int, progress: Progress
-    ) -> tuple[list[tuple[bytes, bytes]], int]:
+    def run(self, num_merges: int, progress: Progress) -> tuple[list[tuple[bytes, bytes]], int]:
         merges: list[tuple[bytes, bytes]] = []
         while len(merges) < num_merges:
             if not self._bounds:

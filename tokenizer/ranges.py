@@ -28,7 +28,9 @@ def file_size(path: str | Path, purpose: str) -> int:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; give the path of a text file to {purpose}") from None
+        raise InputError(
+            f"cannot read {path}: {error.strerror}; give the path of a text file to {purpose}"
+        ) from None
     if size == 0:
         raise InputError(f"{path} is empty; give a file with text to {purpose}")
     return size
@@ -69,7 +71,9 @@ def cut_file(
                 if len(edges):
                     end = at + int(edges[0])
                     break
-                at += max(1, len(data) - 2 * margin)  # where the inner part of this window ends, the next begins
+                at += max(
+                    1, len(data) - 2 * margin
+                )  # where the inner part of this window ends, the next begins
             yield start, end
             start = end
 

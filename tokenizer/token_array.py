@@ -56,9 +56,7 @@ class TokenArray:
         places = self._places
         return [place for place in at if places[place] == left and places[place + length] == right]
 
-    def merge(
-        self, at: At, left: int, right: int, new: int
-    ) -> tuple[tuple[At, At], tuple[At, At]]:
+    def merge(self, at: At, left: int, right: int, new: int) -> tuple[tuple[At, At], tuple[At, At]]:
         """Merge `left` and `right` into `new` at all places `at`, as returned by `find`.
 
         Where occurrences overlap (left == right), the first of them is merged, then the next that is free.
@@ -71,7 +69,9 @@ class TokenArray:
             return self._merge_few(at, left, right, new)
         return self._merge_many(at, left, right, new)
 
-    def _merge_few(self, at: list[int], left: int, right: int, new: int) -> tuple[tuple[At, At], tuple[At, At]]:
+    def _merge_few(
+        self, at: list[int], left: int, right: int, new: int
+    ) -> tuple[tuple[At, At], tuple[At, At]]:
         places, lengths = self._places, self._lengths
         if left == right:
             at.sort()
@@ -100,7 +100,9 @@ class TokenArray:
                 after[1].append(place)
         return before, after
 
-    def _merge_many(self, at: np.ndarray, left: int, right: int, new: int) -> tuple[tuple[At, At], tuple[At, At]]:
+    def _merge_many(
+        self, at: np.ndarray, left: int, right: int, new: int
+    ) -> tuple[tuple[At, At], tuple[At, At]]:
         places = self.places
         if left == right:
             at = np.sort(at)

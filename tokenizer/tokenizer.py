@@ -247,7 +247,9 @@ class Tokenizer:
 
         A pattern of your own is written as it is; the library's dialect of regular expressions may differ.
         """
-        content = tokenizers_json.export(self.vocab, self.merges, self.special_tokens, self.pretokenizer.pattern)
+        content = tokenizers_json.export(
+            self.vocab, self.merges, self.special_tokens, self.pretokenizer.pattern
+        )
         files.write_text(Path(path), json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 
     @classmethod

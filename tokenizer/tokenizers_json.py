@@ -29,7 +29,8 @@ def export(
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            {"id": i, "content": text} | flags for text, i in sorted(special_tokens.items(), key=lambda item: item[1])
+            {"id": i, "content": text} | flags
+            for text, i in sorted(special_tokens.items(), key=lambda item: item[1])
         ],
         "normalizer": None,
         "pre_tokenizer": pre_tokenizer,
@@ -45,7 +46,8 @@ def export(
             "byte_fallback": False,
             "ignore_merges": False,
             "vocab": {
-                token.decode() if i in special_ids else to_unicode(token): i for i, token in sorted(vocab.items())
+                token.decode() if i in special_ids else to_unicode(token): i
+                for i, token in sorted(vocab.items())
             },
             "merges": [[to_unicode(left), to_unicode(right)] for left, right in merges],
         },
@@ -126,6 +128,8 @@ def _pattern(pre_tokenizer: Any) -> tuple[str, str]:
             ],
         }:
             names = [name for name, pattern in PATTERNS.items() if pattern == regex]
-            return (names[0], "") if names else ("", f"its pattern is {regex!r}, none of {', '.join(PATTERNS)}")
+            return (
+                (names[0], "") if names else ("", f"its pattern is {regex!r}, none of {', '.join(PATTERNS)}")
+            )
     kind = pre_tokenizer.get("type") if isinstance(pre_tokenizer, dict) else None
     return "", f"its pre_tokenizer is {kind}, not ByteLevel"

@@ -31,7 +31,7 @@ class TrainResult:
     num_tokens: int  # that encoding the corpus would give
     num_distinct_pieces: int  # pre-tokens, each counted once
     seconds: dict[str, float]  # by phase: "count", "merge"
-    peak_memory: int  # bytes, of the process that took most
+    peak_memory: int  # bytes, of this process
 
     @property
     def bytes_per_token(self) -> float:
@@ -116,11 +116,16 @@ def train(
         num_tokens=num_tokens + num_special_seen,
         num_distinct_pieces=len(pieces.counts),
         seconds={"count": counted_at - start, "merge": time.perf_counter() - counted_at},
-        peak_memory=_peak_memory(),
+        peak_memory=peak_memory(),
     )
 
 
-def _peak_memory() -> int:
-    """Return the most bytes that this process, or one it has started, has ever held."""
-    most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return most if sys.platform == "darwin" else most * 1024  # Linux counts in kB
+def peak_memory() -> int:
+    """Return the most bytes that this process has ever held in memory."""
+    try:
+        # Where there is a /proc: what getrusage says includes the memory of the process that started this one.
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+    except (OSError, IndexError):
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else 1024 * most  # others count in kB

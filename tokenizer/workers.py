@@ -96,7 +96,9 @@ class _Process:
     def __init__(self, worker: type[Worker], setup: dict[str, Any]) -> None:
         # The same search path as here, so that it works from a checkout, installed or not.
         code = f"import sys; sys.path[:] = {sys.path!r}; from tokenizer.workers import serve; serve()"
-        self._process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         assert self._process.stdin and self._process.stdout
         self._stdin: IO[bytes] = self._process.stdin
         self._stdout: IO[bytes] = self._process.stdout

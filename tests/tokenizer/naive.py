@@ -67,9 +67,7 @@ def encode(
     for piece, special in pretokens(text, special_tokens):
         word = [piece.encode()] if special else [bytes([b]) for b in piece.encode()]
         while True:
-            ranked = [
-                (ranks[pair], i) for i, pair in enumerate(pairwise(word)) if pair in ranks
-            ]
+            ranked = [(ranks[pair], i) for i, pair in enumerate(pairwise(word)) if pair in ranks]
             if not ranked:
                 break
             _, i = min(ranked)

@@ -49,7 +49,9 @@ def test_corner_cases(specials: list[str], block_size: int) -> None:
 @given(text_specials=texts_with_specials(), block_size=st.sampled_from([1, 7, 1 << 18]))
 def test_other_patterns(pattern: str, text_specials: tuple[str, list[str]], block_size: int) -> None:
     text, specials = text_specials
-    assert tokens_by_blocks(text, Pretokenizer(pattern, specials), block_size) == expected(text, specials, pattern)
+    assert tokens_by_blocks(text, Pretokenizer(pattern, specials), block_size) == expected(
+        text, specials, pattern
+    )
 
 
 @given(text=TEXTS)
@@ -71,7 +73,10 @@ def test_short_path_equals_blocks(text: str) -> None:
     pattern=st.sampled_from(["gpt2", "cl100k", r"\w+|\W"]),
 )
 def test_ranges_equal_whole(
-    tmp_path_factory: pytest.TempPathFactory, text_specials: tuple[str, list[str]], range_size: int, pattern: str
+    tmp_path_factory: pytest.TempPathFactory,
+    text_specials: tuple[str, list[str]],
+    range_size: int,
+    pattern: str,
 ) -> None:
     """Wherever a file is cut into ranges, their pre-tokens are those of the whole."""
     text, specials = text_specials
@@ -98,7 +103,9 @@ def test_safe_edges_cut_every_short_text(pattern: str) -> None:
         whole = pretokenizer.split(text)
         for edge in safe_edges(data, pretokenizer).tolist():
             num_edges += 1
-            assert pretokenizer.split(data[:edge].decode()) + pretokenizer.split(data[edge:].decode()) == whole
+            assert (
+                pretokenizer.split(data[:edge].decode()) + pretokenizer.split(data[edge:].decode()) == whole
+            )
     assert num_edges > 500
 
 

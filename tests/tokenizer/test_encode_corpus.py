@@ -47,7 +47,9 @@ def test_equals_encode(corpus: Path, tokenizer: Tokenizer, tmp_path: Path, num_w
     assert [file.name for file in tmp_path.iterdir()] == ["ids.npy"]
 
 
-def test_progress(corpus: Path, tokenizer: Tokenizer, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_progress(
+    corpus: Path, tokenizer: Tokenizer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     encode_corpus(corpus, tokenizer, tmp_path / "ids.npy", progress=True)
     assert "encode: 100%" in capfd.readouterr().err
 
@@ -114,7 +116,9 @@ def test_a_worker_that_dies_is_an_error(how: str, message: str) -> None:
 def test_results_come_in_order_and_workers_end(monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
     popen = subprocess.Popen
-    monkeypatch.setattr(workers.subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1])
+    monkeypatch.setattr(
+        workers.subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1]
+    )
     results = run_tasks(Dying, {"how": ""}, [[i] for i in range(2, 40)], 3)
     assert [int(result[0][0]) for result in results if result] == list(range(2, 40))
     assert len(started) == 3

@@ -20,7 +20,9 @@ from tokenizer import tokenizer as tokenizer_module
 from tokenizer.inspect import coloured, tokens_of
 from tokenizer.pretokenize import PATTERNS
 
-TRAINING_TEXT = "".join(CORNER_CASES) * 2 + "the end of the theme, then 'tis his thesis; 走走走 día días " * 20
+TRAINING_TEXT = (
+    "".join(CORNER_CASES) * 2 + "the end of the theme, then 'tis his thesis; 走走走 día días " * 20
+)
 
 
 def trained(tmp_path: Path, specials: list[str], pattern: str = "gpt2") -> Tokenizer:
@@ -101,7 +103,9 @@ def test_long_pieces(by_specials: dict[tuple[str, ...], Tokenizer], text: str, r
 
 
 @given(
-    merges=st.lists(st.tuples(*[st.sampled_from([b"a", b"b", b"aa", b"ab", b"ba", b"aab"])] * 2), max_size=12),
+    merges=st.lists(
+        st.tuples(*[st.sampled_from([b"a", b"b", b"aa", b"ab", b"ba", b"aab"])] * 2), max_size=12
+    ),
     text=st.text("ab", max_size=60),
 )
 def test_merges_in_any_order(merges: list[tuple[bytes, bytes]], text: str) -> None:
@@ -153,7 +157,9 @@ def test_iterable_takes_no_memory(by_specials: dict[tuple[str, ...], Tokenizer],
     assert peak < 2_000_000
 
 
-def test_caches_are_bounded(by_specials: dict[tuple[str, ...], Tokenizer], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_caches_are_bounded(
+    by_specials: dict[tuple[str, ...], Tokenizer], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(encode_stream, "MAX_PIECES", 500)
     monkeypatch.setattr(tokenizer_module, "MAX_CACHED_PIECES", 500)
     tokenizer = Tokenizer(by_specials[()].vocab, by_specials[()].merges)
@@ -166,7 +172,9 @@ def test_caches_are_bounded(by_specials: dict[tuple[str, ...], Tokenizer], monke
 
 
 @given(data=st.data())
-def test_every_id_sequence_decodes(by_specials: dict[tuple[str, ...], Tokenizer], data: st.DataObject) -> None:
+def test_every_id_sequence_decodes(
+    by_specials: dict[tuple[str, ...], Tokenizer], data: st.DataObject
+) -> None:
     tokenizer = by_specials["<|endoftext|>",]
     ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=20))
     expected = b"".join(tokenizer.vocab[i] for i in ids).decode("utf-8", errors="replace")

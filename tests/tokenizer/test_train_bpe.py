@@ -53,11 +53,16 @@ def test_arrays_and_loops_give_the_same(
 
 @given(text_specials=texts_with_specials(), block_size=st.integers(1, 50), range_size=st.integers(1, 50))
 def test_counts_do_not_depend_on_cuts(
-    tmp_path_factory: pytest.TempPathFactory, text_specials: tuple[str, list[str]], block_size: int, range_size: int
+    tmp_path_factory: pytest.TempPathFactory,
+    text_specials: tuple[str, list[str]],
+    block_size: int,
+    range_size: int,
 ) -> None:
     text, specials = text_specials
     path = write(tmp_path_factory, text)
-    pieces = count_pieces(path, Pretokenizer("gpt2", specials), 1, lambda amount: None, range_size, block_size)
+    pieces = count_pieces(
+        path, Pretokenizer("gpt2", specials), 1, lambda amount: None, range_size, block_size
+    )
     data, counted = pieces.data.tobytes().decode(), {}
     start = 0
     for length, count in zip(pieces.lengths.tolist(), pieces.counts.tolist(), strict=True):
@@ -74,7 +79,11 @@ def test_counts_do_not_depend_on_cuts(
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a file of a few hundred kilobytes, in which all kinds of text occur."""
     path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
-    words = [f"{stem}{end}" for stem in ("walk", "talk", "jump", "Zoë's", "día", "走") for end in ("", "ing", "ed", "s")]
+    words = [
+        f"{stem}{end}"
+        for stem in ("walk", "talk", "jump", "Zoë's", "día", "走")
+        for end in ("", "ing", "ed", "s")
+    ]
     text = " ".join(words[i * i % 23] + ("\n<|endoftext|>\n" if i % 50 == 0 else "") for i in range(40_000))
     path.write_text(text + "".join(CORNER_CASES))
     return path

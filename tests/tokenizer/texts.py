@@ -34,7 +34,11 @@ SPECIALS = st.sampled_from(SPECIAL_SETS)
 def texts_with_specials(draw: st.DrawFn) -> tuple[str, list[str]]:
     """Draw special tokens, and a text in which they occur: adjacent, overlapping, in and between words."""
     specials = draw(SPECIALS)
-    parts = st.one_of(TEXTS, st.sampled_from(specials), st.sampled_from([s[1:] for s in specials])) if specials else TEXTS
+    parts = (
+        st.one_of(TEXTS, st.sampled_from(specials), st.sampled_from([s[1:] for s in specials]))
+        if specials
+        else TEXTS
+    )
     return "".join(draw(st.lists(parts, max_size=6))), specials
 
 
