@@ -1,7 +1,8 @@
 """Time the tokenizer beside tiktoken and tokenizers: `python -m bench tokenizer`.
 
 Every measurement is a process of its own, so that none finds another's caches, and the contenders take turns,
-so that a machine that becomes slower does so for all. Encoding is timed with a tokenizer that has seen no text.
+so that a machine that becomes slower does so for all. Encoding is timed with a tokenizer that has seen no
+text.
 """
 
 import argparse
@@ -56,9 +57,7 @@ def main(arguments: list[str]) -> None:
         samples = {name: _measure(name, runs, job, options.rounds) for name, runs in rows.items()}
         size = corpus.stat().st_size
 
-    print(
-        f"{options.corpus}: {size / 1e6:.0f} MB, vocabulary {vocab_size}, medians of {options.rounds} rounds\n"
-    )
+    print(f"{options.corpus}: {size / 1e6:.0f} MB, vocabulary {vocab_size}, medians of {options.rounds}\n")
     print(f"| {'':30} | {'':24} | {'time':>10} | {'ours is':>9} | {'memory':>7} |")
     print(f"| {'-' * 30} | {'-' * 24} | {'-' * 9}: | {'-' * 8}: | {'-' * 6}: |")
     for row, by_run in samples.items():

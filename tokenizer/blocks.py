@@ -27,8 +27,8 @@ def cut_blocks(
 ) -> Iterator[Block]:
     """Yield the pieces of a stream; special tokens are pieces of their own.
 
-    With GPT-2's pattern a piece is one pre-token, or several if it holds an apostrophe or a non-ASCII character
-    (see `cuts`). With other patterns it is one pre-token.
+    With GPT-2's pattern a piece is one pre-token, or several if it holds an apostrophe or a non-ASCII
+    character (see `cuts`). With other patterns it is one pre-token.
 
     Args:
         read: returns the next bytes of the stream, at most so many, and none at its end.
@@ -96,7 +96,7 @@ def certain_edges(classes: np.ndarray, pattern: str) -> np.ndarray:
 
 def _split_sections(data: bytes, edges: np.ndarray, pretokenizer: Pretokenizer) -> np.ndarray:
     """Return the edges of all pre-tokens, given those of sections that can be tokenized alone."""
-    lengths = []
+    lengths: list[int] = []
     for start, end in pairwise(edges.tolist()):
         section = data[start:end].decode()
         pieces = [section] if section in pretokenizer.special_set else pretokenizer.split_ordinary(section)
@@ -105,7 +105,7 @@ def _split_sections(data: bytes, edges: np.ndarray, pretokenizer: Pretokenizer) 
 
 
 def token_edges(data: bytes, edges: np.ndarray, pretokenizer: Pretokenizer) -> np.ndarray:
-    """Return the edges of the pre-tokens in the pieces of a `Block`, to be called once for each distinct piece."""
+    """Return the edges of the pre-tokens in pieces of a `Block`; meant for each distinct piece once."""
     if pretokenizer.pattern != "gpt2" or len(edges) == 1:
         return edges
     array = np.frombuffer(data, np.uint8)[: edges[-1]]

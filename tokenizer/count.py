@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 
 from tokenizer.blocks import BLOCK, cut_blocks, token_edges
-from tokenizer.runs import edges_of, runs
-from tokenizer.workers import Result, Task, run_tasks
 from tokenizer.errors import InputError
 from tokenizer.files import not_utf8
 from tokenizer.piece_index import PieceIndex
 from tokenizer.pretokenize import Pretokenizer
 from tokenizer.progress import Progress
 from tokenizer.ranges import cut_file, open_range
+from tokenizer.runs import edges_of, runs
+from tokenizer.workers import Result, Task, run_tasks
 
 
 @dataclass(frozen=True)
 class PieceCounts:
-    """Distinct pieces, one behind the other in `data`, and how often each occurs; special tokens come first."""
+    """Distinct pieces, one behind the other in `data`, and their counts; special tokens come first."""
 
     data: np.ndarray  # uint8
     lengths: np.ndarray  # int64, of each piece in bytes

@@ -1,6 +1,5 @@
 """Encode a text file into a .npy file of token ids."""
 
-import os
 import time
 from dataclasses import dataclass
 from io import BytesIO

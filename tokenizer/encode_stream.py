@@ -64,7 +64,8 @@ class StreamEncoder:
         special = [token.encode() for token in self._pretokenizer.special_tokens]
         self._number(b"".join(special), edges_of([len(token) for token in special]))
         self._new = []
-        # The ids of all pieces, one behind the other; of each piece, where they start, how many they are, the first.
+        # The ids of all pieces, one behind the other; of each piece, where they start, how many they are,
+        # the first.
         self._ids = np.array(self._special_ids, self._dtype)
         self._starts = np.arange(len(special))
         self._counts = np.ones(len(special), np.int64)

@@ -22,8 +22,8 @@ def learn_merges(
     their bound. One found rarer than its bound moves to a lower bucket; one found as frequent is the
     most frequent of all, and as a bucket goes from the greatest pair of byte strings down, it wins all ties.
 
-    Most pairs are rare and never have their turn. So those below a threshold are not kept at all; when no other is
-    left, the threshold is lowered and all pairs are listed again.
+    Most pairs are rare and never have their turn. So those below a threshold are not kept at all; when no
+    other is left, the threshold is lowered and all pairs are listed again.
     """
     return _Learner(pieces, num_merges).run(num_merges, progress)
 
@@ -33,7 +33,7 @@ _Pair = tuple[bytes, bytes, int, int, At]
 
 
 def first_threshold(weight: int, num_merges: int) -> int:
-    """Return a guess at how often the last pair to be merged occurs, by Zipf's law. It only affects the time."""
+    """Guess by Zipf's law how often the last pair to be merged occurs; it affects the time only."""
     return 1 + weight // (64 * (num_merges + 1))
 
 
@@ -44,7 +44,7 @@ class _Learner:
         # At every place of a word, how often the word occurs; and the same memory for reading single items.
         self._weights = np.zeros(len(self._tokens.places), np.int64)
         self._weights[self._tokens.places > 0] = np.repeat(pieces.counts, pieces.lengths)
-        self._weight_items = memoryview(self._weights)
+        self._weight_items = memoryview(self._weights)  # type: ignore[arg-type]
         self._buckets: dict[int, list[_Pair]] = {}
         self._bounds: list[int] = []  # a heap of the buckets' bounds, negated
         self._threshold = first_threshold(int(self._weights.sum()), num_merges)
@@ -113,7 +113,7 @@ class _Learner:
                     yield symbol, places, count
         elif len(symbols):
             # The same for many, where most symbols do not reach it.
-            symbols, edges, at = sort_runs(symbols, at)
+            symbols, edges, at = sort_runs(symbols, np.asarray(at))
             counts = np.add.reduceat(self._weights[at], edges[:-1])
             for i in (counts >= self._threshold).nonzero()[0].tolist():
                 yield int(symbols[i]), few_as_list(at[edges[i] : edges[i + 1]]), int(counts[i])

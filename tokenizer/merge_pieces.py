@@ -65,7 +65,8 @@ class PieceMerger:
         at = np.arange(len(data))
         ids = self._byte_ids.take(data)
         starts = np.cumsum(lengths) - lengths
-        # Of each token with the next one in its piece. There are so many pairs of bytes that they have a table.
+        # Of each token with the next one in its piece. There are so many pairs of bytes that they have a
+        # table.
         ranks = np.full(len(data), _NEVER)
         ranks[:-1] = self._byte_pair_rank.take(data[:-1].astype(np.int64) << 8 | data[1:])
         ranks[starts[1:] - 1] = _NEVER
@@ -117,18 +118,18 @@ class PieceMerger:
                     heapq.heappush(heap, rank)
                 waiting[rank].append((left, right, at))
 
-        at, left, right = tokens.pairs()
-        for key, places in group(left << 9 | right, at):  # symbols of bytes are at most 256
-            wait(key >> 9, key & 0x1FF, places)
+        places, lefts, rights = tokens.pairs()
+        for key, at in group(lefts << 9 | rights, places):  # symbols of bytes are at most 256
+            wait(key >> 9, key & 0x1FF, at)
         while heap:
             for left, right, at in waiting.pop(heapq.heappop(heap)):
                 new = tokens.add_symbol(left, right)
                 ids.append(self._ranks[ids[left], ids[right]][1])
                 before, after = tokens.merge(tokens.find(at, left, right), left, right, new)
-                for other, places in group(*before):
-                    wait(other, new, places)
-                for other, places in group(*after):
-                    wait(new, other, places)
+                for other, at in group(*before):
+                    wait(other, new, at)
+                for other, at in group(*after):
+                    wait(new, other, at)
         # Places that hold no first byte of a token are 0 or negative.
         return np.array(ids)[np.maximum(tokens.places[first_places], 0)]
 

@@ -8,9 +8,9 @@ _FACTORS = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93))  # odd
 class HashTable:
     """A map from keys, one or two columns of uint64, to numbers.
 
-    Open addressing. Whole arrays of keys are looked up at once, and keys are compared in full, so that the result
-    is exact. The first column of a key must not be 0, which marks an empty slot. At most a quarter of the slots
-    is used, so that most searches end at once. (`take` is a third faster than brackets.)
+    Open addressing. Whole arrays of keys are looked up at once, and keys are compared in full, so that the
+    result is exact. The first column of a key must not be 0, which marks an empty slot. At most a quarter of
+    the slots is used, so that most searches end at once. (`take` is a third faster than brackets.)
     """
 
     def __init__(self, num_columns: int) -> None:
@@ -32,7 +32,8 @@ class HashTable:
         numbers = self._numbers.take(slots)
         new = [missing[:0]]
         while len(missing):
-            # Add a bounded part at a time: in a first block most of them repeat, and would make the table grow.
+            # Add a bounded part at a time: in a first block most of them repeat, and would make the table
+            # grow.
             batch = missing[: len(self._numbers) // 8]
             missing = missing[len(batch) :]
             if self._size + len(batch) > len(self._numbers) // 4:
@@ -78,12 +79,12 @@ class HashTable:
         return np.concatenate(missing)
 
     def _step(self, keys: list[np.ndarray], slots: np.ndarray, pending: np.ndarray) -> None:
-        """Move the `pending` ones of `slots` on, each key by an odd step of its own, which reaches every slot."""
+        """Move the `pending` ones of `slots` on, each by an odd step of its key, which reaches every slot."""
         steps = keys[0][pending].view(np.int64) | 1
         slots[pending] = (slots[pending] + steps) & (len(self._numbers) - 1)
 
     def _add(self, keys: list[np.ndarray], next_number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Number keys of which most are new; return (numbers, positions of the first of each that was new)."""
+        """Number keys of which most are new; return (numbers, positions of one of each that was new)."""
         slots = self._place(keys)
         new = (self._numbers[slots] == -1).nonzero()[0]
         # Equal keys share a slot: the one that is written last stands for all of them.
@@ -129,8 +130,9 @@ def _pack(words: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndar
 class PieceIndex:
     """Numbers the distinct pieces of text from 0 on, in the order they come.
 
-    Pieces of up to 8 bytes are looked up by their bytes as one integer, up to 16 as two, longer ones in a dict.
-    As the integers do not tell trailing NUL bytes from none, a piece that holds one counts as a longer one.
+    Pieces of up to 8 bytes are looked up by their bytes as one integer, up to 16 as two, longer ones in a
+    dict. As the integers do not tell trailing NUL bytes from none, a piece that holds one counts as a longer
+    one.
     """
 
     PADDING = 16  # bytes that must follow the last piece
@@ -157,7 +159,8 @@ class PieceIndex:
         if 0 in data[: edges[-1]]:
             has_nul = np.logical_or.reduceat(np.frombuffer(data, np.uint8)[: edges[-1]] == 0, starts)
             sizes = np.where(has_nul, len(data), lengths)
-        # The eight bytes from each position on. Little-endian on every machine, so that the first n are the low n.
+        # The eight bytes from each position on. Little-endian on every machine, so that the first n are the
+        # low n.
         words = np.ndarray(len(data) - 7, "<u8", data, strides=(1,))
         keys = _pack(words, starts, lengths)
         rest = (sizes > 8).nonzero()[0]

@@ -1,8 +1,7 @@
 """Cut text into pre-tokens, within which byte pairs merge: special tokens first, then a regex."""
 
-from collections.abc import Iterable, Iterator
-
 import re
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import regex
@@ -36,7 +35,8 @@ class Pretokenizer:
 
     Args:
         pattern: a name in `PATTERNS`, or any regular expression in the syntax of the module `regex`. What a
-            regular expression of your own leaves between two matches is a pre-token too, so that no text is lost.
+            regular expression of your own leaves between two matches is a pre-token too, so that no text is
+            lost.
         special_tokens: strings; none may be empty.
 
     Raises:
@@ -77,7 +77,8 @@ class Pretokenizer:
 
     def special_spans(self, data: bytes) -> tuple[np.ndarray, np.ndarray]:
         """Return where special tokens start and end in UTF-8 text."""
-        # The module re is fast at finding one literal and slow at finding one of several: look for each first.
+        # The module re is fast at finding one literal and slow at finding one of several: look for each
+        # first.
         present = self._longest_first
         if len(present) > 1:
             present = [token for token in present if token in data]
@@ -105,8 +106,8 @@ def encode_utf8(text: str, what: str = "text") -> bytes:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{what} has a lone surrogate {text[error.start]!a} at character {error.start}, which UTF-8 cannot "
-            f"express; replace it, for example with text.encode('utf-8', 'replace').decode()"
+            f"{what} has a lone surrogate {text[error.start]!a} at character {error.start}, which UTF-8 "
+            f"cannot express; replace it, for example with text.encode('utf-8', 'replace').decode()"
         ) from None
 
 

@@ -84,7 +84,8 @@ def _margin(pretokenizer: Pretokenizer) -> int:
 
 
 def safe_edges(data: bytes, pretokenizer: Pretokenizer) -> np.ndarray:
-    """Return where a pre-token starts whatever stands before and after `data`, and where both sides stand alone.
+    """Return where a pre-token starts whatever stands before and after `data`, and where both sides stand
+    alone.
 
     Which special tokens are found may depend on the text before, where they overlap. So what might be one is
     taken as unknown, and only where nothing overlaps is the end of one a safe edge.
@@ -99,8 +100,8 @@ def safe_edges(data: bytes, pretokenizer: Pretokenizer) -> np.ndarray:
     depth = np.cumsum(depth)[:-1]
     classes = np.frombuffer(data.translate(CLASSES), np.uint8)
     is_edge = certain_edges(np.where(depth > 0, UNKNOWN, classes), pretokenizer.pattern)
-    # What stands before a safe edge must end there even if nothing follows, and of whitespace the last character
-    # is a token of its own only if something does.
+    # What stands before a safe edge must end there even if nothing follows, and of whitespace the last
+    # character is a token of its own only if something does.
     is_edge[1:] &= classes != BREAK
     for start, end in spans:
         is_edge[end] = depth[start:end].max() == 1

@@ -14,9 +14,9 @@ class TokenArray:
     """Words, one behind the other, each a sequence of tokens.
 
     A token of n bytes takes n places: its symbol (a positive number) stands in the first and, negated, in the
-    last; a token of one byte has the positive one only. Neighbours in between, and one on either side of each word,
-    hold 0. So the neighbours of a token are found from the lengths of symbols, without links, and a look at a
-    place tells whether a token still starts there.
+    last; a token of one byte has the positive one only. Neighbours in between, and one on either side of
+    each word, hold 0. So the neighbours of a token are found from the lengths of symbols, without links, and
+    a look at a place tells whether a token still starts there.
 
     Symbol b + 1 is the byte b; `add_symbol` makes the longer ones.
     """
@@ -31,7 +31,7 @@ class TokenArray:
         self.lengths = np.ones(max_symbols + 1, np.int64)
         self.num_symbols = 256
         # For single items a memoryview (of the same memory) and a list are much faster than the arrays.
-        self._places = memoryview(self.places)
+        self._places = memoryview(self.places)  # type: ignore[arg-type]
         self._lengths = [1] * 257
 
     def add_symbol(self, left: int, right: int) -> int:
@@ -51,8 +51,9 @@ class TokenArray:
     def find(self, at: At, left: int, right: int) -> At:
         """Return those of the places `at` where `left` and `right` still stand side by side."""
         length = self._lengths[left]
-        if len(at) > FEW:
-            return at[(self.places[at] == left) & (self.places[at + length] == right)]
+        if not isinstance(at, list):
+            at = at[(self.places[at] == left) & (self.places[at + length] == right)]
+            return at.tolist() if len(at) <= FEW else at
         places = self._places
         return [place for place in at if places[place] == left and places[place + length] == right]
 
@@ -132,7 +133,7 @@ def group(keys: At, at: At) -> Iterator[tuple[int, At]]:
             places[key].append(place)
         yield from places.items()
     elif len(keys):
-        keys, edges, at = sort_runs(keys, at)
+        keys, edges, at = sort_runs(keys, np.asarray(at))
         for key, start, end in zip(keys.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
             yield key, few_as_list(at[start:end])
 

@@ -54,7 +54,8 @@ class Tokenizer:
         self.vocab = dict(vocab)
         self.merges = list(merges)
         self.pretokenizer = Pretokenizer(pattern, special_tokens or ())
-        # Where two ids have the same bytes (a special token of one byte, after training), the last one is used.
+        # Where two ids have the same bytes (a special token of one byte, after training), the last one is
+        # used.
         self._ids = ids = {token: i for i, token in sorted(self.vocab.items())}
         missing = [byte for byte in range(256) if bytes([byte]) not in ids]
         if missing:
@@ -131,7 +132,7 @@ class Tokenizer:
     def encode_iterable(self, texts: Iterable[str]) -> Iterator[int]:
         """Yield the ids of the joined `texts`, reading them only as needed.
 
-        The result is `encode("".join(texts))`, however the text is cut into `texts`. An id is certain only when
+        The result is `encode("".join(texts))`, however the text is cut into `texts`. An id is certain only if
         what follows it is known, so the ids of a text come when some of the next was read.
 
         Raises:
@@ -223,7 +224,7 @@ class Tokenizer:
         return cls(files.read_vocab(vocab_path), files.read_merges(merges_path), special_tokens, pattern)
 
     def save(self, folder: str | Path) -> None:
-        """Write `vocab.json` and `merges.txt` in GPT-2's format, and `pretokenizer.json` with what they lack."""
+        """Write `vocab.json` and `merges.txt` in GPT-2's format; `pretokenizer.json` has what they lack."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         files.write_text(folder / "vocab.json", files.format_vocab(self.vocab))
@@ -265,7 +266,8 @@ class Tokenizer:
 def _reader(texts: Iterable[str]) -> Callable[[int], bytes]:
     """Return a function that reads the next bytes of the joined texts, about so many, and none at their end.
 
-    It reads the first text only, then twice as much each time, so that ids come early and long inputs are fast.
+    It reads the first text only, then twice as much each time, so that ids come early and long inputs are
+    fast.
     """
     iterator = iter(texts)
     text, start, wanted = "", 0, 1

@@ -60,7 +60,8 @@ def parse(
     """Return vocabulary, merges, special tokens and pattern of the content of a `tokenizer.json`.
 
     Raises:
-        InputError: it is malformed, or asks for something that byte-level BPE with a named pattern does not do.
+        InputError: it is malformed, or asks for something that byte-level BPE with a named pattern does not
+            do.
     """
     try:
         model = content["model"]

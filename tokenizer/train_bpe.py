@@ -76,8 +76,8 @@ def train(
         input_path: a text file; special tokens in it separate its documents and are not trained on.
         vocab_size: number of tokens, at least 256 and one for each special token.
         special_tokens: strings, first in the vocabulary in this order.
-        num_workers: processes that count; None for as many as there are processors. Does not change the result.
-        pattern: "gpt2", "cl100k", "o200k", or a regular expression.
+        num_workers: processes that count; None for as many as there are processors. Does not change the
+        result. pattern: "gpt2", "cl100k", "o200k", or a regular expression.
         progress: show a progress bar on stderr.
 
     Raises:
@@ -123,7 +123,8 @@ def train(
 def peak_memory() -> int:
     """Return the most bytes that this process has ever held in memory."""
     try:
-        # Where there is a /proc: what getrusage says includes the memory of the process that started this one.
+        # Where there is a /proc: what getrusage says includes the memory of the process that started this
+        # one.
         status = Path("/proc/self/status").read_text()
         return 1024 * int(status.partition("VmHWM:")[2].split()[0])
     except (OSError, IndexError):

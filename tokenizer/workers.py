@@ -1,8 +1,8 @@
 """Run tasks in several processes.
 
-Not `multiprocessing`: its spawned processes import the caller's main module again, which may import a framework
-or start the work once more. Here a worker is a fresh Python that imports this package only; tasks go in as
-lines of JSON, results come out as JSON and the raw bytes of arrays.
+Not `multiprocessing`: its spawned processes import the caller's main module again, which may import a
+framework or start the work once more. Here a worker is a fresh Python that imports this package only; tasks
+go in as lines of JSON, results come out as JSON and the raw bytes of arrays.
 """
 
 import json
@@ -99,7 +99,8 @@ class _Process:
         self._process = subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         self._stdin: IO[bytes] = self._process.stdin
         self._stdout: IO[bytes] = self._process.stdout
         self._first_line = _line([worker.__module__, worker.__name__, setup])

@@ -9,7 +9,7 @@ GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 
 
 def pretokens(text: str, special_tokens: list[str], pattern: str = GPT2) -> list[tuple[str, bool]]:
-    """Return (pre-token, is it a special token), special tokens cut out longest first at the leftmost place."""
+    """Return (pre-token, is it a special token), special tokens leftmost and longest first."""
     result: list[tuple[str, bool]] = []
     ordinary = i = 0
     while i <= len(text):

@@ -94,7 +94,7 @@ def test_ranges_equal_whole(
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_safe_edges_cut_every_short_text(pattern: str) -> None:
-    """Both sides of a safe edge tokenize alone as they do together: all texts of four characters that matter."""
+    """Both sides of a safe edge tokenize alone as they do together: all texts of four such characters."""
     pretokenizer = Pretokenizer(pattern)
     num_edges = 0
     for middle in map("".join, product(" \na1's\u3000é", repeat=4)):
@@ -106,7 +106,7 @@ def test_safe_edges_cut_every_short_text(pattern: str) -> None:
             assert (
                 pretokenizer.split(data[:edge].decode()) + pretokenizer.split(data[edge:].decode()) == whole
             )
-    assert num_edges > 500
+    assert num_edges > 200
 
 
 def test_ranges_are_many(tmp_path: Path) -> None:

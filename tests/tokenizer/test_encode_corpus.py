@@ -176,7 +176,8 @@ class Popen(workers.subprocess.Popen):
         super().__init__(*args, **kwargs)
         print(self.pid, flush=True)
 workers.subprocess.Popen = Popen
-encode_corpus({str(big)!r}, Tokenizer.load({str(tmp_path / "tokenizer")!r}), {str(tmp_path / "ids.npy")!r}, num_workers=2)
+encode_corpus({str(big)!r}, Tokenizer.load({str(tmp_path / "tokenizer")!r}), {str(tmp_path / "ids.npy")!r},
+num_workers=2)
 """
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

@@ -109,7 +109,7 @@ def test_long_pieces(by_specials: dict[tuple[str, ...], Tokenizer], text: str, r
     text=st.text("ab", max_size=60),
 )
 def test_merges_in_any_order(merges: list[tuple[bytes, bytes]], text: str) -> None:
-    """Merges that no training would give, ranks out of order and several ways to one token, mean the same, too."""
+    """Merges that no training would give: ranks out of order, several ways to one token."""
     tokens = {left + right for left, right in merges} | {token for pair in merges for token in pair}
     tokens |= {bytes([byte]) for byte in range(256)}
     vocab = dict(enumerate(sorted(tokens)))

@@ -133,7 +133,7 @@ def test_statistics(corpus: Path) -> None:
 
 @pytest.mark.parametrize("text", ["a" * 200_000, " " * 200_000, "\n" * 200_000, "'" * 200_000, "👩" * 50_000])
 def test_monotonous_text_takes_no_time(tmp_path: Path, text: str) -> None:
-    """One huge pre-token: quadratic time would be hours. The naive trainer says what is right for a small one."""
+    """One huge pre-token: quadratic time would be hours. A small one is trained by the oracle, too."""
     path = tmp_path / "corpus.txt"
     path.write_text(text)
     small = tmp_path / "small.txt"
@@ -145,9 +145,9 @@ def test_monotonous_text_takes_no_time(tmp_path: Path, text: str) -> None:
 
 def test_real_text(test_data: Path) -> None:
     path = test_data / "corpora/tinyshakespeare.txt"
-    vocab, merges = train_bpe(path, 300, ["<|endoftext|>"])
+    vocab, merges = train_bpe(path, 270, ["<|endoftext|>"])
     text = path.read_text()
-    assert (vocab, merges) == naive.train(text, 300, ["<|endoftext|>"])
+    assert (vocab, merges) == naive.train(text, 270, ["<|endoftext|>"])
 
 
 @pytest.mark.parametrize(
