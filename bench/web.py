@@ -26,7 +26,7 @@ def write_web(path: Path, num_bytes: int, seed: int = 0) -> None:
     with open(path, "w", encoding="utf-8", newline="") as file:
         while written < num_bytes:
             count = 20_000
-            numbers = rng.zipf(1.15, count) % 50_000_000
+            numbers = rng.zipf(1.4, count) % 50_000_000
             scripts = rng.choice(len(_SCRIPTS), count, p=[share for _, _, share, _ in _SCRIPTS])
             draws = rng.random(count)
             styles = rng.random(count)

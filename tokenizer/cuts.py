@@ -67,7 +67,7 @@ def certain_boundaries(classes: np.ndarray) -> np.ndarray:
     """Return for each byte but the first whether a token certainly starts there, given all bytes' classes.
 
     >>> text = b"Hi, you  2"
-    >>> list(certain_boundaries(np.frombuffer(text.translate(CLASSES), np.uint8)).nonzero()[0] + 1)
+    >>> (certain_boundaries(np.frombuffer(text.translate(CLASSES), np.uint8)).nonzero()[0] + 1).tolist()
     [2, 3, 7, 8]
     """
     if len(classes) == 0:

@@ -59,14 +59,15 @@ def encode_corpus(
     setup = {"path": str(input_path), "tokenizer": tokenizer.to_dict()}
     ranges = cut_file(input_path, tokenizer.pretokenizer, range_size)
     num_tokens = 0
+    dtype = tokenizer.dtype.newbyteorder("<")  # the same file on every machine
     with atomic_output(output_path) as file, progress_bar(progress, "encode", num_bytes, "B") as update:
-        file.write(_npy_header(0, tokenizer.dtype))
+        file.write(_npy_header(0, dtype))
         for ids, done in run_tasks(EncodeWorker, setup, ranges, workers):
-            file.write(ids.data)
+            file.write(ids.astype(dtype, copy=False).data)
             num_tokens += len(ids)
             update(int(done[0]))
         file.seek(0)
-        file.write(_npy_header(num_tokens, tokenizer.dtype))
+        file.write(_npy_header(num_tokens, dtype))
     return EncodeResult(num_tokens, num_bytes, time.perf_counter() - start, str(tokenizer.dtype))
 
 
@@ -98,6 +99,6 @@ def _npy_header(length: int, dtype: np.dtype) -> bytes:
     NumPy leaves room in the header for a length of up to 21 digits, so that one can be written over another.
     """
     header = BytesIO()
-    description = {"descr": dtype.newbyteorder("<").str, "fortran_order": False, "shape": (length,)}
+    description = {"descr": dtype.str, "fortran_order": False, "shape": (length,)}
     np.lib.format.write_array_header_1_0(header, description)
     return header.getvalue()

@@ -120,9 +120,9 @@ _LOW_BYTES = np.array([(1 << 8 * n) - 1 for n in range(9)], np.uint64)
 _LONGER = np.uint64(0xFFFF_FFFF_FFFF_FFFF)  # no eight bytes of UTF-8
 
 
-def _pack(words: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Return the first 8 bytes at each start, or all `lengths` if fewer."""
-    packed = words.take(starts)
+def _pack(words: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Return what the first `lengths` of the 8 bytes in each word make, in this machine's byte order."""
+    packed = words.astype(np.uint64, copy=False)
     packed &= _LOW_BYTES.take(np.minimum(lengths, 8))
     return packed
 
@@ -162,7 +162,7 @@ class PieceIndex:
         # The eight bytes from each position on. Little-endian on every machine, so that the first n are the
         # low n.
         words = np.ndarray(len(data) - 7, "<u8", data, strides=(1,))
-        keys = _pack(words, starts, lengths)
+        keys = _pack(words.take(starts), lengths)  # (`take` copies all words first; that is faster for many)
         rest = (sizes > 8).nonzero()[0]
         keys[rest] = _LONGER
         numbers, new = self._short.number([keys], self.size)
@@ -177,7 +177,7 @@ class PieceIndex:
     def _number_middle(
         self, data: bytes, words: np.ndarray, starts: np.ndarray, lengths: np.ndarray, sizes: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        keys = [words.take(starts), _pack(words, starts + 8, lengths - 8)]
+        keys = [_pack(words[starts], lengths), _pack(words[starts + 8], lengths - 8)]
         rest = (sizes > 16).nonzero()[0]
         for key in keys:
             key[rest] = _LONGER
