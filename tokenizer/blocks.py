@@ -23,7 +23,7 @@ class Block:
 
 
 def cut_blocks(
-    read: Callable[[int], bytes], pretokenizer: Pretokenizer, block_size: int = BLOCK
+    read: Callable[[int], bytes], pretokenizer: Pretokenizer, block_size: int = BLOCK, check: bool = True
 ) -> Iterator[Block]:
     """Yield the pieces of a stream; special tokens are pieces of their own.
 
@@ -34,6 +34,7 @@ def cut_blocks(
         read: returns the next bytes of the stream, at most so many, and none at its end.
         pretokenizer: the pattern and the special tokens.
         block_size: how many bytes to read at a time.
+        check: make sure that the text is UTF-8; needless if it was a str.
 
     Raises:
         UnicodeDecodeError: the text is not UTF-8; its `start` counts from the start of the stream.
@@ -46,7 +47,8 @@ def cut_blocks(
         if not data:
             return
         edges = _edges(data, pretokenizer, is_last=not chunk)
-        _check_utf8(data[: edges[-1]], offset)
+        if check:
+            _check_utf8(data[: edges[-1]], offset)
         if pretokenizer.pattern != "gpt2":
             edges = _split_sections(data, edges, pretokenizer)
         if len(edges) > 1:

@@ -36,20 +36,21 @@ class StreamEncoder:
         self._forget()
 
     def encode(
-        self, read: Callable[[int], bytes], block_size: int = BLOCK, batch: int = 16
+        self, read: Callable[[int], bytes], block_size: int = BLOCK, batch: int = 16, check: bool = True
     ) -> Iterator[tuple[np.ndarray, int]]:
         """Yield ids and the number of bytes they stand for, until the stream ends.
 
         Args:
             read: returns the next bytes of the stream, at most so many, and none at its end.
             block_size: how many bytes to read at a time.
+            check: make sure that the text is UTF-8; needless if it was a str.
             batch: up to how many blocks to read before new pieces are merged, as NumPy is fast only on many.
 
         Raises:
             UnicodeDecodeError: the text is not UTF-8; its `start` counts from the start of the stream.
         """
         waiting: list[tuple[np.ndarray, int]] = []
-        for block in cut_blocks(read, self._pretokenizer, block_size):
+        for block in cut_blocks(read, self._pretokenizer, block_size, check):
             waiting.append((self._number(block.data, block.edges), int(block.edges[-1])))
             if not self._new or len(waiting) == batch:
                 yield from self._look_up(waiting)

@@ -127,7 +127,7 @@ class Tokenizer:
         if len(text) <= SHORT:
             return np.array(self.encode(text), self.dtype)
         read = BytesIO(encode_utf8(text)).read
-        return np.concatenate([ids for ids, _ in self.stream_encoder.encode(read)])
+        return np.concatenate([ids for ids, _ in self.stream_encoder.encode(read, check=False)])
 
     def encode_iterable(self, texts: Iterable[str]) -> Iterator[int]:
         """Yield the ids of the joined `texts`, reading them only as needed.
@@ -138,7 +138,7 @@ class Tokenizer:
         Raises:
             InputError: as in `encode`.
         """
-        for ids, _ in self.stream_encoder.encode(_reader(texts), block_size=1 << 15, batch=1):
+        for ids, _ in self.stream_encoder.encode(_reader(texts), block_size=1 << 15, batch=1, check=False):
             yield from ids.tolist()
 
     @cached_property
