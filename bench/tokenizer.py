@@ -92,7 +92,7 @@ def _prepare(corpus: Path, vocab_size: int, folder: Path) -> dict[str, Any]:
 
     with open(corpus, "rb") as file:
         text = file.read(30_000_000).decode(errors="ignore")  # a character may be cut at the end
-    job = {"corpus": str(corpus), "vocab_size": vocab_size, "tokenizer": str(folder)}
+    job: dict[str, Any] = {"corpus": str(corpus), "vocab_size": vocab_size, "tokenizer": str(folder)}
     for name, part in (("part", text), ("small", text[:130_000])):
         job[name] = str(folder / f"{name}.txt")
         Path(job[name]).write_bytes(part.encode())

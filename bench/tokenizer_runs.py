@@ -60,7 +60,9 @@ def _twinlm(job: Job) -> Any:
 
 def _tiktoken(job: Job) -> Any:
     import tiktoken
-    from tiktoken_ext.openai_public import r50k_pat_str  # tiktoken's own, faster spelling of GPT-2's pattern
+    from tiktoken_ext.openai_public import (  # type: ignore[import-untyped]
+        r50k_pat_str,  # tiktoken's own, faster spelling of GPT-2's pattern
+    )
 
     tokenizer = _twinlm(job)
     special = dict(tokenizer.special_tokens)

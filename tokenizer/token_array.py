@@ -52,8 +52,8 @@ class TokenArray:
         """Return those of the places `at` where `left` and `right` still stand side by side."""
         length = self._lengths[left]
         if not isinstance(at, list):
-            at = at[(self.places[at] == left) & (self.places[at + length] == right)]
-            return at.tolist() if len(at) <= FEW else at
+            found = at[(self.places[at] == left) & (self.places[at + length] == right)]
+            return found.tolist() if len(found) <= FEW else found
         places = self._places
         return [place for place in at if places[place] == left and places[place + length] == right]
 
