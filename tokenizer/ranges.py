@@ -14,7 +14,7 @@ from tokenizer.errors import InputError
 from tokenizer.pretokenize import Pretokenizer
 from tokenizer.workers import default_num_workers
 
-RANGE = 1 << 23  # bytes; encoded, they wait in memory until it is their turn to be written
+RANGE = 1 << 21  # bytes; encoded, they fit in a pipe, so that a worker need not wait to get rid of them
 SMALL = 1 << 24  # bytes; what is smaller is done sooner than other processes have started
 
 

@@ -97,7 +97,10 @@ class _Process:
         # The same search path as here, so that it works from a checkout, installed or not.
         code = f"import sys; sys.path[:] = {sys.path!r}; from tokenizer.workers import serve; serve()"
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pipesize=1 << 20,  # Linux's largest
         )
         assert self._process.stdin
         assert self._process.stdout
