@@ -42,7 +42,7 @@ class Stories:
     def run(self) -> None:
         from lm.stories import write_stories
 
-        info = write_stories(self.out, self.bytes, self.seed, progress=True)
+        info = write_stories(self.out, self.bytes, self.seed, progress=sys.stderr.isatty())
         print(
             f"{self.out}: {info.documents:,} stories, {info.bytes:,} bytes, "
             f"{info.nats / info.bytes:.4f} nats per byte"
@@ -71,7 +71,13 @@ class TokenizerTrain:
         from tokenizer.train_bpe import train
 
         refuse_existing(self.out)
-        result = train(self.input, self.vocab_size, self.special_tokens, pattern=self.pattern, progress=True)
+        result = train(
+            self.input,
+            self.vocab_size,
+            self.special_tokens,
+            pattern=self.pattern,
+            progress=sys.stderr.isatty(),
+        )
         _save_tokenizer(Tokenizer(result.vocab, result.merges, self.special_tokens, self.pattern), self.out)
         learned = sorted((left + right for left, right in result.merges), key=len, reverse=True)
         print(
@@ -102,7 +108,7 @@ class TokenizerEncode:
 
         text_facts = read_sidecar(self.input)
         tokenizer = Tokenizer.load(self.tokenizer)
-        result = encode_corpus(self.input, tokenizer, self.out, progress=True)
+        result = encode_corpus(self.input, tokenizer, self.out, progress=sys.stderr.isatty())
         facts = {
             "tokenizer": os.path.relpath(self.tokenizer, self.out.parent),
             "tokenizer_sha256": tokenizer.sha256,

@@ -14,7 +14,5 @@ def progress_bar(shown: bool, what: str, total: int, unit: str) -> Iterator[Prog
         return
     from tqdm import tqdm  # imported here, as most uses of the tokenizer show no bar
 
-    with tqdm(
-        total=total, desc=what, unit=unit, unit_scale=True, disable=None
-    ) as bar:  # where somebody watches
+    with tqdm(total=total, desc=what, unit=unit, unit_scale=True) as bar:
         yield bar.update

@@ -86,7 +86,7 @@ def write_stories(path: str | Path, num_bytes: int, seed: int, *, progress: bool
     with (
         published(path) as partial,
         open(partial, "wb") as out,
-        tqdm(total=num_bytes, unit="B", unit_scale=True, disable=None if progress else True) as bar,
+        tqdm(total=num_bytes, unit="B", unit_scale=True, disable=not progress) as bar,
     ):
         while size < num_bytes:
             block = bytearray()
