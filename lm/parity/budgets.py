@@ -61,5 +61,5 @@ def as_dtype(x: np.ndarray, dtype: Dtype) -> np.ndarray:
     if dtype != "bfloat16":
         return x.astype(dtype).astype(np.float64)
     bits = x.astype(np.float32).view(np.uint32)
-    bits = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
-    return bits.view(np.float32).astype(np.float64)
+    rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+    return np.asarray(rounded & np.uint32(0xFFFF0000)).view(np.float32).astype(np.float64)

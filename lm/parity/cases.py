@@ -110,7 +110,10 @@ class Problem:
         worst = 0.0
         for _ in range(draws):
             arrays, cotangent = (
-                {name: a * (1 + step * rng.choice([-1, 1], a.shape)) for name, a in self.given.arrays.items()},
+                {
+                    name: a * (1 + step * rng.choice([-1, 1], a.shape))
+                    for name, a in self.given.arrays.items()
+                },
                 self.cotangent * (1 + step * rng.choice([-1, 1], self.cotangent.shape)),
             )
             if gradient_of is None:
@@ -298,7 +301,10 @@ def _loss(rng: Rng, case: Case) -> Given:
 
 def _steps(rng: Rng, case: Case) -> Given:
     arrays = {"weight": _normal(rng, *case.shape)}
-    arrays |= {f"{t}.gradient": _normal(rng, *case.shape) * case.scale * 10.0 ** rng.integers(-6, 6) for t in range(3)}
+    arrays |= {
+        f"{t}.gradient": _normal(rng, *case.shape) * case.scale * 10.0 ** rng.integers(-6, 6)
+        for t in range(3)
+    }
     return Given(arrays, statics={"lr": 0.01 * float(rng.random())})
 
 
@@ -355,16 +361,16 @@ def _oracle_loss(given: Given) -> np.ndarray:
 
 LAYERS: dict[str, Layer] = {
     "softmax": Layer(
-        ((7,), (1,), (3, 5), (2, 3, 4)), _softmax, lambda g: oracle.softmax(g.arrays["x"], **g.statics)
+        ((64,), (6, 7), (4, 3, 9)), _softmax, lambda g: oracle.softmax(g.arrays["x"], **g.statics)
     ),
     "silu": Layer(((64,), (3, 5)), _silu, lambda g: oracle.silu(g.arrays["x"]), element_wise=True),
     "token_cross_entropy": Layer(
-        ((4, 6), (2, 3, 9)),
+        ((8, 11), (3, 4, 9)),
         _cross_entropy,
         lambda g: oracle.token_cross_entropy(g.arrays["logits"], g.constants["targets"]),
     ),
     "cross_entropy": Layer(
-        ((4, 6), (2, 3, 9)),
+        ((8, 11), (3, 4, 9)),
         _cross_entropy,
         lambda g: oracle.cross_entropy(g.arrays["logits"], g.constants["targets"]),
     ),
@@ -376,7 +382,7 @@ LAYERS: dict[str, Layer] = {
         differentiable=False,
     ),
     "linear": Layer(
-        ((5, 3), (4, 6, 3), (2, 3, 4, 5), (1, 1, 1)),
+        ((24, 16), (4, 12, 9), (2, 3, 8, 5)),
         _linear,
         lambda g: oracle.linear(g.arrays["x"], g.arrays["weight"]),
     ),
@@ -386,12 +392,12 @@ LAYERS: dict[str, Layer] = {
         lambda g: oracle.embedding(g.arrays["weight"], g.constants["token_ids"]),
     ),
     "rmsnorm": Layer(
-        ((6,), (3, 5), (2, 3, 8)),
+        ((32,), (6, 11), (2, 3, 8)),
         _rmsnorm,
         lambda g: oracle.rmsnorm(g.arrays["x"], g.arrays["weight"], **g.statics),
     ),
     "swiglu": Layer(
-        ((4, 6), (3, 4, 7), (2, 3, 5, 8)),
+        ((24, 40), (5, 12, 16), (2, 3, 8, 20)),
         _swiglu,
         lambda g: oracle.swiglu(g.arrays["x"], *(g.arrays[f"w{i}.weight"] for i in (1, 2, 3))),
     ),
@@ -401,17 +407,15 @@ LAYERS: dict[str, Layer] = {
         lambda g: oracle.rope(g.arrays["x"], g.constants["positions"], g.statics["theta"]),
     ),
     "scaled_dot_product_attention": Layer(
-        ((5, 7, 4, 3), (2, 4, 4, 3, 5), (2, 3, 5, 6, 4, 2), (1, 1, 2, 2)),
+        ((7, 9, 8, 5), (2, 6, 6, 4, 5), (2, 3, 5, 8, 6, 4), (2, 1, 1, 4, 3)),
         _attention,
         lambda g: oracle.attention(g.arrays["Q"], g.arrays["K"], g.arrays["V"], g.constants.get("mask")),
     ),
-    "multihead_self_attention": Layer(((5, 6, 3), (2, 4, 8, 2)), _multihead, _oracle_multihead),
+    "multihead_self_attention": Layer(((9, 16, 4), (2, 6, 16, 2)), _multihead, _oracle_multihead),
     "multihead_self_attention with rope": Layer(
-        ((5, 6, 1), (2, 4, 8, 2)), _multihead_rope, _oracle_multihead
+        ((9, 16, 4), (2, 6, 16, 2)), _multihead_rope, _oracle_multihead
     ),
-    "transformer_block": Layer(
-        ((2, 6, 2, 8, 24), (3, 5, 4, 4, 18)), _block, _oracle_block, whole_model=True
-    ),
+    "transformer_block": Layer(((2, 6, 2, 8, 24), (3, 5, 4, 4, 18)), _block, _oracle_block, whole_model=True),
     "transformer_lm": Layer(
         ((2, 6, 2, 2, 8, 24, 19), (3, 5, 1, 4, 4, 18, 13)),
         _lm,
