@@ -9,11 +9,11 @@ from jaxtyping import Array, Bool, Float, Int
 from jax_impl.functional import at_least_float32
 from jax_impl.layers import Params, linear
 
-Rope = tuple[Float[Array, "*#T P"], Float[Array, "*#T P"]]
+Rope = tuple[Float[Array, "... P"], Float[Array, "... P"]]
 """Cosines and sines of the positions at hand (`lm.init.rope_tables`), P = d_head / 2."""
 
 
-def rope(x_TK: Float[Array, "*#T K"], tables: Rope) -> Float[Array, "*#T K"]:
+def rope(x_TK: Float[Array, "*T K"], tables: Rope) -> Float[Array, "*T K"]:
     """Rotate the pairs (x[2p], x[2p + 1]) by their position's angle (Su et al., 2021, eq. 34).
 
     The tables' leading dimensions broadcast against those of x.

@@ -50,6 +50,7 @@ class DecodeStep(Protocol):
         """
 
 
+@runtime_checkable
 class Backend(Protocol):
     """A module of plain functions. A state holds weights and, to train on, AdamW's moments and step count."""
 

@@ -6,7 +6,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,10 @@ def latest(path: Path) -> Path:
 def read_state(path: Path) -> dict[str, Any]:
     """Verify every file of a checkpoint against its manifest and return state.json."""
     manifest = _read_json(path / "manifest.json")
-    if manifest.keys() != set(_FILES):
-        raise InputError(f"{path}/manifest.json: does not list {', '.join(_FILES)}; use another checkpoint")
+    # Nothing vouches for the manifest itself, so it must be just what this program writes.
+    exact = json_text(manifest) == (path / "manifest.json").read_text(encoding="utf-8")
+    if not exact or manifest.keys() != set(_FILES):
+        raise InputError(f"{path}/manifest.json: corrupted; use another checkpoint")
     for name, facts in manifest.items():
         file = path / name
         if not file.is_file():
@@ -75,7 +77,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def read_leaves(
-    file: Path, expected: dict[str, tuple[tuple[int, ...], str]]
+    file: Path, expected: Mapping[str, tuple[tuple[int, ...], str]]
 ) -> Iterator[tuple[str, np.ndarray]]:
     """The arrays of a safetensors file, one at a time, in the order of `expected`: name -> (shape, dtype).
 

@@ -1,6 +1,8 @@
 """What a run is: frozen, validated dataclasses, read from TOML and overridden by flags."""
 
+import contextlib
 import dataclasses
+import math
 import tomllib
 import types
 import typing
@@ -21,7 +23,7 @@ def _require(condition: bool, message: str) -> None:
 def _require_positive(config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
-        _require(value > 0, f"{name} is {value}: give a number above 0")
+        _require(0 < value < math.inf, f"{name} is {value}: give a finite number above 0")
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.d_ff is None:
-            object.__setattr__(self, "d_ff", max(64, round(8 * self.d_model / 3 / 64) * 64))
+            object.__setattr__(self, "d_ff", self.default_d_ff(self.d_model))
         _require_positive(
             self, "vocab_size", "context_length", "d_model", "num_layers", "num_heads", "d_ff", "rope_theta"
         )
@@ -57,6 +59,11 @@ class ModelConfig:
             self.d_head % 2 == 0,
             f"the head size d_model / num_heads = {self.d_head} is odd, but RoPE rotates pairs: change one",
         )
+
+    @staticmethod
+    def default_d_ff(d_model: int) -> int:
+        """The multiple of 64 nearest to 8/3 d_model, so that SwiGLU's three matrices weigh what GELU's two do."""
+        return max(64, round(8 * d_model / 3 / 64) * 64)
 
     @property
     def d_head(self) -> int:
@@ -96,7 +103,7 @@ class OptimizerConfig:
             _require(0 <= value < 1, f"{name} is {value}: give a number from 0 up to, not including, 1")
         for name in ("warmup_steps", "weight_decay"):
             value = getattr(self, name)
-            _require(value >= 0, f"{name} is {value}: give 0 or more")
+            _require(0 <= value < math.inf, f"{name} is {value}: give a finite number, 0 or more")
 
 
 @dataclass(frozen=True)
@@ -157,7 +164,7 @@ def from_dict(cls: type, values: Any, where: str) -> Any:
     fields = {f.name: f for f in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
     for key in values:
-        _require(key in fields, f"{where}: unknown key '{key}'; known are {', '.join(fields)}")
+        _require(key in fields, f"{where}: unknown key {key!r}; known are {', '.join(fields)}")
     for name, f in fields.items():
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         _require(not required or name in values, f"{where}: the key '{name}' is missing")
@@ -174,8 +181,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if typing.get_origin(hint) is Literal:
         options = (str,)
-    if float in options and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if float in options and type(value) is int:
+        with contextlib.suppress(OverflowError):
+            return float(value)
     if type(value) not in options:
         names = " or ".join("nothing" if o is type(None) else o.__name__ for o in options)
         raise InputError(f"{where} is {value!r}: give a value of type {names}")
@@ -186,6 +194,10 @@ def load_config(path: Path) -> TrainConfig:
     """Read a TrainConfig from a TOML file, whose tables `model` and `optimizer` are the nested configs."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); give a TOML file, see configs/"
+        ) from None
+    except ValueError as error:
         raise InputError(f"{path}: not a TOML file ({error}); see configs/ for examples") from None
     return from_dict(TrainConfig, values, str(path))

@@ -14,7 +14,7 @@ from lm.rng import integers, philox
 from tokenizer.errors import InputError
 
 Tokens = np.ndarray
-"""A one-dimensional array of unsigned token ids, usually a memory map."""
+"""A one-dimensional array of token ids, usually a memory map."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def open_tokens(path: Path, vocab_size: int, context_length: int) -> Tokens:
         raise InputError(
             f"{path}: not a readable .npy file ({error}); make one with lm tokenizer encode"
         ) from None
-    if tokens is None or tokens.ndim != 1 or tokens.dtype.kind != "u":
+    if tokens is None or tokens.ndim != 1 or tokens.dtype.kind not in "ui":
         raise InputError(f"{path}: not a .npy file of token ids; make one with lm tokenizer encode")
     if len(tokens) < context_length + 1:
         raise InputError(
@@ -55,12 +55,8 @@ def open_tokens(path: Path, vocab_size: int, context_length: int) -> Tokens:
         )
     # In blocks, so that a file of any size passes through little memory.
     block = 1 << 24
-    largest = max(int(tokens[i : i + block].max()) for i in range(0, len(tokens), block))
-    if largest >= vocab_size:
-        raise InputError(
-            f"{path}: token id {largest} does not fit model.vocab_size {vocab_size}; "
-            f"give at least {largest + 1}, or encode with the model's tokenizer"
-        )
+    for i in range(0, len(tokens), block):
+        check_token_ids(tokens[i : i + block], vocab_size, f"{path}: ")
     return tokens
 
 
@@ -93,13 +89,15 @@ def eval_batches(tokens: Tokens, batch_size: int, context_length: int) -> Iterat
         yield Batch(padded[:-1].reshape(shape), padded[1:].reshape(shape), is_target.reshape(shape))
 
 
-def check_token_ids(token_ids: Int[np.ndarray, "..."], vocab_size: int) -> None:
+def check_token_ids(token_ids: Int[np.ndarray, "..."], vocab_size: int, where: str = "") -> None:
     """Refuse ids outside 0 .. vocab_size - 1, which torch would take from the end and XLA would clamp."""
+    if not token_ids.size:
+        return
     low, high = int(token_ids.min()), int(token_ids.max())
     if low < 0 or high >= vocab_size:
         raise InputError(
-            f"token id {low if low < 0 else high} is outside 0 .. {vocab_size - 1}: "
-            "encode with the model's own tokenizer"
+            f"{where}token id {low if low < 0 else high} is outside 0 .. {vocab_size - 1}; "
+            "encode with the model's own tokenizer, or set model.vocab_size to fit"
         )
 
 

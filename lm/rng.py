@@ -23,8 +23,8 @@ def philox(seed: int, stream: str, index: int = 0) -> np.random.Philox:
 
 
 def uniform(bits: UInt64[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
-    """Map 64 random bits each to the 2^53 equally spaced numbers in the open interval (0, 1)."""
-    return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    """Map 64 random bits each to the 2^52 numbers (k + 1/2) / 2^52, which lie inside the interval (0, 1)."""
+    return ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
 def integers(bits: UInt64[np.ndarray, "*shape"], n: int) -> np.ndarray:

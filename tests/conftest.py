@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Small arrays gain nothing from a second thread, and threads that wait by spinning cost the tests beside them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("NPROC", "1")  # what XLA reads
+
 # `fast` gives the same examples on every run, so that a test that passed yesterday passes today; `thorough`
 # draws new ones and fifty times as many: LM_HYPOTHESIS=thorough python -m pytest
 settings.register_profile(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+import re
 import regex
 
 from tokenizer.errors import InputError
@@ -42,6 +43,7 @@ class Pretokenizer:
     def __init__(self, pattern: str = "gpt2", special_tokens: Iterable[str] = ()) -> None:
         self.pattern = pattern
         self.special_tokens = list(dict.fromkeys(special_tokens))
+        self.special_set = frozenset(self.special_tokens)
         for token in self.special_tokens:
             if not token:
                 raise InputError("a special token is the empty string; leave it out")
@@ -51,9 +53,11 @@ class Pretokenizer:
         except regex.error as error:
             names = ", ".join(PATTERNS)
             raise InputError(f"pattern {pattern!r} is neither one of {names} nor a regex: {error}") from None
-        longest_first = sorted(self.special_tokens, key=len, reverse=True)
-        alternatives = "|".join(map(regex.escape, longest_first))
-        self.special_regex = regex.compile(f"({alternatives})") if alternatives else None
+        self._longest_first = sorted((token.encode() for token in self.special_tokens), key=len, reverse=True)
+        self.longest_special = max(map(len, self._longest_first), default=0)  # in bytes
+        self._special_text = (
+            re.compile(f"({_any_of(self._longest_first).decode()})") if self.special_tokens else None
+        )
 
     def split(self, text: str) -> list[str]:
         """Return the pre-tokens of `text`, special tokens among them, in order; joined they are `text`."""
@@ -61,14 +65,23 @@ class Pretokenizer:
 
     def sections(self, text: str) -> Iterator[tuple[bool, list[str]]]:
         """Yield (True, [special token]) and (False, pre-tokens between two of them), in order."""
-        parts = self.special_regex.split(text) if self.special_regex else [text]
+        parts = self._special_text.split(text) if self._special_text else [text]
         for i, part in enumerate(parts):
             if i % 2:
                 yield True, [part]
             elif part:
-                yield False, self._split_ordinary(part)
+                yield False, self.split_ordinary(part)
 
-    def _split_ordinary(self, text: str) -> list[str]:
+    def special_spans(self, data: bytes) -> list[tuple[int, int]]:
+        """Return where special tokens start and end in UTF-8 text."""
+        # The module re is fast at finding one literal and slow at finding one of several, so look for each first.
+        present = self._longest_first
+        if len(present) > 1:
+            present = [token for token in present if token in data]
+        return [match.span() for match in re.finditer(_any_of(present), data)] if present else []
+
+    def split_ordinary(self, text: str) -> list[str]:
+        """Return the pre-tokens of a text without special tokens."""
         if self.pattern in PATTERNS:  # these match every character
             return self.regex.findall(text)
         pieces, end = [], 0
@@ -90,3 +103,8 @@ def encode_utf8(text: str, what: str = "text") -> bytes:
             f"{what} has a lone surrogate {text[error.start]!a} at character {error.start}, which UTF-8 cannot "
             f"express; replace it, for example with text.encode('utf-8', 'replace').decode()"
         ) from None
+
+
+def _any_of(literals: list[bytes]) -> bytes:
+    """Return a regular expression that matches any of the literals, the first that fits."""
+    return b"|".join(map(re.escape, literals))

@@ -1,14 +1,15 @@
 """Train a byte-level BPE vocabulary."""
 
 import time
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tokenizer import files
+from tokenizer.count import PieceCounts, count_pieces
 from tokenizer.errors import InputError
+from tokenizer.learn_merges import learn_merges
 from tokenizer.pretokenize import Pretokenizer
 
 Vocab = dict[int, bytes]
@@ -86,59 +87,33 @@ def train(
             f"{256 + num_special}; ask for at least that many"
         )
     start = time.perf_counter()
-    text = files.read_text(input_path)
-    if not text:
+    try:
+        with open(input_path, "rb") as file:
+            counted = count_pieces(file.read, pretokenizer)
+    except UnicodeDecodeError as error:
+        raise InputError(files.not_utf8(input_path, error.start)) from None
+    except OSError as error:
+        raise InputError(f"cannot read {input_path}: {error.strerror}") from None
+    num_bytes = int(counted.lengths @ counted.counts)
+    if not num_bytes:
         raise InputError(f"{input_path} is empty; give a file with text to train on")
-    counts: Counter[str] = Counter()
-    num_specials_seen = 0
-    for is_special, pieces in pretokenizer.sections(text):
-        if is_special:
-            num_specials_seen += 1
-        else:
-            counts.update(pieces)
-    counted = time.perf_counter()
+    num_special_seen = int(counted.counts[:num_special].sum())
+    pieces = PieceCounts(
+        counted.data[counted.lengths[:num_special].sum() :],
+        counted.lengths[num_special:],
+        counted.counts[num_special:],
+    )
+    counted_at = time.perf_counter()
+    merges, num_tokens = learn_merges(pieces, vocab_size - 256 - num_special)
     tokens = [token.encode() for token in pretokenizer.special_tokens] + [bytes([i]) for i in range(256)]
-    merges, num_tokens = _merge(counts, tokens, num_special, vocab_size)
+    tokens += [left + right for left, right in merges]
     return TrainResult(
         vocab=dict(enumerate(tokens)),
         merges=merges,
         special_tokens=pretokenizer.special_tokens,
         pattern=pattern,
-        num_bytes=len(text.encode()),
-        num_tokens=num_tokens + num_specials_seen,
-        num_distinct_pieces=len(counts),
-        seconds={"count": counted - start, "merge": time.perf_counter() - counted},
+        num_bytes=num_bytes,
+        num_tokens=num_tokens + num_special_seen,
+        num_distinct_pieces=len(pieces.counts),
+        seconds={"count": counted_at - start, "merge": time.perf_counter() - counted_at},
     )
-
-
-def _merge(counts: Counter[str], tokens: list[bytes], first_byte: int, vocab_size: int) -> tuple[Merges, int]:
-    """Append merged tokens to `tokens` until there are `vocab_size`; counts of pairs are kept, not recounted."""
-    words = [([first_byte + byte for byte in word.encode()], count) for word, count in counts.items()]
-    pair_counts: Counter[tuple[int, int]] = Counter()
-    words_with: dict[tuple[int, int], set[int]] = {}
-    for w, (ids, count) in enumerate(words):
-        for pair in zip(ids, ids[1:], strict=False):
-            pair_counts[pair] += count
-            words_with.setdefault(pair, set()).add(w)
-    merges: Merges = []
-    while len(tokens) < vocab_size:
-        pair = max(pair_counts, key=lambda p: (pair_counts[p], tokens[p[0]], tokens[p[1]]), default=None)
-        if pair is None or pair_counts[pair] < 1:
-            break
-        new = len(tokens)
-        merges.append((tokens[pair[0]], tokens[pair[1]]))
-        tokens.append(tokens[pair[0]] + tokens[pair[1]])
-        for w in words_with.pop(pair):
-            ids, count = words[w]
-            for old in zip(ids, ids[1:], strict=False):
-                pair_counts[old] -= count
-            i = 0
-            while i < len(ids) - 1:
-                if (ids[i], ids[i + 1]) == pair:
-                    ids[i : i + 2] = [new]
-                i += 1
-            for now in zip(ids, ids[1:], strict=False):
-                pair_counts[now] += count
-                words_with.setdefault(now, set()).add(w)
-        del pair_counts[pair]
-    return merges, sum(len(ids) * count for ids, count in words)

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch_impl.functional import at_least_float32
 from torch_impl.layers import Linear
 
-Rope = tuple[Float[Tensor, "*#T P"], Float[Tensor, "*#T P"]]
+Rope = tuple[Float[Tensor, "... P"], Float[Tensor, "... P"]]
 """Cosines and sines of the positions at hand (`lm.init.rope_tables`), P = d_head / 2."""
 
 
-def rope(x_TK: Float[Tensor, "*#T K"], tables: Rope) -> Float[Tensor, "*#T K"]:
+def rope(x_TK: Float[Tensor, "*T K"], tables: Rope) -> Float[Tensor, "*T K"]:
     """Rotate the pairs (x[2p], x[2p + 1]) by their position's angle (Su et al., 2021, eq. 34).
 
     The tables' leading dimensions broadcast against those of x.

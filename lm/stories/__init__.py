@@ -25,7 +25,7 @@ from tokenizer.errors import InputError
 __all__ = ["END", "Derivation", "StoriesInfo", "iter_stories", "parse_story", "write_stories"]
 
 END = "\n<|endoftext|>\n"  # what follows every story in a file; certain, so 0 nats
-WORDS_PER_STORY = 64  # random words set aside for a story; the tests prove that none draws more
+WORDS_PER_STORY = 96  # random words set aside for a story; the tests prove that none draws more
 BLOCK = 512  # stories to a block of random words, and to a write
 STREAM = int.from_bytes(b"stories", "little")  # keeps these draws apart from other uses of the same seed
 
@@ -45,8 +45,8 @@ class StoriesInfo:
 def iter_stories(seed: int) -> Iterator[tuple[str, float]]:
     """The endless stories of a seed: (text without the separator, its information in nats).
 
-    Story i is a pure function of (seed, i): it reads the words 64 i, 64 i + 1, ... of the raw 64-bit stream of
-    Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), which NumPy never changes.
+    Story i is a pure function of (seed, i): it reads the words 96 i, 96 i + 1, ... of Philox's raw 64-bit
+    stream (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), which NumPy never changes.
     """
     stream = np.random.Philox(key=np.array([seed, STREAM], dtype=np.uint64))
     while True:
@@ -63,8 +63,8 @@ def parse_story(text: str) -> list[Derivation]:
 def write_stories(path: str | Path, num_bytes: int, seed: int, *, progress: bool = False) -> StoriesInfo:
     """Write whole stories, each followed by `<|endoftext|>`, until there are at least `num_bytes` bytes.
 
-    A shorter file is a prefix of a longer one of the same seed. The file appears when it is complete, with its
-    `StoriesInfo` beside it as `<path>.json`. Memory does not grow with the size.
+    A shorter file is a prefix of a longer one of the same seed. The file appears when it is complete, with
+    its `StoriesInfo` beside it as `<path>.json`. Memory does not grow with the size.
 
     Raises:
         InputError: a size below 1, a seed that does not fit in 64 bits, a folder that does not exist, or a
@@ -87,7 +87,10 @@ def write_stories(path: str | Path, num_bytes: int, seed: int, *, progress: bool
     documents, size, nats = 0, 0, 0.0
     partial = path.with_name(path.name + ".partial")
     try:
-        with open(partial, "wb") as out, tqdm(total=num_bytes, unit="B", unit_scale=True, disable=not progress) as bar:
+        with (
+            open(partial, "wb") as out,
+            tqdm(total=num_bytes, unit="B", unit_scale=True, disable=not progress) as bar,
+        ):
             while size < num_bytes:
                 block = bytearray()
                 for text, text_nats in islice(stories, BLOCK):

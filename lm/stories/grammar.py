@@ -21,7 +21,8 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from functools import cache
+from itertools import accumulate, pairwise
 from string import Formatter
 
 Option = Mapping[str, str]  # form -> template; the form "" is the plain text
@@ -42,8 +43,9 @@ class Table:
     def __init__(self, options: Sequence[Option], weights: Sequence[int]):
         self.options = tuple(options)
         total = sum(weights)
-        self.upto = [WORD * above // total for above in accumulate(weights)]
-        self.nats = [-math.log((high - low) / WORD) for low, high in zip([0, *self.upto], self.upto)]
+        bounds = [WORD * above // total for above in accumulate(weights, initial=0)]
+        self.upto = bounds[1:]
+        self.nats = [-math.log((high - low) / WORD) for low, high in pairwise(bounds)]
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,11 @@ def tell(grammar: Grammar, start: str, words: Iterator[int]) -> tuple[str, float
 def parse(grammar: Grammar, start: str, text: str) -> list[Derivation]:
     """Every derivation of `text` from the slot `start`: none if it is not a text of the grammar."""
 
-    def read(template: Sequence[Piece], at: int, choices: dict[str, int]) -> Iterator[tuple[int, dict[str, int]]]:
+    cut = cache(pieces)  # the same templates are tried at many places
+
+    def read(
+        template: Sequence[Piece], at: int, choices: dict[str, int]
+    ) -> Iterator[tuple[int, dict[str, int]]]:
         """Each way to read the template at text[at:]: where it ends, and all choices up to there."""
         if not template:
             yield at, choices
@@ -105,16 +111,21 @@ def parse(grammar: Grammar, start: str, text: str) -> list[Derivation]:
         form, _, slot = field.rpartition(" ")
         options = grammar[slot].options
         for choice in [choices[slot]] if slot in choices else range(len(options)):
-            for end, further in read(pieces(options[choice][form]), at, {**choices, slot: choice}):
-                yield from read(rest, end, further)
+            inner = cut(options[choice][form])
+            if text.startswith(inner[0][0], at):  # read would see it too: this spares a generator an option
+                for end, further in read(inner, at, {**choices, slot: choice}):
+                    yield from read(rest, end, further)
 
     return [
         Derivation(choices, sum(grammar[slot].nats[choice] for slot, choice in choices.items()))
-        for end, choices in read(pieces("{" + start + "}"), 0, {})
+        for end, choices in read(cut("{" + start + "}"), 0, {})
         if end == len(text)
     ]
 
 
 def pieces(template: str) -> list[Piece]:
-    """Cut a template at its fields: "the {look} {thing}." -> [("the ", "look"), (" ", "thing"), (".", None)]."""
-    return [(literal, field) for literal, field, _, _ in Formatter().parse(template)]
+    """Cut a template behind its fields.
+
+    "the {look} {thing}." is [("the ", "look"), (" ", "thing"), (".", None)].
+    """
+    return [(literal, field) for literal, field, _, _ in Formatter().parse(template)] or [("", None)]

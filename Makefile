@@ -1,0 +1,23 @@
+# `make demo` and `make test` need only Python 3.11 or newer with pip and venv; all else goes into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test
+help:
+	@echo "make demo   text, tokenizer, a model trained in torch and in JAX: runs/demo/report.md"
+	@echo "make test   linter, formatter, type checker, tests"
+
+demo: .venv/ready
+	$(BIN)/lm demo
+
+test: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "twinlm needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,61 @@
+"""A small pipeline, made once by the command: text, tokenizer, token files, a config, a run in each backend."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lm.cli import main
+
+CONFIG = """
+steps = 6
+batch_size = 4
+log_interval = 1
+eval_interval = 3
+save_interval = 3
+
+[model]
+vocab_size = 300
+context_length = 16
+d_model = 16
+num_layers = 2
+num_heads = 2
+
+[optimizer]
+learning_rate = 5e-2
+warmup_steps = 2
+"""
+
+
+def lm(*arguments: object) -> int:
+    """Run the command in this process."""
+    return main([str(argument) for argument in arguments])
+
+
+def train_command(pipeline: Path, backend: str, out: Path, *more: object) -> list[object]:
+    """The command that trains on the pipeline's files."""
+    data = ("--train", pipeline / "train.npy", "--val", pipeline / "val.npy")
+    return ["train", "--backend", backend, "--config", pipeline / "tiny.toml", *data, "--out", out, *more]
+
+
+@pytest.fixture(scope="session")
+def made_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder all of the pipeline's files are in; not to be changed."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    (folder / "tiny.toml").write_text(CONFIG)
+    for name, size, seed in (("train", 30_000, 1), ("val", 3_000, 2)):
+        assert lm("stories", "--out", folder / f"{name}.txt", "--bytes", size, "--seed", seed) == 0
+    vocabulary = ("--vocab-size", 300, "--out", folder / "tokenizer")
+    assert lm("tokenizer", "train", "--input", folder / "train.txt", *vocabulary) == 0
+    for name in ("train", "val"):
+        files = ("--input", folder / f"{name}.txt", "--out", folder / f"{name}.npy")
+        assert lm("tokenizer", "encode", "--tokenizer", folder / "tokenizer", *files) == 0
+    for backend in ("torch", "jax"):
+        assert lm(*train_command(folder, backend, folder / backend)) == 0
+    return folder
+
+
+@pytest.fixture
+def pipeline(made_pipeline: Path, tmp_path: Path) -> Path:
+    """A copy of the pipeline's folder, to do anything to."""
+    return shutil.copytree(made_pipeline, tmp_path / "pipeline")

@@ -1,0 +1,273 @@
+"""The command: what it prints, and that every mistake is answered in one line, with nothing overwritten."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lm import checkpoint
+from lm.data import file_sha256
+from lm.files import json_text
+from tests.lm.conftest import lm, train_command
+
+Capture = pytest.CaptureFixture[str]
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, str]]:
+    """Every file below a folder, to see that nothing has changed."""
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file())
+    return {str(p.relative_to(folder)): (p.stat().st_mtime_ns, file_sha256(p)) for p in files}
+
+
+def refused(capsys: Capture, *command: object) -> str:
+    """The one line in which the command is refused."""
+    capsys.readouterr()
+    assert lm(*command) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    # A progress bar may have come before; it ends in a carriage return or a new line.
+    line = re.split(r"[\r\n]", printed.err.rstrip("\n"))[-1]
+    assert line.startswith("lm: ")
+    assert "Traceback" not in printed.err
+    return line
+
+
+def test_the_whole_pipeline_speaks_plainly(pipeline: Path, capsys: Capture) -> None:
+    assert lm("eval", "--checkpoint", pipeline / "jax", "--tokens", pipeline / "val.npy") == 0
+    jax = capsys.readouterr().out
+    names = [line[:13].strip() for line in jax.splitlines()]
+    assert names == ["loss", "entropy floor", "perplexity", "bits per byte", "accuracy"]
+    facts = json.loads((pipeline / "val.npy.json").read_text())
+    assert f"{facts['nats'] / facts['tokens']:.4f} nats per token" in jax
+    assert (
+        lm("eval", "--backend", "torch", "--checkpoint", pipeline / "jax", "--tokens", pipeline / "val.npy")
+        == 0
+    )
+    torch = capsys.readouterr().out
+    numbers = [[float(n.replace(",", "")) for n in re.findall(r"\d[\d.,]*", text)] for text in (torch, jax)]
+    assert numbers[0] == pytest.approx(numbers[1], rel=1e-4)
+
+
+def test_sidecars_name_what_a_file_is_of(made_pipeline: Path) -> None:
+    text = json.loads((made_pipeline / "val.txt.json").read_text())
+    tokens = json.loads((made_pipeline / "val.npy.json").read_text())
+    assert tokens["tokens"] == len(np.load(made_pipeline / "val.npy"))
+    assert tokens["bytes"] == text["bytes"] == (made_pipeline / "val.txt").stat().st_size
+    assert tokens["nats"] == text["nats"]
+    assert (made_pipeline / tokens["tokenizer"] / "vocab.json").is_file()
+
+
+def test_a_text_that_was_changed_has_no_known_nats(pipeline: Path) -> None:
+    text = pipeline / "val.txt"
+    text.write_text(text.read_text().replace("a", "o", 1))
+    out = pipeline / "changed.npy"
+    assert (
+        lm("tokenizer", "encode", "--tokenizer", pipeline / "tokenizer", "--input", text, "--out", out) == 0
+    )
+    assert "nats" not in json.loads((pipeline / "changed.npy.json").read_text())
+
+
+def test_both_backends_generate_the_same_text(made_pipeline: Path, capsys: Capture) -> None:
+    for run in ("torch", "jax"):
+        texts = []
+        for backend in ("torch", "jax"):
+            command = (
+                "generate",
+                "--backend",
+                backend,
+                "--checkpoint",
+                made_pipeline / run,
+                "--prompt",
+                "One é day",
+            )
+            assert lm(*command, "--max-new-tokens", 40, "--seed", 3) == 0
+            texts.append(capsys.readouterr().out)
+        assert texts[0] == texts[1]
+        assert texts[0].startswith("One é day")
+        assert len(texts[0]) > 20
+
+
+def test_an_empty_prompt_starts_a_text(made_pipeline: Path, capsys: Capture) -> None:
+    command = ("generate", "--checkpoint", made_pipeline / "torch", "--prompt", "", "--max-new-tokens", 5)
+    assert lm(*command) == 0
+    assert "<|endoftext|>" not in capsys.readouterr().out
+
+
+def test_a_flag_overrides_the_config(pipeline: Path) -> None:
+    command = train_command(pipeline, "torch", pipeline / "new", "--steps", 2, "--model.d-model", 32)
+    assert lm(*command, "--optimizer.learning-rate", 0.02) == 0
+    state = json.loads((checkpoint.latest(pipeline / "new") / "state.json").read_text())
+    config = state["config"]
+    assert (config["steps"], config["optimizer"]["learning_rate"]) == (2, 0.02)
+    # The feed-forward width follows the flag too, since the file leaves it open.
+    assert (config["model"]["d_model"], config["model"]["d_ff"]) == (32, 64)
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["tokenizer"], ["nonsense"], ["train"], ["eval", "--nonsense"], ["train", "--config"]]
+)
+def test_a_wrong_command_line_is_one_line(capsys: Capture, words: list[str]) -> None:
+    assert "see lm --help" in refused(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model.d-model", 18, "--model.num-heads", 4], "d_model 18 is not divisible by num_heads 4"),
+        (["--model.d-model", 6], "odd, but RoPE rotates pairs"),
+        (["--model.vocab-size", 290], r"train.npy: token id \d+ is outside 0 .. 289"),
+        (["--model.context-length", 100_000], "tokens are fewer than one window"),
+        (["--steps", 0], "steps is 0"),
+        (["--steps", "many"], "invalid literal"),
+        (["--batch-size", 3, "--grad-accumulation", 2], "not divisible by grad_accumulation"),
+        (["--device", "abacus"], "device 'abacus' cannot be used by torch"),
+        (["--threads", 0], "threads is 0"),
+        (["--optimizer.beta2", 1], "beta2 is 1"),
+        (["--compute-dtype", "int8"], "compute-dtype"),
+        (["--train", "none.npy"], "none.npy: No such file"),
+        (["--val", "empty.npy"], "empty.npy: not a"),
+        (["--config", "unknown.toml"], "unknown.toml: unknown key 'stepz'"),
+        (["--config", "broken.toml"], "broken.toml: not a TOML file"),
+        (["--config", "none.toml"], "none.toml: .*No such file"),
+        (["--out", "jax"], "jax exists already: choose another"),
+        (["--out", "tiny.toml"], "tiny.toml exists already: choose another"),
+        (["--out", "new", "--resume"], "new: holds no checkpoint"),
+        (["--out", "torch", "--resume", "--model.d-model", 32], "config differs"),
+    ],
+)
+def test_what_lm_train_refuses(
+    pipeline: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, flags: list[object], message: str
+) -> None:
+    monkeypatch.chdir(pipeline)
+    Path("empty.npy").touch()
+    Path("unknown.toml").write_text("stepz = 1\n[model]\n")
+    Path("broken.toml").write_text("steps = \n")
+    before = snapshot(pipeline)
+    assert re.search(message, refused(capsys, *train_command(pipeline, "torch", pipeline / "new", *flags)))
+    assert snapshot(pipeline) == before
+
+
+def test_other_data_is_no_resumption(pipeline: Path, capsys: Capture) -> None:
+    command = train_command(
+        pipeline, "torch", pipeline / "torch", "--resume", "--train", pipeline / "val.npy"
+    )
+    assert "train_sha256 differs" in refused(capsys, *command)
+
+
+def test_a_tokenizer_that_was_changed_is_noticed(pipeline: Path, capsys: Capture) -> None:
+    merges = pipeline / "tokenizer" / "merges.txt"
+    lines = merges.read_text().splitlines()
+    merges.write_text("\n".join([lines[0], lines[2], lines[1], *lines[3:]]) + "\n")
+    line = refused(capsys, *train_command(pipeline, "torch", pipeline / "new"))
+    assert "not what" in line
+    assert "encode the text again" in line
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file|cannot read"),
+        (b"", "empty"),
+        (b"good \xff bad", r"not UTF-8.*byte 5|byte 5.*not UTF-8"),
+    ],
+)
+@pytest.mark.parametrize("step", ["train", "encode"])
+def test_texts_that_cannot_be_read(
+    pipeline: Path, capsys: Capture, content: bytes | None, message: str, step: str
+) -> None:
+    text = pipeline / "text.txt"
+    if content is not None:
+        text.write_bytes(content)
+    flags = {"train": ["--vocab-size", 300], "encode": ["--tokenizer", pipeline / "tokenizer"]}[step]
+    before = snapshot(pipeline)
+    line = refused(capsys, "tokenizer", step, "--input", text, "--out", pipeline / "new", *flags)
+    assert re.search(message, line)
+    assert "text.txt" in line
+    assert snapshot(pipeline) == before
+    assert not (pipeline / "new").exists()
+
+
+def test_a_vocabulary_holds_at_least_the_bytes(pipeline: Path, capsys: Capture) -> None:
+    flags = ("--input", pipeline / "val.txt", "--out", pipeline / "new", "--vocab-size", 256)
+    assert "257" in refused(capsys, "tokenizer", "train", *flags)
+
+
+def test_nothing_is_overwritten(pipeline: Path, capsys: Capture) -> None:
+    before = snapshot(pipeline)
+    text, tokens, tokenizer = pipeline / "val.txt", pipeline / "val.npy", pipeline / "tokenizer"
+    for command in (
+        ("stories", "--out", text, "--bytes", 100),
+        ("tokenizer", "train", "--input", text, "--vocab-size", 300, "--out", tokenizer),
+        ("tokenizer", "encode", "--tokenizer", tokenizer, "--input", text, "--out", tokens),
+        ("demo", "--out", pipeline),
+    ):
+        assert "exists" in refused(capsys, *command)
+    assert snapshot(pipeline) == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--prompt", "word " * 200], r"the prompt has \d+ tokens; give from 1 to .* 16"),
+        (["--prompt", "a", "--temperature", "-1"], "temperature is -1"),
+        (["--prompt", "a", "--top-p", "0"], "top_p is 0"),
+        (["--prompt", "a", "--max-new-tokens", "0"], "max_new_tokens is 0"),
+        (["--prompt", "a", "--checkpoint", "none"], "none: holds no checkpoint"),
+        ([], "Missing from lm generate: --prompt"),
+    ],
+)
+def test_what_lm_generate_refuses(
+    made_pipeline: Path, capsys: Capture, flags: list[str], message: str
+) -> None:
+    command = ("generate", "--checkpoint", made_pipeline / "torch", *flags)
+    assert re.search(message, refused(capsys, *command))
+
+
+def test_a_checkpoint_of_another_shape(pipeline: Path, capsys: Capture) -> None:
+    other = train_command(pipeline, "torch", pipeline / "other", "--steps", 1, "--model.d-model", 32)
+    assert lm(*other) == 0
+    ours, theirs = checkpoint.latest(pipeline / "torch"), checkpoint.latest(pipeline / "other")
+    (ours / "model.safetensors").write_bytes((theirs / "model.safetensors").read_bytes())
+    command = ("eval", "--checkpoint", ours, "--tokens", pipeline / "val.npy")
+    assert "model.safetensors: differs from the manifest" in refused(capsys, *command)
+    files = {p.name: p for p in ours.iterdir() if p.name != "manifest.json"}
+    names = json.loads((ours / "manifest.json").read_text())
+    manifest = {n: {"size": files[n].stat().st_size, "sha256": file_sha256(files[n])} for n in names}
+    (ours / "manifest.json").write_text(json_text(manifest))
+    line = refused(capsys, *command)
+    assert "'token_embeddings.weight' is float32 (300, 32), and this model has float32 (300, 16)" in line
+
+
+def test_a_full_disk_is_one_line(pipeline: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", str(pipeline / "new"))
+
+    monkeypatch.setattr("lm.checkpoint.save_file", full)
+    line = refused(capsys, *train_command(pipeline, "torch", pipeline / "new"))
+    assert line == f"lm: {pipeline / 'new'}: No space left on device"
+    assert not list((pipeline / "new" / "checkpoints").iterdir())
+
+
+def test_the_command_in_a_process_of_its_own(made_pipeline: Path) -> None:
+    """Exit codes, help, and a reader that goes away."""
+
+    def run(*words: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "lm", *map(str, words)]
+        return subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"}, check=False
+        )
+
+    help_text = run("--help")
+    assert help_text.returncode == 0
+    for name in ("stories", "tokenizer", "train", "eval", "generate", "demo"):
+        assert f"• {name} " in help_text.stdout
+    wrong = run("eval", "--checkpoint", "none", "--tokens", "none")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr == (
+        "lm: none: holds no checkpoint; give the folder of a run that lm train has saved to\n"
+    )

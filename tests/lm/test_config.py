@@ -1,0 +1,218 @@
+"""A run's settings: what is accepted, and the one line that says what is not."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lm.config import ModelConfig, OptimizerConfig, TrainConfig, from_dict, load_config
+from tokenizer.errors import InputError
+
+MODEL: dict[str, Any] = {
+    "vocab_size": 100,
+    "context_length": 16,
+    "d_model": 48,
+    "num_layers": 2,
+    "num_heads": 4,
+}
+NAN, INFINITY = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("d_model", "d_ff"), [(6, 64), (24, 64), (40, 128), (64, 192), (128, 320), (512, 1344), (768, 2048)]
+)
+def test_d_ff_is_the_multiple_of_64_nearest_to_eight_thirds(d_model: int, d_ff: int) -> None:
+    assert ModelConfig(**MODEL | {"d_model": d_model, "num_heads": 1}).d_ff == d_ff
+    assert abs(d_ff - 8 / 3 * d_model) <= 32 or d_ff == 64
+
+
+def test_defaults() -> None:
+    config = TrainConfig(ModelConfig(**MODEL))
+    assert config.optimizer == OptimizerConfig()
+    assert config.model.d_head == 12
+    assert config.model.rope_theta == 10_000.0
+
+
+@pytest.mark.parametrize(
+    ("compute", "param"), [("float32", "float32"), ("bfloat16", "float32"), ("float64", "float64")]
+)
+def test_weights_are_at_least_float32(compute: Any, param: str) -> None:
+    assert TrainConfig(ModelConfig(**MODEL), compute_dtype=compute).param_dtype == param
+
+
+BAD_VALUES: list[tuple[type, dict[str, Any], str]] = [
+    *((ModelConfig, {name: bad}, name) for name in [*MODEL, "d_ff", "rope_theta"] for bad in (0, -1)),
+    (ModelConfig, {"rope_theta": NAN}, "rope_theta"),
+    (ModelConfig, {"rope_theta": INFINITY}, "rope_theta"),
+    (ModelConfig, {"num_heads": 5}, "d_model 48 is not divisible by num_heads 5"),
+    (ModelConfig, {"num_heads": 16}, "the head size d_model / num_heads = 3 is odd"),
+    *(
+        (OptimizerConfig, {name: bad}, name)
+        for name in ("learning_rate", "eps", "max_grad_norm")
+        for bad in (0.0, -1.0, NAN, INFINITY)
+    ),
+    *((OptimizerConfig, {"weight_decay": bad}, "weight_decay") for bad in (-0.1, NAN, INFINITY)),
+    (OptimizerConfig, {"warmup_steps": -1}, "warmup_steps"),
+    *((OptimizerConfig, {"min_learning_rate": bad}, "min_learning_rate") for bad in (-1e-9, 1.0, NAN)),
+    *((OptimizerConfig, {name: bad}, name) for name in ("beta1", "beta2") for bad in (-0.1, 1.0, NAN)),
+    *(
+        (TrainConfig, {name: 0}, name)
+        for name in (
+            "steps",
+            "batch_size",
+            "grad_accumulation",
+            "log_interval",
+            "eval_interval",
+            "save_interval",
+            "threads",
+        )
+    ),
+    (TrainConfig, {"seed": -1}, "seed"),
+    (TrainConfig, {"seed": 2**64}, "seed"),
+    (TrainConfig, {"batch_size": 6, "grad_accumulation": 4}, "batch_size 6 is not divisible"),
+    (TrainConfig, {"compute_dtype": "float16"}, "compute_dtype is 'float16'"),
+]
+
+
+@pytest.mark.parametrize(("cls", "values", "message"), BAD_VALUES)
+def test_a_bad_value_is_named_in_one_line(cls: type, values: dict[str, Any], message: str) -> None:
+    required = {ModelConfig: MODEL, OptimizerConfig: {}, TrainConfig: {"model": MODEL}}[cls]
+    with pytest.raises(InputError, match=f"^here: .*{message}.*$") as caught:
+        from_dict(cls, required | values, "here")
+    assert "\n" not in str(caught.value)
+
+
+BAD_TYPES: list[tuple[dict[str, Any], str]] = [
+    ({"steps": True}, "here: steps is True: give a value of type int"),
+    ({"steps": 1.0}, "here: steps is 1.0: give a value of type int"),
+    ({"steps": "1"}, "here: steps is '1': give a value of type int"),
+    ({"steps": None}, "here: steps is None: give a value of type int"),
+    ({"threads": 1.5}, "here: threads is 1.5: give a value of type int or nothing"),
+    ({"device": 0}, "here: device is 0: give a value of type str"),
+    ({"compute_dtype": 32}, "here: compute_dtype is 32: give a value of type str"),
+    ({"optimizer": {"eps": False}}, "here: optimizer: eps is False: give a value of type float"),
+    ({"optimizer": {"eps": "1e-8"}}, "here: optimizer: eps is '1e-8': give a value of type float"),
+    ({"optimizer": {"eps": 10**400}}, "here: optimizer: eps is 1000"),
+    ({"optimizer": []}, "here: optimizer: expected a table of keys, found []"),
+    ({"model": 3}, "here: model: expected a table of keys, found 3"),
+    ({"model": {"vocab_size": 3}}, "here: model: the key 'context_length' is missing"),
+    ({"steps": 3, "learning_rate": 1.0}, "here: unknown key 'learning_rate'; known are model, optimizer, "),
+    ({"optimizer": {"betas": [0.9, 0.95]}}, "here: optimizer: unknown key 'betas'; known are learning_rate"),
+    ({"a\nb": 3}, r"here: unknown key 'a\nb'"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), BAD_TYPES)
+def test_a_key_or_type_that_does_not_fit_is_named(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        from_dict(TrainConfig, {"model": MODEL} | values, "here")
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_model_must_be_given() -> None:
+    with pytest.raises(InputError, match="the key 'model' is missing"):
+        from_dict(TrainConfig, {}, "here")
+    with pytest.raises(InputError, match="expected a table of keys, found 3"):
+        from_dict(TrainConfig, 3, "here")
+
+
+def test_an_integer_will_do_for_a_float() -> None:
+    config = from_dict(TrainConfig, {"model": MODEL | {"rope_theta": 500}}, "here")
+    assert config.model.rope_theta == 500.0
+    assert type(config.model.rope_theta) is float
+
+
+@given(
+    st.integers(1, 64),
+    st.integers(1, 8),
+    st.floats(1e-6, 1.0),
+    st.sampled_from(["float32", "bfloat16", "float64"]),
+    st.none() | st.integers(1, 64),
+    st.integers(0, 2**64 - 1),
+)
+def test_a_config_comes_back_from_its_own_dict(
+    pairs: int, heads: int, lr: float, dtype: Any, threads: int | None, seed: int
+) -> None:
+    config = TrainConfig(
+        ModelConfig(**MODEL | {"d_model": 2 * pairs * heads, "num_heads": heads}),
+        OptimizerConfig(learning_rate=lr, min_learning_rate=lr / 10),
+        seed=seed,
+        compute_dtype=dtype,
+        threads=threads,
+    )
+    assert from_dict(TrainConfig, dataclasses.asdict(config), "here") == config
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*MODEL, "model", "x"]), inner)
+    ),
+    max_leaves=8,
+)
+keys = st.sampled_from([f.name for f in dataclasses.fields(TrainConfig)])
+
+
+@given(st.dictionaries(keys, json_values))
+def test_whatever_the_values_the_error_is_one_line(values: dict[str, Any]) -> None:
+    message = "here: "
+    try:
+        from_dict(TrainConfig, {"model": MODEL} | values, "here")
+    except InputError as error:
+        message = str(error)
+    assert message.startswith("here: ")
+    assert "\n" not in message
+
+
+TOML = """
+steps = 20
+device = "cpu"
+[model]
+vocab_size = 100
+context_length = 16
+d_model = 48
+num_layers = 2
+num_heads = 4
+[optimizer]
+learning_rate = 1
+"""
+
+
+def test_a_config_from_toml(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(TOML, encoding="utf-8")
+    optimizer = OptimizerConfig(learning_rate=1.0)
+    assert load_config(path) == TrainConfig(ModelConfig(**MODEL), optimizer, steps=20)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"steps = ", "not a TOML file"),
+        (b"steps = 1\nsteps = 2", "not a TOML file"),
+        (b"\xff", "not a TOML file"),
+        (b"steps = " + b"1" * 5000, "not a TOML file"),
+        (b"", "the key 'model' is missing"),
+        (TOML.replace("d_model = 48", "d_model = 47").encode(), "model: d_model 47 is not divisible"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_bad_file_is_named_in_one_line(content: bytes | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        load_config(path)
+    assert str(caught.value).startswith(f"{path}: {message}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"run\.toml: cannot be read"):
+        load_config(tmp_path / "run.toml")

@@ -1,0 +1,112 @@
+"""The numbers both backends start from."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lm.config import ModelConfig
+from lm.init import initial_weight, initial_weights, optimizer_shapes, parameter_shapes, rope_tables
+from tests.lm.distributions import KS_LIMIT, ks_statistic, truncated_normal_cdf
+
+CONFIG = ModelConfig(vocab_size=11, context_length=8, d_model=8, num_layers=2, num_heads=2, d_ff=12)
+
+
+def test_names_and_shapes() -> None:
+    shapes = parameter_shapes(CONFIG)
+    block = {
+        "ln1.weight": (8,),
+        "attn.q_proj.weight": (8, 8),
+        "attn.k_proj.weight": (8, 8),
+        "attn.v_proj.weight": (8, 8),
+        "attn.output_proj.weight": (8, 8),
+        "ln2.weight": (8,),
+        "ffn.w1.weight": (12, 8),
+        "ffn.w2.weight": (8, 12),
+        "ffn.w3.weight": (12, 8),
+    }
+    assert shapes == {
+        "token_embeddings.weight": (11, 8),
+        **{f"layers.{i}.{name}": shape for i in (0, 1) for name, shape in block.items()},
+        "ln_final.weight": (8,),
+        "lm_head.weight": (11, 8),
+    }
+    moments = {f"{m}.{name}": shape for m in "mv" for name, shape in shapes.items()}
+    assert optimizer_shapes(CONFIG) == moments | {"step": ()}
+
+
+def test_weights_are_pinned() -> None:
+    """Changing them changes every run ever made; the last bit may differ between processors."""
+    np.testing.assert_allclose(
+        initial_weight("layers.0.ffn.w1.weight", (2, 3), 7),
+        [
+            [0.4420094927170431, 0.9191915668928619, -0.2607867878291517],
+            [-0.8814570621662451, 0.11930923292120499, 0.3210993902357249],
+        ],
+        rtol=1e-14,
+    )
+
+
+@given(st.integers(0, 2**64 - 1), st.permutations(list(parameter_shapes(CONFIG))))
+def test_a_weight_depends_on_its_seed_and_name_alone(seed: int, names: list[str]) -> None:
+    shapes = parameter_shapes(CONFIG)
+    weights = dict(initial_weights(CONFIG, seed, "float64"))
+    assert list(weights) == list(shapes)
+    for name in names[:5]:
+        np.testing.assert_array_equal(initial_weight(name, shapes[name], seed), weights[name])
+    deeper = ModelConfig(vocab_size=11, context_length=4, d_model=8, num_layers=3, num_heads=4, d_ff=12)
+    assert all((w == weights[n]).all() for n, w in initial_weights(deeper, seed, "float64") if n in weights)
+
+
+def test_no_two_weights_are_alike() -> None:
+    weights = [w.ravel()[:4] for seed in (0, 1) for _, w in initial_weights(CONFIG, seed, "float64")]
+    random = [tuple(w) for w in weights if (w != 1).any()]
+    assert len(random) == 2 * (2 + 2 * 7)
+    assert len(set(random)) == len(random)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_weights_are_rounded_once_to_their_dtype(dtype: str) -> None:
+    for name, weight in initial_weights(CONFIG, 5, dtype):
+        assert weight.dtype == dtype
+        np.testing.assert_array_equal(weight, initial_weight(name, weight.shape, 5).astype(dtype))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "std"),
+    [
+        ("token_embeddings.weight", (400, 100), 1.0),
+        ("lm_head.weight", (400, 100), 0.0632455532),  # sqrt(2 / 500)
+        ("layers.3.ffn.w2.weight", (100, 400), 0.0632455532),
+        ("layers.0.attn.q_proj.weight", (200, 200), 0.0707106781),  # sqrt(2 / 400)
+    ],
+)
+def test_weights_are_normal_truncated_at_three_sigma(name: str, shape: tuple[int, int], std: float) -> None:
+    weight = initial_weight(name, shape, 0)
+    assert weight.shape == shape
+    assert ks_statistic(weight.ravel(), truncated_normal_cdf(3.0, std)) < KS_LIMIT
+
+
+def test_norms_start_at_one() -> None:
+    assert (initial_weight("layers.0.ln1.weight", (6,), 0) == 1).all()
+
+
+@given(st.floats(2, 1e6), st.integers(1, 16), st.lists(st.integers(0, 10**6), min_size=1, max_size=5))
+def test_rope_tables_are_angles_of_unit_vectors(theta: float, pairs: int, positions: list[int]) -> None:
+    cos, sin = rope_tables(theta, 2 * pairs, np.array(positions))
+    assert cos.shape == sin.shape == (len(positions), pairs)
+    assert cos.dtype == sin.dtype == np.float64
+    np.testing.assert_allclose(cos**2 + sin**2, 1, rtol=1e-14)
+    # The first pair turns by one radian a position, the others ever more slowly.
+    np.testing.assert_array_equal(cos[:, 0], np.cos(positions))
+    p = pairs - 1
+    np.testing.assert_allclose(
+        np.exp(1j * np.array(positions) * theta ** (-p / pairs)), cos[:, p] + 1j * sin[:, p], atol=1e-9
+    )
+
+
+def test_rope_tables_of_positions_in_a_batch() -> None:
+    positions = np.arange(6).reshape(2, 1, 3)
+    cos, _ = rope_tables(100.0, 4, positions)
+    assert cos.shape == (2, 1, 3, 2)
+    np.testing.assert_array_equal(cos.reshape(6, 2), rope_tables(100.0, 4, np.arange(6))[0])

@@ -1,0 +1,149 @@
+"""Find the merges of byte-pair encoding: the pair of neighbours that occurs most often, again and again."""
+
+import heapq
+from bisect import insort
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from tokenizer.count import PieceCounts
+from tokenizer.token_array import FEW, Neighbours, TokenArray
+
+
+def learn_merges(
+    pieces: PieceCounts, num_merges: int, on_merge: Callable[[int], object] = lambda n: None
+) -> tuple[list[tuple[bytes, bytes]], int]:
+    """Return the merges, fewer than asked for if no pair is left, and the number of tokens after them.
+
+    A pair's occurrences all come into being at once, when the younger of its two symbols does; from then on
+    other merges only take some away. So the count at a pair's birth is an upper bound for good, and it is
+    enough to count a pair anew when its turn comes: no counts are kept up to date. Pairs wait in buckets by
+    their bound. One found rarer than its bound moves to a lower bucket; one found as frequent is the
+    most frequent of all, and as a bucket goes from the greatest pair of byte strings down, it wins all ties.
+
+    Most pairs are rare and never have their turn. So those below a threshold are not kept at all; when no other is
+    left, the threshold is lowered and all pairs are listed again.
+    """
+    return _Learner(pieces, num_merges).run(num_merges, on_merge)
+
+
+# The strings of a pair, by which a bucket is sorted; its symbols; places where it stands or once stood.
+_Pair = tuple[bytes, bytes, int, int, np.ndarray | list[int]]
+
+
+class _Learner:
+    def __init__(self, pieces: PieceCounts, num_merges: int) -> None:
+        self._tokens = TokenArray(pieces.data, pieces.lengths, 256 + num_merges)
+        self._strings = [b"", *(bytes([byte]) for byte in range(256))]  # of each symbol
+        # At every place of a word, how often the word occurs; and the same memory for reading single items.
+        self._weights = np.zeros(len(self._tokens.places), np.int64)
+        self._weights[self._tokens.places > 0] = np.repeat(pieces.counts, pieces.lengths)
+        self._weight_items = memoryview(self._weights)
+        self._buckets: dict[int, list[_Pair]] = {}
+        self._bounds: list[int] = []  # a heap of the buckets' bounds, negated
+        # A guess at how often the last pair to be merged occurs, from Zipf's law; it only has an effect on the time.
+        self._threshold = 1 + int(self._weights.sum()) // (64 * max(num_merges, 1))
+        self._list_pairs()
+
+    def run(
+        self, num_merges: int, on_merge: Callable[[int], object]
+    ) -> tuple[list[tuple[bytes, bytes]], int]:
+        merges: list[tuple[bytes, bytes]] = []
+        while len(merges) < num_merges:
+            if not self._bounds:
+                if self._threshold == 1:
+                    break
+                self._threshold = 1 + self._threshold // 8 if self._threshold > 8 else 1
+                self._list_pairs()
+                continue
+            bound = -self._bounds[0]
+            bucket = self._buckets[bound]
+            bucket.sort()
+            while bucket and len(merges) < num_merges:
+                left_string, right_string, left, right, at = bucket.pop()
+                at = self._tokens.find(at, left, right)
+                count = self._count(at)
+                if count < bound:
+                    self._add((left_string, right_string, left, right, at), count)
+                    continue
+                merges.append((left_string, right_string))
+                self._strings.append(left_string + right_string)
+                for pair, count in self._merge(left, right, at):
+                    if count == bound:
+                        insort(bucket, pair)
+                    else:
+                        self._add(pair, count)
+                on_merge(len(merges))
+            heapq.heappop(self._bounds)
+            del self._buckets[bound]
+        return merges, int(self._weights[self._tokens.places > 0].sum())
+
+    def _count(self, at: np.ndarray | list[int]) -> int:
+        if isinstance(at, list):
+            weights = self._weight_items
+            return sum([weights[place] for place in at])
+        return int(self._weights[at].sum())
+
+    def _add(self, pair: _Pair, count: int) -> None:
+        if count >= self._threshold:
+            if count not in self._buckets:
+                self._buckets[count] = []
+                heapq.heappush(self._bounds, -count)
+            self._buckets[count].append(pair)
+
+    def _merge(self, left: int, right: int, at: np.ndarray | list[int]) -> Iterator[tuple[_Pair, int]]:
+        """Merge a pair; yield the pairs that come into being and are frequent enough, with their counts."""
+        new = self._tokens.add_symbol(left, right)
+        before, after = self._tokens.merge(at, left, right, new)
+        strings = self._strings
+        for symbol, places, count in self._by_symbol(before):
+            yield (strings[symbol], strings[new], symbol, new, places), count
+        for symbol, places, count in self._by_symbol(after):
+            yield (strings[new], strings[symbol], new, symbol, places), count
+
+    def _by_symbol(self, neighbours: Neighbours) -> Iterator[tuple[int, np.ndarray | list[int], int]]:
+        """Yield each symbol, its places and their total weight, if that reaches the threshold."""
+        symbols, at = neighbours
+        if isinstance(symbols, list):
+            places_of = defaultdict(list)
+            for symbol, place in zip(symbols, at, strict=True):
+                places_of[symbol].append(place)
+            for symbol, places in places_of.items():
+                count = self._count(places)
+                if count >= self._threshold:
+                    yield symbol, places, count
+        elif len(symbols):
+            order = np.argsort(symbols, kind="stable")
+            yield from self._runs(symbols[order], at[order])
+
+    def _runs(self, keys: np.ndarray, at: np.ndarray) -> Iterator[tuple[int, np.ndarray | list[int], int]]:
+        """Yield each run of equal keys, its places and their total weight, if that reaches the threshold."""
+        edges = np.concatenate([[0], np.diff(keys).nonzero()[0] + 1, [len(keys)]])
+        counts = np.add.reduceat(self._weights[at], edges[:-1])
+        for i in (counts >= self._threshold).nonzero()[0].tolist():
+            places = at[edges[i] : edges[i + 1]]
+            yield (
+                int(keys[edges[i]]),
+                places.tolist() if len(places) <= FEW else places.copy(),
+                int(counts[i]),
+            )
+
+    def _list_pairs(self) -> None:
+        """Find all pairs that reach the threshold."""
+        at, left, right = self._tokens.pairs()
+        if not len(at):
+            return
+        base = self._tokens.num_symbols
+        keys = (left.astype(np.int64) - 1) * base + right - 1
+        # Sorting is slow, so leave out rare pairs first, by adding up weights in a table where pairs may
+        # share a place: no pair is more frequent than its place.
+        hashed = keys % 4_194_301  # a prime
+        frequent = (np.bincount(hashed, self._weights[at]) >= self._threshold)[hashed]
+        # As few bytes as possible: keys of single bytes fit in uint16, which NumPy sorts in linear time.
+        keys, at = keys[frequent].astype(np.min_scalar_type(base**2 - 1)), at[frequent]
+        order = np.argsort(keys, kind="stable")
+        for key, places, count in self._runs(keys[order], at[order]):
+            left_symbol, right_symbol = 1 + key // base, 1 + key % base
+            pair = self._strings[left_symbol], self._strings[right_symbol], left_symbol, right_symbol, places
+            self._add(pair, count)

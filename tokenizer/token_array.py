@@ -1,0 +1,119 @@
+"""Words as a flat array of tokens, in which pairs of neighbours are merged in place."""
+
+import numpy as np
+
+Neighbours = tuple[np.ndarray, np.ndarray] | tuple[list[int], list[int]]  # symbols, and their places
+
+FEW = 24  # so many occurrences are handled faster by a loop in Python than by a dozen calls of NumPy
+
+
+class TokenArray:
+    """Words, one behind the other, each a sequence of tokens.
+
+    A token of n bytes takes n places: its symbol (a positive number) stands in the first and, negated, in the
+    last; a token of one byte has the positive one only. Neighbours in between, and one on either side of each word,
+    hold 0. So the neighbours of a token are found from the lengths of symbols, without links, and a look at a
+    place tells whether a token still starts there.
+
+    Symbol b + 1 is the byte b; `add_symbol` makes the longer ones.
+    """
+
+    def __init__(self, data: np.ndarray, lengths: np.ndarray, max_symbols: int) -> None:
+        """Hold words of so many bytes of `data` (uint8) each; no word is empty."""
+        places = np.arange(len(data))
+        places += np.repeat(np.arange(1, len(lengths) + 1), lengths)
+        self.places = np.zeros(len(data) + len(lengths) + 1, np.int32)
+        self.places[places] = data
+        self.places[places] += 1
+        self.lengths = np.ones(max_symbols + 1, np.int64)
+        self.num_symbols = 256
+        # For single items a memoryview (of the same memory) and a list are much faster than the arrays.
+        self._places = memoryview(self.places)
+        self._lengths = [1] * 257
+
+    def add_symbol(self, left: int, right: int) -> int:
+        """Return a new symbol, as long as `left` and `right` together."""
+        self._lengths.append(self._lengths[left] + self._lengths[right])
+        self.num_symbols += 1
+        self.lengths[self.num_symbols] = self._lengths[-1]
+        return self.num_symbols
+
+    def pairs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return all pairs of neighbours: (place of the left token, left symbol, right symbol)."""
+        starts = (self.places > 0).nonzero()[0].astype(np.int32)
+        symbols = self.places[starts]
+        adjacent = (np.diff(starts) == self.lengths[symbols[:-1]]).nonzero()[0]
+        return starts[adjacent], symbols[adjacent], symbols[adjacent + 1]
+
+    def find(self, at: np.ndarray | list[int], left: int, right: int) -> np.ndarray | list[int]:
+        """Return those of the places `at` where `left` and `right` still stand side by side."""
+        length = self._lengths[left]
+        if len(at) > FEW:
+            return at[(self.places[at] == left) & (self.places[at + length] == right)]
+        places = self._places
+        return [place for place in at if places[place] == left and places[place + length] == right]
+
+    def merge(
+        self, at: np.ndarray | list[int], left: int, right: int, new: int
+    ) -> tuple[Neighbours, Neighbours]:
+        """Merge `left` and `right` into `new` at all places `at`, as returned by `find`.
+
+        Where occurrences overlap (left == right), the first of them is merged, then the next that is free.
+
+        Returns:
+            The new pairs (other, new): the symbols of `other`, and the places where they stand; then the same
+            for the new pairs (new, other). A pair (new, new) is among the latter only.
+        """
+        if isinstance(at, list):
+            return self._merge_few(at, left, right, new)
+        return self._merge_many(at, left, right, new)
+
+    def _merge_few(self, at: list[int], left: int, right: int, new: int) -> tuple[Neighbours, Neighbours]:
+        places, lengths = self._places, self._lengths
+        if left == right:
+            at.sort()
+            free, end = [], 0
+            for place in at:
+                if place >= end:
+                    free.append(place)
+                    end = place + lengths[new]
+            at = free
+        to_middle, to_last = lengths[left], lengths[new] - 1
+        for place in at:
+            middle = place + to_middle
+            places[middle - 1] = places[middle] = 0
+            places[place + to_last] = -new
+            places[place] = new
+        before: Neighbours = ([], [])
+        after: Neighbours = ([], [])
+        for place in at:
+            symbol = abs(places[place - 1])
+            if symbol and symbol != new:
+                before[0].append(symbol)
+                before[1].append(place - lengths[symbol])
+            symbol = places[place + to_last + 1]
+            if symbol:
+                after[0].append(symbol)
+                after[1].append(place)
+        return before, after
+
+    def _merge_many(self, at: np.ndarray, left: int, right: int, new: int) -> tuple[Neighbours, Neighbours]:
+        places = self.places
+        if left == right:
+            at = np.sort(at)
+            # In each run of overlapping occurrences, every other one from the first on.
+            index = np.arange(len(at))
+            is_first = np.diff(at, prepend=at[:1] - 2 * self._lengths[new]) != self._lengths[left]
+            at = at[(index - np.maximum.accumulate(np.where(is_first, index, 0))) % 2 == 0]
+        middle, end = at + self._lengths[left], at + self._lengths[new]
+        places[middle] = 0
+        places[middle - 1] = 0
+        places[end - 1] = -new
+        places[at] = new
+        symbols = np.abs(places[at - 1])
+        other = ((symbols != 0) & (symbols != new)).nonzero()[0]
+        symbols = symbols[other]
+        before = symbols, at[other] - self.lengths[symbols]
+        symbols = places[end]
+        other = symbols.nonzero()[0]
+        return before, (symbols[other], at[other])
