@@ -30,7 +30,9 @@ class TrainState(NamedTuple):
 
 
 def configure(config: TrainConfig) -> None:
-    """Switch float64 on where it is asked for, and refuse a device that is not there."""
+    """Switch float64 on where it is asked for, make float32 mean float32, and refuse a device that is not there."""
+    # XLA's default on accelerators multiplies float32 in TF32 or bfloat16; bfloat16 operands lose nothing by this.
+    jax.config.update("jax_default_matmul_precision", "highest")
     if config.compute_dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     _device(config)
@@ -169,7 +171,7 @@ def make_eval_step(config: TrainConfig) -> EvalStep:
         params: Params, inputs_BT: Array, targets_BT: Array, mask_BT: Array | None
     ) -> tuple[Array, Array]:
         logits_BTV = transformer_lm(params, inputs_BT, config.model, jnp.dtype(config.compute_dtype))
-        hits_BT = logits_BTV.argmax(-1) == targets_BT
+        hits_BT = logits_BTV.argmax(-1).astype(targets_BT.dtype) == targets_BT
         correct = (hits_BT if mask_BT is None else hits_BT & mask_BT).sum()
         return _sum_losses(logits_BTV, targets_BT, mask_BT), correct
 

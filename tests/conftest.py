@@ -3,12 +3,22 @@
 import os
 from pathlib import Path
 
+import jaxtyping
 import pytest
 from hypothesis import HealthCheck, settings
 
 # Small arrays gain nothing from a second thread, and threads that wait by spinning cost the tests beside them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NPROC", "1")  # what XLA reads
+
+# JAX at its strictest: nothing broadcasts or changes its type unasked. By environment, so that whoever imports
+# JAX first, this process or one that a test starts, finds it so.
+os.environ["JAX_ENABLE_X64"] = "1"
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
+
+# The shapes in our signatures are checked at every call.
+jaxtyping.install_import_hook(["torch_impl", "jax_impl"], "beartype.beartype")
 
 # `fast` gives the same examples on every run, so that a test that passed yesterday passes today; `thorough`
 # draws new ones and fifty times as many: LM_HYPOTHESIS=thorough python -m pytest

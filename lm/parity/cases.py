@@ -89,8 +89,11 @@ class Problem:
         """With respect to every array; none for a layer that is not differentiated."""
         return self._gradients(self.given.arrays, self.cotangent) if self.layer.differentiable else {}
 
-    def _gradients(self, arrays: Arrays, cotangent: np.ndarray) -> Arrays:
-        return oracle.gradient(lambda a: self.layer.oracle(self.given._replace(arrays=a)), arrays, cotangent)
+    def _gradients(self, arrays: Arrays, cotangent: np.ndarray, only: str | None = None) -> Arrays:
+        wanted = arrays if only is None else {only: arrays[only]}
+        return oracle.gradient(
+            lambda a: self.layer.oracle(self.given._replace(arrays={**arrays, **a})), wanted, cotangent
+        )
 
     def bound(self, gradient_of: str | None = None) -> float:
         """The budget of the output, or of a gradient; beyond SPREAD epsilon times the condition number."""
@@ -107,26 +110,19 @@ class Problem:
         The component-wise condition number (Gohberg and Koltracht, 1993), measured in random directions.
         """
         rng = np.random.default_rng(0)
+
+        def moved(array: np.ndarray) -> np.ndarray:
+            return array * (1 + step * rng.choice([-1, 1], array.shape))
+
         worst = 0.0
         for _ in range(draws):
-            arrays, cotangent = (
-                {
-                    name: a * (1 + step * rng.choice([-1, 1], a.shape))
-                    for name, a in self.given.arrays.items()
-                },
-                self.cotangent * (1 + step * rng.choice([-1, 1], self.cotangent.shape)),
-            )
+            arrays = {name: moved(array) for name, array in self.given.arrays.items()}
             if gradient_of is None:
-                moved = self.layer.oracle(self.given._replace(arrays=arrays))
-                worst = max(worst, relative_error(moved, self.output))
+                error = relative_error(self.layer.oracle(self.given._replace(arrays=arrays)), self.output)
             else:
-                only = {gradient_of: arrays[gradient_of]}
-                moved = oracle.gradient(
-                    lambda a, arrays=arrays: self.layer.oracle(self.given._replace(arrays={**arrays, **a})),
-                    only,
-                    cotangent,
-                )[gradient_of]
-                worst = max(worst, relative_error(moved, self.gradients[gradient_of], self.flow))
+                gradient = self._gradients(arrays, moved(self.cotangent), only=gradient_of)[gradient_of]
+                error = relative_error(gradient, self.gradients[gradient_of], self.flow)
+            worst = max(worst, error)
         return worst / step
 
 
@@ -286,8 +282,8 @@ def _block(rng: Rng, case: Case) -> Given:
 
 
 def _lm(rng: Rng, case: Case) -> Given:
-    B, T, *sizes, V = case.shape
-    config = _config(*sizes, T + 2, V)
+    B, T, layers, heads, d_head, d_ff, V = case.shape
+    config = _config(layers, heads, d_head, d_ff, T + 2, V)
     ids = rng.integers(0, V, (B, T))
     return Given(model_weights(rng, config), {"token_ids": ids}, {"config": config})
 

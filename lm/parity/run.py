@@ -73,7 +73,9 @@ def random_cases(layer: str, count: int, seed: int) -> list[Case]:
             layer,
             shapes[i % len(shapes)],
             int(rng.integers(2**32)),
-            *(options[rng.integers(len(options))] for options in (SCALES, MASKS, POSITIONS)),
+            SCALES[rng.integers(len(SCALES))],
+            MASKS[rng.integers(len(MASKS))],
+            POSITIONS[rng.integers(len(POSITIONS))],
         )
         for i in range(count)
     ]
