@@ -125,7 +125,9 @@ class MetricsLog:
         self._start = time.perf_counter() - (kept[-1]["seconds"] if kept else 0.0)
         self._config = config
         # A bar where somebody watches, a line an evaluation where output goes to a file.
-        self._bar = tqdm(total=config.steps, initial=first_step, unit="step", dynamic_ncols=True, disable=None)
+        self._bar = tqdm(
+            total=config.steps, initial=first_step, unit="step", dynamic_ncols=True, disable=None
+        )
         self._shown: dict[str, str] = {"floor": f"{floor:.3f}"} if floor is not None else {}
         self._pending: tuple[int, int, float, dict[str, Any]] | None = None
         self._first = first_step, time.perf_counter()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jaxtyping
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 # Small arrays gain nothing from a second thread, and threads that wait by spinning cost the tests beside them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -27,6 +27,13 @@ settings.register_profile(
 )
 settings.register_profile(
     "thorough", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+# A seeded fault is caught by any failing example; the smallest is not looked for.
+settings.register_profile(
+    "faults",
+    settings.get_profile("fast"),
+    phases=[Phase.explicit, Phase.generate],
+    report_multiple_bugs=False,
 )
 settings.load_profile(os.environ.get("LM_HYPOTHESIS", "fast"))
 

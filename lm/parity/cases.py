@@ -52,6 +52,12 @@ class Case:
         arrays = {name: as_dtype(array, array_dtype(name, dtype)) for name, array in given.arrays.items()}
         return Problem(self, dtype, given._replace(arrays=arrays), rng)
 
+    @property
+    def label(self) -> str:
+        """The case in short, without its layer; for a reader of the table."""
+        shape = "x".join(map(str, self.shape))
+        return f"{shape}, seed {self.seed}, scale {self.scale:g}, {self.mask}, {self.positions}"
+
     def spread_out(self, logits: np.ndarray) -> float:
         """The factor that makes the logits spread as this case asks for."""
         widest = float(np.ptp(logits, axis=-1).max())

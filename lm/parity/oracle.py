@@ -130,7 +130,7 @@ def attention_scores(Q: np.ndarray, K: np.ndarray) -> np.ndarray:
 def attention(Q: np.ndarray, K: np.ndarray, V: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     """The mean of the values that a query may see, weighted by exp(score); zeros where it may see none."""
     may_see = np.ones((Q.shape[-2], K.shape[-2]), bool) if mask is None else mask
-    is_seen = may_see.any(-2)[..., None]
+    is_seen = np.asarray(may_see.any(-2))[..., None]
     K, V = np.where(is_seen, K, 0), np.where(is_seen, V, 0)
     scores = attention_scores(Q, K)
     largest = np.where(may_see, scores.real, -np.inf).max(-1, keepdims=True)

@@ -118,6 +118,13 @@ def test_keys_and_values_that_no_query_may_see_do_not_leak(poison: float) -> Non
         assert not gradients["V"][:, 4].any()
 
 
+def test_bfloat16_scores_are_summed_in_float32() -> None:
+    """256 + 0.5 is not a bfloat16: rounded to one, both keys would have the same score."""
+    arrays = {"Q": np.array([[16.0, 0.5]]), "K": np.array([[16.0, 1.0], [16.0, 0.0]]), "V": np.eye(2)}
+    for output, _ in answers(LAYER, arrays, dtype="bfloat16").values():
+        assert_close(output, oracle.attention(**arrays, mask=None), "bfloat16")
+
+
 def test_a_mask_is_not_a_large_negative_number() -> None:
     """Scores near -1e9 stay what they are: an additive mask of -1e9 would let masked keys in here."""
     arrays = {"Q": np.full((1, 4), -3e4), "K": np.full((3, 4), 3e4), "V": np.array([[1.0], [2.0], [50.0]])}
