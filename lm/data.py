@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Integer
 
 from lm.rng import integers, philox
 from tokenizer.errors import InputError
@@ -89,7 +89,7 @@ def eval_batches(tokens: Tokens, batch_size: int, context_length: int) -> Iterat
         yield Batch(padded[:-1].reshape(shape), padded[1:].reshape(shape), is_target.reshape(shape))
 
 
-def check_token_ids(token_ids: Int[np.ndarray, "..."], vocab_size: int, where: str = "") -> None:
+def check_token_ids(token_ids: Integer[np.ndarray, "..."], vocab_size: int, where: str = "") -> None:
     """Refuse ids outside 0 .. vocab_size - 1, which torch would take from the end and XLA would clamp."""
     if not token_ids.size:
         return

@@ -34,7 +34,7 @@ from tokenizer import Tokenizer, train_bpe
 from tokenizer.errors import InputError
 from torch_impl.optimizer import AdamW
 
-Path_ = str | os.PathLike[str]
+FilePath = str | os.PathLike[str]
 Module = TypeVar("Module", bound=torch.nn.Module)
 
 # Float64 tensors, and int64 indices, are to reach JAX as they are.
@@ -298,7 +298,7 @@ def run_save_checkpoint(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     iteration: int,
-    out: Path_ | BinaryIO | IO[bytes],
+    out: FilePath | BinaryIO | IO[bytes],
 ) -> None:
     """Write any model's and optimizer's state without pickle: safetensors, with its structure in the header.
 
@@ -329,7 +329,7 @@ def run_save_checkpoint(
 
 
 def run_load_checkpoint(
-    src: Path_ | BinaryIO | IO[bytes], model: torch.nn.Module, optimizer: torch.optim.Optimizer
+    src: FilePath | BinaryIO | IO[bytes], model: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> int:
     """Restore what `run_save_checkpoint` wrote and return its iteration. Executes nothing from the file."""
     data = Path(src).read_bytes() if isinstance(src, str | os.PathLike) else src.read()
@@ -367,6 +367,6 @@ def get_tokenizer(
 
 
 def run_train_bpe(
-    input_path: Path_, vocab_size: int, special_tokens: list[str], **kwargs: Any
+    input_path: FilePath, vocab_size: int, special_tokens: list[str], **kwargs: Any
 ) -> tuple[dict[int, bytes], list[tuple[bytes, bytes]]]:
     return train_bpe(Path(input_path), vocab_size, special_tokens, **kwargs)

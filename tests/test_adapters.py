@@ -1,5 +1,6 @@
 """The adapters as the course's tests call them, against torch's own layers, for either backend."""
 
+import inspect
 import io
 import math
 from collections import Counter
@@ -92,6 +93,41 @@ def block_weights(dtype: torch.dtype, seed: int = 0) -> dict[str, Tensor]:
     }
 
 
+# The course's tests pass these by position and by name.
+SIGNATURES = {
+    "run_linear": "d_in d_out weights in_features",
+    "run_embedding": "vocab_size d_model weights token_ids",
+    "run_swiglu": "d_model d_ff w1_weight w2_weight w3_weight in_features",
+    "run_scaled_dot_product_attention": "Q K V mask=None",
+    "run_multihead_self_attention": "d_model num_heads q_proj_weight k_proj_weight v_proj_weight "
+    "o_proj_weight in_features",
+    "run_multihead_self_attention_with_rope": "d_model num_heads max_seq_len theta q_proj_weight "
+    "k_proj_weight v_proj_weight o_proj_weight in_features token_positions=None",
+    "run_rope": "d_k theta max_seq_len in_query_or_key token_positions",
+    "run_transformer_block": "d_model num_heads d_ff max_seq_len theta weights in_features",
+    "run_transformer_lm": "vocab_size context_length d_model num_layers num_heads d_ff rope_theta weights "
+    "in_indices",
+    "run_rmsnorm": "d_model eps weights in_features",
+    "run_silu": "in_features",
+    "run_get_batch": "dataset batch_size context_length device",
+    "run_softmax": "in_features dim",
+    "run_cross_entropy": "inputs targets",
+    "run_gradient_clipping": "parameters max_l2_norm",
+    "get_adamw_cls": "",
+    "run_get_lr_cosine_schedule": "it max_learning_rate min_learning_rate warmup_iters cosine_cycle_iters",
+    "run_save_checkpoint": "model optimizer iteration out",
+    "run_load_checkpoint": "src model optimizer",
+    "get_tokenizer": "vocab merges special_tokens=None",
+    "run_train_bpe": "input_path vocab_size special_tokens **kwargs",
+}
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signatures_are_the_courses(name: str) -> None:
+    parameters = inspect.signature(getattr(adapters, name)).parameters.values()
+    assert " ".join(str(p.replace(annotation=p.empty)) for p in parameters) == SIGNATURES[name]
+
+
 @both_backends
 @leading_and_dtypes
 def test_layers_take_any_leading_dimensions(dtype: torch.dtype, leading: tuple[int, ...]) -> None:
@@ -120,6 +156,7 @@ def test_embedding(int_dtype: torch.dtype) -> None:
     weights, ids = normal(V, D), torch.tensor([[0, V - 1, 3], [1, 1, 2]], dtype=int_dtype)
     actual = adapters.run_embedding(vocab_size=V, d_model=D, weights=weights, token_ids=ids)
     assert_close(actual, F.embedding(ids, weights))
+    assert adapters.run_embedding(V, D, weights, ids[:, :0]).shape == (2, 0, D)
 
 
 @both_backends

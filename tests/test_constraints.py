@@ -46,7 +46,7 @@ FORBIDDEN_MODULES = {
     "jax.experimental.stax",
 }
 
-# As a function, as a method of whatever object, or as a string given to a look-up.
+# As a function, or as a method of whatever object.
 FORBIDDEN_METHODS = {"softmax", "log_softmax", "logsumexp"}
 
 # As a function of the framework.
@@ -153,8 +153,10 @@ def violations(trees: dict[str, ast.Module]) -> Iterator[str]:
                         bad = [name for name in bad if _is_forbidden(name, package) or name.endswith(".*")]
                     case ast.Name(id) if id in DYNAMIC_NAMES:
                         bad = [id]
-                    case ast.Attribute(attr=attr) if attr in FORBIDDEN_METHODS | DYNAMIC_ATTRIBUTES:
-                        bad = [f".{attr}"]
+                    case ast.Attribute(attr=attr) | ast.Call(
+                        ast.Name("getattr"), [_, ast.Constant(str(attr)), *_]
+                    ):
+                        bad = [f".{attr}"] if attr in FORBIDDEN_METHODS | DYNAMIC_ATTRIBUTES else []
                     case ast.Call(ast.Name("getattr")) if not _is_harmless_getattr(node):
                         bad = [ast.unparse(node)]
                     case ast.Constant(str(text)) if node not in docstrings and _is_bad_string(text, package):
@@ -185,18 +187,16 @@ def _is_forbidden(name: str, package: str) -> bool:
 
 
 def _is_bad_string(text: str, package: str) -> bool:
-    """Does it name what may not be imported, or called?"""
+    """Does it name what may not be imported?"""
     is_name = re.fullmatch(r"(torch|jax|jaxlib)\.[\w.]+", text) is not None
-    return text in FORBIDDEN_METHODS or (is_name and (text in NOT_AS_VALUES or _is_forbidden(text, package)))
+    return is_name and (text in NOT_AS_VALUES or _is_forbidden(text, package))
 
 
 def _is_harmless_getattr(node: ast.Call) -> bool:
-    """Does it look up a constant, or the dtype that a config names?"""
+    """Does it look up a dtype, that a config names?"""
     match node.args:
-        case [_, ast.Constant(), *_]:
-            return True
-        case [_, name, *_]:
-            return re.search(r"(^|[._])dtype$", ast.unparse(name)) is not None
+        case [_, ast.Name(name) | ast.Attribute(attr=name) | ast.Call(ast.Name(name)), *_]:
+            return name.endswith("dtype")
     return False
 
 
@@ -249,7 +249,8 @@ BAD = [
     ("torch_impl", "import torch\ngetattr(torch, 'softmax')(x, -1)", "torch.softmax"),
     ("torch_impl", "import torch\ngetattr(torch.nn, 'Linear')(2, 2)", "torch.nn.Linear"),
     ("torch_impl", "getattr(x, 'soft' + 'max')(-1)", "getattr(x, 'soft' + 'max')"),
-    ("torch_impl", "getattr(x, 'softmax')(-1)", "'softmax'"),
+    ("torch_impl", "getattr(x, 'softmax')(-1)", ".softmax"),
+    ("torch_impl", "getattr(*x)", "getattr(*x)"),
     ("torch_impl", "import torch\ngetattr(torch, name)(x)", "getattr(torch, name)"),
     ("torch_impl", "import torch\ntorch.__dict__['softmax']", "torch.__dict__"),
     ("torch_impl", "import torch\nvars(torch)['soft' + 'max']", "vars"),
@@ -295,7 +296,8 @@ GOOD = [
     ("torch_impl", "from torch_impl.functional import softmax\nsoftmax(x, -1)"),
     ("torch_impl", "from torch_impl import functional\nfunctional.softmax(x, -1)"),
     ("torch_impl", "from .functional import softmax, silu\nsilu(softmax(x, -1))"),
-    ("torch_impl", "import torch\ngetattr(torch, config.param_dtype)\nself.embedding_scale"),
+    ("torch_impl", "import torch\ngetattr(torch, config.param_dtype)\ngetattr(x, 'name', None)"),
+    ("torch_impl", "layers = {'softmax': f}\nself.embedding(x)"),
     ("torch_impl", '"""As torch.nn.functional."""\ndef softmax(x):\n    """torch.softmax"""\n    return x'),
     ("jax_impl", "import jax\nimport jax.numpy as jnp\nfrom jax import lax\nlax.logistic(x)\njnp.exp(x)"),
     ("jax_impl", "import jax\njax.jit(f)\njax.tree.map(f, x)\njax.lax.rsqrt(x)\njax.__version__"),

@@ -55,6 +55,17 @@ def test_a_fresh_process_loads_nothing_against_the_direction(package: str) -> No
     assert loaded & (OURS | FRAMEWORKS) <= {package} | MAY_IMPORT[package] | MAY_LOAD[package]
 
 
+def test_only_those_who_load_a_backend_import_by_name() -> None:
+    by_name = {
+        module
+        for module, tree in modules("lm").items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name | ast.Attribute)
+        and ast.unparse(node) in ("import_module", "importlib.import_module", "__import__")
+    }
+    assert by_name == {"lm.backend", "lm.parity.run"}
+
+
 def test_the_command_starts_light() -> None:
     code = "import sys; sys.argv = ['lm', '--help']; import lm.cli; lm.cli.main()"
     assert not loaded_after(code) & (FRAMEWORKS | {"torch_impl", "jax_impl", "matplotlib", "scipy"})
