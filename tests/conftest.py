@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-import jaxtyping
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
@@ -16,9 +15,6 @@ os.environ.setdefault("NPROC", "1")  # what XLA reads
 os.environ["JAX_ENABLE_X64"] = "1"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
-
-# The shapes in our signatures are checked at every call.
-jaxtyping.install_import_hook(["torch_impl", "jax_impl"], "beartype.beartype")
 
 # `fast` gives the same examples on every run, so that a test that passed yesterday passes today; `thorough`
 # draws new ones and fifty times as many: LM_HYPOTHESIS=thorough python -m pytest

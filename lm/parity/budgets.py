@@ -46,14 +46,17 @@ def relative_error(a: np.ndarray, b: np.ndarray, flow: float = 0.0) -> float:
     difference, norm = float(np.linalg.norm(a - b)), float(np.linalg.norm(b))
     if norm <= ZERO * flow:
         norm = flow
-    return difference / norm if difference else 0.0
+    if not difference:
+        return 0.0
+    return difference / norm if norm else np.inf
 
 
 def ulps(a: np.ndarray, b: np.ndarray, dtype: Dtype) -> float:
     """Largest |a - b| in units of b's last place. Denormals count as zero, as XLA on CPU treats them."""
     a, b = (np.where(np.abs(x) < SMALLEST_NORMAL[dtype], 0.0, x) for x in (a, b))
     _, exponent = np.frexp(np.maximum(np.abs(b), SMALLEST_NORMAL[dtype]))
-    return float(np.max(np.abs(a - b) / np.ldexp(EPSILON[dtype], exponent - 1), initial=0.0))
+    off = np.abs(a - b) / np.ldexp(EPSILON[dtype], exponent - 1)
+    return float(np.max(np.nan_to_num(off, nan=np.inf), initial=0.0))
 
 
 def as_dtype(x: np.ndarray, dtype: Dtype) -> np.ndarray:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from lm.parity.budgets import Dtype
+from lm.parity import oracle
+from lm.parity.budgets import Dtype, as_dtype
 from lm.parity.cases import Case
 from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, normal
 
@@ -40,6 +41,17 @@ def test_gradient_is_orthogonal_to_a_shift() -> None:
 
 
 def test_bfloat16_is_computed_in_float32() -> None:
-    """A sum of 4,096 equal terms in bfloat16 would stop growing at 256."""
+    """One rounding, of the result: a sum of 4,096 equal terms in bfloat16 would stop growing at 256."""
     for output, _ in answers("softmax", {"x": np.zeros((1, 4096))}, dtype="bfloat16", axis=-1).values():
         np.testing.assert_array_equal(output, np.full((1, 4096), 1 / 4096))
+    x = as_dtype(normal(4, 6, 7), "bfloat16")
+    for output, _ in answers("softmax", {"x": x}, dtype="bfloat16", axis=-1).values():
+        np.testing.assert_array_equal(output, as_dtype(oracle.softmax(x, -1), "bfloat16"))
+
+
+def test_equal_largest_elements() -> None:
+    """The subtracted maximum is no part of the gradient, however many elements reach it."""
+    x, cotangent = np.array([[2.0, 2.0, 2.0, 0.0]]), np.array([[1.0, 0.0, 0.0, 0.0]])
+    p = np.exp(x - 2) / np.exp(x - 2).sum()
+    for _, gradients in answers("softmax", {"x": x}, cotangent=cotangent, axis=-1).values():
+        assert_close(gradients["x"], p * (cotangent - p[0, 0]), kind="gradient")

@@ -138,6 +138,25 @@ def test_float32_means_float32() -> None:
     assert "HIGHEST" in text
 
 
+def test_float64_without_x64_is_refused() -> None:
+    config = TrainConfig(MODEL, batch_size=4, compute_dtype="float64")
+    backend = load("jax", config)
+    jax.config.update("jax_enable_x64", False)
+    try:
+        with pytest.raises(InputError, match="x64"):
+            backend.init_state(config, 0)
+    finally:
+        jax.config.update("jax_enable_x64", True)
+
+
+def test_the_tests_run_jax_at_its_strictest() -> None:
+    assert jnp.zeros(1, float).dtype == np.float64
+    with pytest.raises(ValueError, match="promotion"):
+        jnp.zeros(1, np.int32) + jnp.zeros(1, np.int64)
+    with pytest.raises(ValueError, match="rank"):
+        jnp.zeros((2, 1)) + jnp.zeros(1)
+
+
 STEP = """
 import sys
 import {first}, {second}
