@@ -141,6 +141,13 @@ FAULTS = (
         LINEAR,
     ),
     _fault(
+        "silu rounds its sigmoid to bfloat16",
+        "torch_impl/functional.py",
+        "x32 * torch.sigmoid(x32)",
+        "x32 * torch.sigmoid(x)",
+        SILU,
+    ),
+    _fault(
         "embedding is off by one row",
         "torch_impl/layers.py",
         "self.weight[token_ids]",

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from lm.parity.budgets import Dtype
+from lm.parity import oracle
+from lm.parity.budgets import Dtype, as_dtype
 from lm.parity.cases import Case
 from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, normal
 
@@ -48,9 +49,12 @@ def test_denormals_cannot_reach_the_root() -> None:
 
 
 def test_bfloat16_is_squared_in_float32() -> None:
-    """1 + 2^-7 is a bfloat16, but its square is not."""
+    """1 + 2^-7 is a bfloat16, but its square is not; one rounding, of the result."""
     x = np.full((1, 512), 1 + 2.0**-7)
     for output, _ in answers(
         "rmsnorm", {"x": x, "weight": np.ones(512)}, dtype="bfloat16", eps=1e-5
     ).values():
         np.testing.assert_array_equal(output, np.ones((1, 512)))
+    x, weight = as_dtype(normal(3, 6, 8), "bfloat16"), 1 + normal(4, 8) / 4
+    for output, _ in answers("rmsnorm", {"x": x, "weight": weight}, dtype="bfloat16", eps=1e-5).values():
+        np.testing.assert_array_equal(output, as_dtype(oracle.rmsnorm(x, weight), "bfloat16"))

@@ -6,7 +6,7 @@ from hypothesis import given
 
 from lm.init import rope_tables
 from lm.parity import oracle
-from lm.parity.budgets import Dtype
+from lm.parity.budgets import Dtype, as_dtype
 from lm.parity.cases import Case
 from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, normal
 
@@ -75,6 +75,13 @@ def test_angles_keep_their_accuracy_far_from_zero() -> None:
     x = np.ones((4, 16))
     for output in rotated(x, positions, "bfloat16").values():
         assert_close(output, oracle.rope(x, positions, 1e4), "bfloat16")
+
+
+def test_bfloat16_is_turned_in_float32() -> None:
+    """One rounding, of the result."""
+    x, positions = as_dtype(normal(6, 5, 8), "bfloat16"), np.array([0, 1, 17, 300, 2047])
+    for output in rotated(x, positions, "bfloat16").values():
+        np.testing.assert_array_equal(output, as_dtype(oracle.rope(x, positions, 1e4), "bfloat16"))
 
 
 def test_tables_are_those_of_the_paper() -> None:

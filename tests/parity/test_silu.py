@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 
 from lm.parity import oracle
-from lm.parity.budgets import ULPS, Dtype, ulps
+from lm.parity.budgets import ULPS, Dtype, as_dtype, ulps
 from lm.parity.cases import Case
 from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, normal
 
@@ -45,3 +45,10 @@ def test_is_no_gelu() -> None:
     assert np.abs(exact - approximate).max() == pytest.approx(4.7e-4, rel=0.01)
     for output, _ in answers("silu", {"x": x}, dtype="float64").values():
         assert np.abs(output - exact).max() > 0.1
+
+
+def test_bfloat16_is_computed_in_float32() -> None:
+    """One rounding, of the result."""
+    x = as_dtype(3 * normal(1, 64), "bfloat16")
+    for output, _ in answers("silu", {"x": x}, dtype="bfloat16").values():
+        np.testing.assert_array_equal(output, as_dtype(oracle.silu(x), "bfloat16"))
