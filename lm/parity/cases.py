@@ -399,7 +399,7 @@ LAYERS: dict[str, Layer] = {
         lambda g: oracle.rmsnorm(g.arrays["x"], g.arrays["weight"], **g.statics),
     ),
     "swiglu": Layer(
-        ((24, 40), (5, 12, 16), (2, 3, 8, 20)),
+        ((12, 24, 48), (4, 3, 24, 64)),
         _swiglu,
         lambda g: oracle.swiglu(g.arrays["x"], *(g.arrays[f"w{i}.weight"] for i in (1, 2, 3))),
     ),
@@ -413,9 +413,9 @@ LAYERS: dict[str, Layer] = {
         _attention,
         lambda g: oracle.attention(g.arrays["Q"], g.arrays["K"], g.arrays["V"], g.constants.get("mask")),
     ),
-    "multihead_self_attention": Layer(((9, 16, 4), (2, 6, 16, 2)), _multihead, _oracle_multihead),
+    "multihead_self_attention": Layer(((8, 24, 3), (2, 6, 16, 2)), _multihead, _oracle_multihead),
     "multihead_self_attention with rope": Layer(
-        ((9, 16, 4), (2, 6, 16, 2)), _multihead_rope, _oracle_multihead
+        ((8, 24, 3), (2, 6, 16, 2)), _multihead_rope, _oracle_multihead
     ),
     "transformer_block": Layer(((2, 6, 2, 8, 24), (3, 5, 4, 4, 18)), _block, _oracle_block, whole_model=True),
     "transformer_lm": Layer(

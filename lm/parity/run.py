@@ -94,7 +94,7 @@ def run_parity(
     """
     if show:
         print(_HEADER)
-    found = []
+    found: list[Error] = []
     for layer in layers or LAYERS:
         worst: dict[tuple[str, str], Error] = {}
         for case in random_cases(layer, cases, seed):

@@ -63,9 +63,7 @@ def normal(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32).astype(np.float64)
 
 
-def assert_close(
-    a: np.ndarray, b: Any, dtype: Dtype = "float32", kind: str = "forward", flow: float = 0.0
-) -> None:
+def assert_close(a: Any, b: Any, dtype: Dtype = "float32", kind: str = "forward", flow: Any = 0.0) -> None:
     """The norm-wise error of `a` is within the budget of this kind; against `flow` where b is zero."""
     __tracebackhide__ = True
     error = relative_error(np.asarray(a), np.broadcast_to(np.asarray(b, np.float64), np.shape(a)), flow)

@@ -1,7 +1,7 @@
 """AdamW and SGD: parity over one step and over 500, and their boundaries."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +79,7 @@ def gradients(t: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", RUN)
-def test_500_steps_of_adamw(dtype: Dtype) -> None:
+def test_500_steps_of_adamw(dtype: Literal["float64", "float32"]) -> None:
     """Row by row, so that large gradients do not hide small ones."""
     start = normal(0, len(SCALES), 16)
     torch_run, jax_run, oracle_run = both(start, gradients, STEPS, dtype)
@@ -96,7 +96,7 @@ def test_500_steps_of_adamw(dtype: Dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", RUN)
-def test_500_steps_of_sgd(dtype: Dtype) -> None:
+def test_500_steps_of_sgd(dtype: Literal["float64", "float32"]) -> None:
     start, lr = normal(0, len(SCALES), 16), 0.01
     p = torch.nn.Parameter(torch.tensor(start, dtype=getattr(torch, dtype)))
     torch_sgd, oracle_sgd = SGD([p], lr), oracle.SGD()
@@ -155,7 +155,7 @@ def test_zero_gradients_decay_the_weights_alone() -> None:
 def test_tiny_decay_in_float32() -> None:
     """lr * decay of 1e-7 still decays: 1 - 1e-7 would round to 1 - 1.2e-7, a fifth too much. 1e-9 is lost."""
     start = (1 + np.random.default_rng(0).random(100_000)).astype(np.float32).astype(float)
-    options = {"lr": 1e-5, "weight_decay": 1e-2}
+    options: dict[str, Any] = {"lr": 1e-5, "weight_decay": 1e-2}
     torch_run, jax_run, _ = both(start, lambda t: np.zeros_like(start), **options)
     np.testing.assert_array_equal(torch_run[0], jax_run[0])
     assert abs((start - torch_run[0]).mean() / (1e-7 * start.mean()) - 1) < 0.05

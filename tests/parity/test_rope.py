@@ -44,7 +44,8 @@ def test_products_depend_on_position_differences_alone(shift: int) -> None:
         (rotated(q, p, "float64"), rotated(k, p, "float64")) for p in (positions, positions + shift)
     )
     for name in ("torch", "jax"):
-        assert_close(*(q[name] @ k[name].T for q, k in (here, there)), dtype="float64")
+        a, b = (q[name] @ k[name].T for q, k in (here, there))
+        assert_close(a, b, "float64")
 
 
 def test_neighbours_are_the_pairs() -> None:
