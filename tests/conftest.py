@@ -36,10 +36,10 @@ settings.load_profile(os.environ.get("LM_HYPOTHESIS", "fast"))
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:
-    """Return the folder of real texts and GPT-2's tokenizer files; without it the few tests that need it step aside."""
+    """Return the folder of real texts and GPT-2's files; without it the few tests that need it step aside."""
     folder = os.environ.get("LM_TEST_DATA")
     if not folder:
         pytest.skip(
-            "set LM_TEST_DATA to a folder with gpt2/vocab.json, gpt2/merges.txt and corpora/tinyshakespeare.txt"
+            "set LM_TEST_DATA to a folder with gpt2/{vocab.json,merges.txt}, corpora/tinyshakespeare.txt"
         )
     return Path(folder).resolve()
