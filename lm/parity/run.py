@@ -122,8 +122,11 @@ def _lines(errors: Sequence[Error]) -> Iterator[str]:
 
 
 def as_json(errors: Sequence[Error]) -> list[dict[str, Any]]:
-    """Everything that the table is made of."""
-    return [{**asdict(error), "passed": error.passed} for error in errors]
+    """Everything that the table is made of. An error that is not finite, which JSON has no number for, is a text."""
+    return [
+        {**asdict(e), "error": e.error if math.isfinite(e.error) else str(e.error), "passed": e.passed}
+        for e in errors
+    ]
 
 
 def plot(errors: Sequence[Error], dtype: Dtype, file: Path) -> None:

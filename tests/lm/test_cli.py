@@ -287,3 +287,21 @@ def test_tokens_are_shown_with_their_ids(made_pipeline: Path, capsys: Capture) -
     shown = re.sub(r"\033\[[\d;]*m", " ", capsys.readouterr().out).split()
     ids = [int(word) for word in shown if word.isdigit()]
     assert Tokenizer.load(made_pipeline / "tokenizer").decode(ids) == "Once upon"
+
+
+@pytest.mark.parametrize(("error", "code"), [(1e-7, 0), (1e-5, 1), (float("nan"), 1)])
+def test_parity_over_budget_is_exit_code_1(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, error: float, code: int
+) -> None:
+    from lm.parity import run
+
+    case = run.random_cases("softmax", 1, 0)[0]
+    found = [run.Error("softmax", "forward", "torch-jax", error, 1e-6, "output", case)]
+    monkeypatch.setattr(run, "run_parity", lambda *_, **__: found)
+    with pytest.raises(SystemExit) as exit:
+        lm("parity", "--json", tmp_path / "parity.json", "--plot", tmp_path / "parity.png")
+    assert exit.value.code == code
+    assert json.loads((tmp_path / "parity.json").read_text())[0]["passed"] is (code == 0)
+    assert (tmp_path / "parity.png").read_bytes().startswith(b"\x89PNG")
+    assert "exists" in refused(capsys, "parity", "--json", tmp_path / "parity.json")
+    assert "cases is 0" in refused(capsys, "parity", "--cases", 0)
