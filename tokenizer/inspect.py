@@ -10,16 +10,17 @@ def tokens_of(tokenizer: Tokenizer, text: str) -> list[tuple[int, bytes]]:
     return [(i, tokenizer.vocab[i]) for i in tokenizer.encode(text)]
 
 
-def coloured(tokenizer: Tokenizer, text: str) -> str:
-    """Return `text` with its tokens in turning colours, each followed by its id, for a terminal.
+def printable(token: bytes) -> str:
+    """Return a token as text on one line: line ends as ⏎, bytes that are no UTF-8 alone in hexadecimal."""
+    shown = token.decode(errors="backslashreplace").replace("\n", "⏎")
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in shown)
 
-    Line ends show as ⏎, and what is no UTF-8 alone (part of a character) as \\\\x and two hexadecimal digits.
-    """
+
+def coloured(tokenizer: Tokenizer, text: str) -> str:
+    """Return `text` with its tokens in turning colours, each followed by its id, for a terminal."""
     parts = []
     for number, (i, token) in enumerate(tokens_of(tokenizer, text)):
-        shown = token.decode(errors="backslashreplace").replace("\n", "⏎")
-        shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in shown)
         colour = _COLOURS[number % len(_COLOURS)]
         line_end = "\n" if token.endswith(b"\n") else ""
-        parts.append(f"\033[30;{colour}m{shown}\033[0m\033[2m{i}\033[0m{line_end}")
+        parts.append(f"\033[30;{colour}m{printable(token)}\033[0m\033[2m{i}\033[0m{line_end}")
     return "".join(parts)

@@ -12,10 +12,14 @@ from tokenizer.pretokenize import PATTERNS
 def export(
     vocab: Mapping[int, bytes],
     merges: Sequence[tuple[bytes, bytes]],
-    special_tokens: Mapping[str, int],
+    special_tokens: dict[str, int],
     pattern: str,
 ) -> dict[str, Any]:
-    """Return the content of a `tokenizer.json`."""
+    """Return the content of a `tokenizer.json`.
+
+    Raises:
+        InputError: a special token reads like the spelling of another token: "é" is also how byte 0xE9 is spelled.
+    """
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     pre_tokenizer: dict[str, Any] = byte_level
@@ -23,7 +27,13 @@ def export(
         split = {"type": "Split", "behavior": "Isolated", "invert": False}
         split["pattern"] = {"Regex": PATTERNS.get(pattern, pattern)}
         pre_tokenizer = {"type": "Sequence", "pretokenizers": [split, byte_level | {"use_regex": False}]}
-    special_ids = set(special_tokens.values())
+    spelled = {to_unicode(token): i for i, token in vocab.items() if i not in special_tokens.values()}
+    for text in special_tokens:
+        if text in spelled and vocab[spelled[text]] != text.encode():
+            raise InputError(
+                f"special token {text!r} is spelled like token {spelled[text]} ({vocab[spelled[text]]!r}) in a "
+                "tokenizer.json; choose another special token"
+            )
     return {
         "version": "1.0",
         "truncation": None,
@@ -45,10 +55,7 @@ def export(
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": False,
-            "vocab": {
-                token.decode() if i in special_ids else to_unicode(token): i
-                for i, token in sorted(vocab.items())
-            },
+            "vocab": dict(sorted((spelled | special_tokens).items(), key=lambda item: item[1])),
             "merges": [[to_unicode(left), to_unicode(right)] for left, right in merges],
         },
     }

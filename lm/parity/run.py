@@ -1,6 +1,5 @@
 """Compare torch, JAX and the oracle, a case at a time, and report the worst of many: what `lm parity` prints."""
 
-import importlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -9,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lm.backend import load
+from lm.backend import load_parity
 from lm.config import ModelConfig, TrainConfig
 from lm.parity.budgets import EPSILON, ULPS, Dtype, relative_error, ulps
 from lm.parity.cases import LAYERS, MASKS, POSITIONS, SCALES, Case
@@ -40,11 +39,7 @@ class Error:
 def evaluators() -> dict[str, Any]:
     """The evaluate function of each backend, float64 switched on. Imports both frameworks."""
     config = TrainConfig(ModelConfig(1, 1, 2, 1, 1), compute_dtype="float64")
-    functions = {}
-    for name in ("torch", "jax"):
-        load(name, config)
-        functions[name] = importlib.import_module(f"{name}_impl.parity").evaluate
-    return functions
+    return {"torch": load_parity("torch", config).evaluate, "jax": load_parity("jax", config).evaluate}
 
 
 def compare(case: Case, dtype: Dtype, torch_mode: str = "eager", jax_mode: str = "jit") -> Iterator[Error]:
@@ -166,5 +161,5 @@ def plot(errors: Sequence[Error], dtype: Dtype, file: Path) -> None:
     axes.spines[:].set_visible(False)
     figure.colorbar(image, label="log10 of the worst error, norm-wise", shrink=0.8)
     figure.suptitle(f"How far apart: torch, JAX and the float64 oracle, in {dtype}")
-    figure.savefig(file, dpi=150)
+    figure.savefig(file, dpi=150, format="png")
     pyplot.close(figure)

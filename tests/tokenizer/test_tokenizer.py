@@ -84,6 +84,10 @@ def test_equals_tiktoken_and_tokenizers(
     if not any(a != b and b.startswith(a) for a, b in itertools.product(specials, repeat=2)):
         assert ids == as_tiktoken(tokenizer).encode(text, allowed_special="all")
     path = tmp_path_factory.getbasetemp() / "tokenizer.json"
+    if "é" in specials:
+        with pytest.raises(InputError, match="special token 'é' is spelled like token"):
+            tokenizer.save_tokenizers_json(path)
+        return
     assert ids == as_tokenizers(tokenizer, path).encode(text).ids
 
 
@@ -230,8 +234,11 @@ def test_save_and_load(
 ) -> None:
     tokenizer = by_specials[tuple(specials)]
     tokenizer.save(tmp_path)
-    tokenizer.save_tokenizers_json(tmp_path / "tokenizer.json")
-    for loaded in (Tokenizer.load(tmp_path), Tokenizer.from_tokenizers_json(tmp_path / "tokenizer.json")):
+    copies = [Tokenizer.load(tmp_path)]
+    if "é" not in specials:  # which tokenizer.json cannot hold, see above
+        tokenizer.save_tokenizers_json(tmp_path / "tokenizer.json")
+        copies.append(Tokenizer.from_tokenizers_json(tmp_path / "tokenizer.json"))
+    for loaded in copies:
         # Of two ids with the same bytes, a special token of one byte and that byte, the files hold one.
         assert set(loaded.vocab.values()) == set(tokenizer.vocab.values())
         assert loaded.merges == tokenizer.merges
