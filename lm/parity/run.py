@@ -79,7 +79,7 @@ def random_cases(layer: str, count: int, seed: int) -> list[Case]:
 
 
 def run_parity(
-    dtype: Dtype, cases: int = 12, seed: int = 0, layers: Sequence[str] = (), show: bool = False
+    dtype: Dtype, cases: int = 10, seed: int = 0, layers: Sequence[str] = (), show: bool = False
 ) -> list[Error]:
     """The worst comparison of each layer, direction and pair, over so many random cases of each layer.
 
