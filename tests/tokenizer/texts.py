@@ -8,7 +8,7 @@ _ALPHABET = [
     *"abstvedlmrAZ019.,!-<|>_#é中жßñ٣½Ⅷ",
     *" \t\n\r\v\f\x85\xa0\u1680\u2003\u2028\u202f\u205f\u3000\u200b",
     *"\x00\x01\x1c\x1d\x1e\x1f\x7f'’“”\"\ufeff\u0301\U0001f469\u200d\U00010400",
-    "  ", "   ", "\r\n", "\n\n", " '", "'s", "'ll", "'re", "'Ve", "''", "don't", " the", "aaaa", "1234", "👩‍🚒",  # noqa: E501
+    "  ", "   ", "\r\n", "\n\n", " '", "'s", "'ll", "'re", "'Ve", "''", "don't", " the", "aaaa", "1234", "👩‍🚒",
 ]  # fmt: skip
 
 TEXTS = st.one_of(
@@ -43,8 +43,8 @@ def texts_with_specials(draw: st.DrawFn) -> tuple[str, list[str]]:
 
 
 CORNER_CASES = [
-    "", " ", "  ", "\n", "a", "'", "'s", "é", "\x00", "\x00\x00", "a\x00", "a\x00\x00b", "\r\n\r\n", "\ufeffa", "a\n",  # noqa: E501
-    "a  <|endoftext|>  b", "<|endoftext|>", "<|endoftext|><|endoftext|>", "a <|endoftext|", "x   ", "x \n ", "\u3000 a",  # noqa: E501
-    "It's \u2019s ’s", "\x1ca\x1c b\x1f  c", "a" * 300, " " * 300, "\n" * 300, "'" * 300, "é" * 300, "\u3000" * 300,  # noqa: E501
-    "ab " * 100, "word" * 100 + " 12345678901234567", "don't" * 60, "👩‍🚒" * 30, "\t\t\tx\t y", "中文 中文  中文\n",  # noqa: E501
+    "", " ", "  ", "\n", "a", "'", "'s", "é", "\x00", "\x00\x00", "a\x00", "a\x00\x00b", "\r\n\r\n", "\ufeffa", "a\n",
+    "a  <|endoftext|>  b", "<|endoftext|>", "<|endoftext|><|endoftext|>", "a <|endoftext|", "x   ", "x \n ", "\u3000 a",
+    "It's \u2019s ’s", "\x1ca\x1c b\x1f  c", "a" * 300, " " * 300, "\n" * 300, "'" * 300, "é" * 300, "\u3000" * 300,
+    "ab " * 100, "word" * 100 + " 12345678901234567", "don't" * 60, "👩‍🚒" * 30, "\t\t\tx\t y", "中文 中文  中文\n",
 ]  # fmt: skip
