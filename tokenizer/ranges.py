@@ -15,7 +15,7 @@ from tokenizer.pretokenize import Pretokenizer
 from tokenizer.workers import default_num_workers
 
 RANGE = 1 << 20  # bytes; encoded, most fit in a pipe, so that a process need not wait to get rid of them
-SMALL = 1 << 24  # bytes; what is smaller is done sooner than other processes have started
+SMALL = 1 << 25  # bytes; what is smaller is done sooner than other processes have started
 
 
 def file_size(path: str | Path, purpose: str) -> int:
