@@ -10,7 +10,7 @@ from tokenizer.cuts import CLASSES, LETTER, SPACE, UNKNOWN, certain_boundaries
 from tokenizer.pretokenize import PATTERNS, Pretokenizer
 from tokenizer.runs import runs
 
-FIRST_BLOCK, BLOCK = 1 << 14, 1 << 18  # bytes; larger ones no longer fit in a core's cache
+BLOCK = 1 << 18  # bytes; larger ones no longer fit in a core's cache
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,11 @@ class Block:
 
 
 def cut_blocks(
-    read: Callable[[int], bytes], pretokenizer: Pretokenizer, block_size: int = BLOCK, check: bool = True
+    read: Callable[[int], bytes],
+    pretokenizer: Pretokenizer,
+    block_size: int = BLOCK,
+    first_size: int = BLOCK,
+    check: bool = True,
 ) -> Iterator[Block]:
     """Yield the pieces of a stream; special tokens are pieces of their own.
 
@@ -34,12 +38,13 @@ def cut_blocks(
         read: returns the next bytes of the stream, at most so many, and none at its end.
         pretokenizer: the pattern and the special tokens.
         block_size: how many bytes to read at a time.
+        first_size: how many to read first, if less; then twice as many each time.
         check: make sure that the text is UTF-8; needless if it was a str.
 
     Raises:
         UnicodeDecodeError: the text is not UTF-8; its `start` counts from the start of the stream.
     """
-    tail, offset, size = b"", 0, min(FIRST_BLOCK, block_size)
+    tail, offset, size = b"", 0, min(first_size, block_size)
     while True:
         # At least as much as is left over, so that a piece longer than many blocks costs linear time.
         chunk = read(max(size, len(tail)))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -81,11 +81,26 @@ def gather(data: bytes, edges: np.ndarray, pieces: np.ndarray) -> tuple[np.ndarr
 class CountWorker:
     """Counts the distinct pieces of ranges of a file; a `workers.Worker`."""
 
-    def __init__(self, setup: dict[str, Any]) -> None:
-        self._path = setup["path"]
-        self._block_size = setup.get("block_size", BLOCK)
-        self._pretokenizer = Pretokenizer(setup["pattern"], setup["special_tokens"])
+    def __init__(self, path: str | Path, pretokenizer: Pretokenizer, block_size: int) -> None:
+        self._path = path
+        self._pretokenizer = pretokenizer
+        self._block_size = block_size
         self._pieces = _Counter(self._pretokenizer)
+
+    def setup(self) -> dict[str, Any]:
+        """Return the arguments of `from_setup`."""
+        return {
+            "path": str(self._path),
+            "pattern": self._pretokenizer.pattern,
+            "special_tokens": self._pretokenizer.special_tokens,
+            "block_size": self._block_size,
+        }
+
+    @classmethod
+    def from_setup(cls, setup: dict[str, Any]) -> Self:
+        """Make a worker in another process."""
+        pretokenizer = Pretokenizer(setup["pattern"], setup["special_tokens"])
+        return cls(setup["path"], pretokenizer, setup["block_size"])
 
     def run(self, task: Task) -> Result:
         """Count the pieces of a range; returns nothing yet."""
@@ -126,14 +141,9 @@ def count_pieces(
     Raises:
         InputError: the file is not UTF-8.
     """
-    setup = {
-        "path": str(path),
-        "pattern": pretokenizer.pattern,
-        "special_tokens": pretokenizer.special_tokens,
-        "block_size": block_size,
-    }
+    worker = CountWorker(path, pretokenizer, block_size)
     ranges = list(cut_file(path, pretokenizer, range_size))
-    results = run_tasks(CountWorker, setup, ranges, num_workers)
+    results = run_tasks(worker, ranges, num_workers)
     for start, end in ranges:
         next(results)
         progress(end - start)

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -56,13 +56,13 @@ def encode_corpus(
         raise InputError(f"{output_path} exists; choose another output, or remove it first")
     num_bytes = file_size(input_path, "encode")
     workers, range_size = share(num_bytes, num_workers)
-    setup = {"path": str(input_path), "tokenizer": tokenizer.to_dict()}
+    worker = EncodeWorker(input_path, tokenizer)
     ranges = cut_file(input_path, tokenizer.pretokenizer, range_size)
     num_tokens = 0
     dtype = tokenizer.dtype.newbyteorder("<")  # the same file on every machine
     with atomic_output(output_path) as file, progress_bar(progress, "encode", num_bytes, "B") as update:
         file.write(_npy_header(0, dtype))
-        for ids, done in run_tasks(EncodeWorker, setup, ranges, workers):
+        for ids, done in run_tasks(worker, ranges, workers):
             file.write(ids.astype(dtype, copy=False).data)
             num_tokens += len(ids)
             update(int(done[0]))
@@ -74,9 +74,18 @@ def encode_corpus(
 class EncodeWorker:
     """Encodes ranges of a file; a `workers.Worker`."""
 
-    def __init__(self, setup: dict[str, Any]) -> None:
-        self._path = setup["path"]
-        self._tokenizer = Tokenizer.from_dict(setup["tokenizer"])
+    def __init__(self, path: str | Path, tokenizer: Tokenizer) -> None:
+        self._path = path
+        self._tokenizer = tokenizer
+
+    def setup(self) -> dict[str, Any]:
+        """Return the arguments of `from_setup`."""
+        return {"path": str(self._path), "tokenizer": self._tokenizer.to_dict()}
+
+    @classmethod
+    def from_setup(cls, setup: dict[str, Any]) -> Self:
+        """Make a worker in another process."""
+        return cls(setup["path"], Tokenizer.from_dict(setup["tokenizer"]))
 
     def run(self, task: Task) -> Result:
         """Return the ids of a range, and its number of bytes."""

@@ -11,6 +11,7 @@ from tokenizer.piece_index import PieceIndex
 from tokenizer.pretokenize import Pretokenizer
 from tokenizer.runs import edges_of, runs
 
+FIRST_BLOCK = 1 << 14  # bytes
 MAX_PIECES, MAX_BYTES = 1 << 19, 1 << 25  # of the distinct pieces that are remembered
 
 
@@ -33,6 +34,7 @@ class StreamEncoder:
             merger,
             dtype,
         )
+        self._is_warm = False
         self._forget()
 
     def encode(
@@ -50,7 +52,10 @@ class StreamEncoder:
             UnicodeDecodeError: the text is not UTF-8; its `start` counts from the start of the stream.
         """
         waiting: list[tuple[np.ndarray, int]] = []
-        for block in cut_blocks(read, self._pretokenizer, block_size, check):
+        # As long as all pieces are new, small blocks are faster: they are found new once.
+        first_size = block_size if self._is_warm else FIRST_BLOCK
+        self._is_warm = True
+        for block in cut_blocks(read, self._pretokenizer, block_size, first_size, check):
             waiting.append((self._number(block.data, block.edges), int(block.edges[-1])))
             if not self._new or len(waiting) == batch:
                 yield from self._look_up(waiting)

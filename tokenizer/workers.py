@@ -7,28 +7,37 @@ go in as lines of JSON, results come out as JSON and the raw bytes of arrays.
 
 import json
 import os
-import queue
+import selectors
 import signal
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import IO, Any, Protocol
+from importlib import import_module
+from io import BufferedWriter, FileIO
+from typing import Any, Protocol, Self, cast
 
 import numpy as np
 
 from tokenizer.errors import InputError
+
+AHEAD = 2  # tasks given to another process at a time, so that it is busy while this one runs its own
+MAX_WAITING = 16  # results that wait for earlier ones
 
 Task = Sequence[Any]  # of what JSON can express
 Result = list[np.ndarray]
 
 
 class Worker(Protocol):
-    """What runs tasks, in this process or another; made from a dict that JSON can express."""
+    """What runs tasks, in this process or another."""
 
-    def __init__(self, setup: dict[str, Any]) -> None: ...
+    def setup(self) -> dict[str, Any]:
+        """Return what `from_setup` needs to make an equal worker elsewhere, as JSON can express it."""
+
+    @classmethod
+    def from_setup(cls, setup: dict[str, Any]) -> Self:
+        """Make a worker that has run no task yet."""
 
     def run(self, task: Task) -> Result:
         """Return the result of a task."""
@@ -42,123 +51,174 @@ def default_num_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_tasks(
-    worker: type[Worker], setup: dict[str, Any], tasks: Iterable[Task], num_workers: int
-) -> Iterator[Result]:
-    """Yield the result of each task, in order; then what each worker has to say at the end.
+def run_tasks(worker: Worker, tasks: Iterable[Task], num_workers: int) -> Iterator[Result]:
+    """Yield the result of each task, in order; then what each worker that ran any has to say at the end.
 
-    With one worker, all happens in this process.
+    The first of the workers is this process, which begins at once; others join in when they have started.
 
     Raises:
-        InputError: a worker raised it.
+        InputError: a worker raised it, in the first task where one did.
         RuntimeError: a worker raised something else, or died.
     """
-    if num_workers <= 1:
-        local = worker(setup)
-        for task in tasks:
-            yield local.run(task)
-        yield local.finish()
-        return
-    processes = [_Process(worker, setup) for _ in range(num_workers)]
-    idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
-    for process in processes:
-        idle.put(process)
-
-    def call(task: Task) -> Result:
-        process = idle.get()
-        try:
-            return process.call(task)
-        finally:
-            idle.put(process)  # a dead one, too: whoever gets it fails at once instead of waiting
-
-    threads = ThreadPoolExecutor(num_workers)
+    numbered = enumerate(tasks)
+    outcomes: dict[int, Result | InputError] = {}  # that are there, and wait for earlier ones
+    num_yielded = 0
+    children: list[_Child] = []
     try:
-        pending: deque[Future[Result]] = deque()
-        for task in tasks:
-            pending.append(threads.submit(call, task))
-            if len(pending) > 2 * num_workers:  # a bound on the results that wait
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-        for process in processes:
-            yield process.call(None)
+        setup = worker.setup() if num_workers > 1 else {}
+        children.extend(_Child(type(worker), setup) for _ in range(num_workers - 1))
+        while True:
+            for child in children:
+                child.take(numbered)
+            # Rather wait for a slow process than pile up results that come after its own.
+            own = next(numbered, None) if len(outcomes) < MAX_WAITING else None
+            if own:
+                number, task = own
+                try:
+                    outcomes[number] = worker.run(task)
+                except InputError as error:  # there may be another in a task before this one
+                    outcomes[number] = error
+            elif not any(child.numbers for child in children):
+                break
+            for child in _that_replied(children, wait=not own):
+                outcomes |= child.receive()
+            while num_yielded in outcomes:
+                yield _result(outcomes.pop(num_yielded))
+                num_yielded += 1
+        for child in children:
+            yield from child.finish()
+        yield worker.finish()
     finally:
-        for process in processes:
-            process.kill()  # ends the wait of its thread
-        threads.shutdown(cancel_futures=True)
-        for process in processes:
-            process.close()
+        for child in children:
+            child.end()
 
 
-class _Process:
+def _result(outcome: Result | InputError) -> Result:
+    if isinstance(outcome, InputError):
+        raise outcome
+    return outcome
+
+
+class _Child:
     """A worker in another process."""
 
     def __init__(self, worker: type[Worker], setup: dict[str, Any]) -> None:
+        self.numbers: deque[int] = deque()  # of the tasks it was given, in order
+        self._setup = setup
+        self._has_started = self._has_run = False
         # The same search path as here, so that it works from a checkout, installed or not.
-        code = f"import sys; sys.path[:] = {sys.path!r}; from tokenizer.workers import serve; serve()"
+        arguments = f"{worker.__module__!r}, {worker.__name__!r}"
+        imports = f"import sys; sys.path[:] = {sys.path!r}; from tokenizer.workers import serve"
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code],
+            [sys.executable, "-c", f"{imports}; serve({arguments})"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            bufsize=0,  # no reply may hide in a buffer from `_that_replied`
             pipesize=1 << 20,  # Linux's largest
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # NumPy starts sooner, and needs no more here
         )
         assert self._process.stdin
         assert self._process.stdout
-        self._stdin: IO[bytes] = self._process.stdin
-        self._stdout: IO[bytes] = self._process.stdout
-        self._first_line = _line([worker.__module__, worker.__name__, setup])
+        self._stdin = BufferedWriter(cast(FileIO, self._process.stdin))
+        self.stdout = cast(FileIO, self._process.stdout)
 
-    def call(self, task: Task | None) -> Result:
-        """Run a task in the process; None is the call of `finish`."""
-        try:
-            self._stdin.write(self._first_line + _line(task))
-            self._stdin.flush()
-            self._first_line = b""
-            reply = json.loads(self._stdout.readline())
-            if "error" in reply:
-                raise {"InputError": InputError}.get(reply["type"], RuntimeError)(reply["error"])
-            result = [np.empty(length, dtype) for dtype, length in reply["arrays"]]
-            for array in result:
-                if self._stdout.readinto(array.view(np.uint8)) != array.nbytes:  # type: ignore[attr-defined]
-                    raise EOFError
-            return result
-        except (OSError, EOFError, json.JSONDecodeError):
-            code = self._process.wait()
-            raise RuntimeError(
-                f"a worker process ended before its work was done (exit code {code}); "
-                f"if the machine ran out of memory, use fewer workers"
-            ) from None
+    def take(self, tasks: Iterator[tuple[int, Task]]) -> None:
+        """Take as many of the numbered tasks as it should have, or none while it starts."""
+        while self._has_started and len(self.numbers) < AHEAD and (numbered := next(tasks, None)):
+            self.numbers.append(numbered[0])
+            self._has_run = True
+            self._send(numbered[1])
 
-    def kill(self) -> None:
+    def receive(self) -> dict[int, Result | InputError]:
+        """Return what its oldest task led to, by number, waiting for it; or nothing if it has just started."""
+        if self._has_started:
+            return {self.numbers.popleft(): self._read()}
+        self._read()
+        self._has_started = True
+        self._send(self._setup)
+        return {}
+
+    def finish(self) -> Iterator[Result]:
+        """Yield what it has to say at the end, if it ran a task at all."""
+        if self._has_run:
+            self._send(None)
+            yield _result(self._read())
+
+    def end(self) -> None:
+        """End the process, whatever it does."""
         self._process.kill()
         self._process.wait()
-
-    def close(self) -> None:
         with suppress(OSError):  # what was not sent to a dead process
             self._stdin.close()
-        self._stdout.close()
+        self.stdout.close()
+
+    def _send(self, content: Any) -> None:
+        try:
+            self._stdin.write(_line(content))
+            self._stdin.flush()
+        except OSError:
+            raise self._death() from None
+
+    def _read(self) -> Result | InputError:
+        reply = self.stdout.readline()
+        if not reply.endswith(b"\n"):
+            raise self._death()
+        match json.loads(reply):
+            case {"arrays": arrays}:
+                return [self._read_array(dtype, length) for dtype, length in arrays]
+            case {"type": "InputError", "error": message}:
+                return InputError(message)
+            case {"type": name, "error": message}:
+                raise RuntimeError(f"a worker process failed with {name}: {message}")
+        raise AssertionError(reply)
+
+    def _read_array(self, dtype: str, length: int) -> np.ndarray:
+        array = np.empty(length, dtype)
+        rest = memoryview(array.view(np.uint8))  # type: ignore[arg-type]
+        while rest:
+            count = self.stdout.readinto(rest)
+            if not count:
+                raise self._death()
+            rest = rest[count:]
+        return array
+
+    def _death(self) -> RuntimeError:
+        code = self._process.wait()
+        return RuntimeError(
+            f"a worker process ended before its work was done (exit code {code}); "
+            f"if the machine ran out of memory, use fewer workers"
+        )
+
+
+def _that_replied(children: list[_Child], wait: bool) -> list[_Child]:
+    """Return the children with something to read; wait until one has."""
+    with selectors.DefaultSelector() as selector:
+        for child in children:
+            selector.register(child.stdout, selectors.EVENT_READ, child)
+        return [key.data for key, _ in selector.select(None if wait else 0)]
 
 
 def _line(content: Any) -> bytes:
     return json.dumps(content).encode() + b"\n"
 
 
-def serve() -> None:
-    """Be a worker: run the tasks that come in, until the input ends."""
+def serve(module: str, name: str) -> None:
+    """Be a worker of that class: run the tasks that come in, until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; it is the parent's to handle
     stdin, stdout = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what is printed by accident must not mix with the results
-    module, name, setup = json.loads(stdin.readline())
-    try:
-        worker = getattr(__import__(module, fromlist=[name]), name)(setup)
-        for line in stdin:
-            task = json.loads(line)
+    worker_class: type[Worker] = getattr(import_module(module), name)
+    stdout.write(_line({"arrays": []}))
+    stdout.flush()
+    worker = worker_class.from_setup(json.loads(stdin.readline()))
+    for line in stdin:
+        task = json.loads(line)
+        try:
             result = worker.finish() if task is None else worker.run(task)
-            stdout.write(_line({"arrays": [(array.dtype.str, len(array)) for array in result]}))
-            for array in result:
-                stdout.write(np.ascontiguousarray(array).data)
-            stdout.flush()
-    except Exception as error:
-        message = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-        stdout.write(_line({"error": message, "type": type(error).__name__}))
+            reply: dict[str, Any] = {"arrays": [(array.dtype.str, len(array)) for array in result]}
+        except Exception as error:
+            result, reply = [], {"type": type(error).__name__, "error": str(error)}
+        stdout.write(_line(reply))
+        for array in result:
+            stdout.write(np.ascontiguousarray(array).data)
         stdout.flush()

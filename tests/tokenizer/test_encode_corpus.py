@@ -1,10 +1,13 @@
 """Encoding a file, alone or in several processes, that may die."""
 
+import itertools
+import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -87,18 +90,31 @@ def test_output_folder_is_missing(corpus: Path, tokenizer: Tokenizer, tmp_path: 
 
 
 class Dying:
-    """A worker that dies, or fails, at its second task."""
+    """A worker that in a process of its own dies, or fails, at its first task."""
 
-    def __init__(self, setup: dict[str, str]) -> None:
-        self.how = setup["how"]
+    def __init__(self, how: str) -> None:
+        self.how = how
+        self.process = os.getpid()
+
+    def setup(self) -> dict[str, Any]:
+        return vars(self)
+
+    @classmethod
+    def from_setup(cls, setup: dict[str, Any]) -> Self:
+        worker = cls(setup["how"])
+        worker.process = setup["process"]
+        return worker
 
     def run(self, task: Task) -> Result:
-        if task[0] == 1:
-            if self.how == "dies":
-                os._exit(7)
+        if os.getpid() == self.process:
+            time.sleep(0.02)  # so that the others have the time to start
+        elif self.how == "dies":
+            os._exit(7)
+        elif self.how == "fails":
             raise ValueError("some bug")
-        print("this must not get into the results")
-        return [np.array([task[0]])]
+        else:
+            print("this must not get into the results")
+        return [np.array([task[0], os.getpid()])]
 
     def finish(self) -> Result:
         return []
@@ -107,7 +123,7 @@ class Dying:
 @pytest.mark.parametrize(("how", "message"), [("dies", r"exit code 7"), ("fails", "ValueError: some bug")])
 def test_a_worker_that_dies_is_an_error(how: str, message: str) -> None:
     start = time.monotonic()
-    results = run_tasks(Dying, {"how": how}, [[i] for i in range(10)], 2)
+    results = run_tasks(Dying(how), ([i] for i in range(1000)), 2)
     with pytest.raises(RuntimeError, match=message):
         list(results)
     assert time.monotonic() - start < 20
@@ -119,14 +135,43 @@ def test_results_come_in_order_and_workers_end(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(
         workers.subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1]
     )
-    results = run_tasks(Dying, {"how": ""}, [[i] for i in range(2, 40)], 3)
-    assert [int(result[0][0]) for result in results if result] == list(range(2, 40))
-    assert len(started) == 3
+    # As many tasks as it takes until all three have run some.
+    seen: set[int] = set()
+    tasks = itertools.takewhile(lambda i: len(seen) < 3 or i < 100, itertools.count())
+    numbers = []
+    for result in run_tasks(Dying(""), ([i] for i in tasks), 3):
+        if result:
+            numbers.append(int(result[0][0]))
+            seen.add(int(result[0][1]))
+    assert numbers == list(range(len(numbers)))
+    assert seen == {os.getpid(), *(process.pid for process in started)}
+    assert len(started) == 2
     # A caller that loses interest.
-    results = run_tasks(Dying, {"how": ""}, [[i] for i in range(2, 40)], 3)
+    results = run_tasks(Dying(""), ([i] for i in range(1000)), 3)
     next(results)
     results.close()
+    assert len(started) == 4
     assert all(process.poll() is not None for process in started)
+
+
+class Failing(Dying):
+    """A worker that fails at once where another process has begun a task, which fails later."""
+
+    def run(self, task: Task) -> Result:
+        has_begun = Path(self.how)
+        if os.getpid() != self.process:
+            has_begun.touch()
+            time.sleep(0.3)
+            raise InputError("the earlier task")
+        if has_begun.exists():
+            raise InputError("a later task")
+        time.sleep(0.02)
+        return []
+
+
+def test_the_error_of_the_earliest_task_is_raised(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the earlier task"):
+        list(run_tasks(Failing(str(tmp_path / "has begun")), ([i] for i in range(1000)), 2))
 
 
 SCRIPT = """
@@ -184,7 +229,7 @@ num_workers=2)
     )
     assert process.stdout
     with process.stdout:
-        pids = [int(process.stdout.readline()) for _ in range(2)]
+        pids = [int(process.stdout.readline())]
         deadline = time.monotonic() + 20
         while not list(tmp_path.glob(".ids*")) and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -200,7 +245,8 @@ num_workers=2)
 
 
 def test_worker_result_is_that_of_the_tokenizer(corpus: Path, tokenizer: Tokenizer) -> None:
-    worker = EncodeWorker({"path": str(corpus), "tokenizer": tokenizer.to_dict()})
+    worker = EncodeWorker(corpus, tokenizer)
+    worker = EncodeWorker.from_setup(json.loads(json.dumps(worker.setup())))
     ids, num_bytes = worker.run((0, 1000))
     assert num_bytes == 1000
     assert tokenizer.decode(ids) == corpus.read_bytes()[:1000].decode()
