@@ -128,6 +128,10 @@ class TrainConfig:
     """Steps between evaluations of the whole validation file (and after the last step)."""
     save_interval: int = 1000
     """Steps between checkpoints (and after the last step)."""
+    keep_last: int | None = None
+    """Newest checkpoints to keep, older ones being deleted; all, if not given."""
+    keep_best: int = 0
+    """Checkpoints of lowest validation loss to save at evaluations, and to keep beside the newest."""
     device: str = "cpu"
     """Where to compute: cpu, or cuda where there is a GPU."""
     threads: int | None = None
@@ -137,7 +141,10 @@ class TrainConfig:
         _require_positive(
             self, "steps", "batch_size", "grad_accumulation", "log_interval", "eval_interval", "save_interval"
         )
-        _require(self.threads is None or self.threads > 0, f"threads is {self.threads}: give 1 or more")
+        for name in ("threads", "keep_last"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, f"{name} is {value}: give 1 or more")
+        _require(self.keep_best >= 0, f"keep_best is {self.keep_best}: give 0 or more")
         _require(0 <= self.seed < 2**64, f"seed is {self.seed}: give a number from 0 to 2^64 - 1")
         _require(
             self.batch_size % self.grad_accumulation == 0,

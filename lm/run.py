@@ -1,23 +1,42 @@
 """The folder of a run: run.json (what it is), tokenizer/, metrics.jsonl and checkpoints/."""
 
+import contextlib
+import dataclasses
+import fcntl
 import json
 import os
 import platform
+import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 import lm
 from lm import checkpoint
-from lm.backend import Backend
+from lm.backend import Backend, BackendName
 from lm.config import TrainConfig, from_dict
 from lm.data import file_sha256, read_sidecar
 from lm.files import write_json
 from lm.init import optimizer_shapes, parameter_shapes
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
+
+# The settings that a resumed run may change: how long and where it runs, what it shows and keeps. The rest
+# decides its numbers. A schedule may only grow longer.
+MAY_CHANGE = {
+    "steps",
+    "log_interval",
+    "eval_interval",
+    "save_interval",
+    "keep_last",
+    "keep_best",
+    "device",
+    "threads",
+}
+_HASHES = {"tokenizer_sha256": "tokenizer", "train_sha256": "training data", "val_sha256": "validation data"}
 
 
 def tokenizer_of(tokens_path: Path) -> Tokenizer | None:
@@ -59,15 +78,51 @@ def versions(backend: Backend) -> dict[str, str]:
     }
 
 
-def create(run: Path, facts: dict[str, Any], train_path: Path, val_path: Path) -> None:
-    """Make the folder of a new run, with run.json and a copy of the tokenizer."""
-    run.mkdir(parents=True, exist_ok=True)
-    tokenizer = tokenizer_of(train_path)
-    if tokenizer:
-        tokenizer.save(run / "tokenizer")
+def write(run: Path, facts: dict[str, Any], train_path: Path, val_path: Path) -> None:
+    """Make the folder of a run, or bring it up to date: run.json, and a copy of the tokenizer."""
+    # run.json first: a folder that holds it can be resumed, whatever else a crash has kept from it.
     write_json(
         run / "run.json", {**facts, "train": os.path.abspath(train_path), "val": os.path.abspath(val_path)}
     )
+    tokenizer = tokenizer_of(train_path)
+    if tokenizer:
+        tokenizer.save(run / "tokenizer")
+
+
+@contextlib.contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Be the only process that trains into a run. The lock ends with the process, however that ends.
+
+    Raises:
+        InputError: another process does.
+    """
+    descriptor = os.open(run, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise InputError(
+            f"{run}: another process is training this run; wait for it, or end it first"
+        ) from None
+    finally:
+        os.close(descriptor)
+
+
+def read_facts(run: Path) -> dict[str, Any] | None:
+    """run.json, where there is one.
+
+    Raises:
+        InputError: it is corrupted.
+    """
+    path = run / "run.json"
+    if not path.exists():
+        return None
+    try:
+        facts = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        facts = None
+    _check_facts(facts, path)
+    return facts
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -81,7 +136,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 def load_facts(step_path: Path) -> tuple[TrainConfig, dict[str, Any]]:
     """The config and state.json of a checkpoint, whose files are verified."""
     facts = checkpoint.read_state(step_path)
-    return from_dict(TrainConfig, facts.get("config"), f"{step_path}/state.json"), facts
+    return _check_facts(facts, step_path / "state.json"), facts
 
 
 def load_state(step_path: Path, config: TrainConfig, backend: Backend, with_optimizer: bool) -> Any:
@@ -92,13 +147,120 @@ def load_state(step_path: Path, config: TrainConfig, backend: Backend, with_opti
     return backend.load_state(
         config,
         checkpoint.read_leaves(step_path / "model.safetensors", weights),
-        checkpoint.read_leaves(step_path / "optimizer.safetensors", {**moments, "step": ((), "int32")})
+        _read_optimizer(step_path / "optimizer.safetensors", {**moments, "step": ((), "int32")})
         if with_optimizer
         else None,
     )
 
 
+def _read_optimizer(file: Path, expected: dict[str, Any]) -> checkpoint.Leaves:
+    for name, array in checkpoint.read_leaves(file, expected):
+        if name == "step" and array < 0:
+            raise InputError(f"{file}: 'step' is {array}, no number of steps; use another checkpoint")
+        yield name, array
+
+
+def resume(
+    run: Path, facts: dict[str, Any], config: TrainConfig, backend: Backend
+) -> tuple[dict[str, Any], Any] | None:
+    """The state.json and state of the newest intact checkpoint of this very run; broken ones are named on stderr.
+
+    Returns:
+        None where the run was ended before it saved anything.
+
+    Raises:
+        InputError: there is no such run, it differs from this command, or it has checkpoints, but none intact.
+    """
+    checkpoints, broken = checkpoint.all_of(run), []
+    run_facts = None
+    try:
+        run_facts = read_facts(run)
+    except InputError as error:
+        broken.append(error)
+    if run_facts:
+        refuse_changes(facts, run_facts, run / "run.json")
+    for path in checkpoints:
+        try:
+            _, saved = load_facts(path)
+            refuse_changes(facts, saved, path / "state.json")
+            state = load_state(path, config, backend, with_optimizer=True)
+        except InputError as error:
+            broken.append(error)
+        else:
+            for reason in broken:
+                print(f"lm: warning: {reason}; going on from {path.name}", file=sys.stderr)
+            return saved, state
+    if broken:
+        raise broken[0]
+    if not run_facts and (not run.is_dir() or any(not p.name.startswith(".") for p in run.iterdir())):
+        checkpoint.latest(run)  # says that there is none
+    return None
+
+
+def refuse_changes(facts: dict[str, Any], saved: dict[str, Any], where: Path) -> None:
+    """Refuse to go on with a run where something that decides its numbers has changed.
+
+    Raises:
+        InputError: names the setting or the file that differs.
+    """
+    now, before = (_flat(from_dict(TrainConfig, f["config"], str(where))) for f in (facts, saved))
+    for name in now:
+        if now[name] != before[name] and name not in MAY_CHANGE:
+            raise InputError(
+                f"{where}: {name} is {before[name]!r} in this run and {now[name]!r} in this command; "
+                "give the same, or start a new run"
+            )
+    if now["steps"] < before["steps"]:
+        raise InputError(
+            f"{where}: steps is {before['steps']} in this run, and may only be raised, not be {now['steps']}"
+        )
+    for name, what in _HASHES.items():
+        if facts[name] != saved[name]:
+            raise InputError(
+                f"{where}: {name} differs, so the {what} is not this run's; give the same, or start a new run"
+            )
+
+
+def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted name -> value of every setting."""
+    flat: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        flat |= (
+            _flat(value, f"{prefix}{field.name}.")
+            if dataclasses.is_dataclass(value)
+            else {prefix + field.name: value}
+        )
+    return flat
+
+
+def _check_facts(facts: Any, where: Path) -> TrainConfig:
+    """The config in run.json or state.json, whose other facts are of the right types too."""
+    types = {"seed": int, "backend": str, **dict.fromkeys(_HASHES, str | None)}
+    for name, of_type in types.items():
+        if not isinstance(facts, dict) or not isinstance(facts.get(name, ...), of_type):
+            raise InputError(f"{where}: {name} is missing or no {of_type}; it was not written by lm train")
+    if facts["backend"] not in get_args(BackendName):
+        raise InputError(f"{where}: backend is {facts['backend']!r}; it was not written by lm train")
+    config: TrainConfig = from_dict(TrainConfig, facts.get("config"), str(where))
+    return config
+
+
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl."""
-    with (run / "metrics.jsonl").open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
+    """The lines of metrics.jsonl; none where there is no such file. A last line that a crash tore is left out.
+
+    Raises:
+        InputError: another line is no record of a step.
+    """
+    path, records = run / "metrics.jsonl", []
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        numbers = isinstance(record, dict) and [record.get("step"), record.get("seconds")]
+        if not numbers or not all(isinstance(n, int | float) for n in numbers):
+            raise InputError(f"{path}, line {number}: not a record of a step; delete the line")
+        records.append(record)
+    return records
