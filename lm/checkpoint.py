@@ -85,6 +85,8 @@ def best(run: Path) -> Path:
 
 def is_among_best(run: Path, val_loss: float, keep_best: int) -> bool:
     """Whether a checkpoint of this validation loss would be one of the `keep_best` best."""
+    if not math.isfinite(val_loss):
+        return False
     best_losses = [loss for loss, _ in _best_first(all_of(run))[:keep_best]]
     return len(best_losses) < keep_best or (keep_best > 0 and val_loss < best_losses[-1])
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import sys
 import time
@@ -12,8 +13,9 @@ from typing import Any
 from tqdm import tqdm
 
 from lm import run
+from lm.accounting import train_flops_per_token
 from lm.config import TrainConfig
-from lm.evaluate import Evaluation, entropy_floor
+from lm.evaluate import Evaluation, bits_per_byte, entropy_floor
 from lm.files import published
 from tokenizer.errors import InputError
 
@@ -34,10 +36,15 @@ class MetricsLog:
         self._bar = tqdm(
             total=config.steps, initial=first_step, unit="step", dynamic_ncols=True, disable=None
         )
-        self._floor = entropy_floor(val_facts)
-        self._shown: dict[str, str] = {"floor": f"{self._floor:.3f}"} if self._floor is not None else {}
+        self._val_facts, self._floor = val_facts, entropy_floor(val_facts)
+        self._shown: dict[str, str] = {}
         self._pending: tuple[int, int, float, dict[str, Any]] | None = None
+        self._last_step, self._last_tokens = first_step, 0
         self._first = first_step, time.perf_counter()
+        self.not_finite: tuple[int, str] | None = None
+        """The first step whose loss or gradient norm was not finite, and what it was."""
+        self.skipped = 0
+        """How many such steps there were."""
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -58,31 +65,65 @@ class MetricsLog:
         if self._pending is None:
             return
         (step, tokens, lr, metrics), self._pending = self._pending, None
+        self._last_step, self._last_tokens = step, tokens
         loss, grad_norm = float(metrics["loss"]), float(metrics["grad_norm"])
-        if not bool(metrics["finite"]):
-            raise InputError(
-                f"step {step}: loss {loss} or gradient norm {grad_norm} is not finite; "
-                "lower optimizer.learning-rate, or resume from the last checkpoint with other settings"
+        record = {"step": step, "tokens": tokens, "train_loss": loss, "lr": lr, "grad_norm": grad_norm}
+        finite = bool(metrics["finite"])
+        if not finite:
+            self.not_finite = self.not_finite or (
+                step,
+                f"the loss is {loss} and the gradient norm {grad_norm}",
             )
+            self.skipped += 1
+            record["skipped"] = True
         first_step, first_time = self._first
         rate = tokens / step * (step - first_step) / (time.perf_counter() - first_time)
-        self._shown |= {"loss": f"{loss:.3f}", "lr": f"{lr:.1e}", "tok/s": f"{rate:,.0f}"}
+        self._show(loss=f"{loss:.3f}", lr=f"{lr:.1e}", norm=f"{grad_norm:.2f}", **{"tok/s": f"{rate:,.0f}"})
+        if self._config.peak_flops is not None:
+            used = rate * train_flops_per_token(self._config.model)
+            self._show(MFU=f"{used / self._config.peak_flops:.1%}")
         self._bar.set_postfix(self._shown, refresh=False)
         self._bar.update()
-        if step % self._config.log_interval == 0 or step == self._config.steps:
-            self._write(
-                {"step": step, "tokens": tokens, "train_loss": loss, "lr": lr, "grad_norm": grad_norm}
-            )
+        if step % self._config.log_interval == 0 or step == self._config.steps or not finite:
+            self._write(record)
 
     def evaluation(self, evaluation: Evaluation) -> None:
         """Write down an evaluation after the step last noted."""
-        assert self._pending is not None
-        step, tokens, *_ = self._pending
         self.flush()
-        self._shown = {"val": f"{evaluation.loss:.3f}"} | self._shown | {"val": f"{evaluation.loss:.3f}"}
+        loss = evaluation.loss
+        self._show(val=f"{loss:.3f}")
+        if self._floor is not None:
+            self._show(gap=f"{loss - self._floor:.3f}")
         if self._bar.disable:
-            print(f"step {step}:", ", ".join(f"{k} {v}" for k, v in self._shown.items()), file=sys.stderr)
-        self._write({"step": step, "tokens": tokens, "val_loss": evaluation.loss})
+            step, first_time = self._last_step, self._first[1]
+            left = (time.perf_counter() - first_time) / (step - self._first[0]) * (self._config.steps - step)
+            shown = ", ".join(f"{name} {value}" for name, value in self._shown.items())
+            self.tell(f"step {step} of {self._config.steps}: {shown}, {tqdm.format_interval(left)} left")
+        bits = bits_per_byte(evaluation, self._val_facts)
+        self._write(
+            {
+                "step": self._last_step,
+                "tokens": self._last_tokens,
+                "val_loss": loss,
+                "perplexity": evaluation.perplexity,
+                **({} if bits is None else {"bits_per_byte": bits}),
+            }
+        )
+
+    def sample(self, text: str) -> None:
+        """Write down what the model writes after the step last noted."""
+        self.flush()
+        self._write({"step": self._last_step, "tokens": self._last_tokens, "sample": text})
+
+    def tell(self, message: str) -> None:
+        """Print a line without spoiling the bar."""
+        tqdm.write(message, file=sys.stderr)
+
+    def _show(self, **values: str) -> None:
+        """What the bar shows, always in the same order."""
+        shown = self._shown | values
+        order = ("loss", "val", "gap", "lr", "norm", "tok/s", "MFU")
+        self._shown = {name: shown[name] for name in order if name in shown}
 
     def sync(self) -> None:
         """Have everything on the disk, where a checkpoint of the step last noted counts on it."""
@@ -91,6 +132,8 @@ class MetricsLog:
             os.fsync(self._file.fileno())
 
     def _write(self, record: dict[str, Any]) -> None:
+        # JSON has no NaN.
+        record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         record["seconds"] = round(time.perf_counter() - self._start, 3)
         with self._said():
             self._file.write(json.dumps(record) + "\n")

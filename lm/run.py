@@ -3,12 +3,13 @@
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import json
 import os
 import platform
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,7 +19,8 @@ import lm
 from lm import checkpoint
 from lm.backend import Backend, BackendName
 from lm.config import TrainConfig, from_dict
-from lm.data import file_sha256, read_sidecar
+from lm.data import fingerprint, read_sidecar
+from lm.evaluate import entropy_floor
 from lm.files import write_json
 from lm.init import optimizer_shapes, parameter_shapes
 from tokenizer import Tokenizer
@@ -30,6 +32,12 @@ MAY_CHANGE = {
     "steps",
     "log_interval",
     "eval_interval",
+    "eval_windows",
+    "patience",
+    "sample_every",
+    "sample_prompt",
+    "skip_nonfinite",
+    "peak_flops",
     "save_interval",
     "keep_last",
     "keep_best",
@@ -37,6 +45,20 @@ MAY_CHANGE = {
     "threads",
 }
 _HASHES = {"tokenizer_sha256": "tokenizer", "train_sha256": "training data", "val_sha256": "validation data"}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The files that a run reads."""
+
+    train: tuple[Path, ...]
+    """Token files to train on."""
+    val: Path
+    """Token file to evaluate on."""
+    weights: tuple[float, ...] = ()
+    """What `lm.data.open_corpus` mixes by."""
+    init_from: Path | None = None
+    """Checkpoint whose weights the run starts from."""
 
 
 def tokenizer_of(tokens_path: Path) -> Tokenizer | None:
@@ -55,17 +77,40 @@ def tokenizer_of(tokens_path: Path) -> Tokenizer | None:
     return tokenizer
 
 
-def describe(config: TrainConfig, train_path: Path, val_path: Path) -> dict[str, Any]:
-    """What identifies a run, in its checkpoints too: config and hashes of everything that it reads."""
-    tokenizer = tokenizer_of(train_path)
+def describe(config: TrainConfig, inputs: Inputs) -> dict[str, Any]:
+    """What identifies a run, in its checkpoints too: config and hashes of everything that it reads.
+
+    Raises:
+        InputError: the token files are of different tokenizers.
+    """
+    tokenizer = tokenizer_of(inputs.train[0])
+    for path in (*inputs.train[1:], inputs.val):
+        refuse_other_tokenizer(path, tokenizer.sha256 if tokenizer else None, str(inputs.train[0]))
+    hashes = [fingerprint(path) for path in inputs.train]
+    if len(hashes) > 1:
+        mixture = json.dumps([hashes, inputs.weights])
+        hashes = [hashlib.sha256(mixture.encode()).hexdigest()]
     return {
         "config": asdict(config),
         "seed": config.seed,
         "threads": config.threads,
         "tokenizer_sha256": tokenizer.sha256 if tokenizer else None,
-        "train_sha256": file_sha256(train_path),
-        "val_sha256": file_sha256(val_path),
+        "train_sha256": hashes[0],
+        "val_sha256": fingerprint(inputs.val),
     }
+
+
+def refuse_other_tokenizer(tokens_path: Path, sha256: str | None, other: str) -> None:
+    """Refuse a token file that is known to be of another tokenizer than something else, known too.
+
+    Raises:
+        InputError: names both.
+    """
+    theirs = read_sidecar(tokens_path).get("tokenizer_sha256")
+    if None not in (theirs, sha256) and theirs != sha256:
+        raise InputError(
+            f"{tokens_path}: was encoded with another tokenizer than {other}; encode the text with the same"
+        )
 
 
 def versions(backend: Backend) -> dict[str, str]:
@@ -78,13 +123,13 @@ def versions(backend: Backend) -> dict[str, str]:
     }
 
 
-def write(run: Path, facts: dict[str, Any], train_path: Path, val_path: Path) -> None:
+def write(run: Path, facts: dict[str, Any], inputs: Inputs) -> None:
     """Make the folder of a run, or bring it up to date: run.json, and a copy of the tokenizer."""
+    paths = {"train": [os.path.abspath(path) for path in inputs.train], "val": os.path.abspath(inputs.val)}
     # run.json first: a folder that holds it can be resumed, whatever else a crash has kept from it.
-    write_json(
-        run / "run.json", {**facts, "train": os.path.abspath(train_path), "val": os.path.abspath(val_path)}
-    )
-    tokenizer = tokenizer_of(train_path)
+    floor = entropy_floor(read_sidecar(inputs.val))
+    write_json(run / "run.json", {**facts, **paths, "weights": inputs.weights, "floor": floor})
+    tokenizer = tokenizer_of(inputs.train[0])
     if tokenizer:
         tokenizer.save(run / "tokenizer")
 
@@ -160,6 +205,41 @@ def _read_optimizer(file: Path, expected: dict[str, Any]) -> checkpoint.Leaves:
         yield name, array
 
 
+def initial_state(config: TrainConfig, backend: Backend, inputs: Inputs, facts: dict[str, Any]) -> Any:
+    """The state before the first step: of the seed, or of another run's weights, without its optimizer.
+
+    Raises:
+        InputError: the other run's tokenizer or its model's shapes differ.
+    """
+    if inputs.init_from is None:
+        return backend.init_state(config, config.seed)
+    path = checkpoint.latest(inputs.init_from)
+    _, other = load_facts(path)
+    ours = facts["tokenizer_sha256"]
+    if None not in (ours, other["tokenizer_sha256"]) and ours != other["tokenizer_sha256"]:
+        raise InputError(
+            f"{path}: was trained with another tokenizer than {inputs.train[0]}; encode the text with the run's own"
+        )
+    dtype = config.param_dtype
+    weights = {name: (shape, dtype) for name, shape in parameter_shapes(config.model).items()}
+    moments = {name: np.zeros(shape, dtype) for name, shape in optimizer_shapes(config.model).items()}
+    moments["step"] = np.zeros((), np.int32)
+    return backend.load_state(
+        config, checkpoint.read_leaves(path / "model.safetensors", weights), moments.items()
+    )
+
+
+def sample_tokenizer(run: Path, config: TrainConfig) -> Tokenizer | None:
+    """The tokenizer to write samples with, where they are asked for."""
+    if config.sample_every is None:
+        return None
+    if not (run / "tokenizer").is_dir():
+        raise InputError(
+            f"{run}: sample_every needs a tokenizer, and the token file names none; encode it with lm tokenizer encode"
+        )
+    return Tokenizer.load(run / "tokenizer")
+
+
 def resume(
     run: Path, facts: dict[str, Any], config: TrainConfig, backend: Backend
 ) -> tuple[dict[str, Any], Any] | None:
@@ -203,7 +283,7 @@ def refuse_changes(facts: dict[str, Any], saved: dict[str, Any], where: Path) ->
     Raises:
         InputError: names the setting or the file that differs.
     """
-    now, before = (_flat(from_dict(TrainConfig, f["config"], str(where))) for f in (facts, saved))
+    now, before = (flat(from_dict(TrainConfig, f["config"], str(where))) for f in (facts, saved))
     for name in now:
         if now[name] != before[name] and name not in MAY_CHANGE:
             raise InputError(
@@ -221,17 +301,13 @@ def refuse_changes(facts: dict[str, Any], saved: dict[str, Any], where: Path) ->
             )
 
 
-def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
     """Dotted name -> value of every setting."""
-    flat: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        flat |= (
-            _flat(value, f"{prefix}{field.name}.")
-            if dataclasses.is_dataclass(value)
-            else {prefix + field.name: value}
-        )
-    return flat
+        value, name = getattr(config, field.name), prefix + field.name
+        settings |= flat(value, f"{name}.") if dataclasses.is_dataclass(value) else {name: value}
+    return settings
 
 
 def _check_facts(facts: Any, where: Path) -> TrainConfig:

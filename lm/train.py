@@ -1,21 +1,28 @@
 """The training loop, written once."""
 
 import contextlib
+import math
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from lm import checkpoint, run
+from lm.accounting import peak_memory
 from lm.backend import Backend, BackendName, load
 from lm.config import TrainConfig
-from lm.data import get_batch, open_tokens, read_sidecar
+from lm.data import Batch, get_batch, open_corpus, open_tokens, prefetched, read_sidecar
 from lm.evaluate import evaluate
 from lm.files import refuse_existing, remove_leftovers
+from lm.generate import sampler
 from lm.log import MetricsLog
-from lm.schedule import cosine_schedule
+from lm.run import Inputs
+from lm.schedule import learning_rate
 from tokenizer.errors import InputError
+
+# The first steps compile and allocate.
+_PROFILED = range(2, 5)
 
 
 @dataclass
@@ -24,15 +31,29 @@ class Progress:
 
     val_loss: float | None = None
     """Validation loss at this very step, where it was evaluated."""
+    best_val_loss: float | None = None
+    """The lowest so far."""
+    evaluations_since_best: int = 0
+    """How many came after it."""
+    skipped: int = 0
+    """Steps left out because their loss or gradient norm was not finite."""
+
+    def evaluated(self, loss: float) -> None:
+        """Take note of a validation loss; one that is not finite is the worst."""
+        self.val_loss = loss if math.isfinite(loss) else None
+        if self.val_loss is not None and (self.best_val_loss is None or loss < self.best_val_loss):
+            self.best_val_loss, self.evaluations_since_best = loss, 0
+        else:
+            self.evaluations_since_best += 1
 
 
 def train(
     config: TrainConfig,
     backend_name: BackendName,
-    train_path: Path,
-    val_path: Path,
+    inputs: Inputs,
     out: Path,
     resume: bool = False,
+    profile: bool = False,
 ) -> bool:
     """Train a model into the run folder `out`, with a checkpoint at the end.
 
@@ -43,91 +64,133 @@ def train(
         InputError: a file cannot be used or written, `out` holds a run (and `resume` is false) or not this one
             (and it is true), or the loss is not finite.
     """
-    model, optimizer = config.model, config.optimizer
+    model = config.model
     with contextlib.ExitStack() as stack:
         stop_requested = stack.enter_context(_stop_signals())
-        tokens = open_tokens(train_path, model.vocab_size, model.context_length)
-        val_tokens = open_tokens(val_path, model.vocab_size, model.context_length)
-        facts = run.describe(config, train_path, val_path)
+        corpus, paths = open_corpus(inputs.train, inputs.weights, model.vocab_size, model.context_length)
+        inputs = Inputs(paths, inputs.val, inputs.weights, inputs.init_from)
+        val_tokens = open_tokens(inputs.val, model.vocab_size, model.context_length)
+        if config.eval_windows is not None:
+            val_tokens = val_tokens[: config.eval_windows * model.context_length + 1]
+        facts = run.describe(config, inputs)
         if not resume:
             refuse_existing(out)
         backend = load(backend_name, config)
         facts |= {"backend": backend_name, "versions": run.versions(backend)}
-        saved = run.resume(out, facts, config, backend) if resume else None
+        resumed = run.resume(out, facts, config, backend) if resume else None
+        if resumed:
+            saved, state = resumed
+            first_step = saved_step = saved["iteration"]
+            progress = _read_progress(saved)
+        else:
+            first_step, saved_step, progress = 0, -1, Progress()
+            state = run.initial_state(config, backend, inputs, facts)
         out.mkdir(parents=True, exist_ok=True)
         stack.enter_context(run.locked(out))
         remove_leftovers(out)
         remove_leftovers(out / "checkpoints")
-        run.write(out, facts, train_path, val_path)
-        if saved:
-            first_step, state = saved[0]["iteration"], saved[1]
-        else:
-            first_step, state = 0, backend.init_state(config, config.seed)
-        progress = Progress()
-        log = stack.enter_context(MetricsLog(out, first_step, config, read_sidecar(val_path)))
+        run.write(out, facts, inputs)
+
+        log = stack.enter_context(MetricsLog(out, first_step, config, read_sidecar(inputs.val)))
         train_step, eval_step = backend.make_train_step(config), backend.make_eval_step(config)
+        sample = sampler(backend, config, run.sample_tokenizer(out, config))
+        tracing = stack.enter_context(contextlib.ExitStack())
         tokens_per_step = config.batch_size * model.context_length
 
-        saved_step = first_step if saved else None
+        def make_batch(step: int) -> Batch:
+            return get_batch(
+                corpus, config.seed, step, config.batch_size, model.context_length, config.grad_accumulation
+            )
+
+        def save(step: int) -> None:
+            nonlocal saved_step
+            if step != saved_step:
+                log.sync()
+                progress.skipped = skipped_before + log.skipped
+                _save(out, step, backend, state, {**facts, **asdict(progress)}, config)
+                saved_step = step
+
+        skipped_before = progress.skipped
+        batches = prefetched(make_batch, first_step, config.steps)
+        stack.callback(batches.close)
         for step in range(first_step, config.steps):
+            if config.patience is not None and progress.evaluations_since_best >= config.patience:
+                save(step)
+                log.tell(f"stopped early: the validation loss was {progress.best_val_loss:.4f} at its lowest")
+                return True
             if stop_requested():
-                if step != saved_step:
-                    _save(out, step, backend, state, facts, progress, log, config)
+                save(step)
                 return False
-            batch = get_batch(
-                tokens, config.seed, step, config.batch_size, model.context_length, config.grad_accumulation
-            )
-            # One step ahead, so that the first step moves and the last arrives at the minimum.
-            lr = cosine_schedule(
-                step + 1,
-                optimizer.learning_rate,
-                optimizer.min_learning_rate,
-                optimizer.warmup_steps,
-                config.steps,
-            )
+            if profile and step == first_step + _PROFILED.start:
+                folder = out / "profile"
+                folder.mkdir(exist_ok=True)
+                tracing.enter_context(backend.trace(folder))
+            try:
+                batch = next(batches)
+            except InputError:
+                save(step)
+                raise
+            lr = learning_rate(step, config.steps, config.optimizer)
             state, metrics = train_step(state, batch, lr)
             done = step + 1
-            last = done == config.steps
+            last, keep = done == config.steps, False
+            progress.val_loss = None
             log.step(done, done * tokens_per_step, lr, metrics)
-            progress.val_loss, save_best = None, False
+            if profile and (last or done == first_step + _PROFILED.stop):
+                log.flush()
+                tracing.close()
             if last or done % config.eval_interval == 0:
                 evaluation = evaluate(eval_step, state, val_tokens, config)
                 log.evaluation(evaluation)
-                progress.val_loss = evaluation.loss
-                save_best = checkpoint.is_among_best(out, evaluation.loss, config.keep_best)
-            if last or save_best or done % config.save_interval == 0:
-                _save(out, done, backend, state, facts, progress, log, config)
-                saved_step = done
+                progress.evaluated(evaluation.loss)
+                keep_best = max(config.keep_best, config.patience is not None)
+                keep = checkpoint.is_among_best(out, evaluation.loss, keep_best)
+            if config.sample_every is not None and done % config.sample_every == 0:
+                log.sample(sample(state))
+            if last or keep or done % config.save_interval == 0:
+                save(done)
+            if log.not_finite and not config.skip_nonfinite:
+                save(done)
+                bad_step, what = log.not_finite
+                starts = corpus.starts(config.seed, bad_step - 1, config.batch_size, model.context_length)
+                where = ", ".join(f"{paths[i].name}[{start}]" for i, start in starts[:4])
+                raise InputError(
+                    f"step {bad_step}: {what}, and was left out; saved. Look at its batch, {config.batch_size} "
+                    f"windows that start at {where}{', ...' if len(starts) > 4 else ''}, or lower "
+                    "optimizer.learning-rate in a new run, or go on without the step: --resume --skip-nonfinite"
+                )
     return True
 
 
 def _save(
-    out: Path,
-    step: int,
-    backend: Backend,
-    state: Any,
-    facts: dict[str, Any],
-    progress: Progress,
-    log: MetricsLog,
-    config: TrainConfig,
+    out: Path, step: int, backend: Backend, state: Any, facts: dict[str, Any], config: TrainConfig
 ) -> None:
-    """Save a checkpoint, behind the metrics of its steps, and delete those that need not be kept."""
+    """Save a checkpoint, and delete those that need not be kept."""
+    tokens_seen = step * config.batch_size * config.model.context_length
     try:
-        log.sync()
-        tokens_seen = step * config.batch_size * config.model.context_length
         checkpoint.save(
             out / "checkpoints",
             step,
             backend.read_weights(state),
             backend.read_optimizer(state),
-            {**facts, "tokens_seen": tokens_seen, **asdict(progress)},
+            {**facts, "tokens_seen": tokens_seen, "peak_memory_bytes": peak_memory()},
         )
-        checkpoint.prune(out, config.keep_last, config.keep_best)
+        checkpoint.prune(out, config.keep_last, max(config.keep_best, config.patience is not None))
     except OSError as error:
         raise InputError(
             f"{error.filename}: step {step} cannot be saved ({error.strerror}); earlier checkpoints are intact: "
             "mend that, and go on with --resume"
         ) from None
+
+
+def _read_progress(saved: dict[str, Any]) -> Progress:
+    """The progress in a checkpoint's state.json; what is missing or strange is as at the start."""
+    known: dict[str, Any] = {}
+    for field in fields(Progress):
+        value = saved.get(field.name)
+        if isinstance(value, int if field.type is int else float):
+            known[field.name] = value
+    return Progress(**known)
 
 
 @contextlib.contextmanager

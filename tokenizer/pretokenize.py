@@ -1,8 +1,8 @@
 """Cut text into pre-tokens, within which byte pairs merge: special tokens first, then a regex."""
 
+import re
 from collections.abc import Iterable, Iterator
 
-import re
 import regex
 
 from tokenizer.errors import InputError

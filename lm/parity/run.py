@@ -1,10 +1,8 @@
 """Compare torch, JAX and the oracle, a case at a time, and report the worst of many: what `lm parity` prints."""
 
 import importlib
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np

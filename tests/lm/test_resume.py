@@ -54,10 +54,11 @@ def test_what_decides_the_numbers_may_not_change(
 def test_another_tokenizer_is_refused(pipeline: Path, capsys: Capture) -> None:
     vocabulary = ("--input", pipeline / "val.txt", "--vocab-size", 300, "--out", pipeline / "other")
     assert lm("tokenizer", "train", *vocabulary) == 0
-    sidecar = pipeline / "train.npy.json"
-    facts = json.loads(sidecar.read_text())
     sha256 = run.Tokenizer.load(pipeline / "other").sha256
-    sidecar.write_text(json.dumps({**facts, "tokenizer": "other", "tokenizer_sha256": sha256}))
+    for name in ("train", "val"):
+        sidecar = pipeline / f"{name}.npy.json"
+        facts = json.loads(sidecar.read_text())
+        sidecar.write_text(json.dumps({**facts, "tokenizer": "other", "tokenizer_sha256": sha256}))
     command = train_command(pipeline, "torch", pipeline / "torch", "--resume")
     assert "tokenizer_sha256 differs" in refused(capsys, *command)
 
