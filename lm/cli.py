@@ -252,6 +252,37 @@ class Generate(Trained):
 
 
 @dataclass(frozen=True)
+class Runs:
+    """List the runs in a folder: their state and last numbers."""
+
+    folder: Positional[Path] = Path("runs")
+    """Folder that holds runs, at any depth."""
+
+    def run(self) -> None:
+        from lm.report import list_runs
+
+        print(list_runs(self.folder))
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write a page that compares runs: curves, numbers, differences, samples. It needs no network."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Folders of runs."""
+    out: Path = Path("report.html")
+    """HTML file to write."""
+
+    def run(self) -> None:
+        from lm.report import write_report
+
+        if not self.runs:
+            raise InputError("no run is given: lm report RUN [RUN ...]")
+        write_report(list(self.runs), self.out)
+        print(f"{self.out}: {len(self.runs)} runs; open it in a browser")
+
+
+@dataclass(frozen=True)
 class Data:
     """Download the texts that the course trains on; a broken download goes on where it was."""
 
@@ -311,6 +342,8 @@ def parse(arguments: Sequence[str]) -> Any:
         | Annotated[Train, subcommand("train", prefix_name=False, default=train_defaults)]
         | Annotated[Eval, subcommand("eval", prefix_name=False)]
         | Annotated[Generate, subcommand("generate", prefix_name=False)]
+        | Annotated[Runs, subcommand("runs", prefix_name=False)]
+        | Annotated[Report, subcommand("report", prefix_name=False)]
         | Annotated[Data, subcommand("data", prefix_name=False)]
         | Annotated[Demo, subcommand("demo", prefix_name=False)]
     )
