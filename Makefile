@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test torture
+.PHONY: help demo test torture faults
 help:
 	@echo "make demo   text, tokenizer, a model trained in torch and in JAX: runs/demo/report.md"
 	@echo "make test   linter, formatter, type checker, tests"
+	@echo "make faults break either backend in each of many ways, and see the tests go red"
 	@echo "make torture   200 kills -9 of training runs in each backend"
 
 demo: .venv/ready
@@ -19,6 +20,9 @@ test: .venv/ready
 
 torture: .venv/ready
 	$(BIN)/python -m tests.torture --kills 200
+
+faults: .venv/ready
+	$(BIN)/python -m tests.faults
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "twinlm needs Python 3.11 or newer: make PYTHON=python3.11")'

@@ -53,8 +53,7 @@ def _evaluate(
     constants: JaxArrays,
     cotangent: np.ndarray | Array,
 ) -> tuple[Array, JaxArrays]:
-    call = partial(LAYERS[layer], c=constants, s=dict(statics))
-    output, pull_back = jax.vjp(call, arrays)
+    output, pull_back = jax.vjp(lambda a: LAYERS[layer](a, constants, dict(statics)), arrays)
     return output, pull_back(jnp.asarray(cotangent).astype(output.dtype))[0]
 
 

@@ -98,3 +98,9 @@ def load(name: BackendName, config: TrainConfig) -> Backend:
     backend = importlib.import_module(f"{name}_impl.backend")
     backend.configure(config)
     return cast(Backend, backend)
+
+
+def load_parity(name: BackendName, config: TrainConfig) -> Any:
+    """The backend's layers as functions of named arrays, for `lm parity` and tests/parity, set up as by `load`."""
+    load(name, config)
+    return importlib.import_module(f"{name}_impl.parity")

@@ -42,7 +42,7 @@ class Stories:
     def run(self) -> None:
         from lm.stories import write_stories
 
-        info = write_stories(self.out, self.bytes, self.seed, progress=True)
+        info = write_stories(self.out, self.bytes, self.seed, progress=sys.stderr.isatty())
         print(
             f"{self.out}: {info.documents:,} stories, {info.bytes:,} bytes, "
             f"{info.nats / info.bytes:.4f} nats per byte"
@@ -61,16 +61,32 @@ class TokenizerTrain:
     """Number of tokens: the special tokens, the 256 bytes, and the merges."""
     special_tokens: tuple[str, ...] = (END_OF_TEXT,)
     """Texts that are always one token."""
+    pattern: str = "gpt2"
+    """How text is cut into pre-tokens: gpt2, cl100k, o200k, or a regular expression."""
 
     def run(self) -> None:
         from lm.files import refuse_existing
         from tokenizer import Tokenizer
+        from tokenizer.inspect import printable
         from tokenizer.train_bpe import train
 
         refuse_existing(self.out)
-        result = train(self.input, self.vocab_size, self.special_tokens, progress=True)
-        Tokenizer(result.vocab, result.merges, self.special_tokens).save(self.out)
-        print(f"{self.out}: {len(result.vocab):,} tokens")
+        result = train(
+            self.input,
+            self.vocab_size,
+            self.special_tokens,
+            pattern=self.pattern,
+            progress=sys.stderr.isatty(),
+        )
+        _save_tokenizer(Tokenizer(result.vocab, result.merges, self.special_tokens, self.pattern), self.out)
+        learned = sorted((left + right for left, right in result.merges), key=len, reverse=True)
+        print(
+            f"{self.out}: {len(result.vocab):,} tokens\n"
+            f"longest tokens   {', '.join(repr(printable(token)) for token in learned[:5])}\n"
+            f"compression      {result.bytes_per_token:.3f} bytes per token of {self.input}\n"
+            f"seconds          {', '.join(f'{phase} {s:.2f}' for phase, s in result.seconds.items())}\n"
+            f"peak memory      {result.peak_memory / 2**20:.0f} MiB"
+        )
 
 
 @dataclass(frozen=True)
@@ -92,7 +108,7 @@ class TokenizerEncode:
 
         text_facts = read_sidecar(self.input)
         tokenizer = Tokenizer.load(self.tokenizer)
-        result = encode_corpus(self.input, tokenizer, self.out, progress=True)
+        result = encode_corpus(self.input, tokenizer, self.out, progress=sys.stderr.isatty())
         facts = {
             "tokenizer": os.path.relpath(self.tokenizer, self.out.parent),
             "tokenizer_sha256": tokenizer.sha256,
@@ -110,12 +126,75 @@ class TokenizerEncode:
 
 
 @dataclass(frozen=True)
+class TokenizerInspect:
+    """Show the tokens of a text, in turning colours, each with its id."""
+
+    text: Annotated[str, Positional]
+    """Text to encode."""
+    tokenizer: Path
+    """Folder of a tokenizer, from lm tokenizer train."""
+
+    def run(self) -> None:
+        from tokenizer import Tokenizer
+        from tokenizer.inspect import coloured
+
+        print(coloured(Tokenizer.load(self.tokenizer), self.text))
+
+
+@dataclass(frozen=True)
+class TokenizerExport:
+    """Write a tokenizer as a tokenizer.json for the library tokenizers, which then encodes the same."""
+
+    tokenizer: Path
+    """Folder of a tokenizer, from lm tokenizer train."""
+    out: Path
+    """File to write."""
+
+    def run(self) -> None:
+        from lm.files import refuse_existing
+        from tokenizer import Tokenizer
+
+        refuse_existing(self.out)
+        Tokenizer.load(self.tokenizer).save_tokenizers_json(self.out)
+        print(self.out)
+
+
+@dataclass(frozen=True)
+class TokenizerImport:
+    """Read a tokenizer.json of the library tokenizers (byte-level BPE with a known pattern)."""
+
+    input: Path
+    """The tokenizer.json."""
+    out: Path
+    """Folder to write."""
+
+    def run(self) -> None:
+        from lm.files import refuse_existing
+        from tokenizer import Tokenizer
+
+        refuse_existing(self.out)
+        tokenizer = Tokenizer.from_tokenizers_json(self.input)
+        _save_tokenizer(tokenizer, self.out)
+        print(f"{self.out}: {tokenizer.vocab_size:,} tokens")
+
+
+def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    from lm.files import published
+
+    with published(folder) as temporary:
+        tokenizer.save(temporary)
+
+
+@dataclass(frozen=True)
 class TokenizerCommand:
-    """Train a tokenizer, or encode text with one."""
+    """Train a tokenizer, encode text with one, look at it, or exchange it with the library tokenizers."""
 
     command: (
         Annotated[TokenizerTrain, subcommand("train", prefix_name=False)]
         | Annotated[TokenizerEncode, subcommand("encode", prefix_name=False)]
+        | Annotated[TokenizerInspect, subcommand("inspect", prefix_name=False)]
+        | Annotated[TokenizerExport, subcommand("export", prefix_name=False)]
+        | Annotated[TokenizerImport, subcommand("import", prefix_name=False)]
     )
 
     def run(self) -> None:
@@ -302,6 +381,39 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Parity:
+    """Measure how far apart torch, JAX and a float64 oracle are, layer by layer; exit with 1 if over budget."""
+
+    dtype: Literal["float64", "float32", "bfloat16"] = "float32"
+    """Type of the activations."""
+    cases: int = 12
+    """Random cases of each layer, of which the worst is shown."""
+    json: Path | None = None
+    """File to write the table to as JSON."""
+    plot: Path | None = None
+    """PNG file to draw the table to, as a heat map of the errors."""
+
+    def run(self) -> None:
+        from lm.files import published, refuse_existing, write_json
+        from lm.parity.run import as_json, plot, run_parity
+
+        if self.cases < 1:
+            raise InputError(f"cases is {self.cases}: give 1 or more")
+        for file in (self.json, self.plot):
+            if file:
+                refuse_existing(file)
+        errors = run_parity(self.dtype, self.cases, show=True)
+        if self.json:
+            write_json(self.json, as_json(errors))
+        if self.plot:
+            with published(self.plot) as temporary:
+                plot(errors, self.dtype, temporary)
+        over = sum(not error.passed for error in errors)
+        print(f"{over or 'none'} of {len(errors)} comparisons over budget, in {self.dtype}")
+        sys.exit(1 if over else 0)
+
+
+@dataclass(frozen=True)
 class Demo:
     """Everything once: text, tokenizer, the same model trained in torch and in JAX, text from it, a report."""
 
@@ -345,6 +457,7 @@ def parse(arguments: Sequence[str]) -> Any:
         | Annotated[Runs, subcommand("runs", prefix_name=False)]
         | Annotated[Report, subcommand("report", prefix_name=False)]
         | Annotated[Data, subcommand("data", prefix_name=False)]
+        | Annotated[Parity, subcommand("parity", prefix_name=False)]
         | Annotated[Demo, subcommand("demo", prefix_name=False)]
     )
     stderr = io.StringIO()

@@ -84,8 +84,6 @@ class OptimizerConfig:
 
     learning_rate: float = 1e-3
     """Highest learning rate, reached after the warm-up."""
-    schedule: Schedule = "cosine"
-    """How the learning rate goes on after the warm-up: down to min_learning_rate, or constant."""
     min_learning_rate: float = 1e-4
     """Learning rate at the last step, unless the schedule is constant."""
     warmup_steps: int = 100
@@ -98,10 +96,12 @@ class OptimizerConfig:
     """Added to the root of the second moment."""
     weight_decay: float = 0.01
     """Decoupled weight decay, times the learning rate of the step."""
-    decay: Decay = "all"
-    """What decays: all parameters, as in the course, or matrices only and no gains and biases."""
     max_grad_norm: float = 1.0
     """Gradients with a larger global norm are scaled down to it."""
+    schedule: Schedule = "cosine"
+    """How the learning rate goes on after the warm-up: down to min_learning_rate, or constant."""
+    decay: Decay = "all"
+    """What decays: all parameters, as in the course, or matrices only and no gains and biases."""
 
     def __post_init__(self) -> None:
         _require_positive(self, "learning_rate", "eps", "max_grad_norm")

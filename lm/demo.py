@@ -91,7 +91,9 @@ def _split(input_path: Path, train_text: Path, val_text: Path) -> None:
 
 def _stage(result: Path, *command: object) -> None:
     """Run a command unless its result is there."""
-    if not result.exists():
+    if result.exists():
+        print(f"\n# {result} is there already")
+    else:
         _lm(*command)
 
 

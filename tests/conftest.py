@@ -4,11 +4,17 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 # Small arrays gain nothing from a second thread, and threads that wait by spinning cost the tests beside them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NPROC", "1")  # what XLA reads
+
+# JAX at its strictest: nothing broadcasts or changes its type unasked. By environment, so that whoever imports
+# JAX first, this process or one that a test starts, finds it so.
+os.environ["JAX_ENABLE_X64"] = "1"
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 
 # `fast` gives the same examples on every run, so that a test that passed yesterday passes today; `thorough`
 # draws new ones and fifty times as many: LM_HYPOTHESIS=thorough python -m pytest
@@ -18,15 +24,22 @@ settings.register_profile(
 settings.register_profile(
     "thorough", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+# A seeded fault is caught by any failing example; the smallest is not looked for.
+settings.register_profile(
+    "faults",
+    settings.get_profile("fast"),
+    phases=[Phase.explicit, Phase.generate],
+    report_multiple_bugs=False,
+)
 settings.load_profile(os.environ.get("LM_HYPOTHESIS", "fast"))
 
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:
-    """Return the folder of real texts and GPT-2's tokenizer files; without it the few tests that need it step aside."""
+    """Return the folder of real texts and GPT-2's files; without it the few tests that need it step aside."""
     folder = os.environ.get("LM_TEST_DATA")
     if not folder:
         pytest.skip(
-            "set LM_TEST_DATA to a folder with gpt2/vocab.json, gpt2/merges.txt and corpora/tinyshakespeare.txt"
+            "set LM_TEST_DATA to a folder with gpt2/{vocab.json,merges.txt}, corpora/tinyshakespeare.txt"
         )
     return Path(folder).resolve()

@@ -63,7 +63,7 @@ def test_only_those_who_load_a_backend_import_by_name() -> None:
         if isinstance(node, ast.Name | ast.Attribute)
         and ast.unparse(node) in ("import_module", "importlib.import_module", "__import__")
     }
-    assert by_name == {"lm.backend", "lm.parity.run"}
+    assert by_name == {"lm.backend"}
 
 
 def test_the_command_starts_light() -> None:

@@ -6,8 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from tokenizer.cuts import CLASSES, LETTER, SPACE, certain_boundaries
+from tokenizer.cuts import CLASSES, LETTER, SPACE, UNKNOWN, certain_boundaries
 from tokenizer.pretokenize import PATTERNS, Pretokenizer
+from tokenizer.runs import runs
 
 FIRST_BLOCK, BLOCK = 1 << 14, 1 << 18  # bytes; larger ones no longer fit in a core's cache
 
@@ -22,17 +23,18 @@ class Block:
 
 
 def cut_blocks(
-    read: Callable[[int], bytes], pretokenizer: Pretokenizer, block_size: int = BLOCK
+    read: Callable[[int], bytes], pretokenizer: Pretokenizer, block_size: int = BLOCK, check: bool = True
 ) -> Iterator[Block]:
     """Yield the pieces of a stream; special tokens are pieces of their own.
 
-    With GPT-2's pattern a piece is one pre-token, or several if it holds an apostrophe or a non-ASCII character
-    (see `cuts`). With other patterns it is one pre-token.
+    With GPT-2's pattern a piece is one pre-token, or several if it holds an apostrophe or a non-ASCII
+    character (see `cuts`). With other patterns it is one pre-token.
 
     Args:
         read: returns the next bytes of the stream, at most so many, and none at its end.
         pretokenizer: the pattern and the special tokens.
         block_size: how many bytes to read at a time.
+        check: make sure that the text is UTF-8; needless if it was a str.
 
     Raises:
         UnicodeDecodeError: the text is not UTF-8; its `start` counts from the start of the stream.
@@ -45,7 +47,8 @@ def cut_blocks(
         if not data:
             return
         edges = _edges(data, pretokenizer, is_last=not chunk)
-        _check_utf8(data[: edges[-1]], offset)
+        if check:
+            _check_utf8(data[: edges[-1]], offset)
         if pretokenizer.pattern != "gpt2":
             edges = _split_sections(data, edges, pretokenizer)
         if len(edges) > 1:
@@ -59,13 +62,11 @@ def cut_blocks(
 
 def _edges(data: bytes, pretokenizer: Pretokenizer, is_last: bool) -> np.ndarray:
     """Return where `data` can be cut for certain: 0 first, and unless more is to come its end last."""
-    classes = bytearray(data.translate(CLASSES))
-    forced = []
-    for start, end in pretokenizer.special_spans(data):
-        classes[start:end] = bytes(end - start)
-        forced += (start, end)
-    is_edge = _certain(np.frombuffer(classes, np.uint8), pretokenizer.pattern)
-    is_edge[forced] = True
+    starts, ends = pretokenizer.special_spans(data)
+    classes = np.frombuffer(bytearray(data.translate(CLASSES)), np.uint8)
+    classes[runs(starts, ends - starts)] = UNKNOWN
+    is_edge = certain_edges(classes, pretokenizer.pattern)
+    is_edge[starts] = is_edge[ends] = True
     is_edge[0] = True
     if is_last:
         is_edge[len(data)] = True
@@ -84,7 +85,7 @@ def _check_utf8(data: bytes, offset: int) -> None:
             raise
 
 
-def _certain(classes: np.ndarray, pattern: str) -> np.ndarray:
+def certain_edges(classes: np.ndarray, pattern: str) -> np.ndarray:
     """Return for each byte, and for the end of the data, whether a pre-token certainly starts there."""
     is_edge = np.zeros(len(classes) + 1, bool)
     if pattern == "gpt2":
@@ -97,7 +98,7 @@ def _certain(classes: np.ndarray, pattern: str) -> np.ndarray:
 
 def _split_sections(data: bytes, edges: np.ndarray, pretokenizer: Pretokenizer) -> np.ndarray:
     """Return the edges of all pre-tokens, given those of sections that can be tokenized alone."""
-    lengths = []
+    lengths: list[int] = []
     for start, end in pairwise(edges.tolist()):
         section = data[start:end].decode()
         pieces = [section] if section in pretokenizer.special_set else pretokenizer.split_ordinary(section)
@@ -106,7 +107,7 @@ def _split_sections(data: bytes, edges: np.ndarray, pretokenizer: Pretokenizer) 
 
 
 def token_edges(data: bytes, edges: np.ndarray, pretokenizer: Pretokenizer) -> np.ndarray:
-    """Return the edges of the pre-tokens in the pieces of a `Block`, to be called once for each distinct piece."""
+    """Return the edges of the pre-tokens in pieces of a `Block`; meant for each distinct piece once."""
     if pretokenizer.pattern != "gpt2" or len(edges) == 1:
         return edges
     array = np.frombuffer(data, np.uint8)[: edges[-1]]

@@ -1,18 +1,25 @@
 """Count the distinct pre-tokens of a text."""
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tokenizer.blocks import BLOCK, cut_blocks, token_edges
+from tokenizer.errors import InputError
+from tokenizer.files import not_utf8
 from tokenizer.piece_index import PieceIndex
 from tokenizer.pretokenize import Pretokenizer
+from tokenizer.progress import Progress
+from tokenizer.ranges import cut_file, open_range
+from tokenizer.runs import edges_of, runs
+from tokenizer.workers import Result, Task, run_tasks
 
 
 @dataclass(frozen=True)
 class PieceCounts:
-    """Distinct pieces, one behind the other in `data`, and how often each occurs; special tokens come first."""
+    """Distinct pieces, one behind the other in `data`, and their counts; special tokens come first."""
 
     data: np.ndarray  # uint8
     lengths: np.ndarray  # int64, of each piece in bytes
@@ -24,69 +31,116 @@ class _Counter:
 
     def __init__(self, pretokenizer: Pretokenizer) -> None:
         self._index = PieceIndex()
-        self._counts = np.zeros(1 << 12, np.int64)
+        self._counts = np.zeros(0, np.int64)
+        self._waiting = [np.zeros(0, np.int64)]  # numbers of pieces that are to be counted
+        self._num_waiting = 0
         self._data = [np.zeros(0, np.uint8)]
         self._lengths = [np.zeros(0, np.int64)]
         special = [token.encode() for token in pretokenizer.special_tokens]
-        self.add(b"".join(special), edges_of([len(token) for token in special]), 0)
+        self._number(b"".join(special), edges_of([len(token) for token in special]))
 
-    def add(self, data: bytes, edges: np.ndarray, counts: np.ndarray | int) -> None:
-        """Add `counts` to those of the pieces that `edges` cut `data` into."""
-        numbers, new = self._index.number(data + bytes(PieceIndex.PADDING), edges)
-        if self._index.size > len(self._counts):
-            self._counts = np.concatenate([self._counts, np.zeros(2 * self._index.size, np.int64)])
+    def add(self, data: bytes, edges: np.ndarray) -> None:
+        """Count the pieces that `edges` cut `data` into."""
+        numbers = self._number(data, edges)
+        self._waiting.append(numbers)
+        self._num_waiting += len(numbers)
+        if self._num_waiting > 1 << 20:  # adding up takes time for all distinct pieces
+            self._add_up()
+
+    def add_counted(self, data: bytes, edges: np.ndarray, counts: np.ndarray) -> None:
+        """Count each piece as often as `counts` says."""
+        numbers = self._number(data, edges)
+        self._add_up()
         np.add.at(self._counts, numbers, counts)
-        new_data, lengths = gather(data, edges, new)
-        self._data.append(new_data)
-        self._lengths.append(lengths)
 
     def result(self) -> PieceCounts:
-        return PieceCounts(
-            np.concatenate(self._data), np.concatenate(self._lengths), self._counts[: self._index.size]
-        )
+        self._add_up()
+        return PieceCounts(np.concatenate(self._data), np.concatenate(self._lengths), self._counts)
 
+    def _number(self, data: bytes, edges: np.ndarray) -> np.ndarray:
+        numbers, new = self._index.number(data + bytes(PieceIndex.PADDING), edges)
+        if len(new):
+            new_data, lengths = gather(data, edges, new)
+            self._data.append(new_data)
+            self._lengths.append(lengths)
+        return numbers
 
-def edges_of(lengths: np.ndarray | list[int]) -> np.ndarray:
-    """Return where pieces of these lengths start, one behind the other, and where the last ends."""
-    edges = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=edges[1:])
-    return edges
+    def _add_up(self) -> None:
+        counts = np.bincount(np.concatenate(self._waiting), minlength=self._index.size)
+        counts[: len(self._counts)] += self._counts
+        self._counts = counts
+        self._waiting, self._num_waiting = self._waiting[:1], 0
 
 
 def gather(data: bytes, edges: np.ndarray, pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the bytes of some of the pieces one behind the other, and the length of each."""
     starts, lengths = edges[pieces], edges[pieces + 1] - edges[pieces]
-    shifted = edges_of(lengths)
-    sources = np.repeat(starts - shifted[:-1], lengths)
-    sources += np.arange(shifted[-1])
-    return np.frombuffer(data, np.uint8)[sources], lengths
+    return np.frombuffer(data, np.uint8)[runs(starts, lengths)], lengths
+
+
+class CountWorker:
+    """Counts the distinct pieces of ranges of a file; a `workers.Worker`."""
+
+    def __init__(self, setup: dict[str, Any]) -> None:
+        self._path = setup["path"]
+        self._block_size = setup.get("block_size", BLOCK)
+        self._pretokenizer = Pretokenizer(setup["pattern"], setup["special_tokens"])
+        self._pieces = _Counter(self._pretokenizer)
+
+    def run(self, task: Task) -> Result:
+        """Count the pieces of a range; returns nothing yet."""
+        start, end = task
+        try:
+            with open_range(self._path, start, end) as read:
+                for block in cut_blocks(read, self._pretokenizer, self._block_size):
+                    self._pieces.add(block.data, block.edges)
+        except UnicodeDecodeError as error:
+            raise InputError(not_utf8(self._path, start + error.start)) from None
+        return []
+
+    def finish(self) -> Result:
+        """Return the distinct pre-tokens, special tokens first: data, lengths, counts."""
+        counted = self._pieces.result()
+        # Each distinct piece is there once now: split those that hold several pre-tokens, and count again.
+        data, edges = counted.data.tobytes(), edges_of(counted.lengths)
+        token_starts = token_edges(data, edges, self._pretokenizer)
+        if len(token_starts) > len(edges):
+            tokens = _Counter(self._pretokenizer)
+            tokens.add_counted(
+                data, token_starts, counted.counts[np.searchsorted(edges, token_starts[:-1], "right") - 1]
+            )
+            counted = tokens.result()
+        return [counted.data, counted.lengths, counted.counts]
 
 
 def count_pieces(
-    read: Callable[[int], bytes],
+    path: str | Path,
     pretokenizer: Pretokenizer,
-    on_progress: Callable[[int], object] = lambda num_bytes: None,
+    num_workers: int,
+    progress: Progress,
+    range_size: int,
     block_size: int = BLOCK,
 ) -> PieceCounts:
-    """Count the distinct pre-tokens of a stream; `on_progress` is told how many bytes were done."""
-    pieces = _Counter(pretokenizer)
-    for block in cut_blocks(read, pretokenizer, block_size):
-        pieces.add(block.data, block.edges, 1)
-        on_progress(int(block.edges[-1]))
-    # Each distinct piece is there once now: split those that hold several pre-tokens, and count again.
-    counted = pieces.result()
-    data, edges = counted.data.tobytes(), edges_of(counted.lengths)
-    token_starts = token_edges(data, edges, pretokenizer)
-    if len(token_starts) == len(edges):
-        return counted
-    tokens = _Counter(pretokenizer)
-    tokens.add(data, token_starts, counted.counts[np.searchsorted(edges, token_starts[:-1], "right") - 1])
-    return tokens.result()
+    """Count the distinct pre-tokens of a file, special tokens among them.
 
-
-def add_counts(parts: Iterable[PieceCounts], pretokenizer: Pretokenizer) -> PieceCounts:
-    """Add up the counts of several texts."""
+    Raises:
+        InputError: the file is not UTF-8.
+    """
+    setup = {
+        "path": str(path),
+        "pattern": pretokenizer.pattern,
+        "special_tokens": pretokenizer.special_tokens,
+        "block_size": block_size,
+    }
+    ranges = list(cut_file(path, pretokenizer, range_size))
+    results = run_tasks(CountWorker, setup, ranges, num_workers)
+    for start, end in ranges:
+        next(results)
+        progress(end - start)
+    parts = [PieceCounts(*result) for result in results]
+    if len(parts) == 1:
+        return parts[0]
     total = _Counter(pretokenizer)
     for part in parts:
-        total.add(part.data.tobytes(), edges_of(part.lengths), part.counts)
+        total.add_counted(part.data.tobytes(), edges_of(part.lengths), part.counts)
     return total.result()

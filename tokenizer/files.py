@@ -2,10 +2,11 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tokenizer.errors import InputError
 
@@ -146,15 +147,27 @@ def not_utf8(path: str | Path, offset: int) -> str:
     )
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a file so that it is there in full or not at all, even if the machine stops."""
+@contextmanager
+def atomic_output(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that appears in full when the block ends, or not at all, even if the machine stops.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(partial, "wb") as file:
-            file.write(text.encode())
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except BaseException:
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from None
+    finally:
         partial.unlink(missing_ok=True)
-        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, in full or not at all."""
+    with atomic_output(path) as file:
+        file.write(text.encode())

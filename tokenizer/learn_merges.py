@@ -2,17 +2,17 @@
 
 import heapq
 from bisect import insort
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
 from tokenizer.count import PieceCounts
-from tokenizer.token_array import FEW, Neighbours, TokenArray
+from tokenizer.progress import Progress
+from tokenizer.token_array import At, TokenArray, few_as_list, group, sort_runs
 
 
 def learn_merges(
-    pieces: PieceCounts, num_merges: int, on_merge: Callable[[int], object] = lambda n: None
+    pieces: PieceCounts, num_merges: int, progress: Progress
 ) -> tuple[list[tuple[bytes, bytes]], int]:
     """Return the merges, fewer than asked for if no pair is left, and the number of tokens after them.
 
@@ -22,14 +22,19 @@ def learn_merges(
     their bound. One found rarer than its bound moves to a lower bucket; one found as frequent is the
     most frequent of all, and as a bucket goes from the greatest pair of byte strings down, it wins all ties.
 
-    Most pairs are rare and never have their turn. So those below a threshold are not kept at all; when no other is
-    left, the threshold is lowered and all pairs are listed again.
+    Most pairs are rare and never have their turn. So those below a threshold are not kept at all; when no
+    other is left, the threshold is lowered and all pairs are listed again.
     """
-    return _Learner(pieces, num_merges).run(num_merges, on_merge)
+    return _Learner(pieces, num_merges).run(num_merges, progress)
 
 
 # The strings of a pair, by which a bucket is sorted; its symbols; places where it stands or once stood.
-_Pair = tuple[bytes, bytes, int, int, np.ndarray | list[int]]
+_Pair = tuple[bytes, bytes, int, int, At]
+
+
+def first_threshold(weight: int, num_merges: int) -> int:
+    """Guess by Zipf's law how often the last pair to be merged occurs; it affects the time only."""
+    return 1 + weight // (64 * (num_merges + 1))
 
 
 class _Learner:
@@ -39,16 +44,13 @@ class _Learner:
         # At every place of a word, how often the word occurs; and the same memory for reading single items.
         self._weights = np.zeros(len(self._tokens.places), np.int64)
         self._weights[self._tokens.places > 0] = np.repeat(pieces.counts, pieces.lengths)
-        self._weight_items = memoryview(self._weights)
+        self._weight_items = memoryview(self._weights)  # type: ignore[arg-type]
         self._buckets: dict[int, list[_Pair]] = {}
         self._bounds: list[int] = []  # a heap of the buckets' bounds, negated
-        # A guess at how often the last pair to be merged occurs, from Zipf's law; it only has an effect on the time.
-        self._threshold = 1 + int(self._weights.sum()) // (64 * max(num_merges, 1))
+        self._threshold = first_threshold(int(self._weights.sum()), num_merges)
         self._list_pairs()
 
-    def run(
-        self, num_merges: int, on_merge: Callable[[int], object]
-    ) -> tuple[list[tuple[bytes, bytes]], int]:
+    def run(self, num_merges: int, progress: Progress) -> tuple[list[tuple[bytes, bytes]], int]:
         merges: list[tuple[bytes, bytes]] = []
         while len(merges) < num_merges:
             if not self._bounds:
@@ -74,12 +76,12 @@ class _Learner:
                         insort(bucket, pair)
                     else:
                         self._add(pair, count)
-                on_merge(len(merges))
+                progress(1)
             heapq.heappop(self._bounds)
             del self._buckets[bound]
         return merges, int(self._weights[self._tokens.places > 0].sum())
 
-    def _count(self, at: np.ndarray | list[int]) -> int:
+    def _count(self, at: At) -> int:
         if isinstance(at, list):
             weights = self._weight_items
             return sum([weights[place] for place in at])
@@ -92,42 +94,29 @@ class _Learner:
                 heapq.heappush(self._bounds, -count)
             self._buckets[count].append(pair)
 
-    def _merge(self, left: int, right: int, at: np.ndarray | list[int]) -> Iterator[tuple[_Pair, int]]:
+    def _merge(self, left: int, right: int, at: At) -> Iterator[tuple[_Pair, int]]:
         """Merge a pair; yield the pairs that come into being and are frequent enough, with their counts."""
         new = self._tokens.add_symbol(left, right)
         before, after = self._tokens.merge(at, left, right, new)
         strings = self._strings
-        for symbol, places, count in self._by_symbol(before):
+        for symbol, places, count in self._by_symbol(*before):
             yield (strings[symbol], strings[new], symbol, new, places), count
-        for symbol, places, count in self._by_symbol(after):
+        for symbol, places, count in self._by_symbol(*after):
             yield (strings[new], strings[symbol], new, symbol, places), count
 
-    def _by_symbol(self, neighbours: Neighbours) -> Iterator[tuple[int, np.ndarray | list[int], int]]:
+    def _by_symbol(self, symbols: At, at: At) -> Iterator[tuple[int, At, int]]:
         """Yield each symbol, its places and their total weight, if that reaches the threshold."""
-        symbols, at = neighbours
         if isinstance(symbols, list):
-            places_of = defaultdict(list)
-            for symbol, place in zip(symbols, at, strict=True):
-                places_of[symbol].append(place)
-            for symbol, places in places_of.items():
+            for symbol, places in group(symbols, at):
                 count = self._count(places)
                 if count >= self._threshold:
                     yield symbol, places, count
         elif len(symbols):
-            order = np.argsort(symbols, kind="stable")
-            yield from self._runs(symbols[order], at[order])
-
-    def _runs(self, keys: np.ndarray, at: np.ndarray) -> Iterator[tuple[int, np.ndarray | list[int], int]]:
-        """Yield each run of equal keys, its places and their total weight, if that reaches the threshold."""
-        edges = np.concatenate([[0], np.diff(keys).nonzero()[0] + 1, [len(keys)]])
-        counts = np.add.reduceat(self._weights[at], edges[:-1])
-        for i in (counts >= self._threshold).nonzero()[0].tolist():
-            places = at[edges[i] : edges[i + 1]]
-            yield (
-                int(keys[edges[i]]),
-                places.tolist() if len(places) <= FEW else places.copy(),
-                int(counts[i]),
-            )
+            # The same for many, where most symbols do not reach it.
+            symbols, edges, at = sort_runs(symbols, np.asarray(at))
+            counts = np.add.reduceat(self._weights[at], edges[:-1])
+            for i in (counts >= self._threshold).nonzero()[0].tolist():
+                yield int(symbols[i]), few_as_list(at[edges[i] : edges[i + 1]]), int(counts[i])
 
     def _list_pairs(self) -> None:
         """Find all pairs that reach the threshold."""
@@ -142,8 +131,7 @@ class _Learner:
         frequent = (np.bincount(hashed, self._weights[at]) >= self._threshold)[hashed]
         # As few bytes as possible: keys of single bytes fit in uint16, which NumPy sorts in linear time.
         keys, at = keys[frequent].astype(np.min_scalar_type(base**2 - 1)), at[frequent]
-        order = np.argsort(keys, kind="stable")
-        for key, places, count in self._runs(keys[order], at[order]):
+        for key, places, count in self._by_symbol(keys, at):
             left_symbol, right_symbol = 1 + key // base, 1 + key % base
             pair = self._strings[left_symbol], self._strings[right_symbol], left_symbol, right_symbol, places
             self._add(pair, count)

@@ -3,15 +3,17 @@
 import re
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import regex
 
 from tokenizer.errors import InputError
+from tokenizer.runs import edges_of
 
 # Sources: GPT-2's encoder.py; tiktoken's openai_public.py for the other two.
 PATTERNS = {
     "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     "cl100k": (
-        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+"
+        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}"
         r"| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
     ),
     "o200k": (
@@ -33,7 +35,8 @@ class Pretokenizer:
 
     Args:
         pattern: a name in `PATTERNS`, or any regular expression in the syntax of the module `regex`. What a
-            regular expression of your own leaves between two matches is a pre-token too, so that no text is lost.
+            regular expression of your own leaves between two matches is a pre-token too, so that no text is
+            lost.
         special_tokens: strings; none may be empty.
 
     Raises:
@@ -72,13 +75,16 @@ class Pretokenizer:
             elif part:
                 yield False, self.split_ordinary(part)
 
-    def special_spans(self, data: bytes) -> list[tuple[int, int]]:
+    def special_spans(self, data: bytes) -> tuple[np.ndarray, np.ndarray]:
         """Return where special tokens start and end in UTF-8 text."""
-        # The module re is fast at finding one literal and slow at finding one of several, so look for each first.
+        # The module re is fast at finding one literal and slow at finding one of several: look for each
+        # first.
         present = self._longest_first
         if len(present) > 1:
             present = [token for token in present if token in data]
-        return [match.span() for match in re.finditer(_any_of(present), data)] if present else []
+        parts = re.split(b"(" + _any_of(present) + b")", data) if present else []
+        edges = edges_of([len(part) for part in parts])  # every other part is a special token
+        return edges[1:-1:2], edges[2:-1:2]
 
     def split_ordinary(self, text: str) -> list[str]:
         """Return the pre-tokens of a text without special tokens."""
@@ -100,8 +106,8 @@ def encode_utf8(text: str, what: str = "text") -> bytes:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{what} has a lone surrogate {text[error.start]!a} at character {error.start}, which UTF-8 cannot "
-            f"express; replace it, for example with text.encode('utf-8', 'replace').decode()"
+            f"{what} has a lone surrogate {text[error.start]!a} at character {error.start}, which UTF-8 "
+            f"cannot express; replace it, for example with text.encode('utf-8', 'replace').decode()"
         ) from None
 
 

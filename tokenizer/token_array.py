@@ -1,19 +1,22 @@
 """Words as a flat array of tokens, in which pairs of neighbours are merged in place."""
 
+from collections import defaultdict
+from collections.abc import Iterator
+
 import numpy as np
 
-Neighbours = tuple[np.ndarray, np.ndarray] | tuple[list[int], list[int]]  # symbols, and their places
+At = np.ndarray | list[int]  # places, in a list if they are few
 
-FEW = 24  # so many occurrences are handled faster by a loop in Python than by a dozen calls of NumPy
+FEW = 24  # so many places are handled faster by a loop in Python than by a dozen calls of NumPy
 
 
 class TokenArray:
     """Words, one behind the other, each a sequence of tokens.
 
     A token of n bytes takes n places: its symbol (a positive number) stands in the first and, negated, in the
-    last; a token of one byte has the positive one only. Neighbours in between, and one on either side of each word,
-    hold 0. So the neighbours of a token are found from the lengths of symbols, without links, and a look at a
-    place tells whether a token still starts there.
+    last; a token of one byte has the positive one only. Neighbours in between, and one on either side of
+    each word, hold 0. So the neighbours of a token are found from the lengths of symbols, without links, and
+    a look at a place tells whether a token still starts there.
 
     Symbol b + 1 is the byte b; `add_symbol` makes the longer ones.
     """
@@ -28,7 +31,7 @@ class TokenArray:
         self.lengths = np.ones(max_symbols + 1, np.int64)
         self.num_symbols = 256
         # For single items a memoryview (of the same memory) and a list are much faster than the arrays.
-        self._places = memoryview(self.places)
+        self._places = memoryview(self.places)  # type: ignore[arg-type]
         self._lengths = [1] * 257
 
     def add_symbol(self, left: int, right: int) -> int:
@@ -45,17 +48,16 @@ class TokenArray:
         adjacent = (np.diff(starts) == self.lengths[symbols[:-1]]).nonzero()[0]
         return starts[adjacent], symbols[adjacent], symbols[adjacent + 1]
 
-    def find(self, at: np.ndarray | list[int], left: int, right: int) -> np.ndarray | list[int]:
+    def find(self, at: At, left: int, right: int) -> At:
         """Return those of the places `at` where `left` and `right` still stand side by side."""
         length = self._lengths[left]
-        if len(at) > FEW:
-            return at[(self.places[at] == left) & (self.places[at + length] == right)]
+        if not isinstance(at, list):
+            found = at[(self.places[at] == left) & (self.places[at + length] == right)]
+            return found.tolist() if len(found) <= FEW else found
         places = self._places
         return [place for place in at if places[place] == left and places[place + length] == right]
 
-    def merge(
-        self, at: np.ndarray | list[int], left: int, right: int, new: int
-    ) -> tuple[Neighbours, Neighbours]:
+    def merge(self, at: At, left: int, right: int, new: int) -> tuple[tuple[At, At], tuple[At, At]]:
         """Merge `left` and `right` into `new` at all places `at`, as returned by `find`.
 
         Where occurrences overlap (left == right), the first of them is merged, then the next that is free.
@@ -68,7 +70,9 @@ class TokenArray:
             return self._merge_few(at, left, right, new)
         return self._merge_many(at, left, right, new)
 
-    def _merge_few(self, at: list[int], left: int, right: int, new: int) -> tuple[Neighbours, Neighbours]:
+    def _merge_few(
+        self, at: list[int], left: int, right: int, new: int
+    ) -> tuple[tuple[At, At], tuple[At, At]]:
         places, lengths = self._places, self._lengths
         if left == right:
             at.sort()
@@ -84,8 +88,8 @@ class TokenArray:
             places[middle - 1] = places[middle] = 0
             places[place + to_last] = -new
             places[place] = new
-        before: Neighbours = ([], [])
-        after: Neighbours = ([], [])
+        before: tuple[list[int], list[int]] = ([], [])
+        after: tuple[list[int], list[int]] = ([], [])
         for place in at:
             symbol = abs(places[place - 1])
             if symbol and symbol != new:
@@ -97,7 +101,9 @@ class TokenArray:
                 after[1].append(place)
         return before, after
 
-    def _merge_many(self, at: np.ndarray, left: int, right: int, new: int) -> tuple[Neighbours, Neighbours]:
+    def _merge_many(
+        self, at: np.ndarray, left: int, right: int, new: int
+    ) -> tuple[tuple[At, At], tuple[At, At]]:
         places = self.places
         if left == right:
             at = np.sort(at)
@@ -117,3 +123,29 @@ class TokenArray:
         symbols = places[end]
         other = symbols.nonzero()[0]
         return before, (symbols[other], at[other])
+
+
+def group(keys: At, at: At) -> Iterator[tuple[int, At]]:
+    """Yield each of the keys with its places."""
+    if isinstance(keys, list):
+        places = defaultdict(list)
+        for key, place in zip(keys, at, strict=True):
+            places[key].append(place)
+        yield from places.items()
+    elif len(keys):
+        keys, edges, at = sort_runs(keys, np.asarray(at))
+        for key, start, end in zip(keys.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+            yield key, few_as_list(at[start:end])
+
+
+def sort_runs(keys: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sort places by their keys; return (distinct keys, edges of their runs, places). `keys` is not empty."""
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    edges = np.concatenate([[0], (keys[1:] != keys[:-1]).nonzero()[0] + 1, [len(keys)]])
+    return keys[edges[:-1]], edges, at[order]
+
+
+def few_as_list(at: np.ndarray) -> At:
+    """Return the places in the form that suits their number; never a view that would keep a larger array."""
+    return at.tolist() if len(at) <= FEW else at.copy()

@@ -2,17 +2,22 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
-from tokenizer import files
+from tokenizer import files, tokenizers_json
+from tokenizer.encode_stream import StreamEncoder
 from tokenizer.errors import InputError
+from tokenizer.merge_pieces import LONG, PieceMerger
 from tokenizer.pretokenize import Pretokenizer, encode_utf8
 
+SHORT = 4096  # characters; up to so many, a loop over pre-tokens is faster than blocks in NumPy
 MAX_CACHED_PIECES = 1 << 16
 
 
@@ -49,7 +54,9 @@ class Tokenizer:
         self.vocab = dict(vocab)
         self.merges = list(merges)
         self.pretokenizer = Pretokenizer(pattern, special_tokens or ())
-        ids = {token: i for i, token in self.vocab.items()}
+        # Where two ids have the same bytes (a special token of one byte, after training), the last one is
+        # used.
+        self._ids = ids = {token: i for i, token in sorted(self.vocab.items())}
         missing = [byte for byte in range(256) if bytes([byte]) not in ids]
         if missing:
             raise InputError(
@@ -85,12 +92,9 @@ class Tokenizer:
     @cached_property
     def sha256(self) -> str:
         """A hash of everything the ids depend on: vocabulary, merges, special tokens, pattern."""
-        content = [
-            [[i, token.hex()] for i, token in sorted(self.vocab.items())],
-            [[left.hex(), right.hex()] for left, right in self.merges],
-            sorted(self.special_tokens.items()),
-            self.pretokenizer.regex.pattern,
-        ]
+        content = self.to_dict()
+        content["vocab"] = sorted((token.hex(), i) for token, i in self._ids.items())
+        content["special_tokens"] = sorted(self.special_tokens)
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
@@ -99,26 +103,53 @@ class Tokenizer:
         Raises:
             InputError: `text` holds a lone surrogate, which UTF-8 cannot express.
         """
-        encode_utf8(text)
+        if len(text) > SHORT:
+            return self.encode_to_numpy(text).tolist()
         ids: list[int] = []
-        for is_special, pieces in self.pretokenizer.sections(text):
-            for piece in pieces:
+        try:
+            for is_special, pieces in self.pretokenizer.sections(text):
                 if is_special:
-                    ids.append(self.special_tokens[piece])
+                    ids.append(self.special_tokens[pieces[0]])
                 else:
-                    ids.extend(self._encode_piece(piece))
+                    for piece in pieces:
+                        ids += self._cache.get(piece) or self._encode_piece(piece)
+        except UnicodeEncodeError:
+            encode_utf8(text)  # says where
+            raise
         return ids
 
     def encode_to_numpy(self, text: str) -> np.ndarray:
-        """Return the ids of `text` as an array of uint16, or of uint32 if the vocabulary needs it."""
-        return np.array(self.encode(text), dtype=self.dtype)
+        """Return the ids of `text` as an array of uint16, or of uint32 if the vocabulary needs it.
+
+        Raises:
+            InputError: as in `encode`.
+        """
+        if len(text) <= SHORT:
+            return np.array(self.encode(text), self.dtype)
+        read = BytesIO(encode_utf8(text)).read
+        return np.concatenate([ids for ids, _ in self.stream_encoder.encode(read, check=False)])
 
     def encode_iterable(self, texts: Iterable[str]) -> Iterator[int]:
         """Yield the ids of the joined `texts`, reading them only as needed.
 
-        The result is `encode("".join(texts))`, however the text is cut into `texts`.
+        The result is `encode("".join(texts))`, however the text is cut into `texts`. An id is certain only if
+        what follows it is known, so the ids of a text come when some of the next was read.
+
+        Raises:
+            InputError: as in `encode`.
         """
-        yield from self.encode("".join(texts))
+        for ids, _ in self.stream_encoder.encode(_reader(texts), block_size=1 << 15, batch=1, check=False):
+            yield from ids.tolist()
+
+    @cached_property
+    def stream_encoder(self) -> StreamEncoder:
+        """What encodes long texts."""
+        special_ids = [self.special_tokens[token] for token in self.pretokenizer.special_tokens]
+        return StreamEncoder(self.pretokenizer, special_ids, self._merger, self.dtype)
+
+    @cached_property
+    def _merger(self) -> PieceMerger:
+        return PieceMerger(self._byte_ids, self._ranks)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD.
@@ -144,23 +175,38 @@ class Tokenizer:
             ) from None
 
     def _encode_piece(self, piece: str) -> list[int]:
-        ids = self._cache.get(piece)
-        if ids is None:
-            ids = [self._byte_ids[byte] for byte in piece.encode()]
-            while len(ids) > 1:
-                ranked = [
-                    (self._ranks[pair], i)
-                    for i, pair in enumerate(zip(ids, ids[1:], strict=False))
-                    if pair in self._ranks
-                ]
-                if not ranked:
-                    break
-                (_, merged), i = min(ranked)
-                ids[i : i + 2] = [merged]
-            if len(self._cache) >= MAX_CACHED_PIECES:
-                self._cache.clear()
-            self._cache[piece] = ids
+        """Return the ids of a pre-token, and remember them."""
+        data = piece.encode()
+        if len(data) > LONG:
+            found, _ = self._merger.merge(np.frombuffer(data, np.uint8), np.array([0, len(data)]))
+            return found.tolist()
+        ids = [self._byte_ids[byte] for byte in data]
+        while True:
+            ranked = [(self._ranks[pair], i) for i, pair in enumerate(pairwise(ids)) if pair in self._ranks]
+            if not ranked:
+                break
+            (_, merged), i = min(ranked)
+            ids[i : i + 2] = [merged]
+        if len(self._cache) >= MAX_CACHED_PIECES:
+            self._cache.clear()
+        self._cache[piece] = ids
         return ids
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all that makes the tokenizer, as JSON can express it."""
+        return {
+            "vocab": [[i, token.hex()] for i, token in sorted(self.vocab.items())],
+            "merges": [[left.hex(), right.hex()] for left, right in self.merges],
+            "special_tokens": list(self.special_tokens),
+            "pattern": self.pretokenizer.pattern,
+        }
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Self:
+        """Make a tokenizer from what `to_dict` gave."""
+        vocab = {i: bytes.fromhex(token) for i, token in content["vocab"]}
+        merges = [(bytes.fromhex(left), bytes.fromhex(right)) for left, right in content["merges"]]
+        return cls(vocab, merges, content["special_tokens"], content["pattern"])
 
     @classmethod
     def from_files(
@@ -178,13 +224,13 @@ class Tokenizer:
         return cls(files.read_vocab(vocab_path), files.read_merges(merges_path), special_tokens, pattern)
 
     def save(self, folder: str | Path) -> None:
-        """Write `vocab.json` and `merges.txt` in GPT-2's format, and `pretokenizer.json` with what they lack."""
+        """Write `vocab.json` and `merges.txt` in GPT-2's format; `pretokenizer.json` has what they lack."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        files.write_atomic(folder / "vocab.json", files.format_vocab(self.vocab))
-        files.write_atomic(folder / "merges.txt", files.format_merges(self.merges))
+        files.write_text(folder / "vocab.json", files.format_vocab(self.vocab))
+        files.write_text(folder / "merges.txt", files.format_merges(self.merges))
         pretokenizer = {"special_tokens": list(self.special_tokens), "pattern": self.pretokenizer.pattern}
-        files.write_atomic(folder / "pretokenizer.json", json.dumps(pretokenizer, indent=2) + "\n")
+        files.write_text(folder / "pretokenizer.json", json.dumps(pretokenizer, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -196,3 +242,50 @@ class Tokenizer:
         folder = Path(folder)
         special_tokens, pattern = files.read_pretokenizer(folder / "pretokenizer.json")
         return cls.from_files(folder / "vocab.json", folder / "merges.txt", special_tokens, pattern)
+
+    def save_tokenizers_json(self, path: str | Path) -> None:
+        """Write the `tokenizer.json` of the library tokenizers, which encodes as this one does.
+
+        A pattern of your own is written as it is; the library's dialect of regular expressions may differ.
+        """
+        content = tokenizers_json.export(
+            self.vocab, self.merges, self.special_tokens, self.pretokenizer.pattern
+        )
+        files.write_text(Path(path), json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+
+    @classmethod
+    def from_tokenizers_json(cls, path: str | Path) -> Self:
+        """Read a `tokenizer.json` of the library tokenizers: byte-level BPE with one of the named patterns.
+
+        Raises:
+            InputError: the file is missing or malformed, or asks for something this tokenizer does not do.
+        """
+        return cls(*tokenizers_json.parse(files.read_json(path), path))
+
+
+def _reader(texts: Iterable[str]) -> Callable[[int], bytes]:
+    """Return a function that reads the next bytes of the joined texts, about so many, and none at their end.
+
+    It reads the first text only, then twice as much each time, so that ids come early and long inputs are
+    fast.
+    """
+    iterator = iter(texts)
+    text, start, wanted = "", 0, 1
+
+    def read(size: int) -> bytes:
+        nonlocal text, start, wanted
+        parts, found = [], 0
+        while found < min(wanted, size):
+            if start == len(text):
+                try:
+                    text, start = next(iterator), 0
+                except StopIteration:
+                    break
+            part = text[start : start + size]
+            parts.append(part)
+            start += len(part)
+            found += len(part)
+        wanted *= 2
+        return encode_utf8("".join(parts))
+
+    return read

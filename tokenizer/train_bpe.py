@@ -1,16 +1,19 @@
 """Train a byte-level BPE vocabulary."""
 
+import resource
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizer import files
 from tokenizer.count import PieceCounts, count_pieces
 from tokenizer.errors import InputError
 from tokenizer.learn_merges import learn_merges
 from tokenizer.pretokenize import Pretokenizer
+from tokenizer.progress import progress_bar
+from tokenizer.ranges import file_size, share
 
 Vocab = dict[int, bytes]
 Merges = list[tuple[bytes, bytes]]
@@ -28,6 +31,7 @@ class TrainResult:
     num_tokens: int  # that encoding the corpus would give
     num_distinct_pieces: int  # pre-tokens, each counted once
     seconds: dict[str, float]  # by phase: "count", "merge"
+    peak_memory: int  # bytes, of this process
 
     @property
     def bytes_per_token(self) -> float:
@@ -72,8 +76,8 @@ def train(
         input_path: a text file; special tokens in it separate its documents and are not trained on.
         vocab_size: number of tokens, at least 256 and one for each special token.
         special_tokens: strings, first in the vocabulary in this order.
-        num_workers: processes that count; None for as many as there are processors. Does not change the result.
-        pattern: "gpt2", "cl100k", "o200k", or a regular expression.
+        num_workers: processes that count; None for as many as there are processors. Does not change the
+        result. pattern: "gpt2", "cl100k", "o200k", or a regular expression.
         progress: show a progress bar on stderr.
 
     Raises:
@@ -87,16 +91,10 @@ def train(
             f"{256 + num_special}; ask for at least that many"
         )
     start = time.perf_counter()
-    try:
-        with open(input_path, "rb") as file:
-            counted = count_pieces(file.read, pretokenizer)
-    except UnicodeDecodeError as error:
-        raise InputError(files.not_utf8(input_path, error.start)) from None
-    except OSError as error:
-        raise InputError(f"cannot read {input_path}: {error.strerror}") from None
-    num_bytes = int(counted.lengths @ counted.counts)
-    if not num_bytes:
-        raise InputError(f"{input_path} is empty; give a file with text to train on")
+    num_bytes = file_size(input_path, "train on")
+    workers, range_size = share(num_bytes, num_workers)
+    with progress_bar(progress, "count", num_bytes, "B") as update:
+        counted = count_pieces(input_path, pretokenizer, workers, update, range_size)
     num_special_seen = int(counted.counts[:num_special].sum())
     pieces = PieceCounts(
         counted.data[counted.lengths[:num_special].sum() :],
@@ -104,7 +102,9 @@ def train(
         counted.counts[num_special:],
     )
     counted_at = time.perf_counter()
-    merges, num_tokens = learn_merges(pieces, vocab_size - 256 - num_special)
+    num_merges = vocab_size - 256 - num_special
+    with progress_bar(progress, "merge", num_merges, " merges") as update:
+        merges, num_tokens = learn_merges(pieces, num_merges, update)
     tokens = [token.encode() for token in pretokenizer.special_tokens] + [bytes([i]) for i in range(256)]
     tokens += [left + right for left, right in merges]
     return TrainResult(
@@ -116,4 +116,17 @@ def train(
         num_tokens=num_tokens + num_special_seen,
         num_distinct_pieces=len(pieces.counts),
         seconds={"count": counted_at - start, "merge": time.perf_counter() - counted_at},
+        peak_memory=peak_memory(),
     )
+
+
+def peak_memory() -> int:
+    """Return the most bytes that this process has ever held in memory."""
+    try:
+        # Where there is a /proc: what getrusage says includes the memory of the process that started this
+        # one.
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+    except (OSError, IndexError):
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else 1024 * most  # others count in kB

@@ -32,7 +32,8 @@ class TrainState:
 
 
 def configure(config: TrainConfig) -> None:
-    """Set the number of threads, and refuse a device that is not there."""
+    """Set the number of threads, make float32 mean float32, and refuse a device that is not there."""
+    torch.set_float32_matmul_precision("highest")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     try:

@@ -10,6 +10,7 @@ from torch.func import functional_call
 from torch.optim import Optimizer
 
 from lm.init import rope_tables
+from lm.parity import cases
 from lm.parity.budgets import Dtype
 from lm.parity.cases import Arrays, Given, array_dtype
 from torch_impl.attention import MultiHeadSelfAttention, rope, scaled_dot_product_attention
@@ -45,7 +46,10 @@ def evaluate(layer: str, given: Given, cotangent: np.ndarray, dtype: Dtype, mode
         constants["cos"], constants["sin"] = (torch.tensor(table, dtype=param_dtype) for table in tables)
     statics = given.statics | {"compute_dtype": getattr(torch, dtype), "param_dtype": param_dtype}
     f = LAYERS[layer](arrays, constants, statics)
-    output = (f if mode == "eager" else torch.compile(f, backend=mode, fullgraph=True))(arrays)
+    if mode != "eager":
+        # An optimizer is a loop over parameters, which may break the graph; a layer may not.
+        f = torch.compile(f, backend=mode, fullgraph=cases.LAYERS[layer].differentiable)
+    output = f(arrays)
     gradients = {}
     if output.requires_grad:
         leaves = torch.autograd.grad(
@@ -69,21 +73,29 @@ def _tables(c: Tensors, over_heads: bool = True) -> Any:
     return tuple(c[name].unsqueeze(-3) if over_heads else c[name] for name in ("cos", "sin"))
 
 
-def _clip(a: Tensors, max_norm: float) -> Tensor:
+def _clip(a: Tensors, max_norm: float) -> Callable[[Tensors], Tensor]:
     parameters = [nn.Parameter(torch.zeros_like(g)) for g in a.values()]
-    for parameter, g in zip(parameters, a.values(), strict=True):
-        parameter.grad = g.detach().clone()
-    clip_gradients(parameters, max_norm)
-    return torch.cat([p.grad.ravel() for p in parameters if p.grad is not None])
+
+    def call(a: Tensors) -> Tensor:
+        for parameter, g in zip(parameters, a.values(), strict=True):
+            parameter.grad = g.detach().clone()
+        clip_gradients(parameters, max_norm)
+        return torch.cat([p.grad.ravel() for p in parameters if p.grad is not None])
+
+    return call
 
 
-def _steps(a: Tensors, make: Callable[[list[nn.Parameter]], Optimizer]) -> Tensor:
+def _steps(a: Tensors, make: Callable[[list[nn.Parameter]], Optimizer]) -> Callable[[Tensors], Tensor]:
     weight = nn.Parameter(a["weight"].detach().clone())
     optimizer = make([weight])
-    for name in ("0.gradient", "1.gradient", "2.gradient"):
-        weight.grad = a[name].detach()
-        optimizer.step()
-    return weight.detach()
+
+    def call(a: Tensors) -> Tensor:
+        for name in ("0.gradient", "1.gradient", "2.gradient"):
+            weight.grad = a[name].detach()
+            optimizer.step()
+        return weight.detach()
+
+    return call
 
 
 def _lm(s: dict[str, Any]) -> TransformerLM:
@@ -101,7 +113,7 @@ LAYERS: dict[str, Callable[[Tensors, Tensors, dict[str, Any]], Callable[[Tensors
     "token_cross_entropy": lambda a, c, s: lambda a: token_cross_entropy(a["logits"], c["targets"]),
     "cross_entropy": lambda a, c, s: lambda a: cross_entropy(a["logits"], c["targets"]),
     "global_norm": lambda a, c, s: lambda a: global_norm(a.values()),
-    "clip_gradients": lambda a, c, s: lambda a: _clip(a, s["max_norm"]),
+    "clip_gradients": lambda a, c, s: _clip(a, s["max_norm"]),
     "linear": lambda a, c, s: _module(Linear(*a["weight"].shape[::-1])),
     "embedding": lambda a, c, s: _module(Embedding(*a["weight"].shape), c["token_ids"]),
     "rmsnorm": lambda a, c, s: _module(RMSNorm(a["x"].shape[-1], s["eps"])),
@@ -119,6 +131,6 @@ LAYERS: dict[str, Callable[[Tensors, Tensors, dict[str, Any]], Callable[[Tensors
     "transformer_block": lambda a, c, s: _module(TransformerBlock(s["config"]), c["mask"], _tables(c)),
     "transformer_lm": lambda a, c, s: _module(_lm(s), c["token_ids"]),
     "training loss": _loss,
-    "adamw": lambda a, c, s: lambda a: _steps(a, lambda p: AdamW(p, s["lr"], weight_decay=0.1)),
-    "sgd": lambda a, c, s: lambda a: _steps(a, lambda p: SGD(p, s["lr"])),
+    "adamw": lambda a, c, s: _steps(a, lambda p: AdamW(p, s["lr"], weight_decay=0.1)),
+    "sgd": lambda a, c, s: _steps(a, lambda p: SGD(p, s["lr"])),
 }

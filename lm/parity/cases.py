@@ -52,6 +52,12 @@ class Case:
         arrays = {name: as_dtype(array, array_dtype(name, dtype)) for name, array in given.arrays.items()}
         return Problem(self, dtype, given._replace(arrays=arrays), rng)
 
+    @property
+    def label(self) -> str:
+        """The case in short, without its layer; for a reader of the table."""
+        shape = "x".join(map(str, self.shape))
+        return f"{shape}, seed {self.seed}, scale {self.scale:g}, {self.mask}, {self.positions}"
+
     def spread_out(self, logits: np.ndarray) -> float:
         """The factor that makes the logits spread as this case asks for."""
         widest = float(np.ptp(logits, axis=-1).max())
@@ -89,8 +95,11 @@ class Problem:
         """With respect to every array; none for a layer that is not differentiated."""
         return self._gradients(self.given.arrays, self.cotangent) if self.layer.differentiable else {}
 
-    def _gradients(self, arrays: Arrays, cotangent: np.ndarray) -> Arrays:
-        return oracle.gradient(lambda a: self.layer.oracle(self.given._replace(arrays=a)), arrays, cotangent)
+    def _gradients(self, arrays: Arrays, cotangent: np.ndarray, only: str | None = None) -> Arrays:
+        wanted = arrays if only is None else {only: arrays[only]}
+        return oracle.gradient(
+            lambda a: self.layer.oracle(self.given._replace(arrays={**arrays, **a})), wanted, cotangent
+        )
 
     def bound(self, gradient_of: str | None = None) -> float:
         """The budget of the output, or of a gradient; beyond SPREAD epsilon times the condition number."""
@@ -107,26 +116,19 @@ class Problem:
         The component-wise condition number (Gohberg and Koltracht, 1993), measured in random directions.
         """
         rng = np.random.default_rng(0)
+
+        def moved(array: np.ndarray) -> np.ndarray:
+            return array * (1 + step * rng.choice([-1, 1], array.shape))
+
         worst = 0.0
         for _ in range(draws):
-            arrays, cotangent = (
-                {
-                    name: a * (1 + step * rng.choice([-1, 1], a.shape))
-                    for name, a in self.given.arrays.items()
-                },
-                self.cotangent * (1 + step * rng.choice([-1, 1], self.cotangent.shape)),
-            )
+            arrays = {name: moved(array) for name, array in self.given.arrays.items()}
             if gradient_of is None:
-                moved = self.layer.oracle(self.given._replace(arrays=arrays))
-                worst = max(worst, relative_error(moved, self.output))
+                error = relative_error(self.layer.oracle(self.given._replace(arrays=arrays)), self.output)
             else:
-                only = {gradient_of: arrays[gradient_of]}
-                moved = oracle.gradient(
-                    lambda a, arrays=arrays: self.layer.oracle(self.given._replace(arrays={**arrays, **a})),
-                    only,
-                    cotangent,
-                )[gradient_of]
-                worst = max(worst, relative_error(moved, self.gradients[gradient_of], self.flow))
+                gradient = self._gradients(arrays, moved(self.cotangent), only=gradient_of)[gradient_of]
+                error = relative_error(gradient, self.gradients[gradient_of], self.flow)
+            worst = max(worst, error)
         return worst / step
 
 
@@ -286,8 +288,8 @@ def _block(rng: Rng, case: Case) -> Given:
 
 
 def _lm(rng: Rng, case: Case) -> Given:
-    B, T, *sizes, V = case.shape
-    config = _config(*sizes, T + 2, V)
+    B, T, layers, heads, d_head, d_ff, V = case.shape
+    config = _config(layers, heads, d_head, d_ff, T + 2, V)
     ids = rng.integers(0, V, (B, T))
     return Given(model_weights(rng, config), {"token_ids": ids}, {"config": config})
 
@@ -361,16 +363,16 @@ def _oracle_loss(given: Given) -> np.ndarray:
 
 LAYERS: dict[str, Layer] = {
     "softmax": Layer(
-        ((7,), (1,), (3, 5), (2, 3, 4)), _softmax, lambda g: oracle.softmax(g.arrays["x"], **g.statics)
+        ((64,), (6, 7), (4, 3, 9)), _softmax, lambda g: oracle.softmax(g.arrays["x"], **g.statics)
     ),
     "silu": Layer(((64,), (3, 5)), _silu, lambda g: oracle.silu(g.arrays["x"]), element_wise=True),
     "token_cross_entropy": Layer(
-        ((4, 6), (2, 3, 9)),
+        ((8, 11), (3, 4, 9)),
         _cross_entropy,
         lambda g: oracle.token_cross_entropy(g.arrays["logits"], g.constants["targets"]),
     ),
     "cross_entropy": Layer(
-        ((4, 6), (2, 3, 9)),
+        ((8, 11), (3, 4, 9)),
         _cross_entropy,
         lambda g: oracle.cross_entropy(g.arrays["logits"], g.constants["targets"]),
     ),
@@ -382,7 +384,7 @@ LAYERS: dict[str, Layer] = {
         differentiable=False,
     ),
     "linear": Layer(
-        ((5, 3), (4, 6, 3), (2, 3, 4, 5), (1, 1, 1)),
+        ((24, 16), (4, 12, 9), (2, 3, 8, 5)),
         _linear,
         lambda g: oracle.linear(g.arrays["x"], g.arrays["weight"]),
     ),
@@ -392,12 +394,12 @@ LAYERS: dict[str, Layer] = {
         lambda g: oracle.embedding(g.arrays["weight"], g.constants["token_ids"]),
     ),
     "rmsnorm": Layer(
-        ((6,), (3, 5), (2, 3, 8)),
+        ((32,), (6, 11), (2, 3, 8)),
         _rmsnorm,
         lambda g: oracle.rmsnorm(g.arrays["x"], g.arrays["weight"], **g.statics),
     ),
     "swiglu": Layer(
-        ((4, 6), (3, 4, 7), (2, 3, 5, 8)),
+        ((12, 24, 48), (4, 3, 24, 64)),
         _swiglu,
         lambda g: oracle.swiglu(g.arrays["x"], *(g.arrays[f"w{i}.weight"] for i in (1, 2, 3))),
     ),
@@ -407,13 +409,13 @@ LAYERS: dict[str, Layer] = {
         lambda g: oracle.rope(g.arrays["x"], g.constants["positions"], g.statics["theta"]),
     ),
     "scaled_dot_product_attention": Layer(
-        ((5, 7, 4, 3), (2, 4, 4, 3, 5), (2, 3, 5, 6, 4, 2), (1, 1, 2, 2)),
+        ((7, 9, 8, 5), (2, 6, 6, 4, 5), (2, 3, 5, 8, 6, 4), (2, 1, 1, 4, 3)),
         _attention,
         lambda g: oracle.attention(g.arrays["Q"], g.arrays["K"], g.arrays["V"], g.constants.get("mask")),
     ),
-    "multihead_self_attention": Layer(((5, 6, 3), (2, 4, 8, 2)), _multihead, _oracle_multihead),
+    "multihead_self_attention": Layer(((8, 24, 3), (2, 6, 16, 2)), _multihead, _oracle_multihead),
     "multihead_self_attention with rope": Layer(
-        ((5, 6, 1), (2, 4, 8, 2)), _multihead_rope, _oracle_multihead
+        ((8, 24, 3), (2, 6, 16, 2)), _multihead_rope, _oracle_multihead
     ),
     "transformer_block": Layer(((2, 6, 2, 8, 24), (3, 5, 4, 4, 18)), _block, _oracle_block, whole_model=True),
     "transformer_lm": Layer(

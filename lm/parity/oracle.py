@@ -48,8 +48,9 @@ def softmax(x: np.ndarray, axis: int) -> np.ndarray:
 
 
 def silu(x: np.ndarray) -> np.ndarray:
-    """x / (1 + exp(-x))."""
-    return x / (1 + np.exp(-x))
+    """x / (1 + exp(-x)), from an exponential that cannot overflow."""
+    exp = np.exp(np.where(x.real > 0, -x, x))
+    return x * np.where(x.real > 0, 1, exp) / (1 + exp)
 
 
 def one_hot(ids: np.ndarray, size: int) -> np.ndarray:
@@ -129,13 +130,13 @@ def attention_scores(Q: np.ndarray, K: np.ndarray) -> np.ndarray:
 def attention(Q: np.ndarray, K: np.ndarray, V: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     """The mean of the values that a query may see, weighted by exp(score); zeros where it may see none."""
     may_see = np.ones((Q.shape[-2], K.shape[-2]), bool) if mask is None else mask
-    is_seen = may_see.any(-2)[..., None]
+    is_seen = np.asarray(may_see.any(-2))[..., None]
     K, V = np.where(is_seen, K, 0), np.where(is_seen, V, 0)
     scores = attention_scores(Q, K)
     largest = np.where(may_see, scores.real, -np.inf).max(-1, keepdims=True)
-    exp = np.where(may_see, np.exp(scores - np.where(np.isfinite(largest), largest, 0)), 0)
-    total = exp.sum(-1, keepdims=True)
-    return np.einsum("...ts,...sv->...tv", exp, V) / np.where(may_see.any(-1, keepdims=True), total, 1)
+    exp = np.where(may_see, np.exp(np.where(may_see, scores - largest, 0)), 0)
+    total = np.where(may_see.any(-1, keepdims=True), exp.sum(-1, keepdims=True), 1)
+    return np.einsum("...ts,...sv->...tv", exp, V) / total
 
 
 def multihead_self_attention(

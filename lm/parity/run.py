@@ -1,15 +1,16 @@
 """Compare torch, JAX and the oracle, a case at a time, and report the worst of many: what `lm parity` prints."""
 
-import importlib
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lm.backend import load
+from lm.backend import load_parity
 from lm.config import ModelConfig, TrainConfig
-from lm.parity.budgets import ULPS, Dtype, relative_error, ulps
+from lm.parity.budgets import EPSILON, ULPS, Dtype, relative_error, ulps
 from lm.parity.cases import LAYERS, MASKS, POSITIONS, SCALES, Case
 
 PAIRS = ("torch-oracle", "jax-oracle", "torch-jax")
@@ -38,11 +39,7 @@ class Error:
 def evaluators() -> dict[str, Any]:
     """The evaluate function of each backend, float64 switched on. Imports both frameworks."""
     config = TrainConfig(ModelConfig(1, 1, 2, 1, 1), compute_dtype="float64")
-    functions = {}
-    for name in ("torch", "jax"):
-        load(name, config)
-        functions[name] = importlib.import_module(f"{name}_impl.parity").evaluate
-    return functions
+    return {"torch": load_parity("torch", config).evaluate, "jax": load_parity("jax", config).evaluate}
 
 
 def compare(case: Case, dtype: Dtype, torch_mode: str = "eager", jax_mode: str = "jit") -> Iterator[Error]:
@@ -73,19 +70,99 @@ def random_cases(layer: str, count: int, seed: int) -> list[Case]:
             layer,
             shapes[i % len(shapes)],
             int(rng.integers(2**32)),
-            *(options[rng.integers(len(options))] for options in (SCALES, MASKS, POSITIONS)),
+            SCALES[rng.integers(len(SCALES))],
+            MASKS[rng.integers(len(MASKS))],
+            POSITIONS[rng.integers(len(POSITIONS))],
         )
         for i in range(count)
     ]
 
 
-def run_parity(dtype: Dtype, cases: int = 12, seed: int = 0, layers: Sequence[str] = ()) -> list[Error]:
-    """The worst comparison of each layer, direction and pair, over so many random cases of each layer."""
-    worst: dict[tuple[str, str, str], Error] = {}
+def run_parity(
+    dtype: Dtype, cases: int = 10, seed: int = 0, layers: Sequence[str] = (), show: bool = False
+) -> list[Error]:
+    """The worst comparison of each layer, direction and pair, over so many random cases of each layer.
+
+    Args:
+        layers: All, where none are named.
+        show: Print each layer's lines of the table as soon as they are known.
+    """
+    if show:
+        print(_HEADER)
+    found: list[Error] = []
     for layer in layers or LAYERS:
+        worst: dict[tuple[str, str], Error] = {}
         for case in random_cases(layer, cases, seed):
             for error in compare(case, dtype):
-                key = error.layer, error.direction, error.pair
-                if key not in worst or not error.error / error.budget <= worst[key].error / worst[key].budget:
+                key = error.direction, error.pair
+                if key not in worst or not error.error <= worst[key].error:
                     worst[key] = error
-    return list(worst.values())
+        found += worst.values()
+        if show:
+            print("\n".join(_lines(list(worst.values()))), flush=True)
+    return found
+
+
+_HEADER = (
+    f"{'layer':34} {'':8} " + " ".join(f"{pair:>12}" for pair in PAIRS) + f" {'budget':>7}        worst case"
+)
+
+
+def _lines(errors: Sequence[Error]) -> Iterator[str]:
+    """The table's lines of one layer: one for each direction."""
+    for direction in dict.fromkeys(error.direction for error in errors):
+        row = {error.pair: error for error in errors if error.direction == direction}
+        worst = max(row.values(), key=lambda error: error.error)
+        verdict = "pass" if all(error.passed for error in row.values()) else "FAIL"
+        yield (
+            f"{worst.layer:34} {direction:8} "
+            + " ".join(f"{row[pair].error:12.1e}" for pair in PAIRS)
+            + f" {worst.budget:7.0e}  {verdict}  {worst.array} of {worst.case.label}"
+        )
+
+
+def as_json(errors: Sequence[Error]) -> list[dict[str, Any]]:
+    """Everything that the table is made of. An error that is not finite, which JSON has no number for, is a text."""
+    return [
+        {**asdict(e), "error": e.error if math.isfinite(e.error) else str(e.error), "passed": e.passed}
+        for e in errors
+    ]
+
+
+def plot(errors: Sequence[Error], dtype: Dtype, file: Path) -> None:
+    """Draw the table as a heat map in log10 of the error, each cell beside its budget; FAIL is outlined in red."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+    from matplotlib.patches import Rectangle
+
+    layers = list(dict.fromkeys(error.layer for error in errors))
+    columns = [(direction, pair) for direction in ("forward", "gradient") for pair in PAIRS]
+    cells = {(e.layer, e.direction, e.pair): e for e in errors}
+    values = np.full((len(layers), len(columns)), np.nan)
+    figure, axes = pyplot.subplots(figsize=(9.5, 1.7 + 0.36 * len(layers)), layout="constrained")
+    budgets = [e.budget for e in errors if e.direction != "ULPs"]
+    lowest, highest = math.log10(EPSILON[dtype] / 8), math.log10(max(budgets))
+    for i, layer in enumerate(layers):
+        for j, (direction, pair) in enumerate(columns):
+            error = cells.get((layer, direction, pair))
+            if error is None:
+                continue
+            values[i, j] = math.log10(error.error) if error.error else lowest
+            text = f"{error.error:.0e}" if error.error else "0"
+            dark = values[i, j] < (lowest + highest) / 2
+            axes.text(j, i, text, ha="center", va="center", fontsize=9, color="white" if dark else "black")
+            if not error.passed:
+                axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="red", linewidth=2))
+    image = axes.imshow(values, cmap="viridis", vmin=lowest, vmax=highest, aspect="auto")
+    axes.set_xticks(range(len(columns)), [f"{d}\n{p.replace('-', ' - ')}" for d, p in columns], fontsize=9)
+    axes.set_yticks(range(len(layers)), layers, fontsize=9)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.axvline(2.5, color="white", linewidth=3)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, label="log10 of the worst error, norm-wise", shrink=0.8)
+    figure.suptitle(f"How far apart: torch, JAX and the float64 oracle, in {dtype}")
+    figure.savefig(file, dpi=150, format="png")
+    pyplot.close(figure)

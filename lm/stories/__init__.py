@@ -8,8 +8,6 @@ the *entropy floor*, the loss that in expectation no model can beat.
 """
 
 import hashlib
-import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -18,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from lm.files import published, refuse_existing, write_json
 from lm.stories.grammar import Derivation, parse, tell
 from lm.stories.plots import GRAMMAR
 from tokenizer.errors import InputError
@@ -79,35 +78,28 @@ def write_stories(path: str | Path, num_bytes: int, seed: int, *, progress: bool
     if not path.parent.is_dir():
         raise InputError(f"the folder {path.parent} does not exist: create it or choose another output file")
     for file in (path, sidecar):
-        if file.exists():
-            raise InputError(f"{file} exists already: remove it or choose another output file")
+        refuse_existing(file)
 
     stories = iter_stories(seed)
     digest = hashlib.sha256()
     documents, size, nats = 0, 0, 0.0
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with (
-            open(partial, "wb") as out,
-            tqdm(total=num_bytes, unit="B", unit_scale=True, disable=not progress) as bar,
-        ):
-            while size < num_bytes:
-                block = bytearray()
-                for text, text_nats in islice(stories, BLOCK):
-                    block += (text + END).encode()
-                    documents += 1
-                    nats += text_nats
-                    if size + len(block) >= num_bytes:
-                        break
-                out.write(block)
-                digest.update(block)
-                size += len(block)
-                bar.update(len(block))
-            out.flush()
-            os.fsync(out.fileno())
-        info = StoriesInfo(seed, documents, size, nats, digest.hexdigest())
-        sidecar.write_text(json.dumps(asdict(info), indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        published(path) as partial,
+        open(partial, "wb") as out,
+        tqdm(total=num_bytes, unit="B", unit_scale=True, disable=not progress) as bar,
+    ):
+        while size < num_bytes:
+            block = bytearray()
+            for text, text_nats in islice(stories, BLOCK):
+                block += (text + END).encode()
+                documents += 1
+                nats += text_nats
+                if size + len(block) >= num_bytes:
+                    break
+            out.write(block)
+            digest.update(block)
+            size += len(block)
+            bar.update(len(block))
+    info = StoriesInfo(seed, documents, size, nats, digest.hexdigest())
+    write_json(sidecar, asdict(info))
     return info

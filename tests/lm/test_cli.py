@@ -14,6 +14,7 @@ from lm import checkpoint
 from lm.data import file_sha256
 from lm.files import json_text
 from tests.lm.conftest import lm, train_command
+from tokenizer import Tokenizer
 
 Capture = pytest.CaptureFixture[str]
 
@@ -299,3 +300,36 @@ def test_the_command_in_a_process_of_its_own(made_pipeline: Path) -> None:
     assert wrong.stderr == (
         "lm: none: holds no checkpoint; give the folder of a run that lm train has saved to\n"
     )
+
+
+def test_a_tokenizer_goes_out_and_comes_back(pipeline: Path, capsys: Capture) -> None:
+    exported, back = pipeline / "tokenizer.json", pipeline / "back"
+    assert lm("tokenizer", "export", "--tokenizer", pipeline / "tokenizer", "--out", exported) == 0
+    assert lm("tokenizer", "import", "--input", exported, "--out", back) == 0
+    assert Tokenizer.load(back).sha256 == Tokenizer.load(pipeline / "tokenizer").sha256
+    assert "exists" in refused(capsys, "tokenizer", "import", "--input", exported, "--out", back)
+
+
+def test_tokens_are_shown_with_their_ids(made_pipeline: Path, capsys: Capture) -> None:
+    assert lm("tokenizer", "inspect", "Once upon", "--tokenizer", made_pipeline / "tokenizer") == 0
+    shown = re.sub(r"\033\[[\d;]*m", " ", capsys.readouterr().out).split()
+    ids = [int(word) for word in shown if word.isdigit()]
+    assert Tokenizer.load(made_pipeline / "tokenizer").decode(ids) == "Once upon"
+
+
+@pytest.mark.parametrize(("error", "code"), [(1e-7, 0), (1e-5, 1), (float("nan"), 1)])
+def test_parity_over_budget_is_exit_code_1(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, error: float, code: int
+) -> None:
+    from lm.parity import run
+
+    case = run.random_cases("softmax", 1, 0)[0]
+    found = [run.Error("softmax", "forward", "torch-jax", error, 1e-6, "output", case)]
+    monkeypatch.setattr(run, "run_parity", lambda *_, **__: found)
+    with pytest.raises(SystemExit) as exit:
+        lm("parity", "--json", tmp_path / "parity.json", "--plot", tmp_path / "parity.png")
+    assert exit.value.code == code
+    assert json.loads((tmp_path / "parity.json").read_text())[0]["passed"] is (code == 0)
+    assert (tmp_path / "parity.png").read_bytes().startswith(b"\x89PNG")
+    assert "exists" in refused(capsys, "parity", "--json", tmp_path / "parity.json")
+    assert "cases is 0" in refused(capsys, "parity", "--cases", 0)

@@ -66,7 +66,7 @@ def test_linear_and_constant_by_hand() -> None:
 
 @pytest.mark.parametrize(("schedule", "last"), [("cosine", 0.1), ("linear", 0.1), ("constant", 1.0)])
 def test_every_schedule_moves_at_once_and_arrives_at_its_end(schedule: str, last: float) -> None:
-    config = OptimizerConfig(1.0, schedule, 0.1, 4)  # type: ignore[arg-type]
+    config = OptimizerConfig(1.0, 0.1, 4, schedule=schedule)  # type: ignore[arg-type]
     rates = [learning_rate(step, 12, config) for step in range(12)]
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
     assert rates[-1] == pytest.approx(last)

@@ -1,11 +1,14 @@
 """What the tests of all layers share."""
 
+from typing import Any
+
+import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from lm.parity.budgets import BUDGETS, Dtype
-from lm.parity.cases import LAYERS, MASKS, POSITIONS, SCALES, Case
-from lm.parity.run import compare
+from lm.parity.budgets import BUDGETS, Dtype, relative_error
+from lm.parity.cases import LAYERS, MASKS, POSITIONS, SCALES, Case, Given
+from lm.parity.run import compare, evaluators
 
 DTYPES: tuple[Dtype, ...] = tuple(BUDGETS)
 THOROUGH = settings.default is not None and settings.default.max_examples > 100
@@ -36,3 +39,32 @@ def assert_parity(case: Case, dtype: Dtype, torch_mode: str = "eager", jax_mode:
     __tracebackhide__ = True
     errors = [error for error in compare(case, dtype, torch_mode, jax_mode) if not error.passed]
     assert not errors, "\n".join(map(str, errors))
+
+
+def answers(
+    layer: str,
+    arrays: dict[str, np.ndarray],
+    constants: dict[str, np.ndarray] | None = None,
+    cotangent: np.ndarray | None = None,
+    dtype: Dtype = "float32",
+    **statics: Any,
+) -> dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Output and gradients by backend, for the laws. Without a cotangent, that of the sum of the output."""
+    given = Given(arrays, constants or {}, statics)
+    ones = np.ones(LAYERS[layer].oracle(given).shape) if cotangent is None else cotangent
+    return {
+        name: evaluate(layer, given, ones, dtype, {"torch": "eager", "jax": "jit"}[name])
+        for name, evaluate in evaluators().items()
+    }
+
+
+def normal(seed: int, *shape: int) -> np.ndarray:
+    """Standard normal numbers that float32 holds."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32).astype(np.float64)
+
+
+def assert_close(a: Any, b: Any, dtype: Dtype = "float32", kind: str = "forward", flow: Any = 0.0) -> None:
+    """The norm-wise error of `a` is within the budget of this kind; against `flow` where b is zero."""
+    __tracebackhide__ = True
+    error = relative_error(np.asarray(a), np.broadcast_to(np.asarray(b, np.float64), np.shape(a)), flow)
+    assert error <= getattr(BUDGETS[dtype], kind), f"{error} > the {kind} budget of {dtype}:\n{a}\n{b}"

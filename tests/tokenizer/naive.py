@@ -1,12 +1,15 @@
 """The oracle: a trainer and an encoder too slow to use and too short to be wrong."""
 
+from collections import Counter
+from itertools import pairwise
+
 import regex
 
 GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
 def pretokens(text: str, special_tokens: list[str], pattern: str = GPT2) -> list[tuple[str, bool]]:
-    """Return (pre-token, is it a special token), special tokens cut out longest first at the leftmost place."""
+    """Return (pre-token, is it a special token), special tokens leftmost and longest first."""
     result: list[tuple[str, bool]] = []
     ordinary = i = 0
     while i <= len(text):
@@ -35,23 +38,20 @@ def merge_pair(word: list[bytes], pair: tuple[bytes, bytes]) -> list[bytes]:
 def train(
     text: str, vocab_size: int, special_tokens: list[str]
 ) -> tuple[dict[int, bytes], list[tuple[bytes, bytes]]]:
-    """Count every pair anew before each merge."""
-    words = [
-        [bytes([b]) for b in piece.encode()]
-        for piece, special in pretokens(text, special_tokens)
-        if not special
-    ]
+    """Count every pair in every distinct word anew before each merge."""
+    counted = Counter(piece for piece, special in pretokens(text, special_tokens) if not special)
+    words = [([bytes([b]) for b in piece.encode()], count) for piece, count in counted.items()]
     tokens = [s.encode() for s in special_tokens] + [bytes([i]) for i in range(256)]
     merges: list[tuple[bytes, bytes]] = []
     while len(tokens) < vocab_size:
-        counts: dict[tuple[bytes, bytes], int] = {}
-        for word in words:
-            for pair in zip(word, word[1:], strict=False):
-                counts[pair] = counts.get(pair, 0) + 1
+        counts: Counter[tuple[bytes, bytes]] = Counter()
+        for word, count in words:
+            for pair in pairwise(word):
+                counts[pair] += count
         if not counts:
             break
         best = max(counts, key=lambda pair: (counts[pair], pair))
-        words = [merge_pair(word, best) for word in words]
+        words = [(merge_pair(word, best), count) for word, count in words]
         merges.append(best)
         tokens.append(best[0] + best[1])
     return dict(enumerate(tokens)), merges
@@ -67,9 +67,7 @@ def encode(
     for piece, special in pretokens(text, special_tokens):
         word = [piece.encode()] if special else [bytes([b]) for b in piece.encode()]
         while True:
-            ranked = [
-                (ranks[pair], i) for i, pair in enumerate(zip(word, word[1:], strict=False)) if pair in ranks
-            ]
+            ranked = [(ranks[pair], i) for i, pair in enumerate(pairwise(word)) if pair in ranks]
             if not ranked:
                 break
             _, i = min(ranked)

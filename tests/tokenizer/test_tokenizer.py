@@ -1,39 +1,369 @@
 """Encoding equals the naive encoder, tiktoken and tokenizers; decoding gives the text back."""
 
+import itertools
+import json
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiktoken
+import tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tokenizer import InputError, Tokenizer
+from tests.tokenizer import naive
+from tests.tokenizer.texts import CORNER_CASES, SPECIAL_SETS, TEXTS, texts_with_specials
+from tokenizer import InputError, Tokenizer, encode_stream, merge_pieces, token_array, train_bpe
+from tokenizer import tokenizer as tokenizer_module
+from tokenizer.inspect import coloured, tokens_of
 from tokenizer.pretokenize import PATTERNS
+
+TRAINING_TEXT = (
+    "".join(CORNER_CASES) * 2 + "the end of the theme, then 'tis his thesis; 走走走 día días " * 20
+)
+
+
+def trained(tmp_path: Path, specials: list[str], pattern: str = "gpt2") -> Tokenizer:
+    path = tmp_path / "training.txt"
+    path.write_bytes(TRAINING_TEXT.encode())
+    vocab, merges = train_bpe(path, 420 + len(specials), specials, pattern=pattern)
+    return Tokenizer(vocab, merges, specials, pattern)
+
+
+@pytest.fixture(scope="module")
+def by_specials(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], Tokenizer]:
+    """Return a tokenizer for each set of special tokens."""
+    return {tuple(specials): trained(tmp_path_factory.mktemp("t"), specials) for specials in SPECIAL_SETS}
+
+
+def as_tiktoken(tokenizer: Tokenizer, pattern: str = "gpt2") -> tiktoken.Encoding:
+    special_ids = set(tokenizer.special_tokens.values())
+    ranks = {token: i for i, token in tokenizer.vocab.items() if i not in special_ids}
+    return tiktoken.Encoding(
+        "test", pat_str=PATTERNS[pattern], mergeable_ranks=ranks, special_tokens=tokenizer.special_tokens
+    )
+
+
+def as_tokenizers(tokenizer: Tokenizer, path: Path) -> tokenizers.Tokenizer:
+    tokenizer.save_tokenizers_json(path)
+    return tokenizers.Tokenizer.from_file(str(path))
+
+
+def by_blocks(tokenizer: Tokenizer, text: str, block_size: int) -> list[int]:
+    from io import BytesIO
+
+    stream = tokenizer.stream_encoder.encode(BytesIO(text.encode()).read, block_size)
+    return [i for ids, _ in stream for i in ids.tolist()]
+
+
+@given(text_specials=texts_with_specials(), block_size=st.sampled_from([1, 10, 1 << 18]))
+def test_equals_naive(
+    by_specials: dict[tuple[str, ...], Tokenizer], text_specials: tuple[str, list[str]], block_size: int
+) -> None:
+    text, specials = text_specials
+    tokenizer = by_specials[tuple(specials)]
+    ids = naive.encode(text, tokenizer.vocab, tokenizer.merges, specials)
+    assert tokenizer.encode(text) == ids
+    assert by_blocks(tokenizer, text, block_size) == ids
+    assert list(tokenizer.encode_iterable(text)) == ids
+    assert tokenizer.decode(ids) == text
+
+
+@given(text_specials=texts_with_specials())
+def test_equals_tiktoken_and_tokenizers(
+    by_specials: dict[tuple[str, ...], Tokenizer],
+    tmp_path_factory: pytest.TempPathFactory,
+    text_specials: tuple[str, list[str]],
+) -> None:
+    text, specials = text_specials
+    tokenizer = by_specials[tuple(specials)]
+    ids = tokenizer.encode(text)
+    # tiktoken takes special tokens in an order of its own where one is a prefix of another.
+    if not any(a != b and b.startswith(a) for a, b in itertools.product(specials, repeat=2)):
+        assert ids == as_tiktoken(tokenizer).encode(text, allowed_special="all")
+    path = tmp_path_factory.getbasetemp() / "tokenizer.json"
+    if "é" in specials:
+        with pytest.raises(InputError, match="special token 'é' is spelled like token"):
+            tokenizer.save_tokenizers_json(path)
+        return
+    assert ids == as_tokenizers(tokenizer, path).encode(text).ids
+
+
+@given(text=TEXTS, repeat=st.integers(1, 40))
+def test_long_pieces(by_specials: dict[tuple[str, ...], Tokenizer], text: str, repeat: int) -> None:
+    """Pieces long and short take different ways through the merges."""
+    tokenizer = by_specials[()]
+    ids = naive.encode(text * repeat, tokenizer.vocab, tokenizer.merges, [])
+    for long, few in ((0, 0), (0, 1000), (4, 3), (1000, 24)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(merge_pieces, "LONG", long)
+            patch.setattr(tokenizer_module, "LONG", long)
+            patch.setattr(token_array, "FEW", few)
+            fresh = Tokenizer(tokenizer.vocab, tokenizer.merges)
+            assert by_blocks(fresh, text * repeat, 64) == ids
+            assert fresh.encode(text * repeat) == ids
+
+
+@given(
+    merges=st.lists(
+        st.tuples(*[st.sampled_from([b"a", b"b", b"aa", b"ab", b"ba", b"aab"])] * 2), max_size=12
+    ),
+    text=st.text("ab", max_size=60),
+)
+def test_merges_in_any_order(merges: list[tuple[bytes, bytes]], text: str) -> None:
+    """Merges that no training would give: ranks out of order, several ways to one token."""
+    tokens = {left + right for left, right in merges} | {token for pair in merges for token in pair}
+    tokens |= {bytes([byte]) for byte in range(256)}
+    vocab = dict(enumerate(sorted(tokens)))
+    ids = naive.encode(text, vocab, merges, [])
+    tokenizer = Tokenizer(vocab, merges)
+    assert tokenizer.encode(text) == ids
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merge_pieces, "LONG", 0)
+        assert by_blocks(tokenizer, text, 64) == ids
+
+
+@given(texts=st.lists(TEXTS, max_size=8))
+def test_iterable_equals_whole(by_specials: dict[tuple[str, ...], Tokenizer], texts: list[str]) -> None:
+    tokenizer = by_specials["<|", "<|end|>", "|>", "ab"]
+    assert list(tokenizer.encode_iterable(texts)) == tokenizer.encode("".join(texts))
+
+
+def test_iterable_is_lazy(by_specials: dict[tuple[str, ...], Tokenizer]) -> None:
+    read = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal read
+        while True:
+            read += 1
+            yield "Once upon a time.\n"
+
+    ids = by_specials["<|endoftext|>",].encode_iterable(texts())
+    next(ids)
+    assert read <= 5
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_iterable_takes_no_memory(by_specials: dict[tuple[str, ...], Tokenizer], whole: bool) -> None:
+    """Ids of any number of texts, or of one long text, in constant memory."""
+    tokenizer = Tokenizer(by_specials[()].vocab, by_specials[()].merges)
+    line = "Once upon a time there was a día, and then another; it's the end. \n"
+    for _ in tokenizer.encode_iterable([line] * 5000):
+        pass  # fill the caches
+    texts: Iterator[str] = iter([line * 20_000]) if whole else itertools.repeat(line, 20_000)
+    tracemalloc.start()
+    num_ids = sum(1 for _ in tokenizer.encode_iterable(texts))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert num_ids > 500_000
+    assert peak < 2_000_000
+
+
+def test_caches_are_bounded(
+    by_specials: dict[tuple[str, ...], Tokenizer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encode_stream, "MAX_PIECES", 500)
+    monkeypatch.setattr(tokenizer_module, "MAX_CACHED_PIECES", 500)
+    tokenizer = Tokenizer(by_specials[()].vocab, by_specials[()].merges)
+    text = " ".join(map(str, range(5000)))
+    ids = naive.encode(text, tokenizer.vocab, tokenizer.merges, [])
+    assert by_blocks(tokenizer, text, 1000) == ids
+    assert tokenizer.stream_encoder._index.size < 2000
+    assert [i for start in range(0, len(text), 90) for i in tokenizer.encode(text[start : start + 90])]
+    assert len(tokenizer._cache) <= 500
+
+
+@given(data=st.data())
+def test_every_id_sequence_decodes(
+    by_specials: dict[tuple[str, ...], Tokenizer], data: st.DataObject
+) -> None:
+    tokenizer = by_specials["<|endoftext|>",]
+    ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=20))
+    expected = b"".join(tokenizer.vocab[i] for i in ids).decode("utf-8", errors="replace")
+    assert tokenizer.decode(ids) == tokenizer.decode(np.array(ids, np.uint16)) == expected
+
+
+def test_more_than_uint16() -> None:
+    singles = {i: bytes([i]) for i in range(256)}
+    pairs = [(bytes([i]), bytes([j])) for i in range(256) for j in range(256)]
+    vocab = singles | {256 + k: left + right for k, (left, right) in enumerate(pairs)}
+    tokenizer = Tokenizer(vocab, pairs, ["<|endoftext|>"])
+    text = "zz ÿÿ" * 2000 + "<|endoftext|>"
+    assert tokenizer.encode_to_numpy(text).dtype == np.uint32
+    assert tokenizer.encode_to_numpy(text).max() == tokenizer.special_tokens["<|endoftext|>"] == 65792
+    assert tokenizer.encode(text) == as_tiktoken(tokenizer).encode(text, allowed_special="all")
+    assert Tokenizer(singles, []).encode_to_numpy("a").dtype == np.uint16
+
+
+def test_long_equals_short(by_specials: dict[tuple[str, ...], Tokenizer]) -> None:
+    for specials, tokenizer in by_specials.items():
+        text = "".join(CORNER_CASES) + "".join(specials)
+        assert tokenizer.encode(text) == naive.encode(text, tokenizer.vocab, tokenizer.merges, list(specials))
+        assert tokenizer.encode_to_numpy(text).tolist() == tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("pattern", ["cl100k", "o200k", r"\w+"])
+def test_other_patterns(tmp_path: Path, pattern: str) -> None:
+    tokenizer = trained(tmp_path, ["<|endoftext|>"], pattern)
+    text = "".join(CORNER_CASES) * 3
+    ids = tokenizer.encode(text)
+    assert by_blocks(tokenizer, text, 100) == ids
+    assert tokenizer.decode(ids) == text
+    if pattern in PATTERNS:
+        assert ids == as_tiktoken(tokenizer, pattern).encode(text, allowed_special="all")
+        assert ids == as_tokenizers(tokenizer, tmp_path / "tokenizer.json").encode(text).ids
+    tokenizer.save(tmp_path)
+    assert Tokenizer.load(tmp_path).sha256 == tokenizer.sha256
 
 
 def test_gpt2_files_encode_as_tiktoken(test_data: Path) -> None:
-    tokenizer = Tokenizer.from_files(
-        test_data / "gpt2/vocab.json", test_data / "gpt2/merges.txt", ["<|endoftext|>"]
-    )
-    ranks = {token: i for i, token in tokenizer.vocab.items() if i != 50256}
-    reference = tiktoken.Encoding(
-        "gpt2", pat_str=PATTERNS["gpt2"], mergeable_ranks=ranks, special_tokens={"<|endoftext|>": 50256}
-    )
-    text = (test_data / "corpora/tinyshakespeare.txt").read_text() + "<|endoftext|> \u3000é 's <|endoftext|>"
-    assert tokenizer.encode(text) == reference.encode(text, allowed_special="all")
+    folder = test_data / "gpt2"
+    tokenizer = Tokenizer.from_files(folder / "vocab.json", folder / "merges.txt", ["<|endoftext|>"])
+    assert tokenizer.vocab_size == 50257
+    text = (test_data / "corpora/tinyshakespeare.txt").read_text() + "".join(CORNER_CASES)
+    assert tokenizer.encode(text) == as_tiktoken(tokenizer).encode(text, allowed_special="all")
     assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.encode("Hello world") == [15496, 995]
 
 
-def test_save_and_load(tmp_path: Path) -> None:
-    vocab = {i: bytes([i]) for i in range(256)} | {256: b"he"}
-    tokenizer = Tokenizer(vocab, [(b"h", b"e")], ["<a b>", "é"])
+@pytest.mark.parametrize("specials", SPECIAL_SETS)
+def test_save_and_load(
+    by_specials: dict[tuple[str, ...], Tokenizer], tmp_path: Path, specials: list[str]
+) -> None:
+    tokenizer = by_specials[tuple(specials)]
     tokenizer.save(tmp_path)
-    loaded = Tokenizer.load(tmp_path)
-    assert loaded.vocab == tokenizer.vocab
+    copies = [Tokenizer.load(tmp_path)]
+    if "é" not in specials:  # which tokenizer.json cannot hold, see above
+        tokenizer.save_tokenizers_json(tmp_path / "tokenizer.json")
+        copies.append(Tokenizer.from_tokenizers_json(tmp_path / "tokenizer.json"))
+    for loaded in copies:
+        # Of two ids with the same bytes, a special token of one byte and that byte, the files hold one.
+        assert set(loaded.vocab.values()) == set(tokenizer.vocab.values())
+        assert loaded.merges == tokenizer.merges
+        assert loaded.vocab_size == tokenizer.vocab_size
+        assert loaded.special_tokens == tokenizer.special_tokens
+        assert loaded.sha256 == tokenizer.sha256
+    # With or without the version line, and with the line ends of another system.
+    lines = (tmp_path / "merges.txt").read_text().split("\n")
+    assert lines[0] == "#version: 0.2"
+    (tmp_path / "merges.txt").write_bytes("\r\n".join(lines[1:]).encode())
+    loaded = Tokenizer.from_files(tmp_path / "vocab.json", tmp_path / "merges.txt", specials)
     assert loaded.merges == tokenizer.merges
-    assert loaded.special_tokens == tokenizer.special_tokens
-    assert loaded.sha256 == tokenizer.sha256
 
 
-def test_lone_surrogate_is_an_error() -> None:
-    tokenizer = Tokenizer({i: bytes([i]) for i in range(256)}, [])
-    with pytest.raises(InputError, match="surrogate"):
-        tokenizer.encode("a\ud800")
+def test_sha256_tells_tokenizers_apart(by_specials: dict[tuple[str, ...], Tokenizer]) -> None:
+    tokenizer = by_specials[()]
+    others = [
+        Tokenizer(tokenizer.vocab, tokenizer.merges[:-1]),
+        Tokenizer(tokenizer.vocab, tokenizer.merges, ["<|x|>"]),
+        Tokenizer(tokenizer.vocab, tokenizer.merges, pattern="cl100k"),
+    ]
+    assert len({other.sha256 for other in [tokenizer, *others]}) == 4
+
+
+def test_new_special_tokens_get_new_ids(by_specials: dict[tuple[str, ...], Tokenizer]) -> None:
+    old = by_specials["<|endoftext|>",]
+    tokenizer = Tokenizer(old.vocab, old.merges, ["<|endoftext|>", "<|pad|>", "<|pad|>", "<|eos|>"])
+    size = old.vocab_size
+    assert tokenizer.special_tokens == {"<|endoftext|>": 0, "<|pad|>": size, "<|eos|>": size + 1}
+    assert tokenizer.encode("<|pad|><|eos|><|endoftext|>") == [size, size + 1, 0]
+    assert old.vocab_size == size
+
+
+def test_library_own_file_is_imported(tmp_path: Path) -> None:
+    """A file that the library wrote after its own training, merges spelled the old way or the new."""
+    library = tokenizers.Tokenizer(tokenizers.models.BPE())
+    library.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=350,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    library.train_from_iterator([TRAINING_TEXT], trainer)
+    path = tmp_path / "tokenizer.json"
+    library.save(str(path))
+    text = "".join(CORNER_CASES)
+    assert Tokenizer.from_tokenizers_json(path).encode(text) == library.encode(text).ids
+    content = json.loads(path.read_text())
+    content["model"]["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]
+    path.write_text(json.dumps(content))
+    assert Tokenizer.from_tokenizers_json(path).encode(text) == library.encode(text).ids
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"normalizer": {"type": "NFC"}}, "normalizer"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "Whitespace"),
+        ({"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}}, "space"),
+        ({"post_processor": {"type": "TemplateProcessing"}}, "TemplateProcessing"),
+        ({"model": {"type": "WordPiece", "vocab": {}, "merges": []}}, "WordPiece"),
+        ({"model": 3}, "not a tokenizer.json"),
+        ({"added_tokens": [{"id": 0, "content": "x", "lstrip": True}]}, "lstrip"),
+    ],
+)
+def test_other_files_are_refused(
+    by_specials: dict[tuple[str, ...], Tokenizer], tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    path = tmp_path / "tokenizer.json"
+    by_specials[()].save_tokenizers_json(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match=message):
+        Tokenizer.from_tokenizers_json(path)
+
+
+def test_bad_input(by_specials: dict[tuple[str, ...], Tokenizer], tmp_path: Path) -> None:
+    tokenizer = by_specials[()]
+    for length in (1, 10_000):
+        text = "a" * length + "\ud800"
+        with pytest.raises(InputError, match=f"lone surrogate .* at character {length}"):
+            tokenizer.encode(text)
+        with pytest.raises(InputError, match="lone surrogate"):
+            list(tokenizer.encode_iterable([text]))
+    for ids in ([99999], [-1]):
+        with pytest.raises(InputError, match="token id"):
+            tokenizer.decode(ids)
+    with pytest.raises(InputError, match="lacks 1 single bytes"):
+        Tokenizer({i: bytes([i]) for i in range(255)}, [])
+    with pytest.raises(InputError, match="merge 0"):
+        Tokenizer({i: bytes([i]) for i in range(256)}, [(b"a", b"b")])
+    vocab, merges = tmp_path / "vocab.json", tmp_path / "merges.txt"
+    with pytest.raises(InputError, match=r"cannot read .*pretokenizer\.json"):
+        Tokenizer.load(tmp_path)
+    tokenizer.save(tmp_path)
+    for path, content, message in (
+        (vocab, "{", "not JSON"),
+        (vocab, '["a"]', "must map"),
+        (vocab, '{"a": 1, "b": 1}', "same id"),
+        (vocab, '{"a": "1"}', "must map"),
+        (merges, "#version: 0.2\na b c\n", "line 2"),
+        (merges, "\xff", "Latin"),
+        (tmp_path / "pretokenizer.json", "{}", "special_tokens"),
+    ):
+        good = path.read_bytes()
+        path.write_bytes(content.encode("latin1"))
+        with pytest.raises(InputError, match="UTF-8 at byte 0" if message == "Latin" else message):
+            Tokenizer.load(tmp_path)
+        path.write_bytes(good)
+    assert Tokenizer.load(tmp_path).sha256 == tokenizer.sha256
+
+
+@pytest.mark.parametrize("text", ["a", " ", "\n", "'", "👩", "<|endoftext|>", "ab"])
+def test_monotonous_text_takes_no_time(by_specials: dict[tuple[str, ...], Tokenizer], text: str) -> None:
+    tokenizer = by_specials["<|endoftext|>",]
+    ids = tokenizer.encode_to_numpy(text * (400_000 // len(text)))
+    assert tokenizer.decode(ids) == text * (400_000 // len(text))
+
+
+def test_inspect(by_specials: dict[tuple[str, ...], Tokenizer]) -> None:
+    tokenizer = by_specials["<|endoftext|>",]
+    text = "the é\x1b[0m end\n<|endoftext|>"
+    tokens = tokens_of(tokenizer, text)
+    assert [i for i, _ in tokens] == tokenizer.encode(text)
+    assert b"".join(token for _, token in tokens) == text.encode()
+    shown = coloured(tokenizer, text)
+    assert "\x1b[0m end" not in shown
+    assert all(str(i) in shown for i, _ in tokens)

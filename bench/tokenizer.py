@@ -1,0 +1,138 @@
+"""Time the tokenizer beside tiktoken and tokenizers: `python -m bench tokenizer`.
+
+Every measurement is a process of its own, so that none finds another's caches, and the contenders take turns,
+so that a machine that becomes slower does so for all. Encoding is timed with a tokenizer that has seen no
+text.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+END = "<|endoftext|>"
+
+# What is measured, and the functions of `bench.tokenizer_runs` that do: ours, then those to compare with.
+ROWS = {
+    "train": ("train_twinlm", "train_tokenizers"),
+    "train 130 kB, vocabulary 500": ("train_small_twinlm", "train_small_tokenizers"),
+    "encode 30 MB, one process": ("encode_twinlm", "encode_tiktoken_ordinary", "encode_tiktoken_numpy"),
+    "encode the file, two processes": ("encode_file_2", "encode_file_1"),
+    "encode 100 characters": ("prompt_twinlm", "prompt_tokenizers", "prompt_tiktoken"),
+}
+BUILT_IN = {"story": (200, 10_000), "web": (90, 32_000)}  # megabytes, vocabulary size
+
+
+def main(arguments: list[str]) -> None:
+    """Measure, print a table, write JSON if asked to."""
+    parser = argparse.ArgumentParser(prog="python -m bench tokenizer", description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--corpus", default="story", help="a text file, or a built-in corpus: story (default), web"
+    )
+    parser.add_argument("--megabytes", type=int, help="size of a built-in corpus (story: 200, web: 90)")
+    parser.add_argument("--vocab-size", type=int, help="default: 10,000 for story, else 32,000")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rows", help="measure only rows that contain this text")
+    parser.add_argument("--json", type=Path, help="write every sample, the hardware and the versions here")
+    options = parser.parse_args(arguments)
+    megabytes, vocab_size = BUILT_IN.get(options.corpus, (0, 32_000))
+    vocab_size = options.vocab_size or vocab_size
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        corpus = Path(options.corpus)
+        if options.corpus in BUILT_IN:
+            corpus = folder / "corpus.txt"
+            _write_built_in(options.corpus, corpus, 1_000_000 * (options.megabytes or megabytes))
+        corpus = corpus.resolve()
+        job = _prepare(corpus, vocab_size, folder)
+        rows = {name: runs for name, runs in ROWS.items() if not options.rows or options.rows in name}
+        samples = {name: _measure(name, runs, job, options.rounds) for name, runs in rows.items()}
+        size = corpus.stat().st_size
+
+    print(f"{options.corpus}: {size / 1e6:.0f} MB, vocabulary {vocab_size}, medians of {options.rounds}\n")
+    print(f"| {'':30} | {'':24} | {'time':>10} | {'ours is':>9} | {'memory':>7} |")
+    print(f"| {'-' * 30} | {'-' * 24} | {'-' * 9}: | {'-' * 8}: | {'-' * 6}: |")
+    for row, by_run in samples.items():
+        ours = next(iter(by_run.values()))
+        for run, results in by_run.items():
+            seconds = statistics.median(result["seconds"] for result in results)
+            pairs = zip(results, ours, strict=True)
+            ratio = statistics.median(theirs["seconds"] / mine["seconds"] for theirs, mine in pairs)
+            memory = max(result["peak_memory_mb"] for result in results)
+            faster = f"{ratio:.2f}x" if results is not ours else ""
+            print(f"| {row:30} | {run:24} | {_time(seconds):>10} | {faster:>9} | {memory:4} MB |")
+            row = ""
+    if options.json:
+        about = {"corpus": options.corpus, "bytes": size, "vocab_size": vocab_size, "machine": _machine()}
+        options.json.write_text(json.dumps(about | {"samples": samples}, indent=1) + "\n")
+
+
+def _write_built_in(name: str, path: Path, num_bytes: int) -> None:
+    if name == "story":
+        from lm.stories import write_stories
+
+        write_stories(path, num_bytes, seed=0)
+    else:
+        from bench.web import write_web
+
+        write_web(path, num_bytes)
+
+
+def _prepare(corpus: Path, vocab_size: int, folder: Path) -> dict[str, Any]:
+    """Write what the measurements need: parts of the corpus, and a tokenizer trained on it."""
+    from tokenizer import Tokenizer, train_bpe
+
+    with open(corpus, "rb") as file:
+        text = file.read(30_000_000).decode(errors="ignore")  # a character may be cut at the end
+    job: dict[str, Any] = {"corpus": str(corpus), "vocab_size": vocab_size, "tokenizer": str(folder)}
+    for name, part in (("part", text), ("small", text[:130_000])):
+        job[name] = str(folder / f"{name}.txt")
+        Path(job[name]).write_bytes(part.encode())
+    tokenizer = Tokenizer(*train_bpe(corpus, vocab_size, [END]), [END])
+    tokenizer.save(folder)
+    tokenizer.save_tokenizers_json(folder / "tokenizer.json")
+    return job
+
+
+def _measure(
+    row: str, runs: tuple[str, ...], job: dict[str, Any], rounds: int
+) -> dict[str, list[dict[str, Any]]]:
+    samples: dict[str, list[dict[str, Any]]] = {run: [] for run in runs}
+    for number in range(rounds):
+        for run, results in samples.items():
+            print(f"\r{row}: round {number + 1} of {rounds}, {run:30}", end="", file=sys.stderr, flush=True)
+            command = [sys.executable, "-m", "bench.tokenizer_runs", run, json.dumps(job)]
+            root = Path(__file__).parents[1]
+            done = subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=root)
+            results.append(json.loads(done.stdout))
+    print("\r" + " " * 100 + "\r", end="", file=sys.stderr)
+    return samples
+
+
+def _time(seconds: float) -> str:
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.2f} {unit}"
+    return f"{seconds * 1e6:.1f} us"
+
+
+def _machine() -> dict[str, Any]:
+    """Return the hardware and the versions that the numbers depend on."""
+    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    models = [line.partition(":")[2].strip() for line in cpuinfo.split("\n") if line.startswith("model name")]
+    packages = ("numpy", "regex", "tiktoken", "tokenizers")
+    return {
+        "processor": models[0] if models else platform.processor(),
+        "processors": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+    }

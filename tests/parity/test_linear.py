@@ -1,0 +1,33 @@
+"""linear: parity, and its laws."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from lm.parity.budgets import Dtype
+from lm.parity.cases import Case
+from tests.parity.support import DTYPES, answers, assert_parity, cases, examples, normal
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@examples(10)
+@given(case=cases("linear"))
+def test_parity(case: Case, dtype: Dtype) -> None:
+    assert_parity(case, dtype)
+
+
+def test_the_weight_is_d_out_by_d_in() -> None:
+    """Row o of the weight makes output o: on small integers exactly, in both directions."""
+    x, weight = np.array([[1.0, 2.0]]), np.array([[1.0, 0.0], [0.0, 1.0], [3.0, 4.0]])
+    for output, gradients in answers("linear", {"x": x, "weight": weight}).values():
+        np.testing.assert_array_equal(output, [[1, 2, 11]])
+        np.testing.assert_array_equal(gradients["x"], [[4, 5]])
+        np.testing.assert_array_equal(gradients["weight"], [[1, 2], [1, 2], [1, 2]])
+
+
+def test_is_homogeneous() -> None:
+    """Twice the input is twice the output, bit by bit: there is no bias."""
+    x, weight = normal(0, 3, 8), normal(1, 5, 8)
+    once, twice = (answers("linear", {"x": factor * x, "weight": weight}) for factor in (1, 2))
+    for name in once:
+        np.testing.assert_array_equal(2 * once[name][0], twice[name][0])

@@ -1,0 +1,51 @@
+"""Every layer again as its framework runs it otherwise: JAX without jit, torch compiled."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lm.parity.cases import LAYERS, Case
+from tests.parity.support import COMPILER, THOROUGH, assert_parity
+from tests.source import ROOT
+
+COMPILED = """
+from lm.parity.budgets import relative_error
+from lm.parity.cases import LAYERS, Case
+from torch_impl.parity import evaluate
+for layer in {layers!r}:
+    problem = Case(layer, LAYERS[layer].shapes[-1], 1).problem("float32")
+    output, gradients = evaluate(layer, problem.given, problem.cotangent, "float32", {compiler!r})
+    assert relative_error(output, problem.output) <= problem.bound(), layer
+    for name, gradient in problem.gradients.items():
+        assert relative_error(gradients[name], gradient, problem.flow) <= problem.bound(name), (layer, name)
+    print(layer)
+"""
+
+
+# Operation by operation, a block compiles some hundred programs that the layers in it already have.
+COMPOSED = {"multihead_self_attention", "transformer_block", "transformer_lm", "training loss"}
+
+
+@pytest.mark.parametrize(
+    "layer", LAYERS if THOROUGH else [layer for layer in LAYERS if layer not in COMPOSED]
+)
+def test_jax_without_jit(layer: str) -> None:
+    assert_parity(Case(layer, LAYERS[layer].shapes[-1], 1), "float32", jax_mode="eager")
+
+
+def test_torch_compiled() -> None:
+    """In a process of its own: torch.compile cannot trace signatures that are checked at every call.
+
+    No layer may break the graph. The thorough profile generates code by inductor, which needs a C++ compiler.
+    """
+    # A whole model of one layer has the others in it.
+    within = set() if THOROUGH else COMPOSED - {"training loss"}
+    layers = [layer for layer in LAYERS if layer not in within]
+    program = COMPILED.format(compiler=COMPILER, layers=layers)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=os.environ, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == layers

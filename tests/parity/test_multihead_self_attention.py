@@ -1,0 +1,107 @@
+"""Multi-head self-attention, with and without RoPE and a cache: parity, and its laws."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+
+import jax_impl.attention
+import torch_impl.attention
+from lm.parity import oracle
+from lm.parity.budgets import Dtype
+from lm.parity.cases import Arrays, Case
+from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, normal
+
+PLAIN, ROTARY = "multihead_self_attention", "multihead_self_attention with rope"
+
+
+@pytest.mark.parametrize("layer", [PLAIN, ROTARY])
+@pytest.mark.parametrize("dtype", DTYPES)
+@examples(4)
+@given(case=cases(PLAIN))
+def test_parity(case: Case, layer: str, dtype: Dtype) -> None:
+    assert_parity(Case(layer, case.shape, case.seed, case.scale, case.mask, case.positions), dtype)
+
+
+def arrays(T: int = 6, D: int = 8) -> Arrays:
+    """An input of batch 2, and weights."""
+    weights = {
+        f"{name}_proj.weight": normal(i, D, D) / D**0.5 for i, name in enumerate(("q", "k", "v", "output"))
+    }
+    return {"x": normal(9, 2, T, D)} | weights
+
+
+def test_is_causal_by_gradient() -> None:
+    t, cotangent = 2, np.zeros((2, 6, 8))
+    cotangent[:, t] = normal(5, 2, 8)
+    constants = {"mask": oracle.causal_mask(6), "positions": np.arange(6)}
+    for _, gradients in answers(
+        ROTARY, arrays(), constants, cotangent, num_heads=2, d_head=4, theta=1e4
+    ).values():
+        assert not gradients["x"][:, t + 1 :].any()
+        assert gradients["x"][:, : t + 1].all()
+
+
+def test_heads_are_contiguous_rows_of_the_projections() -> None:
+    """Values of head 0 alone reach the output when the output projection reads the first half alone."""
+    given = arrays()
+    given["output_proj.weight"] = np.eye(8) * (np.arange(8) < 4)
+    for output, gradients in answers(PLAIN, given, {"mask": oracle.causal_mask(6)}, num_heads=2).values():
+        assert not output[..., 4:].any()
+        for name in "qkv":
+            assert not gradients[f"{name}_proj.weight"][4:].any()
+            assert gradients[f"{name}_proj.weight"][:4].any()
+
+
+@pytest.mark.parametrize("shift", [1, 1000])
+def test_depends_on_position_differences_alone(shift: int) -> None:
+    here, there = (
+        answers(
+            ROTARY,
+            arrays(),
+            {"mask": oracle.causal_mask(6), "positions": np.arange(6) + start},
+            dtype="float64",
+            num_heads=2,
+            d_head=4,
+            theta=1e4,
+        )
+        for start in (0, shift)
+    )
+    for name in here:
+        assert_close(here[name][0], there[name][0], "float64")
+
+
+def test_a_cache_changes_nothing() -> None:
+    """Token by token against the cache, in slots that wrap around, is the whole sequence at once."""
+    given, T, S, heads = arrays(), 6, 6, 2
+    constants = {"mask": oracle.causal_mask(T)}
+    whole = answers(PLAIN, given, constants, dtype="float64", num_heads=heads)
+    shape, slots = (2, heads, S, 4), (np.arange(T) + 4) % S
+    steps: dict[str, list[np.ndarray]] = {"torch": [], "jax": []}
+
+    module = torch_impl.attention.MultiHeadSelfAttention(8, heads, dtype=torch.float64)
+    module.load_state_dict({name: torch.tensor(a) for name, a in given.items() if name != "x"})
+    torch_cache = torch_impl.attention.LayerCache(torch.zeros(shape).double(), torch.zeros(shape).double())
+    params = {name.split(".")[0]: {"weight": jnp.array(a)} for name, a in given.items() if name != "x"}
+    jax_cache = jax_impl.attention.LayerCache(jnp.zeros(shape), jnp.zeros(shape))
+    seen = np.zeros((1, S), bool)
+    for t in range(T):
+        seen[0, slots[t]] = True
+        x, slot = given["x"][:, t : t + 1], np.full((2, 1), slots[t])
+        with torch.no_grad():
+            output = module(
+                torch.tensor(x), torch.tensor(seen), cache=torch_cache, slots_BT=torch.tensor(slot)
+            )
+        steps["torch"].append(output.numpy())
+        out, written = jax_impl.attention.multihead_self_attention(
+            params, jnp.array(x), heads, jnp.array(seen), cache=jax_cache, slots_BT=jnp.array(slot)
+        )
+        assert written is not None
+        jax_cache = written
+        steps["jax"].append(np.asarray(out))
+    for name, outputs in steps.items():
+        assert_close(np.concatenate(outputs, 1), whole[name][0], "float64")
+    np.testing.assert_array_equal(torch_cache.k_BHSK[:, :, slots].shape, jax_cache.k_BHSK.shape)
+    assert_close(torch_cache.k_BHSK.numpy(), np.asarray(jax_cache.k_BHSK), "float64")
+    assert_close(torch_cache.v_BHSK.numpy(), np.asarray(jax_cache.v_BHSK), "float64")

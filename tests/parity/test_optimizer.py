@@ -1,0 +1,193 @@
+"""AdamW and SGD: parity over one step and over 500, and their boundaries."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jax_impl.optimizer import adamw_init, adamw_update, sgd_init, sgd_update
+from lm.parity import oracle
+from lm.parity.budgets import RUN, Dtype, relative_error
+from lm.parity.cases import Case
+from tests.parity.support import DTYPES, assert_close, assert_parity, cases, examples, normal
+from torch_impl.optimizer import SGD, AdamW
+
+STEPS = 500
+SCALES = np.array([1e-30, 1e-18, 1e-9, 1e-4, 1.0, 1e4, 1e9, 1e15])
+"""Of the gradients of each row: squares that vanish, are denormal, and come near the end of float32's range."""
+Run = tuple[np.ndarray, dict[str, np.ndarray]]
+Gradient = Callable[[int], np.ndarray]
+
+
+@pytest.mark.parametrize("layer", ["adamw", "sgd"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@examples(6)
+@given(case=cases("adamw"))
+def test_parity(case: Case, layer: str, dtype: Dtype) -> None:
+    assert_parity(Case(layer, case.shape, case.seed, case.scale), dtype)
+
+
+def run_torch(weight: np.ndarray, gradient: Gradient, steps: int, dtype: str, **options: Any) -> Run:
+    """Weights and moments after so many steps of torch's AdamW."""
+    p = torch.nn.Parameter(torch.tensor(weight, dtype=getattr(torch, dtype)))
+    optimizer = AdamW([p], **options)
+    for t in range(steps):
+        p.grad = torch.tensor(gradient(t), dtype=p.dtype)
+        optimizer.step()
+    moments = {name: optimizer.state[p][name].double().numpy() for name in ("m", "v")}
+    return p.detach().double().numpy(), moments
+
+
+def run_jax(weight: np.ndarray, gradient: Gradient, steps: int, dtype: str, **options: Any) -> Run:
+    """The same of JAX's."""
+    params = jnp.array(weight, dtype)
+    state = adamw_init(params)
+    update = jax.jit(lambda *args: adamw_update(*args, **options))
+    for t in range(steps):
+        params, state = update(jnp.array(gradient(t), dtype), state, params)
+    return np.asarray(params, np.float64), {
+        name: np.asarray(getattr(state, name), np.float64) for name in ("m", "v")
+    }
+
+
+def run_oracle(weight: np.ndarray, gradient: Gradient, steps: int, dtype: str, **options: Any) -> Run:
+    """The same of the oracle's, whose gradients are as rounded as the others'."""
+    optimizer = oracle.AdamW(options["betas"], options["eps"], options["weight_decay"])
+    weights = {"w": weight}
+    for t in range(steps):
+        weights = optimizer.step(weights, {"w": gradient(t).astype(dtype).astype(float)}, options["lr"])
+    return weights["w"], {"m": optimizer.m["w"], "v": optimizer.v["w"]}
+
+
+def both(
+    weight: np.ndarray, gradient: Gradient, steps: int = 1, dtype: str = "float32", **changes: Any
+) -> list[Run]:
+    """torch's run, JAX's and the oracle's, with the usual hyperparameters but for `changes`."""
+    options = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.1} | changes
+    return [run(weight, gradient, steps, dtype, **options) for run in (run_torch, run_jax, run_oracle)]
+
+
+def gradients(t: int) -> np.ndarray:
+    """Of step t: rows of very different size, and signs that change."""
+    return SCALES[:, None] * np.random.default_rng(t).standard_normal((len(SCALES), 16))
+
+
+@pytest.mark.parametrize("dtype", RUN)
+def test_500_steps_of_adamw(dtype: Literal["float64", "float32"]) -> None:
+    """Row by row, so that large gradients do not hide small ones."""
+    start = normal(0, len(SCALES), 16)
+    torch_run, jax_run, oracle_run = both(start, gradients, STEPS, dtype)
+    for (a, a_moments), (b, b_moments) in (
+        (torch_run, oracle_run),
+        (jax_run, oracle_run),
+        (torch_run, jax_run),
+    ):
+        for row, scale in enumerate(SCALES):
+            assert relative_error(a[row], b[row]) <= RUN[dtype]
+            assert relative_error(a_moments["m"][row], b_moments["m"][row]) <= RUN[dtype]
+            if dtype == "float64" or scale >= 1e-9:  # else float32's second moment is denormal, or zero
+                assert relative_error(a_moments["v"][row], b_moments["v"][row]) <= RUN[dtype]
+
+
+@pytest.mark.parametrize("dtype", RUN)
+def test_500_steps_of_sgd(dtype: Literal["float64", "float32"]) -> None:
+    start, lr = normal(0, len(SCALES), 16), 0.01
+    p = torch.nn.Parameter(torch.tensor(start, dtype=getattr(torch, dtype)))
+    torch_sgd, oracle_sgd = SGD([p], lr), oracle.SGD()
+    params = jnp.array(start, dtype)
+    state, update, weights = sgd_init(params), jax.jit(sgd_update), {"w": start}
+    for t in range(STEPS):
+        g = gradients(t)
+        p.grad = torch.tensor(g, dtype=p.dtype)
+        torch_sgd.step()
+        params, state = update(jnp.array(g, dtype), state, params, lr)
+        weights = oracle_sgd.step(weights, {"w": g.astype(dtype).astype(float)}, lr)
+    a, b = p.detach().double().numpy(), np.asarray(params, np.float64)
+    for row in range(len(SCALES)):
+        assert relative_error(a[row], weights["w"][row]) <= RUN[dtype]
+        assert relative_error(b[row], weights["w"][row]) <= RUN[dtype]
+        assert relative_error(a[row], b[row]) <= RUN[dtype]
+
+
+@examples(10)
+@given(
+    st.sampled_from([(0.9, 0.999), (0.0, 0.9), (0.9, 0.0), (0.95, 0.99999)]),
+    st.sampled_from([1e-8, 1e-3, 1.0]),
+    st.sampled_from([0.0, 0.1]),
+)
+def test_hyperparameters(betas: tuple[float, float], eps: float, weight_decay: float) -> None:
+    """The change of the weights, not the weights: a step of 1e-3 hides its own errors behind them."""
+    start = np.zeros(12)
+    runs = both(start, lambda t: normal(t, 12), 3, betas=betas, eps=eps, weight_decay=weight_decay)
+    for run in runs[:2]:
+        assert_close(run[0], runs[2][0])
+
+
+def test_epsilon_is_added_before_bias_correction() -> None:
+    """The first step is lr g / (|g| + eps / sqrt(1 - beta2)), not lr g / (|g| + eps)."""
+    g = np.full(4, 1e-3)
+    runs = both(np.zeros(4), lambda t: g, eps=1e-3, weight_decay=0.0)
+    for weights, _ in runs:
+        assert_close(weights, -1e-3 * g / (g + 1e-3 / np.sqrt(1 - 0.999)))
+
+
+def test_decay_follows_the_update_and_takes_the_plain_rate() -> None:
+    """The decay acts on the updated weight and multiplies by lr, not by the bias-corrected rate."""
+    start, lr, decay = np.full(4, 2.0), 0.1, 0.5
+    for weights, _ in both(start, lambda t: np.ones(4), lr=lr, weight_decay=decay, eps=0.0):
+        assert_close(weights, (start - lr) * (1 - lr * decay))
+
+
+def test_zero_gradients_decay_the_weights_alone() -> None:
+    start = normal(3, 8)
+    for weights, moments in both(start, lambda t: np.zeros(8), 2):
+        assert_close(weights, start * (1 - 1e-4) ** 2)
+        assert not moments["m"].any()
+        assert not moments["v"].any()
+
+
+def test_tiny_decay_in_float32() -> None:
+    """lr * decay of 1e-7 still decays: 1 - 1e-7 would round to 1 - 1.2e-7, a fifth too much. 1e-9 is lost."""
+    start = (1 + np.random.default_rng(0).random(100_000)).astype(np.float32).astype(float)
+    options: dict[str, Any] = {"lr": 1e-5, "weight_decay": 1e-2}
+    torch_run, jax_run, _ = both(start, lambda t: np.zeros_like(start), **options)
+    np.testing.assert_array_equal(torch_run[0], jax_run[0])
+    assert abs((start - torch_run[0]).mean() / (1e-7 * start.mean()) - 1) < 0.05
+    torch_run, jax_run, _ = both(start, lambda t: np.zeros_like(start), lr=1e-7, weight_decay=1e-2)
+    np.testing.assert_array_equal(torch_run[0], start)
+    np.testing.assert_array_equal(jax_run[0], start)
+
+
+def test_bias_correction_is_accurate_at_the_first_steps() -> None:
+    """1 - 0.999^1 in float32 would lose four digits by cancellation."""
+    for run in (runs := both(np.zeros(8), lambda t: normal(4, 8), weight_decay=0.0))[:2]:
+        assert_close(run[0], runs[2][0])
+
+
+def test_sgd_divides_by_the_root_of_steps_plus_one() -> None:
+    p = torch.nn.Parameter(torch.zeros(1))
+    optimizer, params = SGD([p], 1.0), jnp.zeros(1)
+    state = sgd_init(params)
+    for _ in range(4):
+        p.grad = torch.ones(1)
+        optimizer.step()
+        params, state = sgd_update(jnp.ones(1), state, params, 1.0)
+    expected = -sum(t**-0.5 for t in (1, 2, 3, 4))
+    assert_close(p.detach().double().numpy(), expected)
+    assert_close(np.asarray(params, np.float64), expected)
+    assert int(state.step) == 4
+
+
+def test_parameters_without_gradient_are_left_alone() -> None:
+    p, q = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    p.grad = torch.ones(3)
+    optimizer = AdamW([p, q])
+    optimizer.step()
+    assert not torch.equal(p, torch.ones(3))
+    assert torch.equal(q, torch.ones(3))

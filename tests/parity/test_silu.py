@@ -1,0 +1,54 @@
+"""silu: parity, ULPs included, and its laws."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+
+from lm.parity import oracle
+from lm.parity.budgets import ULPS, Dtype, as_dtype, ulps
+from lm.parity.cases import Case
+from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, normal
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@examples(10)
+@given(case=cases("silu"))
+def test_parity(case: Case, dtype: Dtype) -> None:
+    assert_parity(case, dtype)
+
+
+def test_odd_part_is_half_the_identity() -> None:
+    """silu(x) - silu(-x) = x, since sigmoid(x) + sigmoid(-x) = 1."""
+    x = 3 * normal(0, 100)
+    plus, minus = answers("silu", {"x": x}), answers("silu", {"x": -x})
+    for name in plus:
+        assert_close(plus[name][0] - minus[name][0], x)
+
+
+def test_far_from_zero() -> None:
+    """The identity to the right, zero to the left, without overflow, and accurate to the end of the range."""
+    x = np.array([-1e30, -1000.0, -85.0, -20.0, 20.0, 85.0, 1000.0, 1e30])
+    expected = oracle.silu(x)
+    for output, gradients in answers("silu", {"x": x}).values():
+        assert ulps(output, expected, "float32") <= ULPS
+        assert_close(gradients["x"], [0, 0, 0, 0, 1, 1, 1, 1], kind="gradient")
+
+
+def test_is_no_gelu() -> None:
+    """GELU is exact by default in torch, approximate in JAX, and the two differ by 4.7e-4: we use neither."""
+    x = np.linspace(-4, 4, 1001)
+    exact = torch.nn.functional.gelu(torch.tensor(x)).numpy()
+    approximate = np.asarray(jax.nn.gelu(jnp.array(x)))
+    assert np.abs(exact - approximate).max() == pytest.approx(4.7e-4, rel=0.01)
+    for output, _ in answers("silu", {"x": x}, dtype="float64").values():
+        assert np.abs(output - exact).max() > 0.1
+
+
+def test_bfloat16_is_computed_in_float32() -> None:
+    """One rounding, of the result."""
+    x = as_dtype(3 * normal(1, 64), "bfloat16")
+    for output, _ in answers("silu", {"x": x}, dtype="bfloat16").values():
+        np.testing.assert_array_equal(output, as_dtype(oracle.silu(x), "bfloat16"))

@@ -1,0 +1,32 @@
+"""swiglu: parity, and its laws."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from lm.parity.budgets import Dtype
+from lm.parity.cases import Case
+from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, normal
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@examples(8)
+@given(case=cases("swiglu"))
+def test_parity(case: Case, dtype: Dtype) -> None:
+    assert_parity(case, dtype)
+
+
+@pytest.mark.parametrize("name", ["w2.weight", "w3.weight"])
+def test_is_linear_in_the_output_and_in_the_ungated_branch(name: str) -> None:
+    arrays = {"x": normal(0, 5, 6), "w1.weight": normal(1, 9, 6), "w2.weight": normal(2, 6, 9)}
+    arrays["w3.weight"] = normal(3, 9, 6)
+    once, twice = answers("swiglu", arrays), answers("swiglu", {**arrays, name: 2 * arrays[name]})
+    for backend in once:
+        np.testing.assert_array_equal(2 * once[backend][0], twice[backend][0])
+
+
+def test_a_closed_gate_lets_nothing_through() -> None:
+    arrays = {"x": np.abs(normal(0, 5, 6)) + 1, "w1.weight": np.full((9, 6), -100.0)}
+    arrays |= {"w2.weight": normal(2, 6, 9), "w3.weight": normal(3, 9, 6)}
+    for output, _ in answers("swiglu", arrays).values():
+        assert_close(output, 0, flow=1.0)

@@ -1,0 +1,208 @@
+"""Whole training runs: torch against JAX over 300 steps, both against the oracle over a few, and their batches."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+
+import lm.train
+from lm import checkpoint, run
+from lm.backend import BackendName, load
+from lm.config import ModelConfig, OptimizerConfig, TrainConfig
+from lm.data import Batch, get_batch
+from lm.init import initial_weights
+from lm.parity import oracle
+from lm.parity.budgets import BUDGETS, RUN, relative_error
+from lm.train import train
+
+BACKENDS: tuple[BackendName, ...] = ("torch", "jax")
+
+
+def token_file(folder: Path, vocab_size: int, count: int = 4000) -> Path:
+    """Tokens that each depend on the one before, so that there is something to learn."""
+    rng = np.random.default_rng(0)
+    likely = rng.integers(0, vocab_size, (vocab_size, 3))
+    tokens = [0]
+    for choice in rng.integers(0, 3, count):
+        tokens.append(likely[tokens[-1], choice])
+    np.save(folder / "tokens.npy", np.array(tokens, np.uint16))
+    return folder / "tokens.npy"
+
+
+@pytest.mark.parametrize("dtype", RUN)
+def test_300_steps(dtype: Literal["float64", "float32"], tmp_path: Path) -> None:
+    """At every step the same loss, at the end the same weights and moments, to rounding."""
+    config = TrainConfig(
+        ModelConfig(vocab_size=48, context_length=16, d_model=32, num_layers=2, num_heads=4, d_ff=64),
+        OptimizerConfig(learning_rate=1e-3, warmup_steps=30),
+        steps=300,
+        batch_size=4,
+        compute_dtype=dtype,
+        log_interval=1,
+        eval_interval=300,
+        save_interval=300,
+    )
+    tokens = token_file(tmp_path, 48)
+    losses, leaves = [], []
+    for name in BACKENDS:
+        out = tmp_path / name
+        assert train(config, name, tokens, tokens, out)
+        losses.append(np.array([m["train_loss"] for m in run.read_metrics(out) if "train_loss" in m]))
+        state = run.load_state(checkpoint.latest(out), config, load(name, config), with_optimizer=True)
+        leaves.append({k: a.astype(np.float64) for k, a in load(name, config).read_weights(state)})
+    assert len(losses[0]) == 300
+    assert losses[0][-1] < losses[0][0] - 1
+    np.testing.assert_array_less(np.abs(losses[0] - losses[1]) / losses[1], RUN[dtype])
+    for name, array in leaves[0].items():
+        assert relative_error(array, leaves[1][name]) <= RUN[dtype], name
+
+
+def oracle_run(config: TrainConfig, tokens: np.ndarray) -> tuple[list[float], dict[str, np.ndarray]]:
+    """Losses and final weights of the oracle's own training loop."""
+    o, model = config.optimizer, config.model
+    weights = dict(initial_weights(model, config.seed, "float64"))
+    optimizer, losses = oracle.AdamW((o.beta1, o.beta2), o.eps, o.weight_decay), []
+    for step in range(config.steps):
+        batch = get_batch(tokens, config.seed, step, config.batch_size, model.context_length)
+
+        def loss(weights: oracle.Weights, batch: Batch = batch) -> np.ndarray:
+            return oracle.cross_entropy(
+                oracle.transformer_lm(weights, batch.inputs[0], model), batch.targets[0]
+            )
+
+        losses.append(float(loss(weights)))
+        gradients = oracle.gradient(loss, weights, np.ones(()))
+        clipped, _ = oracle.clip_gradients(gradients, o.max_grad_norm)
+        lr = oracle.cosine_schedule(
+            step + 1, o.learning_rate, o.min_learning_rate, o.warmup_steps, config.steps
+        )
+        weights = optimizer.step(weights, clipped, lr)
+    return losses, weights
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_the_first_steps_are_the_oracles(micro_batches: int, tmp_path: Path) -> None:
+    """Loss, gradient, clipping, schedule, AdamW and decay, all at work: large rates, a low limit, strong decay."""
+    config = TrainConfig(
+        ModelConfig(vocab_size=13, context_length=5, d_model=8, num_layers=1, num_heads=2, d_ff=12),
+        OptimizerConfig(0.1, 0.02, warmup_steps=3, weight_decay=0.3, max_grad_norm=0.7, eps=1e-3),
+        steps=6,
+        batch_size=4,
+        grad_accumulation=micro_batches,
+        seed=3,
+        compute_dtype="float64",
+        log_interval=1,
+    )
+    tokens = token_file(tmp_path, 13)
+    expected_losses, expected = oracle_run(config, np.load(tokens))
+    for name in BACKENDS:
+        out = tmp_path / name
+        assert train(config, name, tokens, tokens, out)
+        losses = np.array([m["train_loss"] for m in run.read_metrics(out) if "train_loss" in m])
+        assert relative_error(losses, np.array(expected_losses)) <= RUN["float64"]
+        state = run.load_state(checkpoint.latest(out), config, load(name, config), with_optimizer=True)
+        for key, array in load(name, config).read_weights(state):
+            assert relative_error(array, expected[key]) <= RUN["float64"], key
+
+
+def test_both_see_bitwise_the_same_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = TrainConfig(
+        ModelConfig(vocab_size=13, context_length=5, d_model=8, num_layers=1, num_heads=2, d_ff=12),
+        steps=4,
+        batch_size=4,
+    )
+    tokens = token_file(tmp_path, 13)
+    seen: dict[str, list[tuple[bytes, bytes, float]]] = {name: [] for name in BACKENDS}
+    for name in BACKENDS:
+        backend = load(name, config)
+        make_train_step = backend.make_train_step
+
+        def make_recording_step(config: TrainConfig, name: str = name, make: Any = make_train_step) -> Any:
+            step = make(config)
+
+            def recording_step(state: Any, batch: Batch, lr: float) -> Any:
+                seen[name].append((batch.inputs.tobytes(), batch.targets.tobytes(), lr))
+                return step(state, batch, lr)
+
+            return recording_step
+
+        monkeypatch.setattr(backend, "make_train_step", make_recording_step)
+        assert lm.train.train(config, name, tokens, tokens, tmp_path / name)
+    assert seen["torch"] == seen["jax"]
+    assert len(set(seen["torch"])) == 4
+
+
+@pytest.mark.parametrize("writer", BACKENDS)
+def test_checkpoints_cross_bit_by_bit(writer: BackendName, tmp_path: Path) -> None:
+    """Weights, both moments and the step count: written by one, read by either, and again the same bits."""
+    config = TrainConfig(
+        ModelConfig(vocab_size=13, context_length=5, d_model=8, num_layers=2, num_heads=2, d_ff=12),
+        steps=3,
+        batch_size=4,
+    )
+    tokens = token_file(tmp_path, 13)
+    assert train(config, writer, tokens, tokens, tmp_path / "run")
+    path = checkpoint.latest(tmp_path / "run")
+    for reader in BACKENDS:
+        backend = load(reader, config)
+        state = run.load_state(path, config, backend, with_optimizer=True)
+        moments = dict(backend.read_optimizer(state))
+        assert int(moments["step"]) == 3
+        assert all(array.any() for name, array in moments.items())
+        again = checkpoint.save(
+            tmp_path / reader, 3, backend.read_weights(state), backend.read_optimizer(state), {}
+        )
+        for file in ("model.safetensors", "optimizer.safetensors"):
+            assert (again / file).read_bytes() == (path / file).read_bytes()
+
+
+@pytest.mark.parametrize("writer", BACKENDS)
+def test_the_other_backend_takes_the_next_step(writer: BackendName, tmp_path: Path) -> None:
+    """Three steps in one and two in the other are five in either: nothing of the state is left behind."""
+    model = ModelConfig(vocab_size=13, context_length=5, d_model=8, num_layers=2, num_heads=2, d_ff=12)
+    config = TrainConfig(model, OptimizerConfig(0.05, 0.01, 2), batch_size=4, compute_dtype="float64")
+    tokens = np.load(token_file(tmp_path, 13))
+    reader = BACKENDS[1 - BACKENDS.index(writer)]
+
+    def steps(name: BackendName, state: Any, first: int, last: int) -> Any:
+        step = load(name, config).make_train_step(config)
+        for t in range(first, last):
+            state, _ = step(state, get_batch(tokens, 0, t, 4, 5), 0.05)
+        return state
+
+    def leaves(name: BackendName, state: Any) -> list[Any]:
+        backend = load(name, config)
+        pairs = (backend.read_weights(state), backend.read_optimizer(state))
+        return [[(key, array.copy()) for key, array in pair] for pair in pairs]
+
+    alone = leaves(writer, steps(writer, load(writer, config).init_state(config, 0), 0, 5))
+    half = leaves(writer, steps(writer, load(writer, config).init_state(config, 0), 0, 3))
+    handed_over = leaves(reader, steps(reader, load(reader, config).load_state(config, *half), 3, 5))
+    for part in (0, 1):
+        expected = dict(alone[part])
+        for key, array in handed_over[part]:
+            assert relative_error(array, expected[key]) <= BUDGETS["float64"].model_gradient, key
+
+
+def test_a_step_says_what_it_did() -> None:
+    """Loss and gradient norm of the metrics are the oracle's, before clipping."""
+    model = ModelConfig(vocab_size=13, context_length=5, d_model=8, num_layers=1, num_heads=2, d_ff=12)
+    config = TrainConfig(model, OptimizerConfig(max_grad_norm=0.1), compute_dtype="float64")
+    tokens = np.random.default_rng(0).integers(0, 13, 200)
+    batch = get_batch(tokens, 0, 0, 4, 5)
+    weights = dict(initial_weights(model, 0, "float64"))
+
+    def loss(w: oracle.Weights) -> np.ndarray:
+        return oracle.cross_entropy(oracle.transformer_lm(w, batch.inputs[0], model), batch.targets[0])
+
+    gradients = oracle.gradient(loss, weights, np.ones(()))
+    norm = oracle.global_norm({name: g.ravel() for name, g in gradients.items()})
+    for name in BACKENDS:
+        backend = load(name, config)
+        _, metrics = backend.make_train_step(config)(backend.init_state(config, 0), batch, 1e-3)
+        assert bool(metrics["finite"])
+        assert relative_error(np.asarray(metrics["loss"]), loss(weights)) <= BUDGETS["float64"].model_forward
+        assert relative_error(np.asarray(metrics["grad_norm"]), norm) <= BUDGETS["float64"].model_gradient
+    assert dataclasses.asdict(config)["optimizer"]["max_grad_norm"] < float(norm)

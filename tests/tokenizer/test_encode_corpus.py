@@ -1,0 +1,206 @@
+"""Encoding a file, alone or in several processes, that may die."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.tokenizer.texts import CORNER_CASES
+from tokenizer import InputError, Tokenizer, ranges, train_bpe, workers
+from tokenizer.encode_corpus import EncodeWorker, encode_corpus
+from tokenizer.workers import Result, Task, run_tasks
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
+    stories = [f"Once upon a time, día {i}, it's {i * i}.\n\nThe end.\n<|endoftext|>\n" for i in range(4000)]
+    path.write_bytes(("".join(stories) + "".join(CORNER_CASES)).encode())
+    return path
+
+
+@pytest.fixture(scope="module")
+def tokenizer(corpus: Path) -> Tokenizer:
+    return Tokenizer(*train_bpe(corpus, 400, ["<|endoftext|>"]), ["<|endoftext|>"])
+
+
+@pytest.fixture
+def no_file_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges, "SMALL", 0)
+
+
+@pytest.mark.usefixtures("no_file_is_small")
+@pytest.mark.parametrize("num_workers", [1, 2, 3])
+def test_equals_encode(corpus: Path, tokenizer: Tokenizer, tmp_path: Path, num_workers: int) -> None:
+    output = tmp_path / "ids.npy"
+    result = encode_corpus(corpus, tokenizer, output, num_workers=num_workers)
+    ids = np.load(output, mmap_mode="r", allow_pickle=False)
+    assert ids.dtype == np.uint16
+    assert ids.tolist() == tokenizer.encode(corpus.read_bytes().decode())
+    assert (result.num_tokens, result.num_bytes, result.dtype) == (len(ids), corpus.stat().st_size, "uint16")
+    assert [file.name for file in tmp_path.iterdir()] == ["ids.npy"]
+
+
+def test_progress(
+    corpus: Path, tokenizer: Tokenizer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    encode_corpus(corpus, tokenizer, tmp_path / "ids.npy", progress=True)
+    assert "encode: 100%" in capfd.readouterr().err
+
+
+def test_does_not_overwrite(corpus: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    output = tmp_path / "ids.npy"
+    output.write_text("precious")
+    with pytest.raises(InputError, match="exists"):
+        encode_corpus(corpus, tokenizer, output)
+    assert output.read_text() == "precious"
+    encode_corpus(corpus, tokenizer, output, overwrite=True)
+    assert len(np.load(output)) > 0
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "cannot read"), (b"", "is empty"), (b"ok " * 20_000 + b"\xff", "not UTF-8 at byte 60000")],
+)
+@pytest.mark.usefixtures("no_file_is_small")
+def test_bad_input(
+    tokenizer: Tokenizer, tmp_path: Path, content: bytes | None, message: str, processes: int
+) -> None:
+    path = tmp_path / "text.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        encode_corpus(path, tokenizer, tmp_path / "ids.npy", num_workers=processes)
+    assert not list(tmp_path.glob("*ids*"))
+
+
+def test_output_folder_is_missing(corpus: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot write"):
+        encode_corpus(corpus, tokenizer, tmp_path / "none" / "ids.npy")
+
+
+class Dying:
+    """A worker that dies, or fails, at its second task."""
+
+    def __init__(self, setup: dict[str, str]) -> None:
+        self.how = setup["how"]
+
+    def run(self, task: Task) -> Result:
+        if task[0] == 1:
+            if self.how == "dies":
+                os._exit(7)
+            raise ValueError("some bug")
+        print("this must not get into the results")
+        return [np.array([task[0]])]
+
+    def finish(self) -> Result:
+        return []
+
+
+@pytest.mark.parametrize(("how", "message"), [("dies", r"exit code 7"), ("fails", "ValueError: some bug")])
+def test_a_worker_that_dies_is_an_error(how: str, message: str) -> None:
+    start = time.monotonic()
+    results = run_tasks(Dying, {"how": how}, [[i] for i in range(10)], 2)
+    with pytest.raises(RuntimeError, match=message):
+        list(results)
+    assert time.monotonic() - start < 20
+
+
+def test_results_come_in_order_and_workers_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    popen = subprocess.Popen
+    monkeypatch.setattr(
+        workers.subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1]
+    )
+    results = run_tasks(Dying, {"how": ""}, [[i] for i in range(2, 40)], 3)
+    assert [int(result[0][0]) for result in results if result] == list(range(2, 40))
+    assert len(started) == 3
+    # A caller that loses interest.
+    results = run_tasks(Dying, {"how": ""}, [[i] for i in range(2, 40)], 3)
+    next(results)
+    results.close()
+    assert all(process.poll() is not None for process in started)
+
+
+SCRIPT = """
+import sys
+print("main runs")  # at the top level: a second import of this file would print it again
+from tokenizer import Tokenizer, ranges, train_bpe
+from tokenizer.encode_corpus import encode_corpus
+ranges.SMALL = 0
+vocab, merges = train_bpe(sys.argv[1], 300, ["<|endoftext|>"], num_workers=2)
+encode_corpus(sys.argv[1], Tokenizer(vocab, merges, ["<|endoftext|>"]), sys.argv[2], num_workers=2)
+"""
+
+
+def test_main_module_runs_once(corpus: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, str(script), str(corpus), str(tmp_path / "ids.npy")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "main runs\n"
+    assert (tmp_path / "ids.npy").exists()
+
+
+def test_workers_import_no_framework() -> None:
+    code = "import sys, tokenizer.encode_corpus, tokenizer.train_bpe; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {"torch", "jax", "lm", "tqdm", "matplotlib", "multiprocessing"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("kill", ["SIGINT", "SIGKILL"])
+def test_interrupted_leaves_no_output(corpus: Path, tokenizer: Tokenizer, tmp_path: Path, kill: str) -> None:
+    """An interrupted run leaves the output unwritten, and no process behind."""
+    big = tmp_path / "big.txt"
+    big.write_bytes(corpus.read_bytes() * 200)
+    tokenizer.save(tmp_path / "tokenizer")
+    code = f"""
+import sys
+from tokenizer import Tokenizer, workers
+from tokenizer.encode_corpus import encode_corpus
+class Popen(workers.subprocess.Popen):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        print(self.pid, flush=True)
+workers.subprocess.Popen = Popen
+encode_corpus({str(big)!r}, Tokenizer.load({str(tmp_path / "tokenizer")!r}), {str(tmp_path / "ids.npy")!r},
+num_workers=2)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout
+    with process.stdout:
+        pids = [int(process.stdout.readline()) for _ in range(2)]
+        deadline = time.monotonic() + 20
+        while not list(tmp_path.glob(".ids*")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(getattr(__import__("signal"), kill))
+        assert process.wait(20) != 0
+    assert not (tmp_path / "ids.npy").exists()
+    if kill == "SIGINT":
+        assert not list(tmp_path.glob(".ids*"))
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_worker_result_is_that_of_the_tokenizer(corpus: Path, tokenizer: Tokenizer) -> None:
+    worker = EncodeWorker({"path": str(corpus), "tokenizer": tokenizer.to_dict()})
+    ids, num_bytes = worker.run((0, 1000))
+    assert num_bytes == 1000
+    assert tokenizer.decode(ids) == corpus.read_bytes()[:1000].decode()

@@ -1,0 +1,119 @@
+"""Cut a file into ranges that can be tokenized alone."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import regex
+
+from tokenizer.blocks import certain_edges
+from tokenizer.cuts import BREAK, CLASSES, UNKNOWN
+from tokenizer.errors import InputError
+from tokenizer.pretokenize import Pretokenizer
+from tokenizer.workers import default_num_workers
+
+RANGE = 1 << 21  # bytes; encoded, they fit in a pipe, so that a worker need not wait to get rid of them
+SMALL = 1 << 24  # bytes; what is smaller is done sooner than other processes have started
+
+
+def file_size(path: str | Path, purpose: str) -> int:
+    """Return the size of a text file.
+
+    Raises:
+        InputError: the file cannot be read or is empty.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise InputError(
+            f"cannot read {path}: {error.strerror}; give the path of a text file to {purpose}"
+        ) from None
+    if size == 0:
+        raise InputError(f"{path} is empty; give a file with text to {purpose}")
+    return size
+
+
+def share(num_bytes: int, num_workers: int | None) -> tuple[int, int]:
+    """Return how many processes to use for a file, and how many bytes to give to one of them at a time.
+
+    Args:
+        num_bytes: the size of the file.
+        num_workers: how many were asked for; None for as many as there are processors.
+
+    Raises:
+        InputError: fewer than one were asked for.
+    """
+    if num_workers is not None and num_workers < 1:
+        raise InputError(f"num_workers is {num_workers}; ask for at least 1")
+    if num_bytes < SMALL:
+        return 1, RANGE
+    num_workers = num_workers or default_num_workers()
+    return num_workers, min(RANGE, 1 + num_bytes // (4 * num_workers))
+
+
+def cut_file(
+    path: str | Path, pretokenizer: Pretokenizer, range_size: int, window: int = 1 << 16
+) -> Iterator[tuple[int, int]]:
+    """Yield ranges (start, end), of about `range_size` bytes where the text allows, that cover the file."""
+    size, start = os.path.getsize(path), 0
+    margin = _margin(pretokenizer)
+    window = max(window, 8 * margin)
+    with open(path, "rb") as file:
+        while start < size:
+            at, end = start + range_size, size
+            while at < size:
+                file.seek(at)
+                data = file.read(window)
+                edges = safe_edges(data, pretokenizer)
+                if len(edges):
+                    end = at + int(edges[0])
+                    break
+                at += max(
+                    1, len(data) - 2 * margin
+                )  # where the inner part of this window ends, the next begins
+            yield start, end
+            start = end
+
+
+def _margin(pretokenizer: Pretokenizer) -> int:
+    """Return how close to the ends of a window a special token that reaches out of it may have an effect."""
+    return 2 * pretokenizer.longest_special + 2
+
+
+def safe_edges(data: bytes, pretokenizer: Pretokenizer) -> np.ndarray:
+    """Return where a pre-token starts whatever stands before and after `data`, and where both sides stand
+    alone.
+
+    Which special tokens are found may depend on the text before, where they overlap. So what might be one is
+    taken as unknown, and only where nothing overlaps is the end of one a safe edge.
+    """
+    depth = np.zeros(len(data) + 1, np.int64)  # how many special tokens a byte may belong to
+    spans = []
+    for token in pretokenizer.special_tokens:
+        for match in regex.finditer(regex.escape(token.encode(), special_only=True), data, overlapped=True):
+            spans.append(match.span())
+            depth[match.start()] += 1
+            depth[match.end()] -= 1
+    depth = np.cumsum(depth)[:-1]
+    classes = np.frombuffer(data.translate(CLASSES), np.uint8)
+    is_edge = certain_edges(np.where(depth > 0, UNKNOWN, classes), pretokenizer.pattern)
+    # What stands before a safe edge must end there even if nothing follows, and of whitespace the last
+    # character is a token of its own only if something does.
+    is_edge[1:] &= classes != BREAK
+    for start, end in spans:
+        is_edge[end] = depth[start:end].max() == 1
+    margin = _margin(pretokenizer)
+    is_edge[:margin] = False
+    is_edge[max(0, len(data) - margin) :] = False
+    return is_edge.nonzero()[0]
+
+
+@contextmanager
+def open_range(path: str | Path, start: int, end: int) -> Iterator[Callable[[int], bytes]]:
+    """Give a function that reads the next bytes of a range, at most so many, and none at its end."""
+    with open(path, "rb", buffering=0) as file:
+        file.seek(start)
+        yield lambda size: file.read(min(size, end - file.tell()))

@@ -1,0 +1,143 @@
+"""The file format of the library tokenizers: `tokenizer.json`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizer.errors import InputError
+from tokenizer.files import from_unicode, to_unicode
+from tokenizer.pretokenize import PATTERNS
+
+
+def export(
+    vocab: Mapping[int, bytes],
+    merges: Sequence[tuple[bytes, bytes]],
+    special_tokens: dict[str, int],
+    pattern: str,
+) -> dict[str, Any]:
+    """Return the content of a `tokenizer.json`.
+
+    Raises:
+        InputError: a special token reads like the spelling of another token: "é" is also how byte 0xE9 is spelled.
+    """
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    pre_tokenizer: dict[str, Any] = byte_level
+    if pattern != "gpt2":
+        split = {"type": "Split", "behavior": "Isolated", "invert": False}
+        split["pattern"] = {"Regex": PATTERNS.get(pattern, pattern)}
+        pre_tokenizer = {"type": "Sequence", "pretokenizers": [split, byte_level | {"use_regex": False}]}
+    spelled = {to_unicode(token): i for i, token in vocab.items() if i not in special_tokens.values()}
+    for text in special_tokens:
+        if text in spelled and vocab[spelled[text]] != text.encode():
+            raise InputError(
+                f"special token {text!r} is spelled like token {spelled[text]} ({vocab[spelled[text]]!r}) in a "
+                "tokenizer.json; choose another special token"
+            )
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": i, "content": text} | flags
+            for text, i in sorted(special_tokens.items(), key=lambda item: item[1])
+        ],
+        "normalizer": None,
+        "pre_tokenizer": pre_tokenizer,
+        "post_processor": None,
+        "decoder": byte_level,
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": dict(sorted((spelled | special_tokens).items(), key=lambda item: item[1])),
+            "merges": [[to_unicode(left), to_unicode(right)] for left, right in merges],
+        },
+    }
+
+
+def parse(
+    content: Any, path: str | Path
+) -> tuple[dict[int, bytes], list[tuple[bytes, bytes]], list[str], str]:
+    """Return vocabulary, merges, special tokens and pattern of the content of a `tokenizer.json`.
+
+    Raises:
+        InputError: it is malformed, or asks for something that byte-level BPE with a named pattern does not
+            do.
+    """
+    try:
+        model = content["model"]
+        reasons = [
+            f"its model is {model.get('type')}, not BPE" if model.get("type") != "BPE" else "",
+            *(f"its model has {key}" for key in _MODEL_OPTIONS if model.get(key)),
+            *(f"it has a {key}" for key in ("normalizer", "truncation", "padding") if content.get(key)),
+            _changes_ids(content.get("post_processor")),
+        ]
+        pattern, reason = _pattern(content.get("pre_tokenizer"))
+        vocab = {i: from_unicode(token) for token, i in model["vocab"].items()}
+        special_tokens = []
+        for added in content.get("added_tokens") or []:
+            vocab[added["id"]] = added["content"].encode()
+            special_tokens.append(added["content"])
+            reasons += [
+                f"added token {added['content']!r} has {key}"
+                for key in ("single_word", "lstrip", "rstrip")
+                if added.get(key)
+            ]
+        pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+        merges = [(from_unicode(left), from_unicode(right)) for left, right in pairs]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} is not a tokenizer.json of the library tokenizers: {error!r}") from None
+    reasons = [reason for reason in [*reasons, reason] if reason]
+    if reasons:
+        raise InputError(f"{path} cannot be imported: {reasons[0]}; only plain byte-level BPE can")
+    return vocab, merges, special_tokens, pattern
+
+
+_MODEL_OPTIONS = (
+    "dropout",
+    "unk_token",
+    "continuing_subword_prefix",
+    "end_of_word_suffix",
+    "byte_fallback",
+    "ignore_merges",
+)
+
+
+def _changes_ids(post_processor: Any) -> str:
+    """Return the reason if a post-processor may add tokens; ByteLevel only trims offsets."""
+    if post_processor is None or post_processor["type"] == "ByteLevel":
+        return ""
+    return f"it has a post_processor {post_processor['type']}, which may add tokens"
+
+
+def _pattern(pre_tokenizer: Any) -> tuple[str, str]:
+    """Return the name of the pattern, and the reason if there is none."""
+    match pre_tokenizer:
+        case {"type": "ByteLevel", "add_prefix_space": True} | {
+            "type": "Sequence",
+            "pretokenizers": [_, {"type": "ByteLevel", "add_prefix_space": True}],
+        }:
+            return "", "it adds a space in front of the text"
+        case {"type": "ByteLevel", "use_regex": False}:
+            return "", "it does not cut text into words"
+        case {"type": "ByteLevel"}:
+            return "gpt2", ""
+        case {
+            "type": "Sequence",
+            "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False},
+                {"type": "ByteLevel", "use_regex": False},
+            ],
+        }:
+            names = [name for name, pattern in PATTERNS.items() if pattern == regex]
+            return (
+                (names[0], "") if names else ("", f"its pattern is {regex!r}, none of {', '.join(PATTERNS)}")
+            )
+    kind = pre_tokenizer.get("type") if isinstance(pre_tokenizer, dict) else None
+    return "", f"its pre_tokenizer is {kind}, not ByteLevel"
