@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test faults
+.PHONY: help demo test torture faults
 help:
 	@echo "make demo   text, tokenizer, a model trained in torch and in JAX: runs/demo/report.md"
 	@echo "make test   linter, formatter, type checker, tests"
 	@echo "make faults break either backend in each of many ways, and see the tests go red"
+	@echo "make torture   200 kills -9 of training runs in each backend"
 
 demo: .venv/ready
 	$(BIN)/lm demo
@@ -16,6 +17,9 @@ test: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+torture: .venv/ready
+	$(BIN)/python -m tests.torture --kills 200
 
 faults: .venv/ready
 	$(BIN)/python -m tests.faults

@@ -1,7 +1,9 @@
 """The Backend functions (`lm.backend.Backend`) of JAX."""
 
+import contextlib
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -54,6 +56,13 @@ def versions() -> dict[str, str]:
     import jaxlib
 
     return {"jax": jax.__version__, "jaxlib": jaxlib.__version__}
+
+
+@contextlib.contextmanager
+def trace(folder: Path) -> Iterator[None]:
+    """Have JAX's profiler write a trace, for Perfetto or XProf, of what runs inside."""
+    with jax.profiler.trace(str(folder)):
+        yield
 
 
 def init_state(config: TrainConfig, seed: int) -> TrainState:
@@ -148,7 +157,9 @@ def make_train_step(config: TrainConfig) -> TrainStep:
             )
         clipped, norm = clip_gradients(gradients, o.max_grad_norm)
         finite = jnp.isfinite(total) & jnp.isfinite(norm)
-        updated = adamw_update(clipped, optimizer, params, lr, (o.beta1, o.beta2), o.eps, o.weight_decay)
+        # Gains and biases have one axis.
+        decay = jax.tree.map(lambda p: o.weight_decay if p.ndim > 1 or o.decay == "all" else 0.0, params)
+        updated = adamw_update(clipped, optimizer, params, lr, (o.beta1, o.beta2), o.eps, decay)
         state = TrainState(
             *jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, (params, optimizer))
         )

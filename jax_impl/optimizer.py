@@ -32,12 +32,12 @@ def adamw_update(
     lr: float | Float[Array, ""],
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
-    weight_decay: float = 0.01,
+    weight_decay: float | PyTree[float] = 0.01,
 ) -> tuple[Tree, AdamWState]:
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019, algorithm 2), as the course writes it.
 
     The bias correction is folded into the step size, epsilon is added to the uncorrected root, and the decay
-    follows the update, by lr * weight_decay.
+    follows the update, by lr * weight_decay: one number for all parameters, or a tree of them.
 
     Returns:
         The new parameters and state.
@@ -45,15 +45,20 @@ def adamw_update(
     beta1, beta2 = betas
     step = state.step + 1
 
-    def update(p: Array, g: Array, m: Array, v: Array) -> tuple[Array, Array, Array]:
+    def update(p: Array, g: Array, m: Array, v: Array, decay: float) -> tuple[Array, Array, Array]:
         rate, t = jnp.asarray(lr, p.dtype), step.astype(p.dtype)
         m = beta1 * m + (1 - beta1) * g
         v = beta2 * v + (1 - beta2) * jnp.square(g)
         step_size = rate * jnp.sqrt(_one_minus_power(beta2, t)) / _one_minus_power(beta1, t)
         p = p - step_size * (m / (jnp.sqrt(v) + eps))
-        return p - rate * weight_decay * p, m, v
+        return p - rate * decay * p, m, v
 
-    updated = jax.tree.map(update, params, gradients, state.m, state.v)
+    decays = (
+        jax.tree.map(lambda _: weight_decay, params)
+        if isinstance(weight_decay, int | float)
+        else weight_decay
+    )
+    updated = jax.tree.map(update, params, gradients, state.m, state.v, decays)
     params, m, v = jax.tree.transpose(jax.tree.structure(params), None, updated)
     return params, AdamWState(m, v, step)
 

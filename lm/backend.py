@@ -3,6 +3,8 @@
 import importlib
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -73,6 +75,9 @@ class Backend(Protocol):
     def make_prefill(self, config: TrainConfig) -> Prefill: ...
 
     def make_decode_step(self, config: TrainConfig) -> DecodeStep: ...
+
+    def trace(self, folder: Path) -> AbstractContextManager[None]:
+        """Have the framework's own profiler trace what runs inside, into files under `folder`."""
 
     def versions(self) -> dict[str, str]:
         """Names and versions of the libraries beneath."""

@@ -5,6 +5,7 @@
 """
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,29 +16,45 @@ import safetensors
 from safetensors.numpy import save_file
 
 from lm.data import file_sha256
-from lm.files import json_text, published
+from lm.files import discard, json_text, published
 from tokenizer.errors import InputError
 
 FORMAT_VERSION = 1
 Leaves = Iterable[tuple[str, np.ndarray]]
 _FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+_LARGEST_JSON = 1 << 24
+# What safetensors calls the types that this project writes.
+_DTYPES = {"float32": "F32", "float64": "F64", "int32": "I32"}
 
 
-def save(folder: Path, step: int, weights: Leaves, optimizer: Leaves, state: dict[str, Any]) -> Path:
-    """Publish the checkpoint of a step under `folder` and return its path. A reader never sees half of it."""
+def save(folder: Path, step: int, weights: Leaves, optimizer: Leaves, state: Mapping[str, Any]) -> Path:
+    """Publish the checkpoint of a step under `folder` and return its path. A reader never sees half of it.
+
+    Raises:
+        OSError: it cannot be written; what was there stays as it was.
+    """
     path = folder / f"step-{step:08d}"
     with published(path) as temporary:
         temporary.mkdir()
-        save_file(dict(weights), temporary / "model.safetensors")
-        save_file(dict(optimizer), temporary / "optimizer.safetensors")
+        for name, leaves in (("model.safetensors", weights), ("optimizer.safetensors", optimizer)):
+            try:
+                save_file(dict(leaves), temporary / name)
+            except safetensors.SafetensorError as error:
+                raise OSError(None, str(error), str(path)) from None
         state = {"format_version": FORMAT_VERSION, "iteration": step, **state}
         (temporary / "state.json").write_text(json_text(state), encoding="utf-8")
-        manifest = {
-            name: {"size": (temporary / name).stat().st_size, "sha256": file_sha256(temporary / name)}
-            for name in _FILES
-        }
+        manifest = {name: _size_and_hash(temporary / name) for name in _FILES}
         (temporary / "manifest.json").write_text(json_text(manifest), encoding="utf-8")
+        if path.exists():
+            # Only a broken one is ever written again, by a run that resumed from an older one.
+            discard(path)
     return path
+
+
+def all_of(run: Path) -> list[Path]:
+    """The checkpoints of a run, the newest first; any of them may have been damaged since."""
+    paths = [p for p in run.glob("checkpoints/step-*") if re.fullmatch(r"step-\d{8,18}", p.name)]
+    return sorted(paths, key=_step, reverse=True)
 
 
 def latest(path: Path) -> Path:
@@ -48,30 +65,81 @@ def latest(path: Path) -> Path:
     """
     if (path / "manifest.json").exists():
         return path
-    steps = [p for p in path.glob("checkpoints/step-*") if re.fullmatch(r"step-\d{8,}", p.name)]
-    if not steps:
-        raise InputError(f"{path}: holds no checkpoint; give the folder of a run that lm train has saved to")
-    return max(steps, key=lambda p: int(p.name.removeprefix("step-")))
+    for newest in all_of(path):
+        if (newest / "manifest.json").exists():
+            return newest
+    raise InputError(f"{path}: holds no checkpoint; give the folder of a run that lm train has saved to")
+
+
+def best(run: Path) -> Path:
+    """The checkpoint of the lowest validation loss among those saved just after an evaluation.
+
+    Raises:
+        InputError: there is none.
+    """
+    ranked = _best_first(all_of(run))
+    if not ranked:
+        raise InputError(f"{run}: no checkpoint was saved at an evaluation; train with --keep-best 1")
+    return ranked[0][1]
+
+
+def is_among_best(run: Path, val_loss: float, keep_best: int) -> bool:
+    """Whether a checkpoint of this validation loss would be one of the `keep_best` best."""
+    if not math.isfinite(val_loss):
+        return False
+    best_losses = [loss for loss, _ in _best_first(all_of(run))[:keep_best]]
+    return len(best_losses) < keep_best or (keep_best > 0 and val_loss < best_losses[-1])
+
+
+def prune(run: Path, keep_last: int | None, keep_best: int) -> None:
+    """Delete all but the newest `keep_last` checkpoints (all, if None) and the `keep_best` of lowest loss."""
+    paths = all_of(run)
+    if keep_last is not None:
+        kept = {*paths[:keep_last], *(path for _, path in _best_first(paths)[:keep_best])}
+        for path in reversed(paths):
+            if path not in kept:
+                discard(path)
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Verify every file of a checkpoint against its manifest and return state.json."""
+    """Verify every file of a checkpoint against its manifest and return state.json.
+
+    Raises:
+        InputError: a file is missing, corrupted or does not belong there; the message names it.
+    """
     manifest = _read_json(path / "manifest.json")
     # Nothing vouches for the manifest itself, so it must be just what this program writes.
-    exact = json_text(manifest) == (path / "manifest.json").read_text(encoding="utf-8")
-    if not exact or manifest.keys() != set(_FILES):
+    try:
+        exact = json_text(manifest).encode() == (path / "manifest.json").read_bytes()
+    except (ValueError, RecursionError):
+        exact = False
+    if not exact or list(manifest) != list(_FILES):
         raise InputError(f"{path}/manifest.json: corrupted; use another checkpoint")
+    for file in sorted(path.iterdir()):
+        if file.name not in (*_FILES, "manifest.json"):
+            raise InputError(f"{file}: is no part of a checkpoint; move it elsewhere")
     for name, facts in manifest.items():
         file = path / name
         if not file.is_file():
             raise InputError(f"{file}: is missing from the checkpoint; use another one")
-        if facts != {"size": file.stat().st_size, "sha256": file_sha256(file)}:
+        # The size first, so that a file of absurd size is not read.
+        as_claimed = isinstance(facts, dict) and facts.get("size") == file.stat().st_size
+        if not as_claimed or json_text(facts) != json_text(_size_and_hash(file)):
             raise InputError(f"{file}: differs from the manifest, so it is corrupted; use another checkpoint")
     state = _read_json(path / "state.json")
     if state.get("format_version") != FORMAT_VERSION:
         raise InputError(
-            f"{path}/state.json: format_version is {state.get('format_version')}, and this program reads "
+            f"{path}/state.json: format_version is {state.get('format_version')!r}, and this program reads "
             f"{FORMAT_VERSION}; use the version of twinlm that wrote it"
+        )
+    iteration = state.get("iteration")
+    if type(iteration) is not int or iteration < 0:
+        raise InputError(
+            f"{path}/state.json: iteration is {iteration!r}, not a number of steps; use another checkpoint"
+        )
+    if re.fullmatch(r"step-\d+", path.name) and iteration != _step(path):
+        raise InputError(
+            f"{path}/state.json: iteration is {iteration}, not what the folder says; use another checkpoint"
         )
     return state
 
@@ -89,28 +157,53 @@ def read_leaves(
             names = set(tensors.keys())
             if odd := sorted(names ^ expected.keys()):
                 word = "missing" if odd[0] in expected else "unknown to this model"
-                raise InputError(f"{file}: '{odd[0]}' is {word}; the checkpoint is of another model")
+                raise InputError(f"{file}: {odd[0]!r} is {word}; the checkpoint is of another model")
             for name, (shape, dtype) in expected.items():
-                array = tensors.get_tensor(name)
-                if array.shape != shape or array.dtype != dtype:
+                found = tensors.get_slice(name)
+                found_shape, found_dtype = tuple(found.get_shape()), found.get_dtype()
+                if found_shape != shape or found_dtype != _DTYPES.get(dtype):
+                    names_of = {code: name for name, code in _DTYPES.items()}
                     raise InputError(
-                        f"{file}: '{name}' is {array.dtype} {array.shape}, and this model has "
-                        f"{dtype} {shape}; the checkpoint is of another model"
+                        f"{file}: '{name}' is {names_of.get(found_dtype, found_dtype)} {found_shape}, and this "
+                        f"model has {dtype} {shape}; the checkpoint is of another model"
                     )
-                yield name, array
-    except safetensors.SafetensorError as error:
+                yield name, tensors.get_tensor(name)
+    except (safetensors.SafetensorError, OSError) as error:
         raise InputError(
             f"{file}: not a readable safetensors file ({error}); use another checkpoint"
         ) from None
 
 
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _best_first(paths: list[Path]) -> list[tuple[float, Path]]:
+    """Those of the checkpoints that know their validation loss, by it; of equal ones the older is better."""
+    losses = []
+    for path in paths:
+        try:
+            loss = _read_json(path / "state.json").get("val_loss")
+        except InputError:
+            continue
+        if isinstance(loss, float) and math.isfinite(loss):
+            losses.append((loss, path))
+    return sorted(losses, key=lambda pair: (pair[0], _step(pair[1])))
+
+
+def _size_and_hash(file: Path) -> dict[str, Any]:
+    return {"size": file.stat().st_size, "sha256": file_sha256(file)}
+
+
 def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{file}: is missing from the checkpoint; use another one") from None
-    except ValueError:
-        value = None
+    if not file.is_file():
+        raise InputError(f"{file}: is missing from the checkpoint; use another one")
+    value = None
+    if file.stat().st_size <= _LARGEST_JSON:
+        try:
+            value = json.loads(file.read_bytes())
+        except (ValueError, RecursionError):
+            value = None
     if not isinstance(value, dict):
         raise InputError(f"{file}: not a JSON object, so it is corrupted; use another checkpoint")
     return value

@@ -207,8 +207,8 @@ class Train:
 
     backend: Backend
     """Framework to train with."""
-    train: Path
-    """Token file to train on, from lm tokenizer encode."""
+    train: tuple[Path, ...]
+    """Token files to train on, from lm tokenizer encode, or globs such as 'stories/*.npy': one corpus."""
     val: Path
     """Token file to evaluate on."""
     out: Path
@@ -216,14 +216,22 @@ class Train:
     settings: Annotated[TrainConfig, arg(name="")]
     config: Path | None = None
     """TOML file of settings, such as those in configs/; without one, give the model's by flags."""
+    weights: tuple[float, ...] = ()
+    """Share of the training windows from each of --train; if not given, each gives windows by its size."""
+    init_from: Path | None = None
+    """Start from the weights of this run or checkpoint (fine-tuning), not from the seed's."""
     resume: bool = False
-    """Go on from the newest checkpoint in --out, with otherwise the same command."""
+    """Go on from the newest intact checkpoint in --out, with otherwise the same command."""
+    profile: bool = False
+    """Write the framework's own trace of a few steps to OUT/profile."""
 
     def run(self) -> None:
         from lm import checkpoint
+        from lm.run import Inputs
         from lm.train import train
 
-        if train(self.settings, self.backend, self.train, self.val, self.out, self.resume):
+        inputs = Inputs(self.train, self.val, self.weights, self.init_from)
+        if train(self.settings, self.backend, inputs, self.out, self.resume, self.profile):
             print(f"{checkpoint.latest(self.out)}: done")
         else:
             command = shlex.join([a for a in sys.argv[1:] if a != "--resume"])
@@ -242,13 +250,22 @@ class Trained:
     """Where to compute: cpu, or cuda where there is a GPU."""
     threads: int | None = None
     """CPU threads; if not given, the framework's own choice."""
+    best: bool = False
+    """Take the run's checkpoint of the lowest validation loss, not the newest."""
+
+    @property
+    def path(self) -> Path:
+        """The checkpoint."""
+        from lm import checkpoint
+
+        return (checkpoint.best if self.best else checkpoint.latest)(self.checkpoint)
 
     def load(self) -> tuple[TrainConfig, Any, Any]:
         """The model's config, its backend, and its state without the optimizer's."""
-        from lm import checkpoint, run
+        from lm import run
         from lm.backend import load
 
-        path = checkpoint.latest(self.checkpoint)
+        path = self.path
         config, facts = run.load_facts(path)
         config = dataclasses.replace(config, device=self.device, threads=self.threads)
         backend = load(self.backend or facts["backend"], config)
@@ -263,9 +280,12 @@ class Eval(Trained):
     """Token file, from lm tokenizer encode with the model's tokenizer."""
 
     def run(self) -> None:
+        from lm import run
         from lm.data import open_tokens, read_sidecar
         from lm.evaluate import bits_per_byte, entropy_floor, evaluate
 
+        _, run_facts = run.load_facts(self.path)
+        run.refuse_other_tokenizer(self.tokens, run_facts["tokenizer_sha256"], str(self.checkpoint))
         config, backend, state = self.load()
         tokens = open_tokens(self.tokens, config.model.vocab_size, config.model.context_length)
         facts = read_sidecar(self.tokens)
@@ -308,6 +328,56 @@ class Generate(Trained):
         except KeyboardInterrupt:
             pass
         print(decoder.decode(b"", final=True))
+
+
+@dataclass(frozen=True)
+class Runs:
+    """List the runs in a folder: their state and last numbers."""
+
+    folder: Positional[Path] = Path("runs")
+    """Folder that holds runs, at any depth."""
+
+    def run(self) -> None:
+        from lm.report import list_runs
+
+        print(list_runs(self.folder))
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write a page that compares runs: curves, numbers, differences, samples. It needs no network."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Folders of runs."""
+    out: Path = Path("report.html")
+    """HTML file to write."""
+
+    def run(self) -> None:
+        from lm.report import write_report
+
+        if not self.runs:
+            raise InputError("no run is given: lm report RUN [RUN ...]")
+        write_report(list(self.runs), self.out)
+        print(f"{self.out}: {len(self.runs)} runs; open it in a browser")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Download the texts that the course trains on; a broken download goes on where it was."""
+
+    action: Positional[Literal["get"]]
+    """What to do."""
+    dataset: Positional[Literal["tinystories", "owt"]]
+    """TinyStories (2.2 GB), or the course's sample of OpenWebText (12 GB unpacked)."""
+    out: Path = Path("data")
+    """Folder to write to."""
+    mirror: str | None = None
+    """Address to use in place of https://huggingface.co/datasets."""
+
+    def run(self) -> None:
+        from lm.download import get_dataset
+
+        get_dataset(self.dataset, self.out, self.mirror)
 
 
 @dataclass(frozen=True)
@@ -384,6 +454,9 @@ def parse(arguments: Sequence[str]) -> Any:
         | Annotated[Train, subcommand("train", prefix_name=False, default=train_defaults)]
         | Annotated[Eval, subcommand("eval", prefix_name=False)]
         | Annotated[Generate, subcommand("generate", prefix_name=False)]
+        | Annotated[Runs, subcommand("runs", prefix_name=False)]
+        | Annotated[Report, subcommand("report", prefix_name=False)]
+        | Annotated[Data, subcommand("data", prefix_name=False)]
         | Annotated[Parity, subcommand("parity", prefix_name=False)]
         | Annotated[Demo, subcommand("demo", prefix_name=False)]
     )

@@ -13,11 +13,18 @@ from typing import Any, Literal
 from tokenizer.errors import InputError
 
 ComputeDtype = Literal["float32", "bfloat16", "float64"]
+Schedule = Literal["cosine", "linear", "constant"]
+Decay = Literal["all", "matrices"]
 
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise InputError(message)
+
+
+def _require_one_of(config: Any, name: str, choices: Any) -> None:
+    value, known = getattr(config, name), typing.get_args(choices)
+    _require(value in known, f"{name} is {value!r}: give {' or '.join(known)}")
 
 
 def _require_positive(config: Any, *names: str) -> None:
@@ -73,12 +80,12 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with global-norm clipping and a cosine schedule with warm-up."""
+    """AdamW with global-norm clipping and a learning-rate schedule with warm-up."""
 
     learning_rate: float = 1e-3
     """Highest learning rate, reached after the warm-up."""
     min_learning_rate: float = 1e-4
-    """Learning rate at the end of the cosine."""
+    """Learning rate at the last step, unless the schedule is constant."""
     warmup_steps: int = 100
     """Steps over which the learning rate rises from 0."""
     beta1: float = 0.9
@@ -91,9 +98,15 @@ class OptimizerConfig:
     """Decoupled weight decay, times the learning rate of the step."""
     max_grad_norm: float = 1.0
     """Gradients with a larger global norm are scaled down to it."""
+    schedule: Schedule = "cosine"
+    """How the learning rate goes on after the warm-up: down to min_learning_rate, or constant."""
+    decay: Decay = "all"
+    """What decays: all parameters, as in the course, or matrices only and no gains and biases."""
 
     def __post_init__(self) -> None:
         _require_positive(self, "learning_rate", "eps", "max_grad_norm")
+        _require_one_of(self, "schedule", Schedule)
+        _require_one_of(self, "decay", Decay)
         _require(
             0 <= self.min_learning_rate <= self.learning_rate,
             f"min_learning_rate {self.min_learning_rate} is not in 0 .. learning_rate {self.learning_rate}",
@@ -125,9 +138,25 @@ class TrainConfig:
     log_interval: int = 10
     """Steps between lines in metrics.jsonl."""
     eval_interval: int = 100
-    """Steps between evaluations of the whole validation file (and after the last step)."""
+    """Steps between evaluations (and after the last step)."""
+    eval_windows: int | None = None
+    """Evaluate on so many windows from the start of the validation file; on all of it, if not given."""
+    patience: int | None = None
+    """Stop after so many evaluations in a row without a new lowest loss, and keep the best; never, if not given."""
+    sample_every: int | None = None
+    """Steps between samples of the model's text, into metrics.jsonl; none, if not given."""
+    sample_prompt: str = ""
+    """What the samples continue; if empty, the start of a new text."""
+    skip_nonfinite: bool = False
+    """Count steps whose loss or gradient norm is not finite, and go on without them, where the run would stop."""
+    peak_flops: float | None = None
+    """Peak floating-point operations a second of the device, to show the share that the model uses (MFU)."""
     save_interval: int = 1000
     """Steps between checkpoints (and after the last step)."""
+    keep_last: int | None = None
+    """Newest checkpoints to keep, older ones being deleted; all, if not given."""
+    keep_best: int = 0
+    """Checkpoints of lowest validation loss to save at evaluations, and to keep beside the newest."""
     device: str = "cpu"
     """Where to compute: cpu, or cuda where there is a GPU."""
     threads: int | None = None
@@ -137,16 +166,16 @@ class TrainConfig:
         _require_positive(
             self, "steps", "batch_size", "grad_accumulation", "log_interval", "eval_interval", "save_interval"
         )
-        _require(self.threads is None or self.threads > 0, f"threads is {self.threads}: give 1 or more")
+        for name in ("threads", "keep_last", "eval_windows", "patience", "sample_every", "peak_flops"):
+            value = getattr(self, name)
+            _require(value is None or 0 < value < math.inf, f"{name} is {value}: give 1 or more")
+        _require(self.keep_best >= 0, f"keep_best is {self.keep_best}: give 0 or more")
         _require(0 <= self.seed < 2**64, f"seed is {self.seed}: give a number from 0 to 2^64 - 1")
         _require(
             self.batch_size % self.grad_accumulation == 0,
             f"batch_size {self.batch_size} is not divisible by grad_accumulation {self.grad_accumulation}",
         )
-        _require(
-            self.compute_dtype in typing.get_args(ComputeDtype),
-            f"compute_dtype is {self.compute_dtype!r}: give {' or '.join(typing.get_args(ComputeDtype))}",
-        )
+        _require_one_of(self, "compute_dtype", ComputeDtype)
 
     @property
     def param_dtype(self) -> Literal["float32", "float64"]:

@@ -1,8 +1,13 @@
 """Token files, mapped into memory, and the batches read from them, random by seed alone."""
 
+import glob
 import hashlib
 import json
-from collections.abc import Iterator
+import math
+import mmap
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int, Integer
 
-from lm.rng import integers, philox
+from lm.rng import integers, philox, uniform
 from tokenizer.errors import InputError
 
 Tokens = np.ndarray
@@ -33,7 +38,7 @@ class Batch:
 
 
 def open_tokens(path: Path, vocab_size: int, context_length: int) -> Tokens:
-    """Map a .npy file of token ids into memory, after a look at all of it.
+    """Map a .npy file of token ids into memory, after a look at all of it (over 1 GiB: at a sample).
 
     Raises:
         InputError: not such a file, an id of vocab_size or more, or shorter than one window and its target.
@@ -53,40 +58,165 @@ def open_tokens(path: Path, vocab_size: int, context_length: int) -> Tokens:
             f"{path}: {len(tokens)} tokens are fewer than one window of context_length + 1 = "
             f"{context_length + 1}; give more text or lower model.context_length"
         )
-    # In blocks, so that a file of any size passes through little memory.
-    block = 1 << 24
-    for i in range(0, len(tokens), block):
-        check_token_ids(tokens[i : i + block], vocab_size, f"{path}: ")
+    # Every batch is checked again, so of a file that takes long to read a sample will do here.
+    for start, stop in _blocks(tokens.nbytes):
+        block = tokens[start // tokens.itemsize : stop // tokens.itemsize]
+        check_token_ids(block, vocab_size, f"{path}: ")
+        _let_go(block)
     return tokens
 
 
+@dataclass(frozen=True)
+class Corpus:
+    """Token files that training windows are drawn from."""
+
+    files: tuple[Tokens, ...]
+    shares: tuple[float, ...]
+    """How much of the windows each file is to give; any positive numbers."""
+
+    def starts(self, seed: int, step: int, batch_size: int, context_length: int) -> list[tuple[int, int]]:
+        """Which file each window of a step's batch is in, and where it starts.
+
+        The file is drawn by the shares, the start uniformly from the file's 0 .. tokens - context_length - 1.
+        """
+        bits = philox(seed, "batch", step).random_raw(batch_size)
+        if len(self.files) == 1:
+            chosen = np.zeros(batch_size, np.int64)
+        else:
+            u = uniform(philox(seed, "file", step).random_raw(batch_size))
+            sums = np.cumsum(self.shares)
+            # Never a file beyond the last, whatever rounding does.
+            chosen = np.searchsorted(sums[:-1], u * sums[-1], side="right")
+        return [
+            (int(i), int(integers(bits[k : k + 1], len(self.files[i]) - context_length)[0]))
+            for k, i in enumerate(chosen)
+        ]
+
+
+def open_corpus(
+    patterns: Sequence[Path], weights: Sequence[float], vocab_size: int, context_length: int
+) -> tuple[Corpus, tuple[Path, ...]]:
+    """Open token files as one corpus, and return their paths too.
+
+    Args:
+        patterns: Files, or globs such as `stories/*.npy`, which stand for several.
+        weights: The share of the windows that each pattern is to give; within a pattern, and where there are no
+            weights at all, files give windows by their size, as if they were one file.
+
+    Raises:
+        InputError: a pattern matches nothing, the weights do not fit, or a file cannot be used.
+    """
+    if weights and (len(weights) != len(patterns) or not all(0 < w < math.inf for w in weights)):
+        raise InputError(
+            f"the weights are {' '.join(map(str, weights))}: give one number above 0 for each of the "
+            f"{len(patterns)} files or globs to train on"
+        )
+    files, paths, shares = [], [], []
+    for i, pattern in enumerate(patterns):
+        matches = [pattern] if pattern.exists() else [Path(p) for p in sorted(glob.glob(str(pattern)))]
+        opened = [open_tokens(path, vocab_size, context_length) for path in matches or [pattern]]
+        windows = [len(tokens) - context_length for tokens in opened]
+        for tokens in opened:
+            # Windows lie far apart: reading ahead of each would read much for nothing.
+            tokens._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
+        factor = weights[i] / sum(windows) if weights else 1.0
+        files += opened
+        paths += matches
+        shares += [n * factor for n in windows]
+    return Corpus(tuple(files), tuple(shares)), tuple(paths)
+
+
 def get_batch(
-    tokens: Tokens, seed: int, step: int, batch_size: int, context_length: int, micro_batches: int = 1
+    tokens: Tokens | Corpus,
+    seed: int,
+    step: int,
+    batch_size: int,
+    context_length: int,
+    micro_batches: int = 1,
 ) -> Batch:
     """The training batch of one step, a pure function of (tokens, seed, step, sizes).
 
     Each window starts at a position drawn uniformly from 0 .. len(tokens) - context_length - 1.
+
+    Raises:
+        InputError: a token file has gone, or was cut short.
     """
-    bits = philox(seed, "batch", step).random_raw(batch_size)
-    starts = integers(bits, len(tokens) - context_length)
-    windows = np.stack([tokens[start : start + context_length + 1] for start in starts]).astype(np.int32)
+    corpus = tokens if isinstance(tokens, Corpus) else Corpus((tokens,), (1.0,))
+    starts = corpus.starts(seed, step, batch_size, context_length)
+    for i in {i for i, _ in starts}:
+        _refuse_vanished(corpus.files[i])
+    views = [corpus.files[i][start : start + context_length + 1] for i, start in starts]
+    windows = np.stack([_as_int32(view) for view in views])
+    for view in views:
+        _let_go(view)
     windows = windows.reshape(micro_batches, -1, context_length + 1)
     return Batch(windows[..., :-1], windows[..., 1:])
+
+
+def prefetched(
+    make: Callable[[int], Batch], first: int, stop: int, ahead: int = 3
+) -> Generator[Batch, None, None]:
+    """`make(step)` for first <= step < stop, made in a thread so many steps ahead.
+
+    What `make` raises comes at the step that it was raised for.
+    """
+    with ThreadPoolExecutor(1, "batches") as pool:
+        made = deque(pool.submit(make, step) for step in range(first, min(first + ahead, stop)))
+        for step in range(first, stop):
+            batch = made.popleft().result()
+            if step + ahead < stop:
+                made.append(pool.submit(make, step + ahead))
+            yield batch
 
 
 def eval_batches(tokens: Tokens, batch_size: int, context_length: int) -> Iterator[Batch]:
     """All tokens in windows that do not overlap, so that each but the first is a target once.
 
     Every batch has the same shape; what the last ones lack is masked.
+
+    Raises:
+        InputError: the token file has gone, or was cut short.
     """
     num_targets, span = len(tokens) - 1, batch_size * context_length
     for start in range(0, num_targets, span):
-        chunk = tokens[start : start + span + 1].astype(np.int32)
+        _refuse_vanished(tokens)
+        view = tokens[start : start + span + 1]
+        chunk = _as_int32(view)
+        _let_go(view)
         padded = np.zeros(span + 1, np.int32)
         padded[: len(chunk)] = chunk
         shape = 1, batch_size, context_length
         is_target = np.arange(span) < len(chunk) - 1
         yield Batch(padded[:-1].reshape(shape), padded[1:].reshape(shape), is_target.reshape(shape))
+
+
+def _as_int32(tokens: Tokens) -> Tokens:
+    """A copy as int32, to which every type of token file is widened; what does not fit stays out of range."""
+    if tokens.dtype.itemsize >= 4:
+        limits = np.iinfo(np.int32)
+        low = 0 if tokens.dtype.kind == "u" else limits.min
+        tokens = np.clip(tokens, low, limits.max)
+    return np.array(tokens, np.int32)
+
+
+def _refuse_vanished(tokens: Tokens) -> None:
+    """Refuse a mapped file that has gone, or is shorter than its map, whose end would be a bus error."""
+    if not isinstance(tokens, np.memmap):
+        return
+    path = Path(str(tokens.filename))
+    size = path.stat().st_size if path.exists() else None
+    if size is None or size < tokens.offset + tokens.nbytes:
+        what = "has gone" if size is None else "was cut short"
+        raise InputError(f"{path}: {what} while it was in use; put it back, and go on with --resume")
+
+
+def _let_go(tokens: Tokens) -> None:
+    """Give the memory of a part of a map back, which would count as ours until memory runs short."""
+    if isinstance(tokens, np.memmap) and tokens.size:
+        mapped = tokens._mmap  # type: ignore[attr-defined]
+        offset = tokens.ctypes.data - np.frombuffer(mapped, np.uint8, 1).ctypes.data
+        aligned = offset // mmap.PAGESIZE * mmap.PAGESIZE
+        mapped.madvise(mmap.MADV_DONTNEED, aligned, offset - aligned + tokens.nbytes)
 
 
 def check_token_ids(token_ids: Integer[np.ndarray, "..."], vocab_size: int, where: str = "") -> None:
@@ -124,3 +254,35 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_WHOLE, _SAMPLES, _BLOCK = 1 << 30, 4096, 1 << 14
+
+
+def _blocks(size: int) -> Iterator[tuple[int, int]]:
+    """Start and stop of blocks of bytes: all of up to 1 GiB, or 4,096 of 16 KiB, evenly spread to the very ends."""
+    if size <= _WHOLE:
+        block = 1 << 24
+        yield from ((start, min(start + block, size)) for start in range(0, size, block))
+    else:
+        for k in range(_SAMPLES):
+            # On a multiple of 8 bytes, where an id of any type begins.
+            start = (size - _BLOCK) * k // (_SAMPLES - 1) // 8 * 8
+            yield start, start + _BLOCK
+        yield size // 8 * 8 - _BLOCK, size // 8 * 8
+
+
+def fingerprint(path: Path) -> str:
+    """What tells the contents of one token file from another's: SHA-256, over 1 GiB of its size and a sample.
+
+    So starting on 40 GB takes no minutes.
+    """
+    size = path.stat().st_size
+    if size <= _WHOLE:
+        return file_sha256(path)
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for start, stop in _blocks(size):
+            file.seek(start)
+            digest.update(file.read(stop - start))
+    return digest.hexdigest()

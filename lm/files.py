@@ -34,18 +34,40 @@ def published(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Process numbers come again, and a killed process cleans nothing up.
+    _remove(temporary)
     try:
         yield temporary
         for written in (*temporary.iterdir(), temporary) if temporary.is_dir() else (temporary,):
             fsync(written)
         temporary.replace(path)
         fsync(path.parent)
-    except BaseException:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
+        _remove(temporary)
         raise
+
+
+def discard(folder: Path) -> None:
+    """Delete a folder so that a reader never sees half of it: it is hidden first."""
+    hidden = folder.with_name(f".{folder.name}.{os.getpid()}.old.tmp")
+    _remove(hidden)
+    folder.rename(hidden)
+    _remove(hidden)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what writers to this folder left when they were killed. None may be at work."""
+    for leftover in folder.glob(".*.tmp"):
+        _remove(leftover)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def json_text(value: Any) -> str:

@@ -1,16 +1,19 @@
 """Text from a model, one token at a time; which token is NumPy's business, so both backends write the same."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from lm.backend import DecodeStep, Prefill
+from lm.backend import Backend, DecodeStep, Prefill
 from lm.config import TrainConfig
 from lm.rng import philox, uniform
+from tokenizer import Tokenizer
 from tokenizer.errors import InputError
+
+END_OF_TEXT = "<|endoftext|>"
 
 
 @dataclass(frozen=True)
@@ -83,15 +86,39 @@ def generate(
         InputError: the prompt is empty or longer than the context.
     """
     T = config.model.context_length
-    if not 0 < len(prompt) <= T:
-        raise InputError(
-            f"the prompt has {len(prompt)} tokens; give from 1 to the model's context_length {T}"
-        )
+    _check_prompt(prompt, config)
     # Always as long as the context, so that prompts of all lengths share one compiled pass.
     token_ids = np.zeros((1, T), np.int32)
     token_ids[0, : len(prompt)] = prompt
     logits, cache = prefill(state, token_ids, np.array([len(prompt)]))
     return _continue(decode_step, state, logits, cache, len(prompt), sampling, stop_token)
+
+
+def sampler(backend: Backend, config: TrainConfig, tokenizer: Tokenizer | None) -> Callable[[Any], str]:
+    """A function of a state that returns a sample of its text, always with the same draws; not to be called without a
+    tokenizer.
+
+    Raises:
+        InputError: the prompt is longer than the context.
+    """
+    if tokenizer is None:
+        return lambda state: ""
+    steps = backend.make_prefill(config), backend.make_decode_step(config)
+    end = tokenizer.special_tokens.get(END_OF_TEXT)
+    prompt = tokenizer.encode(config.sample_prompt or END_OF_TEXT)
+    _check_prompt(prompt, config)
+    sampling = SamplingConfig(max_new_tokens=64, temperature=0.8, seed=config.seed)
+    return lambda state: (
+        config.sample_prompt + tokenizer.decode(list(generate(*steps, state, config, prompt, sampling, end)))
+    )
+
+
+def _check_prompt(prompt: list[int], config: TrainConfig) -> None:
+    if not 0 < len(prompt) <= config.model.context_length:
+        raise InputError(
+            f"the prompt has {len(prompt)} tokens; give from 1 to the model's context_length "
+            f"{config.model.context_length}"
+        )
 
 
 def _continue(

@@ -1,23 +1,64 @@
 """The folder of a run: run.json (what it is), tokenizer/, metrics.jsonl and checkpoints/."""
 
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
 import json
 import os
 import platform
-from dataclasses import asdict
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 import lm
 from lm import checkpoint
-from lm.backend import Backend
+from lm.backend import Backend, BackendName
 from lm.config import TrainConfig, from_dict
-from lm.data import file_sha256, read_sidecar
+from lm.data import fingerprint, read_sidecar
+from lm.evaluate import entropy_floor
 from lm.files import write_json
 from lm.init import optimizer_shapes, parameter_shapes
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
+
+# The settings that a resumed run may change: how long and where it runs, what it shows and keeps. The rest
+# decides its numbers. A schedule may only grow longer.
+MAY_CHANGE = {
+    "steps",
+    "log_interval",
+    "eval_interval",
+    "eval_windows",
+    "patience",
+    "sample_every",
+    "sample_prompt",
+    "skip_nonfinite",
+    "peak_flops",
+    "save_interval",
+    "keep_last",
+    "keep_best",
+    "device",
+    "threads",
+}
+_HASHES = {"tokenizer_sha256": "tokenizer", "train_sha256": "training data", "val_sha256": "validation data"}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The files that a run reads."""
+
+    train: tuple[Path, ...]
+    """Token files to train on."""
+    val: Path
+    """Token file to evaluate on."""
+    weights: tuple[float, ...] = ()
+    """What `lm.data.open_corpus` mixes by."""
+    init_from: Path | None = None
+    """Checkpoint whose weights the run starts from."""
 
 
 def tokenizer_of(tokens_path: Path) -> Tokenizer | None:
@@ -36,17 +77,40 @@ def tokenizer_of(tokens_path: Path) -> Tokenizer | None:
     return tokenizer
 
 
-def describe(config: TrainConfig, train_path: Path, val_path: Path) -> dict[str, Any]:
-    """What identifies a run, in its checkpoints too: config and hashes of everything that it reads."""
-    tokenizer = tokenizer_of(train_path)
+def describe(config: TrainConfig, inputs: Inputs) -> dict[str, Any]:
+    """What identifies a run, in its checkpoints too: config and hashes of everything that it reads.
+
+    Raises:
+        InputError: the token files are of different tokenizers.
+    """
+    tokenizer = tokenizer_of(inputs.train[0])
+    for path in (*inputs.train[1:], inputs.val):
+        refuse_other_tokenizer(path, tokenizer.sha256 if tokenizer else None, str(inputs.train[0]))
+    hashes = [fingerprint(path) for path in inputs.train]
+    if len(hashes) > 1:
+        mixture = json.dumps([hashes, inputs.weights])
+        hashes = [hashlib.sha256(mixture.encode()).hexdigest()]
     return {
         "config": asdict(config),
         "seed": config.seed,
         "threads": config.threads,
         "tokenizer_sha256": tokenizer.sha256 if tokenizer else None,
-        "train_sha256": file_sha256(train_path),
-        "val_sha256": file_sha256(val_path),
+        "train_sha256": hashes[0],
+        "val_sha256": fingerprint(inputs.val),
     }
+
+
+def refuse_other_tokenizer(tokens_path: Path, sha256: str | None, other: str) -> None:
+    """Refuse a token file that is known to be of another tokenizer than something else, known too.
+
+    Raises:
+        InputError: names both.
+    """
+    theirs = read_sidecar(tokens_path).get("tokenizer_sha256")
+    if None not in (theirs, sha256) and theirs != sha256:
+        raise InputError(
+            f"{tokens_path}: was encoded with another tokenizer than {other}; encode the text with the same"
+        )
 
 
 def versions(backend: Backend) -> dict[str, str]:
@@ -59,15 +123,51 @@ def versions(backend: Backend) -> dict[str, str]:
     }
 
 
-def create(run: Path, facts: dict[str, Any], train_path: Path, val_path: Path) -> None:
-    """Make the folder of a new run, with run.json and a copy of the tokenizer."""
-    run.mkdir(parents=True, exist_ok=True)
-    tokenizer = tokenizer_of(train_path)
+def write(run: Path, facts: dict[str, Any], inputs: Inputs) -> None:
+    """Make the folder of a run, or bring it up to date: run.json, and a copy of the tokenizer."""
+    paths = {"train": [os.path.abspath(path) for path in inputs.train], "val": os.path.abspath(inputs.val)}
+    # run.json first: a folder that holds it can be resumed, whatever else a crash has kept from it.
+    floor = entropy_floor(read_sidecar(inputs.val))
+    write_json(run / "run.json", {**facts, **paths, "weights": inputs.weights, "floor": floor})
+    tokenizer = tokenizer_of(inputs.train[0])
     if tokenizer:
         tokenizer.save(run / "tokenizer")
-    write_json(
-        run / "run.json", {**facts, "train": os.path.abspath(train_path), "val": os.path.abspath(val_path)}
-    )
+
+
+@contextlib.contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Be the only process that trains into a run. The lock ends with the process, however that ends.
+
+    Raises:
+        InputError: another process does.
+    """
+    descriptor = os.open(run, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise InputError(
+            f"{run}: another process is training this run; wait for it, or end it first"
+        ) from None
+    finally:
+        os.close(descriptor)
+
+
+def read_facts(run: Path) -> dict[str, Any] | None:
+    """run.json, where there is one.
+
+    Raises:
+        InputError: it is corrupted.
+    """
+    path = run / "run.json"
+    if not path.exists():
+        return None
+    try:
+        facts = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        facts = None
+    _check_facts(facts, path)
+    return facts
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -81,7 +181,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 def load_facts(step_path: Path) -> tuple[TrainConfig, dict[str, Any]]:
     """The config and state.json of a checkpoint, whose files are verified."""
     facts = checkpoint.read_state(step_path)
-    return from_dict(TrainConfig, facts.get("config"), f"{step_path}/state.json"), facts
+    return _check_facts(facts, step_path / "state.json"), facts
 
 
 def load_state(step_path: Path, config: TrainConfig, backend: Backend, with_optimizer: bool) -> Any:
@@ -92,13 +192,151 @@ def load_state(step_path: Path, config: TrainConfig, backend: Backend, with_opti
     return backend.load_state(
         config,
         checkpoint.read_leaves(step_path / "model.safetensors", weights),
-        checkpoint.read_leaves(step_path / "optimizer.safetensors", {**moments, "step": ((), "int32")})
+        _read_optimizer(step_path / "optimizer.safetensors", {**moments, "step": ((), "int32")})
         if with_optimizer
         else None,
     )
 
 
+def _read_optimizer(file: Path, expected: dict[str, Any]) -> checkpoint.Leaves:
+    for name, array in checkpoint.read_leaves(file, expected):
+        if name == "step" and array < 0:
+            raise InputError(f"{file}: 'step' is {array}, no number of steps; use another checkpoint")
+        yield name, array
+
+
+def initial_state(config: TrainConfig, backend: Backend, inputs: Inputs, facts: dict[str, Any]) -> Any:
+    """The state before the first step: of the seed, or of another run's weights, without its optimizer.
+
+    Raises:
+        InputError: the other run's tokenizer or its model's shapes differ.
+    """
+    if inputs.init_from is None:
+        return backend.init_state(config, config.seed)
+    path = checkpoint.latest(inputs.init_from)
+    _, other = load_facts(path)
+    ours = facts["tokenizer_sha256"]
+    if None not in (ours, other["tokenizer_sha256"]) and ours != other["tokenizer_sha256"]:
+        raise InputError(
+            f"{path}: was trained with another tokenizer than {inputs.train[0]}; encode the text with the run's own"
+        )
+    dtype = config.param_dtype
+    weights = {name: (shape, dtype) for name, shape in parameter_shapes(config.model).items()}
+    moments = {name: np.zeros(shape, dtype) for name, shape in optimizer_shapes(config.model).items()}
+    moments["step"] = np.zeros((), np.int32)
+    return backend.load_state(
+        config, checkpoint.read_leaves(path / "model.safetensors", weights), moments.items()
+    )
+
+
+def sample_tokenizer(run: Path, config: TrainConfig) -> Tokenizer | None:
+    """The tokenizer to write samples with, where they are asked for."""
+    if config.sample_every is None:
+        return None
+    if not (run / "tokenizer").is_dir():
+        raise InputError(
+            f"{run}: sample_every needs a tokenizer, and the token file names none; encode it with lm tokenizer encode"
+        )
+    return Tokenizer.load(run / "tokenizer")
+
+
+def resume(
+    run: Path, facts: dict[str, Any], config: TrainConfig, backend: Backend
+) -> tuple[dict[str, Any], Any] | None:
+    """The state.json and state of the newest intact checkpoint of this very run; broken ones are named on stderr.
+
+    Returns:
+        None where the run was ended before it saved anything.
+
+    Raises:
+        InputError: there is no such run, it differs from this command, or it has checkpoints, but none intact.
+    """
+    checkpoints, broken = checkpoint.all_of(run), []
+    run_facts = None
+    try:
+        run_facts = read_facts(run)
+    except InputError as error:
+        broken.append(error)
+    if run_facts:
+        refuse_changes(facts, run_facts, run / "run.json")
+    for path in checkpoints:
+        try:
+            _, saved = load_facts(path)
+            refuse_changes(facts, saved, path / "state.json")
+            state = load_state(path, config, backend, with_optimizer=True)
+        except InputError as error:
+            broken.append(error)
+        else:
+            for reason in broken:
+                print(f"lm: warning: {reason}; going on from {path.name}", file=sys.stderr)
+            return saved, state
+    if broken:
+        raise broken[0]
+    if not run_facts and (not run.is_dir() or any(not p.name.startswith(".") for p in run.iterdir())):
+        checkpoint.latest(run)  # says that there is none
+    return None
+
+
+def refuse_changes(facts: dict[str, Any], saved: dict[str, Any], where: Path) -> None:
+    """Refuse to go on with a run where something that decides its numbers has changed.
+
+    Raises:
+        InputError: names the setting or the file that differs.
+    """
+    now, before = (flat(from_dict(TrainConfig, f["config"], str(where))) for f in (facts, saved))
+    for name in now:
+        if now[name] != before[name] and name not in MAY_CHANGE:
+            raise InputError(
+                f"{where}: {name} is {before[name]!r} in this run and {now[name]!r} in this command; "
+                "give the same, or start a new run"
+            )
+    if now["steps"] < before["steps"]:
+        raise InputError(
+            f"{where}: steps is {before['steps']} in this run, and may only be raised, not be {now['steps']}"
+        )
+    for name, what in _HASHES.items():
+        if facts[name] != saved[name]:
+            raise InputError(
+                f"{where}: {name} differs, so the {what} is not this run's; give the same, or start a new run"
+            )
+
+
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted name -> value of every setting."""
+    settings: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), prefix + field.name
+        settings |= flat(value, f"{name}.") if dataclasses.is_dataclass(value) else {name: value}
+    return settings
+
+
+def _check_facts(facts: Any, where: Path) -> TrainConfig:
+    """The config in run.json or state.json, whose other facts are of the right types too."""
+    types = {"seed": int, "backend": str, **dict.fromkeys(_HASHES, str | None)}
+    for name, of_type in types.items():
+        if not isinstance(facts, dict) or not isinstance(facts.get(name, ...), of_type):
+            raise InputError(f"{where}: {name} is missing or no {of_type}; it was not written by lm train")
+    if facts["backend"] not in get_args(BackendName):
+        raise InputError(f"{where}: backend is {facts['backend']!r}; it was not written by lm train")
+    config: TrainConfig = from_dict(TrainConfig, facts.get("config"), str(where))
+    return config
+
+
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl."""
-    with (run / "metrics.jsonl").open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
+    """The lines of metrics.jsonl; none where there is no such file. A last line that a crash tore is left out.
+
+    Raises:
+        InputError: another line is no record of a step.
+    """
+    path, records = run / "metrics.jsonl", []
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        numbers = isinstance(record, dict) and [record.get("step"), record.get("seconds")]
+        if not numbers or not all(isinstance(n, int | float) for n in numbers):
+            raise InputError(f"{path}, line {number}: not a record of a step; delete the line")
+        records.append(record)
+    return records

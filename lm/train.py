@@ -1,33 +1,59 @@
 """The training loop, written once."""
 
 import contextlib
-import json
+import math
 import signal
-import sys
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from lm import checkpoint, run
-from lm.backend import BackendName, load
+from lm.accounting import peak_memory
+from lm.backend import Backend, BackendName, load
 from lm.config import TrainConfig
-from lm.data import get_batch, open_tokens, read_sidecar
-from lm.evaluate import entropy_floor, evaluate
-from lm.files import refuse_existing
-from lm.schedule import cosine_schedule
+from lm.data import Batch, get_batch, open_corpus, open_tokens, prefetched, read_sidecar
+from lm.evaluate import evaluate
+from lm.files import refuse_existing, remove_leftovers
+from lm.generate import sampler
+from lm.log import MetricsLog
+from lm.run import Inputs
+from lm.schedule import learning_rate
 from tokenizer.errors import InputError
+
+# The first steps compile and allocate.
+_PROFILED = range(2, 5)
+
+
+@dataclass
+class Progress:
+    """What a run knows of its past beside its weights; part of every checkpoint."""
+
+    val_loss: float | None = None
+    """Validation loss at this very step, where it was evaluated."""
+    best_val_loss: float | None = None
+    """The lowest so far."""
+    evaluations_since_best: int = 0
+    """How many came after it."""
+    skipped: int = 0
+    """Steps left out because their loss or gradient norm was not finite."""
+
+    def evaluated(self, loss: float) -> None:
+        """Take note of a validation loss; one that is not finite is the worst."""
+        self.val_loss = loss if math.isfinite(loss) else None
+        if self.val_loss is not None and (self.best_val_loss is None or loss < self.best_val_loss):
+            self.best_val_loss, self.evaluations_since_best = loss, 0
+        else:
+            self.evaluations_since_best += 1
 
 
 def train(
     config: TrainConfig,
     backend_name: BackendName,
-    train_path: Path,
-    val_path: Path,
+    inputs: Inputs,
     out: Path,
     resume: bool = False,
+    profile: bool = False,
 ) -> bool:
     """Train a model into the run folder `out`, with a checkpoint at the end.
 
@@ -35,67 +61,136 @@ def train(
         False where SIGINT or SIGTERM ended it before its last step, with a checkpoint to resume from.
 
     Raises:
-        InputError: a file cannot be used, `out` holds a run (and `resume` is false), or the loss is not finite.
+        InputError: a file cannot be used or written, `out` holds a run (and `resume` is false) or not this one
+            (and it is true), or the loss is not finite.
     """
-    model, optimizer = config.model, config.optimizer
-    tokens = open_tokens(train_path, model.vocab_size, model.context_length)
-    val_tokens = open_tokens(val_path, model.vocab_size, model.context_length)
-    facts = run.describe(config, train_path, val_path)
-    if not resume:
-        refuse_existing(out)
-    backend = load(backend_name, config)
-    facts |= {"backend": backend_name, "versions": run.versions(backend)}
-    if not resume:
-        run.create(out, facts, train_path, val_path)
-    first_step, state = (
-        _resume(out, facts, config, backend) if resume else (0, backend.init_state(config, config.seed))
-    )
+    model = config.model
+    with contextlib.ExitStack() as stack:
+        stop_requested = stack.enter_context(_stop_signals())
+        corpus, paths = open_corpus(inputs.train, inputs.weights, model.vocab_size, model.context_length)
+        inputs = Inputs(paths, inputs.val, inputs.weights, inputs.init_from)
+        val_tokens = open_tokens(inputs.val, model.vocab_size, model.context_length)
+        if config.eval_windows is not None:
+            val_tokens = val_tokens[: config.eval_windows * model.context_length + 1]
+        facts = run.describe(config, inputs)
+        if not resume:
+            refuse_existing(out)
+        backend = load(backend_name, config)
+        facts |= {"backend": backend_name, "versions": run.versions(backend)}
+        resumed = run.resume(out, facts, config, backend) if resume else None
+        if resumed:
+            saved, state = resumed
+            first_step = saved_step = saved["iteration"]
+            progress = _read_progress(saved)
+        else:
+            first_step, saved_step, progress = 0, -1, Progress()
+            state = run.initial_state(config, backend, inputs, facts)
+        out.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(run.locked(out))
+        remove_leftovers(out)
+        remove_leftovers(out / "checkpoints")
+        run.write(out, facts, inputs)
 
-    train_step, eval_step = backend.make_train_step(config), backend.make_eval_step(config)
-    tokens_per_step = config.batch_size * model.context_length
-    floor = entropy_floor(read_sidecar(val_path))
+        log = stack.enter_context(MetricsLog(out, first_step, config, read_sidecar(inputs.val)))
+        train_step, eval_step = backend.make_train_step(config), backend.make_eval_step(config)
+        sample = sampler(backend, config, run.sample_tokenizer(out, config))
+        tracing = stack.enter_context(contextlib.ExitStack())
+        tokens_per_step = config.batch_size * model.context_length
 
-    def save(step: int) -> None:
-        run_facts = {**facts, "tokens_seen": step * tokens_per_step}
-        checkpoint.save(
-            out / "checkpoints", step, backend.read_weights(state), backend.read_optimizer(state), run_facts
-        )
+        def make_batch(step: int) -> Batch:
+            return get_batch(
+                corpus, config.seed, step, config.batch_size, model.context_length, config.grad_accumulation
+            )
 
-    with _stop_signals() as stop_requested, MetricsLog(out, first_step, config, floor) as log:
+        def save(step: int) -> None:
+            nonlocal saved_step
+            if step != saved_step:
+                log.sync()
+                progress.skipped = skipped_before + log.skipped
+                _save(out, step, backend, state, {**facts, **asdict(progress)}, config)
+                saved_step = step
+
+        skipped_before = progress.skipped
+        batches = prefetched(make_batch, first_step, config.steps)
+        stack.callback(batches.close)
         for step in range(first_step, config.steps):
-            batch = get_batch(
-                tokens, config.seed, step, config.batch_size, model.context_length, config.grad_accumulation
-            )
-            # One step ahead, so that the first step moves and the last arrives at the minimum.
-            lr = cosine_schedule(
-                step + 1,
-                optimizer.learning_rate,
-                optimizer.min_learning_rate,
-                optimizer.warmup_steps,
-                config.steps,
-            )
+            if config.patience is not None and progress.evaluations_since_best >= config.patience:
+                save(step)
+                log.tell(f"stopped early: the validation loss was {progress.best_val_loss:.4f} at its lowest")
+                return True
+            if stop_requested():
+                save(step)
+                return False
+            if profile and step == first_step + _PROFILED.start:
+                folder = out / "profile"
+                folder.mkdir(exist_ok=True)
+                tracing.enter_context(backend.trace(folder))
+            try:
+                batch = next(batches)
+            except InputError:
+                save(step)
+                raise
+            lr = learning_rate(step, config.steps, config.optimizer)
             state, metrics = train_step(state, batch, lr)
             done = step + 1
-            last, stopping = done == config.steps, stop_requested()
+            last, keep = done == config.steps, False
+            progress.val_loss = None
             log.step(done, done * tokens_per_step, lr, metrics)
-            if last or done % config.eval_interval == 0:
-                log.evaluation(evaluate(eval_step, state, val_tokens, config).loss)
-            if last or stopping or done % config.save_interval == 0:
+            if profile and (last or done == first_step + _PROFILED.stop):
                 log.flush()
+                tracing.close()
+            if last or done % config.eval_interval == 0:
+                evaluation = evaluate(eval_step, state, val_tokens, config)
+                log.evaluation(evaluation)
+                progress.evaluated(evaluation.loss)
+                keep_best = max(config.keep_best, config.patience is not None)
+                keep = checkpoint.is_among_best(out, evaluation.loss, keep_best)
+            if config.sample_every is not None and done % config.sample_every == 0:
+                log.sample(sample(state))
+            if last or keep or done % config.save_interval == 0:
                 save(done)
-            if stopping:
-                return last
+            if log.not_finite and not config.skip_nonfinite:
+                save(done)
+                bad_step, what = log.not_finite
+                starts = corpus.starts(config.seed, bad_step - 1, config.batch_size, model.context_length)
+                where = ", ".join(f"{paths[i].name}[{start}]" for i, start in starts[:4])
+                raise InputError(
+                    f"step {bad_step}: {what}, and was left out; saved. Look at its batch, {config.batch_size} "
+                    f"windows that start at {where}{', ...' if len(starts) > 4 else ''}, or lower "
+                    "optimizer.learning-rate in a new run, or go on without the step: --resume --skip-nonfinite"
+                )
     return True
 
 
-def _resume(out: Path, facts: dict[str, Any], config: TrainConfig, backend: Any) -> tuple[int, Any]:
-    """The step and state of the newest checkpoint, which must be of this very run."""
-    path = checkpoint.latest(out)
-    _, saved = run.load_facts(path)
-    for name in ("config", "train_sha256", "val_sha256", "tokenizer_sha256"):
-        if saved[name] != facts[name]:
-            raise InputError(f"{path}: {name} differs from this command's; give the same, or start a new run")
-    return saved["iteration"], run.load_state(path, config, backend, with_optimizer=True)
+def _save(
+    out: Path, step: int, backend: Backend, state: Any, facts: dict[str, Any], config: TrainConfig
+) -> None:
+    """Save a checkpoint, and delete those that need not be kept."""
+    tokens_seen = step * config.batch_size * config.model.context_length
+    try:
+        checkpoint.save(
+            out / "checkpoints",
+            step,
+            backend.read_weights(state),
+            backend.read_optimizer(state),
+            {**facts, "tokens_seen": tokens_seen, "peak_memory_bytes": peak_memory()},
+        )
+        checkpoint.prune(out, config.keep_last, max(config.keep_best, config.patience is not None))
+    except OSError as error:
+        raise InputError(
+            f"{error.filename}: step {step} cannot be saved ({error.strerror}); earlier checkpoints are intact: "
+            "mend that, and go on with --resume"
+        ) from None
+
+
+def _read_progress(saved: dict[str, Any]) -> Progress:
+    """The progress in a checkpoint's state.json; what is missing or strange is as at the start."""
+    known: dict[str, Any] = {}
+    for field in fields(Progress):
+        value = saved.get(field.name)
+        if isinstance(value, int if field.type is int else float):
+            known[field.name] = value
+    return Progress(**known)
 
 
 @contextlib.contextmanager
@@ -111,71 +206,3 @@ def _stop_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class MetricsLog:
-    """metrics.jsonl and the progress bar. A step's metrics are read while the next one runs, not to stall it."""
-
-    def __init__(self, out: Path, first_step: int, config: TrainConfig, floor: float | None) -> None:
-        path = out / "metrics.jsonl"
-        # What a run did after the checkpoint that it resumes from, it is about to do again.
-        kept = [m for m in run.read_metrics(out) if m["step"] <= first_step] if path.exists() else []
-        path.write_text("".join(json.dumps(m) + "\n" for m in kept), encoding="utf-8")
-        self._file = path.open("a", encoding="utf-8")
-        self._start = time.perf_counter() - (kept[-1]["seconds"] if kept else 0.0)
-        self._config = config
-        # A bar where somebody watches, a line an evaluation where output goes to a file.
-        self._bar = tqdm(
-            total=config.steps, initial=first_step, unit="step", dynamic_ncols=True, disable=None
-        )
-        self._shown: dict[str, str] = {"floor": f"{floor:.3f}"} if floor is not None else {}
-        self._pending: tuple[int, int, float, dict[str, Any]] | None = None
-        self._first = first_step, time.perf_counter()
-
-    def __enter__(self) -> "MetricsLog":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._bar.close()
-
-    def step(self, step: int, tokens: int, lr: float, metrics: dict[str, Any]) -> None:
-        """Take note of a step just begun, and write down the one before."""
-        self.flush()
-        self._pending = step, tokens, lr, metrics
-
-    def flush(self) -> None:
-        """Wait for the step last noted and write it down."""
-        if self._pending is None:
-            return
-        (step, tokens, lr, metrics), self._pending = self._pending, None
-        loss, grad_norm = float(metrics["loss"]), float(metrics["grad_norm"])
-        if not bool(metrics["finite"]):
-            raise InputError(
-                f"step {step}: loss {loss} or gradient norm {grad_norm} is not finite; "
-                "lower optimizer.learning-rate, or resume from the last checkpoint with other settings"
-            )
-        first_step, first_time = self._first
-        rate = tokens / step * (step - first_step) / (time.perf_counter() - first_time)
-        self._shown |= {"loss": f"{loss:.3f}", "lr": f"{lr:.1e}", "tok/s": f"{rate:,.0f}"}
-        self._bar.set_postfix(self._shown, refresh=False)
-        self._bar.update()
-        if step % self._config.log_interval == 0 or step == self._config.steps:
-            self._write(
-                {"step": step, "tokens": tokens, "train_loss": loss, "lr": lr, "grad_norm": grad_norm}
-            )
-
-    def evaluation(self, loss: float) -> None:
-        """Write down a validation loss after the step last noted."""
-        assert self._pending is not None
-        step, tokens, *_ = self._pending
-        self.flush()
-        self._shown = {"val": f"{loss:.3f}"} | self._shown | {"val": f"{loss:.3f}"}
-        if self._bar.disable:
-            print(f"step {step}:", ", ".join(f"{k} {v}" for k, v in self._shown.items()), file=sys.stderr)
-        self._write({"step": step, "tokens": tokens, "val_loss": loss})
-
-    def _write(self, record: dict[str, Any]) -> None:
-        record["seconds"] = round(time.perf_counter() - self._start, 3)
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()

@@ -1,6 +1,8 @@
 """Settings that all tests share."""
 
+import atexit
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,13 @@ from hypothesis import HealthCheck, Phase, settings
 # Small arrays gain nothing from a second thread, and threads that wait by spinning cost the tests beside them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NPROC", "1")  # what XLA reads
+
+# The same small models are trained again and again: what one test has compiled serves the others.
+_CACHE = tempfile.TemporaryDirectory(prefix="twinlm-jax-", ignore_cleanup_errors=True)
+atexit.register(_CACHE.cleanup)
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE.name)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 # JAX at its strictest: nothing broadcasts or changes its type unasked. By environment, so that whoever imports
 # JAX first, this process or one that a test starts, finds it so.

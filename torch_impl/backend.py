@@ -1,7 +1,9 @@
 """The Backend functions (`lm.backend.Backend`) of torch."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +50,14 @@ def versions() -> dict[str, str]:
     return {"torch": torch.__version__}
 
 
+@contextlib.contextmanager
+def trace(folder: Path) -> Iterator[None]:
+    """Have torch's profiler write trace.json, for chrome://tracing or Perfetto, of what runs inside."""
+    with torch.profiler.profile() as profiler:
+        yield
+    profiler.export_chrome_trace(str(folder / "trace.json"))
+
+
 def init_state(config: TrainConfig, seed: int) -> TrainState:
     """The state before the first step: weights of `lm.init`, moments zero."""
     return load_state(config, initial_weights(config.model, seed, config.param_dtype), None)
@@ -62,7 +72,11 @@ def load_state(config: TrainConfig, weights: Leaves, optimizer: Leaves | None) -
         for name, array in weights:
             parameters[name].copy_(torch.from_numpy(array))
     o = config.optimizer
-    adamw = AdamW(parameters.values(), o.learning_rate, (o.beta1, o.beta2), o.eps, o.weight_decay)
+    # Gains and biases have one axis.
+    decaying = [p for p in parameters.values() if p.ndim > 1 or o.decay == "all"]
+    others = [p for p in parameters.values() if p.ndim == 1 and o.decay == "matrices"]
+    groups = [{"params": decaying}, {"params": others, "weight_decay": 0.0}]
+    adamw = AdamW(groups, o.learning_rate, (o.beta1, o.beta2), o.eps, o.weight_decay)
     for name, array in optimizer or ():
         if name == "step":
             for p in parameters.values():
@@ -120,7 +134,8 @@ def make_train_step(config: TrainConfig) -> TrainStep:
         norm = clip_gradients(state.model.parameters(), config.optimizer.max_grad_norm)
         finite = torch.isfinite(total) & torch.isfinite(norm)
         if finite:
-            state.optimizer.param_groups[0]["lr"] = lr
+            for group in state.optimizer.param_groups:
+                group["lr"] = lr
             state.optimizer.step()
         return state, {"loss": total, "grad_norm": norm, "finite": finite}
 

@@ -129,6 +129,13 @@ def test_a_wrong_command_line_is_one_line(capsys: Capture, words: list[str]) -> 
         (["--device", "abacus"], "device 'abacus' cannot be used by torch"),
         (["--threads", 0], "threads is 0"),
         (["--optimizer.beta2", 1], "beta2 is 1"),
+        (["--optimizer.schedule", "wild"], "schedule"),
+        (["--optimizer.decay", "some"], "decay"),
+        *(
+            ([f"--{name}", 0], f"{name.replace('-', '_')} is 0")
+            for name in ("keep-last", "patience", "eval-windows")
+        ),
+        (["--init-from", "none"], "none: holds no checkpoint"),
         (["--compute-dtype", "int8"], "compute-dtype"),
         (["--train", "none.npy"], "none.npy: No such file"),
         (["--val", "empty.npy"], "empty.npy: not a"),
@@ -138,7 +145,10 @@ def test_a_wrong_command_line_is_one_line(capsys: Capture, words: list[str]) -> 
         (["--out", "jax"], "jax exists already: choose another"),
         (["--out", "tiny.toml"], "tiny.toml exists already: choose another"),
         (["--out", "new", "--resume"], "new: holds no checkpoint"),
-        (["--out", "torch", "--resume", "--model.d-model", 32], "config differs"),
+        (
+            ["--out", "torch", "--resume", "--model.d-model", 32],
+            r"run.json: model.d_model is 16 in this run and 32",
+        ),
     ],
 )
 def test_what_lm_train_refuses(
@@ -158,6 +168,24 @@ def test_other_data_is_no_resumption(pipeline: Path, capsys: Capture) -> None:
         pipeline, "torch", pipeline / "torch", "--resume", "--train", pipeline / "val.npy"
     )
     assert "train_sha256 differs" in refused(capsys, *command)
+
+
+def test_token_files_of_another_tokenizer_are_refused(pipeline: Path, capsys: Capture) -> None:
+    sidecar = pipeline / "val.npy.json"
+    sidecar.write_text(json_text({**json.loads(sidecar.read_text()), "tokenizer_sha256": "0" * 64}))
+    message = "val.npy: was encoded with another tokenizer than"
+    assert message in refused(capsys, *train_command(pipeline, "torch", pipeline / "new"))
+    command = ("eval", "--checkpoint", pipeline / "torch", "--tokens", pipeline / "val.npy")
+    assert message in refused(capsys, *command)
+
+
+def test_a_corpus_of_several_files(pipeline: Path, capsys: Capture) -> None:
+    files = ("--train", pipeline / "t*.npy", pipeline / "val.npy", "--weights")
+    command = train_command(pipeline, "torch", pipeline / "new", *files)
+    assert lm(*command, 3, 1) == 0
+    assert json.loads((pipeline / "new" / "run.json").read_text())["weights"] == [3.0, 1.0]
+    assert "train_sha256 differs" in refused(capsys, *command, 1, 1, "--resume")
+    assert "give one number above 0 for each of the 2" in refused(capsys, *command, 1, "--resume")
 
 
 def test_a_tokenizer_that_was_changed_is_noticed(pipeline: Path, capsys: Capture) -> None:
@@ -250,7 +278,7 @@ def test_a_full_disk_is_one_line(pipeline: Path, capsys: Capture, monkeypatch: p
 
     monkeypatch.setattr("lm.checkpoint.save_file", full)
     line = refused(capsys, *train_command(pipeline, "torch", pipeline / "new"))
-    assert line == f"lm: {pipeline / 'new'}: No space left on device"
+    assert line.startswith(f"lm: {pipeline / 'new'}: step 3 cannot be saved (No space left on device)")
     assert not list((pipeline / "new" / "checkpoints").iterdir())
 
 

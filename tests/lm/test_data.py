@@ -1,5 +1,7 @@
 """Token files and batches."""
 
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm.data import Batch, check_token_ids, eval_batches, get_batch, open_tokens
+from lm.data import (
+    Batch,
+    Corpus,
+    check_token_ids,
+    eval_batches,
+    fingerprint,
+    get_batch,
+    open_corpus,
+    open_tokens,
+    prefetched,
+)
 from tokenizer import InputError
 
 TOKENS = np.random.default_rng(0).integers(0, 50, 1000).astype(np.uint16)
@@ -100,3 +112,126 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match="not a readable"):
         open_tokens(path, 50, 8)
+
+
+def marked(folder: Path, name: str, mark: int, size: int, dtype: str = "uint16") -> Path:
+    """A token file that holds one id only."""
+    path = folder / name
+    np.save(path, np.full(size, mark, dtype))
+    return path
+
+
+def shares(corpus: Corpus, count: int = 20_000) -> np.ndarray:
+    """How many of the windows come from each of the files marked 0, 1, 2."""
+    return np.bincount(get_batch(corpus, 0, 0, count, 8).inputs[..., 0].ravel(), minlength=3)
+
+
+def test_several_files_are_one_corpus(tmp_path: Path) -> None:
+    marked(tmp_path, "a.npy", 0, 108)
+    marked(tmp_path, "b.npy", 1, 308)
+    c = marked(tmp_path, "c.npy", 2, 608, "uint32").rename(tmp_path / "c.other")
+    corpus, paths = open_corpus([tmp_path / "*.npy", c], (), 50, 8)
+    assert [path.name for path in paths] == ["a.npy", "b.npy", "c.other"]
+    # Every window of every file is as likely as any other.
+    np.testing.assert_allclose(shares(corpus) / 20_000, [0.1, 0.3, 0.6], atol=0.01)
+    assert get_batch(corpus, 0, 0, 8, 8).inputs.dtype == np.int32
+    weighted, _ = open_corpus([tmp_path / "*.npy", c], (3.0, 1.0), 50, 8)
+    np.testing.assert_allclose(shares(weighted) / 20_000, [0.75 / 4, 0.75 * 3 / 4, 0.25], atol=0.01)
+
+
+def test_a_corpus_of_one_file_gives_that_files_batches(tmp_path: Path) -> None:
+    np.save(tmp_path / "tokens.npy", TOKENS)
+    corpus, _ = open_corpus([tmp_path / "tokens.npy"], (7.0,), 50, 16)
+    for step in range(5):
+        batch = get_batch(corpus, 3, step, 8, 16, 2)
+        np.testing.assert_array_equal(batch.inputs, get_batch(TOKENS, 3, step, 8, 16, 2).inputs)
+        starts = [start for _, start in corpus.starts(3, step, 8, 16)]
+        np.testing.assert_array_equal(batch.inputs.reshape(8, 16)[:, 0], TOKENS[starts])
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (1.0, 2.0, 3.0), (1.0, 0.0), (1.0, -1.0), (1.0, float("nan"))])
+def test_weights_that_do_not_fit(tmp_path: Path, weights: tuple[float, ...]) -> None:
+    files = [marked(tmp_path, name, 0, 100) for name in ("a.npy", "b.npy")]
+    with pytest.raises(InputError, match="give one number above 0 for each of the 2"):
+        open_corpus(files, weights, 50, 8)
+    with pytest.raises(FileNotFoundError, match="none"):
+        open_corpus([tmp_path / "none*.npy"], (), 50, 8)
+
+
+@pytest.mark.parametrize("dtype", ["uint32", "int64", "uint64"])
+def test_wide_ids_do_not_wrap_into_range(dtype: str) -> None:
+    tokens = np.full(100, 2**32 - 1 if dtype == "uint32" else 2**32 + 1, dtype)
+    batches = [get_batch(tokens, 0, 0, 2, 8), next(eval_batches(tokens, 2, 8))]
+    for batch in batches:
+        with pytest.raises(InputError, match="outside"):
+            check_token_ids(batch.inputs, 50)
+
+
+@pytest.mark.parametrize("what", ["has gone", "was cut short"])
+def test_a_file_that_vanishes_is_named(tmp_path: Path, what: str) -> None:
+    path = marked(tmp_path, "a.npy", 0, 100_000)
+    tokens = open_tokens(path, 50, 8)
+    get_batch(tokens, 0, 0, 2, 8)
+    if what == "has gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:500])
+    for use in (lambda: get_batch(tokens, 0, 0, 2, 8), lambda: next(eval_batches(tokens, 2, 8))):
+        with pytest.raises(InputError, match=rf"a\.npy: {what}"):
+            use()
+
+
+def test_batches_are_made_ahead_in_order() -> None:
+    made: list[int] = []
+    first_taken = threading.Event()
+
+    def make(step: int) -> Batch:
+        made.append(step)
+        if step == 8:
+            raise InputError("gone")
+        return Batch(np.full((1, 1, 1), step, np.int32), np.zeros((1, 1, 1), np.int32))
+
+    batches = prefetched(make, 5, 10)
+    assert int(next(batches).inputs[0, 0, 0]) == 5
+    first_taken.wait(0.2)
+    assert made == [5, 6, 7, 8]
+    assert [int(next(batches).inputs[0, 0, 0]) for _ in range(2)] == [6, 7]
+    with pytest.raises(InputError, match="gone"):
+        next(batches)
+    assert list(prefetched(make, 3, 3)) == []
+
+
+def resident() -> int:
+    """Bytes of this process's memory, mapped files included."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+def test_40_gb_take_little_memory_and_time(tmp_path: Path) -> None:
+    path = marked(tmp_path, "huge.npy", 0, 10)
+    size = 20_000_000_000
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<u2", "fortran_order": False, "shape": (size,)})
+        offset = file.tell()
+        file.truncate(offset + 2 * size)
+    before, start = resident(), time.perf_counter()
+    first = fingerprint(path)
+    corpus, _ = open_corpus([path], (), 50, 256)
+    for step in range(1000):
+        batch = get_batch(corpus, 0, step, 32, 256)
+    assert not batch.inputs.any()
+    assert resident() - before < 50_000_000
+    assert time.perf_counter() - start < 20
+    # Other contents are noticed at the ends, and in the sample; so are ids out of range.
+    for position in (0, size - 1):
+        with path.open("r+b") as file:
+            file.seek(offset + 2 * position)
+            file.write(b"\x40\x00")
+        assert fingerprint(path) != first
+        with pytest.raises(InputError, match="token id 64 is outside"):
+            open_tokens(path, 50, 256)
+        with path.open("r+b") as file:
+            file.seek(offset + 2 * position)
+            file.write(b"\x00\x00")
+    assert fingerprint(path) == first

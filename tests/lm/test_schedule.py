@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm.schedule import cosine_schedule
+from lm.config import OptimizerConfig
+from lm.schedule import constant_schedule, cosine_schedule, learning_rate, linear_schedule
 
 steps = st.integers(0, 10_000)
 rates = st.floats(0, 10)
@@ -53,3 +54,19 @@ def test_it_rises_then_falls_between_its_bounds(
         assert low <= after <= rate * (1 + 1e-15)
     if step >= end:
         assert rate == low
+
+
+def test_linear_and_constant_by_hand() -> None:
+    linear = [linear_schedule(t, 1.0, 0.2, 2, 10) for t in (0, 1, 2, 6, 10, 11)]
+    assert linear == pytest.approx([0.0, 0.5, 1.0, 0.6, 0.2, 0.2], rel=1e-15)
+    assert [constant_schedule(t, 3.0, 2) for t in (0, 1, 2, 10**9)] == [0.0, 1.5, 3.0, 3.0]
+    assert linear_schedule(0, 1.0, 0.2, 0, 0) == 0.2
+    assert constant_schedule(0, 1.0, 0) == 1.0
+
+
+@pytest.mark.parametrize(("schedule", "last"), [("cosine", 0.1), ("linear", 0.1), ("constant", 1.0)])
+def test_every_schedule_moves_at_once_and_arrives_at_its_end(schedule: str, last: float) -> None:
+    config = OptimizerConfig(1.0, 0.1, 4, schedule=schedule)  # type: ignore[arg-type]
+    rates = [learning_rate(step, 12, config) for step in range(12)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[-1] == pytest.approx(last)

@@ -14,7 +14,7 @@ import pytest
 from lm import checkpoint, run
 from lm.backend import BackendName, load
 from lm.cli import main
-from lm.config import load_config
+from lm.config import OptimizerConfig, load_config
 from lm.data import Batch, open_tokens
 from lm.evaluate import evaluate
 from lm.train import train
@@ -75,24 +75,24 @@ def test_a_signal_saves_and_says_how_to_go_on(
     out = pipeline / "stopped"
     command = [str(word) for word in train_command(pipeline, "torch", out)]
 
-    # The signal comes while the second step's batch is being read.
+    # The signal comes in the middle of the second step.
     from lm import train as module
 
-    get_batch = module.get_batch
+    learning_rate = module.learning_rate
 
-    def get_batch_and_signal(tokens: np.ndarray, seed: int, step: int, *rest: int) -> Batch:
+    def learning_rate_and_signal(step: int, steps: int, optimizer: OptimizerConfig) -> float:
         if step == 1:
             os.kill(os.getpid(), number)
-        return get_batch(tokens, seed, step, *rest)
+        return learning_rate(step, steps, optimizer)
 
-    monkeypatch.setattr(module, "get_batch", get_batch_and_signal)
+    monkeypatch.setattr(module, "learning_rate", learning_rate_and_signal)
     monkeypatch.setattr("sys.argv", ["lm", *command])
     handler = signal.getsignal(number)
     assert main(command) == 0
     assert signal.getsignal(number) is handler
     assert checkpoint.latest(out).name == "step-00000002"
     assert capsys.readouterr().out == f"stopped and saved; to go on: lm {' '.join(command)} --resume\n"
-    monkeypatch.setattr(module, "get_batch", get_batch)
+    monkeypatch.setattr(module, "learning_rate", learning_rate)
     assert main([*command, "--resume"]) == 0
     assert leaves(out) == leaves(pipeline / "torch")
 
@@ -214,9 +214,12 @@ def test_the_validation_loss_does_not_depend_on_the_batch_size(
 
 def test_a_diverging_run_stops_with_the_step(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config(pipeline / "tiny.toml")
-    monkeypatch.setattr("lm.train.cosine_schedule", lambda *_: 1e30)
-    with pytest.raises(InputError, match=r"step \d: loss .* not finite; lower optimizer.learning-rate"):
-        train(config, "torch", pipeline / "train.npy", pipeline / "val.npy", pipeline / "diverging")
+    monkeypatch.setattr("lm.train.learning_rate", lambda *_: 1e30)
+    inputs = run.Inputs((pipeline / "train.npy",), pipeline / "val.npy")
+    with pytest.raises(
+        InputError, match=r"step \d: the loss is nan .*train.npy\[\d+\], .* lower optimizer.learning"
+    ):
+        train(config, "torch", inputs, pipeline / "diverging")
 
 
 def test_a_log_line_is_json(made_pipeline: Path) -> None:

@@ -1,0 +1,210 @@
+"""Getting the course's texts: downloads that go on after a broken connection, checked and unpacked."""
+
+import gzip
+import hashlib
+import http.client
+import json
+import os
+import re
+import shutil
+import sys
+import time
+import urllib.error
+import urllib.request
+import zlib
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from lm.files import published, write_json
+from tokenizer.errors import InputError
+
+HUB = "https://huggingface.co/datasets"
+DATASETS = {
+    "tinystories": [
+        f"{HUB}/roneneldan/TinyStories/resolve/main/TinyStoriesV2-GPT4-{part}.txt"
+        for part in ("train", "valid")
+    ],
+    "owt": [f"{HUB}/stanford-cs336/owt-sample/resolve/main/owt_{part}.txt.gz" for part in ("train", "valid")],
+}
+_CHUNK = 1 << 16
+
+
+class _BrokenError(Exception):
+    """A connection that may do better next time."""
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirections, and keeps what the hub says of a file before it sends us to where that lies."""
+
+    def __init__(self) -> None:
+        self.linked: dict[str, str] = {}
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        self.linked |= {k.lower(): v for k, v in headers.items() if k.lower().startswith("x-linked-")}
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def get_dataset(name: str, folder: Path, mirror: str | None = None) -> None:
+    """Download the training and validation text of a dataset into a folder; what is there already stays.
+
+    Args:
+        mirror: Address to use in place of the hub's, up to and without the dataset's own name.
+    """
+    for url in DATASETS[name]:
+        path = folder / url.rpartition("/")[2]
+        text = path.with_suffix("") if path.suffix == ".gz" else path
+        if text.exists():
+            print(f"{text}: is there already", file=sys.stderr)
+            continue
+        download(url if mirror is None else url.replace(HUB, mirror.rstrip("/")), path)
+        if path != text:
+            unpack(path, text)
+        print(f"{text}: {text.stat().st_size:,} bytes", file=sys.stderr)
+
+
+def download(url: str, path: Path, timeout: float = 30.0, attempts: int = 6, pause: float = 1.0) -> None:
+    """Download a file. What has come is kept beside it as FILE.part, from where the next attempt goes on.
+
+    Args:
+        timeout: Seconds without a byte after which a connection counts as broken.
+        attempts: Tries in a row that may bring nothing.
+        pause: Seconds before the first new try; each further one waits twice as long.
+
+    Raises:
+        InputError: the server refuses or cannot be reached, or what it sent is not what it announced.
+    """
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    facts_path = path.with_name(path.name + ".part.json")
+    fruitless = 0
+    while True:
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            facts = _attempt(url, part, facts_path, timeout)
+            break
+        except _BrokenError as error:
+            fruitless = 0 if part.exists() and part.stat().st_size > before else fruitless + 1
+            if fruitless == attempts:
+                raise InputError(
+                    f"{url}: {error}, {attempts} times in a row; try again later, to go on from what has come"
+                ) from None
+            time.sleep(pause * 2 ** max(0, fruitless - 1))
+    if facts["sha256"] is not None:
+        with part.open("rb") as file:
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
+        if actual != facts["sha256"]:
+            part.unlink()
+            facts_path.unlink()
+            raise InputError(
+                f"{url}: what came has SHA-256 {actual}, not {facts['sha256']} as the server says; try again"
+            )
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.rename(path)
+    facts_path.unlink()
+
+
+def _attempt(url: str, part: Path, facts_path: Path, timeout: float) -> dict[str, Any]:
+    """Ask for the rest of a file and append it to `part`; return what is known of the whole.
+
+    Raises:
+        _BrokenError: the connection failed, or ended too early.
+        InputError: the server refuses, or contradicts itself.
+    """
+    try:
+        known = json.loads(facts_path.read_bytes())
+        have = part.stat().st_size if known["url"] == url and known["etag"] else 0
+    except (OSError, ValueError, KeyError, TypeError):
+        known, have = {}, 0
+    asked = {"User-Agent": "twinlm", "Accept-Encoding": "identity"}
+    if have:
+        # If the file has changed since, If-Range has the server send all of the new one.
+        asked |= {"Range": f"bytes={have}-", "If-Range": known["etag"]}
+    request, redirects = urllib.request.Request(url, headers=asked), _Redirects()
+    try:
+        with urllib.request.build_opener(redirects).open(request, timeout=timeout) as response:
+            headers = {k.lower(): v for k, v in response.headers.items()}
+            headers |= redirects.linked
+            have, size = _place(response.status, headers, have, url)
+            if have and size != known.get("size"):
+                part.unlink()
+                raise InputError(
+                    f"{url}: the server says {size} bytes, after {known.get('size')}; try again later"
+                )
+            etag = headers.get("x-linked-etag") or headers.get("etag", "")
+            sha256 = re.fullmatch(r'(?:W/)?"?([0-9a-f]{64})"?', etag)
+            facts = {
+                "url": url,
+                "etag": headers.get("etag", ""),
+                "size": size,
+                "sha256": sha256 and sha256[1],
+            }
+            write_json(facts_path, facts)
+            _receive(response, part, have, size)
+            return facts
+    except urllib.error.HTTPError as error:
+        if error.code == 416:
+            # Nothing of it is of use: begin anew.
+            part.unlink(missing_ok=True)
+        if error.code in (408, 416, 425, 429) or error.code >= 500:
+            raise _BrokenError(f"the server answers {error.code} {error.reason}") from None
+        raise InputError(
+            f"{url}: the server answers {error.code} {error.reason}; is the address still right?"
+        ) from None
+    except urllib.error.URLError as error:
+        raise _BrokenError(f"cannot be reached ({error.reason})") from None
+    except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        raise _BrokenError(f"the connection broke ({type(error).__name__})") from None
+
+
+def _place(status: int, headers: dict[str, str], have: int, url: str) -> tuple[int, int | None]:
+    """Where the answer's first byte belongs, and the size of the whole file."""
+    size = int(headers["content-length"]) if headers.get("content-length", "").isdigit() else None
+    if status == 206:
+        match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", headers.get("content-range", ""))
+        if match is None or int(match[1]) != have:
+            raise InputError(
+                f"{url}: the server sends another part than was asked for; delete FILE.part, try again"
+            )
+        start, size = have, int(match[3])
+    else:
+        start = 0
+    linked = headers.get("x-linked-size", "")
+    if linked.isdigit() and size is not None and int(linked) != size:
+        raise InputError(
+            f"{url}: the server sends {size} bytes and says that there are {linked}; try again later"
+        )
+    return start, size
+
+
+def _receive(response: http.client.HTTPResponse, part: Path, have: int, size: int | None) -> None:
+    """Append what comes, until all has come."""
+    with (
+        part.open("ab") as file,
+        tqdm(total=size, initial=have, unit="B", unit_scale=True, desc=part.stem, disable=None) as bar,
+    ):
+        file.truncate(have)
+        while chunk := response.read1(_CHUNK):
+            file.write(chunk)
+            have += len(chunk)
+            bar.update(len(chunk))
+    if size is not None and have < size:
+        raise _BrokenError(f"the connection ended after {have} of {size} bytes")
+
+
+def unpack(packed: Path, path: Path) -> None:
+    """Unpack a .gz file, whose checksum is verified, and delete it.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        with gzip.open(packed) as source, published(path) as temporary, temporary.open("wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{packed}: is no intact .gz file ({error}); delete it and get it again") from None
+    packed.unlink()

@@ -1,0 +1,137 @@
+"""What lm runs and lm report show."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lm import run
+from lm.cli import main
+from lm.report import list_runs, read_run, write_report
+from tests.lm.conftest import lm, train_command
+from tests.lm.test_cli import refused
+from tokenizer import InputError
+
+EVIL = "</script><script>document.title='evil'</script><img src=x onerror=alert(1)>&"
+
+
+def page_data(page: str) -> dict[str, Any]:
+    """The numbers in a page."""
+    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
+    assert match
+    return dict(json.loads(match[1]))
+
+
+def test_runs_are_listed_with_their_state(pipeline: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(pipeline / "jax" / "checkpoints" / "step-00000006")
+    shutil.copytree(pipeline / "torch", pipeline / "more" / "new")
+    shutil.rmtree(pipeline / "more" / "new" / "checkpoints")
+    (pipeline / "more" / "bad").mkdir()
+    (pipeline / "more" / "bad" / "run.json").write_text("{}")
+    capsys.readouterr()
+    with run.locked(pipeline / "torch"):
+        assert lm("runs", pipeline) == 0
+    header, *rows, broken = capsys.readouterr().out.splitlines()
+    assert header.split() == ["run", "backend", "state", "step", "train", "val", "best", "tokens/s", "time"]
+    assert [row.split()[:4] for row in rows] == [
+        ["jax", "jax", "stopped", "6/6"],
+        ["more/new", "torch", "new", "6/6"],
+        ["torch", "torch", "running", "6/6"],
+    ]
+    assert "bad/run.json" in broken
+    assert read_run(pipeline / "torch", "torch").state == "done"
+    losses = [m["val_loss"] for m in run.read_metrics(pipeline / "jax") if "val_loss" in m]
+    assert rows[0].split()[5:7] == [f"{losses[-1]:.4f}", f"{min(losses):.4f}"]
+    assert "holds no runs" in refused(capsys, "runs", pipeline / "tokenizer")
+
+
+def test_a_page_holds_the_runs_numbers(pipeline: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--sample-every", 3, "--sample-prompt", EVIL[:8], "--optimizer.beta2", 0.9)
+    assert lm(*train_command(pipeline, "jax", pipeline / "sampled", *flags)) == 0
+    out = pipeline / "report.html"
+    assert main(["report", str(pipeline / "torch"), str(pipeline / "sampled"), "--out", str(out)]) == 0
+    data = page_data(out.read_text())
+    torch, sampled = data["runs"]
+    metrics = run.read_metrics(pipeline / "torch")
+    assert torch["train"]["train_loss"] == [m["train_loss"] for m in metrics if "train_loss" in m]
+    assert torch["val"]["seconds"] == [m["seconds"] for m in metrics if "val_loss" in m]
+    facts = json.loads((pipeline / "val.npy.json").read_text())
+    assert torch["floor"] == facts["nats"] / facts["tokens"]
+    assert [s["step"] for s in sampled["samples"]] == [3, 6]
+    settings = {row[0]: row[1:] for row in data["settings"]}
+    assert settings["optimizer.beta2"] == ["0.999", "0.9"]
+    assert settings["backend"] == ["torch", "jax"]
+    assert "optimizer.beta1" not in settings
+    numbers = {row[0]: row[1:] for row in data["numbers"]}
+    assert numbers["steps"] == ["6", "6"]
+    assert all(float(cell.replace(",", "")) > 50 for cell in numbers["peak memory, MB"])
+    assert "exists already" in refused(capsys, "report", pipeline / "torch", "--out", out)
+    assert "holds no run.json" in refused(capsys, "report", pipeline / "tokenizer", "--out", pipeline / "r")
+    assert "no run is given" in refused(capsys, "report")
+
+
+def evil_page(pipeline: Path) -> Path:
+    """A page of a run whose name and samples are an attack."""
+    folder = pipeline / EVIL.replace("/", "")
+    shutil.copytree(pipeline / "torch", folder)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 6, "seconds": 9, "tokens": 1, "sample": EVIL}) + "\n")
+    write_report([folder, pipeline / "jax"], pipeline / "report.html")
+    return pipeline / "report.html"
+
+
+def test_a_page_is_complete_and_escapes_everything(pipeline: Path) -> None:
+    page = evil_page(pipeline).read_text()
+    tags: list[str] = []
+
+    class Parser(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            tags.append(tag)
+            assert not {"src", "href"} & {name for name, _ in attrs}
+
+    Parser().feed(page)
+    assert tags.count("script") == 2
+    assert "img" not in tags
+    # Nothing is loaded from anywhere; the namespace of SVG is a name only.
+    assert set(re.findall(r"https?://[\w.]+", page)) == {"http://www.w3.org"}
+    assert "innerHTML" not in page
+    assert page_data(page)["runs"][0]["samples"][-1]["sample"] == EVIL
+
+
+def test_metrics_that_are_not_numbers_and_long_runs(pipeline: Path) -> None:
+    records = [
+        {"step": i, "tokens": i, "seconds": i / 10, "train_loss": None if i % 7 else 1.0, "lr": 0.1}
+        for i in range(9000)
+    ]
+    (pipeline / "torch" / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    write_report([pipeline / "torch"], pipeline / "report.html")
+    data = page_data((pipeline / "report.html").read_text())
+    assert len(data["runs"][0]["train"]["step"]) == 1800
+    (pipeline / "torch" / "metrics.jsonl").write_text("no\n")
+    with pytest.raises(InputError, match=r"metrics\.jsonl, line 1: not a record"):
+        list_runs(pipeline / "torch") and write_report([pipeline / "torch"], pipeline / "other.html")
+
+
+@pytest.mark.skipif(
+    not shutil.which("chromium"), reason="looks at the page in Chromium, where that is installed"
+)
+def test_the_page_in_a_browser(pipeline: Path) -> None:
+    command = [
+        "chromium",
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--virtual-time-budget=2000",
+        "--dump-dom",
+    ]
+    page = evil_page(pipeline)
+    done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=60, check=True)
+    assert "<title>twinlm: runs</title>" in done.stdout
+    assert done.stdout.count("<svg") == 5
+    assert done.stdout.count("<path") >= 10
+    assert "validation loss" in done.stdout
