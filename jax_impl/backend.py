@@ -121,7 +121,12 @@ def _arrays(batch: Batch, config: TrainConfig) -> tuple[np.ndarray, np.ndarray, 
     """Inputs, targets and loss mask of all micro-batches."""
     check_token_ids(batch.inputs, config.model.vocab_size)
     check_token_ids(batch.targets, config.model.vocab_size)
-    return batch.inputs, batch.targets, batch.loss_mask
+    # Copies: JAX may read NumPy's memory in place, and after the call that it was given to has returned.
+    return (
+        batch.inputs.copy(),
+        batch.targets.copy(),
+        None if batch.loss_mask is None else batch.loss_mask.copy(),
+    )
 
 
 def _sum_losses(logits_BTV: Array, targets_BT: Array, mask_BT: Array | None) -> Float[Array, ""]:

@@ -436,8 +436,8 @@ FAULTS = (
     _fault(
         "decay by the bias-corrected rate",
         "jax_impl/optimizer.py",
-        "p - rate * weight_decay * p",
-        "p - step_size * weight_decay * p",
+        "p - rate * decay * p",
+        "p - step_size * decay * p",
         OPTIMIZER,
     ),
     _fault(
@@ -507,15 +507,15 @@ FAULTS = (
     _fault(
         "warm-up is one step ahead",
         "lm/schedule.py",
-        "return step / warmup_steps",
-        "return (step + 1) / warmup_steps",
+        "        return step / warmup_steps * max_learning_rate\n    if step >= cosine_steps",
+        "        return (step + 1) / warmup_steps * max_learning_rate\n    if step >= cosine_steps",
         SCHEDULE,
     ),
     _fault(
         "the cosine counts the warm-up",
         "lm/schedule.py",
-        "progress = (step - warmup_steps) /",
-        "progress = step /",
+        "progress = (step - warmup_steps) / (cosine_steps",
+        "progress = step / (cosine_steps",
         SCHEDULE,
     ),
     # Steps, runs, checkpoints
@@ -542,16 +542,16 @@ FAULTS = (
     ),
     _fault(
         "the loop's learning rate is one step late",
-        "lm/train.py",
-        "                step + 1,\n                optimizer.learning_rate,",
-        "                step,\n                optimizer.learning_rate,",
+        "lm/schedule.py",
+        "warmup = step + 1, config.learning_rate",
+        "warmup = step, config.learning_rate",
         RUN,
     ),
     _fault(
         "the learning rate stays the first one's",
         "torch_impl/backend.py",
-        'state.optimizer.param_groups[0]["lr"] = lr',
-        'state.optimizer.param_groups[0].setdefault("lr", lr)',
+        'group["lr"] = lr',
+        'group.setdefault("lr", lr)',
         RUN,
     ),
     _fault(
@@ -564,8 +564,8 @@ FAULTS = (
     _fault(
         "the last token is never drawn",
         "lm/data.py",
-        "integers(bits, len(tokens) - context_length)",
-        "integers(bits, len(tokens) - context_length - 1)",
+        "len(self.files[i]) - context_length)",
+        "len(self.files[i]) - context_length - 1)",
         DATA,
     ),
     _fault(

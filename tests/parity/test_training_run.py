@@ -15,6 +15,7 @@ from lm.data import Batch, get_batch
 from lm.init import initial_weights
 from lm.parity import oracle
 from lm.parity.budgets import BUDGETS, RUN, relative_error
+from lm.run import Inputs
 from lm.train import train
 
 BACKENDS: tuple[BackendName, ...] = ("torch", "jax")
@@ -48,7 +49,7 @@ def test_300_steps(dtype: Literal["float64", "float32"], tmp_path: Path) -> None
     losses, leaves = [], []
     for name in BACKENDS:
         out = tmp_path / name
-        assert train(config, name, tokens, tokens, out)
+        assert train(config, name, Inputs((tokens,), tokens), out)
         losses.append(np.array([m["train_loss"] for m in run.read_metrics(out) if "train_loss" in m]))
         state = run.load_state(checkpoint.latest(out), config, load(name, config), with_optimizer=True)
         leaves.append({k: a.astype(np.float64) for k, a in load(name, config).read_weights(state)})
@@ -99,7 +100,7 @@ def test_the_first_steps_are_the_oracles(micro_batches: int, tmp_path: Path) -> 
     expected_losses, expected = oracle_run(config, np.load(tokens))
     for name in BACKENDS:
         out = tmp_path / name
-        assert train(config, name, tokens, tokens, out)
+        assert train(config, name, Inputs((tokens,), tokens), out)
         losses = np.array([m["train_loss"] for m in run.read_metrics(out) if "train_loss" in m])
         assert relative_error(losses, np.array(expected_losses)) <= RUN["float64"]
         state = run.load_state(checkpoint.latest(out), config, load(name, config), with_optimizer=True)
@@ -129,7 +130,7 @@ def test_both_see_bitwise_the_same_batches(tmp_path: Path, monkeypatch: pytest.M
             return recording_step
 
         monkeypatch.setattr(backend, "make_train_step", make_recording_step)
-        assert lm.train.train(config, name, tokens, tokens, tmp_path / name)
+        assert lm.train.train(config, name, Inputs((tokens,), tokens), tmp_path / name)
     assert seen["torch"] == seen["jax"]
     assert len(set(seen["torch"])) == 4
 
@@ -143,7 +144,7 @@ def test_checkpoints_cross_bit_by_bit(writer: BackendName, tmp_path: Path) -> No
         batch_size=4,
     )
     tokens = token_file(tmp_path, 13)
-    assert train(config, writer, tokens, tokens, tmp_path / "run")
+    assert train(config, writer, Inputs((tokens,), tokens), tmp_path / "run")
     path = checkpoint.latest(tmp_path / "run")
     for reader in BACKENDS:
         backend = load(reader, config)
