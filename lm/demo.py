@@ -19,7 +19,7 @@ BACKENDS = ("torch", "jax")
 VOCAB_SIZE = 2048
 TRAIN_BYTES, VAL_BYTES = 10_000_000, 250_000
 PROMPT = "Once upon a time"
-SAMPLING = ("--max-new-tokens", "400", "--temperature", "0.8", "--top-p", "0.95", "--seed", "1")
+SAMPLING = ("--max-new-tokens", "400", "--temperature", "0.6", "--top-p", "0.9", "--seed", "1")
 
 
 def demo(out: Path, input_path: Path | None) -> None:
