@@ -1,0 +1,39 @@
+"""Commands that compare runs: `lm runs`, `lm report`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from tokenizer.errors import InputError
+
+
+@dataclass(frozen=True)
+class Runs:
+    """List the runs in a folder: their state and last numbers."""
+
+    folder: Positional[Path] = Path("runs")
+    """Folder that holds runs, at any depth."""
+
+    def run(self) -> None:
+        from lm.report import list_runs
+
+        print(list_runs(self.folder))
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write a page that compares runs: curves, numbers, differences, samples. It needs no network."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Folders of runs."""
+    out: Path = Path("report.html")
+    """HTML file to write."""
+
+    def run(self) -> None:
+        from lm.report import write_report
+
+        if not self.runs:
+            raise InputError("no run is given: lm report RUN [RUN ...]")
+        write_report(list(self.runs), self.out)
+        print(f"{self.out}: {len(self.runs)} runs; open it in a browser")

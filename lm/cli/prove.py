@@ -1,0 +1,56 @@
+"""Commands that show the two backends to be one model: `lm parity`, `lm demo`."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tokenizer.errors import InputError
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Measure how far apart torch, JAX and a float64 oracle are, layer by layer; exit with 1 if over budget."""
+
+    dtype: Literal["float64", "float32", "bfloat16"] = "float32"
+    """Type of the activations."""
+    cases: int = 12
+    """Random cases of each layer, of which the worst is shown."""
+    json: Path | None = None
+    """File to write the table to as JSON."""
+    plot: Path | None = None
+    """PNG file to draw the table to, as a heat map of the errors."""
+
+    def run(self) -> None:
+        from lm.files import published, refuse_existing, write_json
+        from lm.parity.run import as_json, plot, run_parity
+
+        if self.cases < 1:
+            raise InputError(f"cases is {self.cases}: give 1 or more")
+        for file in (self.json, self.plot):
+            if file:
+                refuse_existing(file)
+        errors = run_parity(self.dtype, self.cases, show=True)
+        if self.json:
+            write_json(self.json, as_json(errors))
+        if self.plot:
+            with published(self.plot) as temporary:
+                plot(errors, self.dtype, temporary)
+        over = sum(not error.passed for error in errors)
+        print(f"{over or 'none'} of {len(errors)} comparisons over budget, in {self.dtype}")
+        sys.exit(1 if over else 0)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Everything once: text, tokenizer, the same model trained in torch and in JAX, text from it, a report."""
+
+    out: Path = Path("runs/demo")
+    """Folder to write."""
+    input: Path | None = None
+    """A text file of your own in place of the stories."""
+
+    def run(self) -> None:
+        from lm.demo import demo
+
+        demo(self.out, self.input)

@@ -1,0 +1,163 @@
+"""The command `lm tokenizer`."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, subcommand
+
+from lm.cli.settings import END_OF_TEXT
+
+
+@dataclass(frozen=True)
+class TokenizerTrain:
+    """Train a byte-level BPE tokenizer on a text file."""
+
+    input: Path
+    """Text file, UTF-8."""
+    out: Path
+    """Folder to write: vocab.json and merges.txt in GPT-2's format, and the special tokens."""
+    vocab_size: int
+    """Number of tokens: the special tokens, the 256 bytes, and the merges."""
+    special_tokens: tuple[str, ...] = (END_OF_TEXT,)
+    """Texts that are always one token."""
+    pattern: str = "gpt2"
+    """How text is cut into pre-tokens: gpt2, cl100k, o200k, or a regular expression."""
+
+    def run(self) -> None:
+        from lm.files import refuse_existing
+        from tokenizer import Tokenizer
+        from tokenizer.inspect import printable
+        from tokenizer.train_bpe import train
+
+        refuse_existing(self.out)
+        result = train(
+            self.input,
+            self.vocab_size,
+            self.special_tokens,
+            pattern=self.pattern,
+            progress=sys.stderr.isatty(),
+        )
+        _save_tokenizer(Tokenizer(result.vocab, result.merges, self.special_tokens, self.pattern), self.out)
+        learned = sorted((left + right for left, right in result.merges), key=len, reverse=True)
+        print(
+            f"{self.out}: {len(result.vocab):,} tokens\n"
+            f"longest tokens   {', '.join(repr(printable(token)) for token in learned[:5])}\n"
+            f"compression      {result.bytes_per_token:.3f} bytes per token of {self.input}\n"
+            f"seconds          {', '.join(f'{phase} {s:.2f}' for phase, s in result.seconds.items())}\n"
+            f"peak memory      {result.peak_memory / 2**20:.0f} MiB"
+        )
+
+
+@dataclass(frozen=True)
+class TokenizerEncode:
+    """Encode a text file into a .npy file of token ids."""
+
+    tokenizer: Path
+    """Folder of a tokenizer, from lm tokenizer train."""
+    input: Path
+    """Text file, UTF-8."""
+    out: Path
+    """Token file to write; FILE.npy.json beside it records the tokenizer, the bytes, and known nats."""
+
+    def run(self) -> None:
+        from lm.data import file_sha256, read_sidecar, sidecar_path
+        from lm.files import write_json
+        from tokenizer import Tokenizer
+        from tokenizer.encode_corpus import encode_corpus
+
+        text_facts = read_sidecar(self.input)
+        tokenizer = Tokenizer.load(self.tokenizer)
+        result = encode_corpus(self.input, tokenizer, self.out, progress=sys.stderr.isatty())
+        facts = {
+            "tokenizer": os.path.relpath(self.tokenizer, self.out.parent),
+            "tokenizer_sha256": tokenizer.sha256,
+            "tokens": result.num_tokens,
+            "bytes": result.num_bytes,
+        }
+        # The facts of an earlier text of that name would make a false floor.
+        if "nats" in text_facts and text_facts.get("sha256") == file_sha256(self.input):
+            facts["nats"] = text_facts["nats"]
+        write_json(sidecar_path(self.out), facts)
+        print(
+            f"{self.out}: {result.num_tokens:,} tokens from {result.num_bytes:,} bytes, "
+            f"{result.num_bytes / result.num_tokens:.3f} bytes per token"
+        )
+
+
+@dataclass(frozen=True)
+class TokenizerInspect:
+    """Show the tokens of a text, in turning colours, each with its id."""
+
+    text: Annotated[str, Positional]
+    """Text to encode."""
+    tokenizer: Path
+    """Folder of a tokenizer, from lm tokenizer train."""
+
+    def run(self) -> None:
+        from tokenizer import Tokenizer
+        from tokenizer.inspect import coloured
+
+        print(coloured(Tokenizer.load(self.tokenizer), self.text))
+
+
+@dataclass(frozen=True)
+class TokenizerExport:
+    """Write a tokenizer as a tokenizer.json for the library tokenizers, which then encodes the same."""
+
+    tokenizer: Path
+    """Folder of a tokenizer, from lm tokenizer train."""
+    out: Path
+    """File to write."""
+
+    def run(self) -> None:
+        from lm.files import refuse_existing
+        from tokenizer import Tokenizer
+
+        refuse_existing(self.out)
+        Tokenizer.load(self.tokenizer).save_tokenizers_json(self.out)
+        print(self.out)
+
+
+@dataclass(frozen=True)
+class TokenizerImport:
+    """Read a tokenizer.json of the library tokenizers (byte-level BPE with a known pattern)."""
+
+    input: Path
+    """The tokenizer.json."""
+    out: Path
+    """Folder to write."""
+
+    def run(self) -> None:
+        from lm.files import refuse_existing
+        from tokenizer import Tokenizer
+
+        refuse_existing(self.out)
+        tokenizer = Tokenizer.from_tokenizers_json(self.input)
+        _save_tokenizer(tokenizer, self.out)
+        print(f"{self.out}: {tokenizer.vocab_size:,} tokens")
+
+
+def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    from lm.files import published
+
+    with published(folder) as temporary:
+        tokenizer.save(temporary)
+
+
+@dataclass(frozen=True)
+class TokenizerCommand:
+    """Train a tokenizer, encode text with one, look at it, or exchange it with the library tokenizers."""
+
+    command: (
+        Annotated[TokenizerTrain, subcommand("train", prefix_name=False)]
+        | Annotated[TokenizerEncode, subcommand("encode", prefix_name=False)]
+        | Annotated[TokenizerInspect, subcommand("inspect", prefix_name=False)]
+        | Annotated[TokenizerExport, subcommand("export", prefix_name=False)]
+        | Annotated[TokenizerImport, subcommand("import", prefix_name=False)]
+    )
+
+    def run(self) -> None:
+        self.command.run()

@@ -1,0 +1,64 @@
+"""The command `lm train`."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro import MISSING, MISSING_NONPROP
+from tyro.conf import arg
+
+from lm.cli.settings import Backend
+from lm.config import ModelConfig, TrainConfig, load_config
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model. Every setting of the config file can be overridden by its flag."""
+
+    backend: Backend
+    """Framework to train with."""
+    train: tuple[Path, ...]
+    """Token files to train on, from lm tokenizer encode, or globs such as 'stories/*.npy': one corpus."""
+    val: Path
+    """Token file to evaluate on."""
+    out: Path
+    """Folder of the run, to be made."""
+    settings: Annotated[TrainConfig, arg(name="")]
+    config: Path | None = None
+    """TOML file of settings, such as those in configs/; without one, give the model's by flags."""
+    weights: tuple[float, ...] = ()
+    """Share of the training windows from each of --train; if not given, each gives windows by its size."""
+    init_from: Path | None = None
+    """Start from the weights of this run or checkpoint (fine-tuning), not from the seed's."""
+    resume: bool = False
+    """Go on from the newest intact checkpoint in --out, with otherwise the same command."""
+    profile: bool = False
+    """Write the framework's own trace of a few steps to OUT/profile."""
+
+    def run(self) -> None:
+        from lm import checkpoint
+        from lm.run import Inputs
+        from lm.train import train
+
+        inputs = Inputs(self.train, self.val, self.weights, self.init_from)
+        if train(self.settings, self.backend, inputs, self.out, self.resume, self.profile):
+            print(f"{checkpoint.latest(self.out)}: done")
+        else:
+            command = shlex.join([a for a in sys.argv[1:] if a != "--resume"])
+            print(f"stopped and saved; to go on: lm {command} --resume")
+
+
+def train_defaults(arguments: Sequence[str]) -> Any:
+    """The defaults of `lm train`: the settings of its --config, where there is one."""
+    words = [word for a in arguments for word in (a.split("=", 1) if a.startswith("--config=") else [a])]
+    if "--config" not in words[:-1]:
+        return MISSING_NONPROP
+    path = Path(words[len(words) - words[::-1].index("--config")])
+    settings = load_config(path)
+    if settings.model.d_ff == ModelConfig.default_d_ff(settings.model.d_model):
+        # Left open, for a flag that changes d_model.
+        object.__setattr__(settings.model, "d_ff", None)
+    return Train(MISSING, MISSING, MISSING, MISSING, settings)
