@@ -24,12 +24,17 @@ Tokens = np.ndarray
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows of tokens and the token that follows each. The leading axis counts micro-batches."""
+    """Windows of tokens and what is to be predicted at each position. The leading axis counts micro-batches."""
 
     inputs: Int[np.ndarray, "A B T"]
     targets: Int[np.ndarray, "A B T"]
+    """Of a decoder, the token that follows; of an encoder, the token that stood there before some were masked."""
     loss_mask: Bool[np.ndarray, "A B T"] | None = None
     """True where a position counts; everywhere if None."""
+    num_tokens: Int[np.ndarray, "A B"] | None = None
+    """Tokens of the sequence that attends both ways, padding behind them: an encoder's inputs, or the prefix."""
+    prefix: Int[np.ndarray, "A B P"] | None = None
+    """What the encoder of an encoder-decoder reads."""
 
     @property
     def num_targets(self) -> int:
@@ -79,18 +84,22 @@ class Corpus:
 
         The file is drawn by the shares, the start uniformly from the file's 0 .. tokens - context_length - 1.
         """
-        bits = philox(seed, "batch", step).random_raw(batch_size)
-        if len(self.files) == 1:
-            chosen = np.zeros(batch_size, np.int64)
-        else:
-            u = uniform(philox(seed, "file", step).random_raw(batch_size))
-            sums = np.cumsum(self.shares)
-            # Never a file beyond the last, whatever rounding does.
-            chosen = np.searchsorted(sums[:-1], u * sums[-1], side="right")
-        return [
-            (int(i), int(integers(bits[k : k + 1], len(self.files[i]) - context_length)[0]))
-            for k, i in enumerate(chosen)
-        ]
+        return draw([len(tokens) - context_length for tokens in self.files], self.shares, seed, step, batch_size)
+
+
+def draw(
+    sizes: Sequence[int], shares: Sequence[float], seed: int, step: int, batch_size: int
+) -> list[tuple[int, int]]:
+    """Which file each member of a step's batch is in, drawn by the shares, and which of the file's `size` it is."""
+    bits = philox(seed, "batch", step).random_raw(batch_size)
+    if len(sizes) == 1:
+        chosen = np.zeros(batch_size, np.int64)
+    else:
+        u = uniform(philox(seed, "file", step).random_raw(batch_size))
+        sums = np.cumsum(shares)
+        # Never a file beyond the last, whatever rounding does.
+        chosen = np.searchsorted(sums[:-1], u * sums[-1], side="right")
+    return [(int(i), int(integers(bits[k : k + 1], sizes[i])[0])) for k, i in enumerate(chosen)]
 
 
 def open_corpus(
@@ -106,24 +115,36 @@ def open_corpus(
     Raises:
         InputError: a pattern matches nothing, the weights do not fit, or a file cannot be used.
     """
+    found = find_files(patterns, weights)
+    opened = [[open_tokens(path, vocab_size, context_length) for path in paths] for paths in found]
+    for tokens in sum(opened, []):
+        # Windows lie far apart: reading ahead of each would read much for nothing.
+        tokens._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
+    shares = mixture([[len(tokens) - context_length for tokens in some] for some in opened], weights)
+    return Corpus(tuple(sum(opened, [])), shares), tuple(sum(found, []))
+
+
+def find_files(patterns: Sequence[Path], weights: Sequence[float]) -> list[list[Path]]:
+    """The files of each pattern; the pattern itself where it matches none.
+
+    Raises:
+        InputError: the weights do not fit.
+    """
     if weights and (len(weights) != len(patterns) or not all(0 < w < math.inf for w in weights)):
         raise InputError(
             f"the weights are {' '.join(map(str, weights))}: give one number above 0 for each of the "
             f"{len(patterns)} files or globs to train on"
         )
-    files, paths, shares = [], [], []
-    for i, pattern in enumerate(patterns):
-        matches = [pattern] if pattern.exists() else [Path(p) for p in sorted(glob.glob(str(pattern)))]
-        opened = [open_tokens(path, vocab_size, context_length) for path in matches or [pattern]]
-        windows = [len(tokens) - context_length for tokens in opened]
-        for tokens in opened:
-            # Windows lie far apart: reading ahead of each would read much for nothing.
-            tokens._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
-        factor = weights[i] / sum(windows) if weights else 1.0
-        files += opened
-        paths += matches
-        shares += [n * factor for n in windows]
-    return Corpus(tuple(files), tuple(shares)), tuple(paths)
+    return [
+        [pattern] if pattern.exists() else [Path(p) for p in sorted(glob.glob(str(pattern)))] or [pattern]
+        for pattern in patterns
+    ]
+
+
+def mixture(sizes: Sequence[Sequence[int]], weights: Sequence[float]) -> tuple[float, ...]:
+    """The share of each file, from the sizes of each pattern's files and the weights as in `open_corpus`."""
+    factors = [w / sum(some) for w, some in zip(weights, sizes, strict=True)] if weights else [1.0] * len(sizes)
+    return tuple(size * factor for some, factor in zip(sizes, factors, strict=True) for size in some)
 
 
 def get_batch(
@@ -146,7 +167,7 @@ def get_batch(
     for i in {i for i, _ in starts}:
         _refuse_vanished(corpus.files[i])
     views = [corpus.files[i][start : start + context_length + 1] for i, start in starts]
-    windows = np.stack([_as_int32(view) for view in views])
+    windows = np.stack([as_int32(view) for view in views])
     for view in views:
         _let_go(view)
     windows = windows.reshape(micro_batches, -1, context_length + 1)
@@ -179,10 +200,7 @@ def eval_batches(tokens: Tokens, batch_size: int, context_length: int) -> Iterat
     """
     num_targets, span = len(tokens) - 1, batch_size * context_length
     for start in range(0, num_targets, span):
-        _refuse_vanished(tokens)
-        view = tokens[start : start + span + 1]
-        chunk = _as_int32(view)
-        _let_go(view)
+        chunk = as_int32(read_part(tokens, start, start + span + 1))
         padded = np.zeros(span + 1, np.int32)
         padded[: len(chunk)] = chunk
         shape = 1, batch_size, context_length
@@ -190,7 +208,20 @@ def eval_batches(tokens: Tokens, batch_size: int, context_length: int) -> Iterat
         yield Batch(padded[:-1].reshape(shape), padded[1:].reshape(shape), is_target.reshape(shape))
 
 
-def _as_int32(tokens: Tokens) -> Tokens:
+def read_part(array: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """A copy of a part of an array that may be mapped.
+
+    Raises:
+        InputError: the file has gone, or was cut short.
+    """
+    _refuse_vanished(array)
+    view = array[start:stop]
+    copy = np.array(view)
+    _let_go(view)
+    return copy
+
+
+def as_int32(tokens: Tokens) -> Tokens:
     """A copy as int32, to which every type of token file is widened; what does not fit stays out of range."""
     if tokens.dtype.itemsize >= 4:
         limits = np.iinfo(np.int32)

@@ -19,10 +19,11 @@ import lm
 from lm import checkpoint
 from lm.backend import Backend, BackendName
 from lm.config import TrainConfig, from_dict
-from lm.data import fingerprint, read_sidecar
+from lm.data import read_sidecar
 from lm.evaluate import entropy_floor
 from lm.files import write_json
 from lm.init import optimizer_shapes, parameter_shapes
+from lm.sources import data_fingerprint, text_facts
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
 
@@ -86,7 +87,7 @@ def describe(config: TrainConfig, inputs: Inputs) -> dict[str, Any]:
     tokenizer = tokenizer_of(inputs.train[0])
     for path in (*inputs.train[1:], inputs.val):
         refuse_other_tokenizer(path, tokenizer.sha256 if tokenizer else None, str(inputs.train[0]))
-    hashes = [fingerprint(path) for path in inputs.train]
+    hashes = [data_fingerprint(path, config) for path in inputs.train]
     if len(hashes) > 1:
         mixture = json.dumps([hashes, inputs.weights])
         hashes = [hashlib.sha256(mixture.encode()).hexdigest()]
@@ -96,7 +97,7 @@ def describe(config: TrainConfig, inputs: Inputs) -> dict[str, Any]:
         "threads": config.threads,
         "tokenizer_sha256": tokenizer.sha256 if tokenizer else None,
         "train_sha256": hashes[0],
-        "val_sha256": fingerprint(inputs.val),
+        "val_sha256": data_fingerprint(inputs.val, config),
     }
 
 
@@ -123,11 +124,11 @@ def versions(backend: Backend) -> dict[str, str]:
     }
 
 
-def write(run: Path, facts: dict[str, Any], inputs: Inputs) -> None:
+def write(run: Path, facts: dict[str, Any], inputs: Inputs, config: TrainConfig) -> None:
     """Make the folder of a run, or bring it up to date: run.json, and a copy of the tokenizer."""
     paths = {"train": [os.path.abspath(path) for path in inputs.train], "val": os.path.abspath(inputs.val)}
     # run.json first: a folder that holds it can be resumed, whatever else a crash has kept from it.
-    floor = entropy_floor(read_sidecar(inputs.val))
+    floor = entropy_floor(text_facts(inputs.val, config))
     write_json(run / "run.json", {**facts, **paths, "weights": inputs.weights, "floor": floor})
     tokenizer = tokenizer_of(inputs.train[0])
     if tokenizer:

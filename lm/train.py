@@ -12,13 +12,14 @@ from lm import checkpoint, run
 from lm.accounting import peak_memory
 from lm.backend import Backend, BackendName, load
 from lm.config import TrainConfig
-from lm.data import Batch, get_batch, open_corpus, open_tokens, prefetched, read_sidecar
+from lm.data import Batch, prefetched
 from lm.evaluate import evaluate
 from lm.files import refuse_existing, remove_leftovers
 from lm.generate import sampler
 from lm.log import MetricsLog
 from lm.run import Inputs
 from lm.schedule import learning_rate
+from lm.sources import first_windows, open_evaluation, open_source, text_facts, with_mask_token
 from tokenizer.errors import InputError
 
 # The first steps compile and allocate.
@@ -67,11 +68,12 @@ def train(
     model = config.model
     with contextlib.ExitStack() as stack:
         stop_requested = stack.enter_context(_stop_signals())
-        corpus, paths = open_corpus(inputs.train, inputs.weights, model.vocab_size, model.context_length)
-        inputs = Inputs(paths, inputs.val, inputs.weights, inputs.init_from)
-        val_tokens = open_tokens(inputs.val, model.vocab_size, model.context_length)
+        source = open_source(config, inputs.train, inputs.weights)
+        inputs = Inputs(source.paths, inputs.val, inputs.weights, inputs.init_from)
+        val_data = open_evaluation(config, inputs.val)
         if config.eval_windows is not None:
-            val_tokens = val_tokens[: config.eval_windows * model.context_length + 1]
+            val_data = first_windows(val_data, config.eval_windows, model.context_length)
+        config = with_mask_token(config, run.tokenizer_of(source.paths[0]), source.paths[0])
         facts = run.describe(config, inputs)
         if not resume:
             refuse_existing(out)
@@ -89,18 +91,16 @@ def train(
         stack.enter_context(run.locked(out))
         remove_leftovers(out)
         remove_leftovers(out / "checkpoints")
-        run.write(out, facts, inputs)
+        run.write(out, facts, inputs, config)
 
-        log = stack.enter_context(MetricsLog(out, first_step, config, read_sidecar(inputs.val)))
+        log = stack.enter_context(MetricsLog(out, first_step, config, text_facts(inputs.val, config)))
         train_step, eval_step = backend.make_train_step(config), backend.make_eval_step(config)
         sample = sampler(backend, config, run.sample_tokenizer(out, config))
         tracing = stack.enter_context(contextlib.ExitStack())
         tokens_per_step = config.batch_size * model.context_length
 
         def make_batch(step: int) -> Batch:
-            return get_batch(
-                corpus, config.seed, step, config.batch_size, model.context_length, config.grad_accumulation
-            )
+            return source.batch(config, step)
 
         def save(step: int) -> None:
             nonlocal saved_step
@@ -140,7 +140,7 @@ def train(
                 log.flush()
                 tracing.close()
             if last or done % config.eval_interval == 0:
-                evaluation = evaluate(eval_step, state, val_tokens, config)
+                evaluation = evaluate(eval_step, state, val_data, config)
                 log.evaluation(evaluation)
                 progress.evaluated(evaluation.loss)
                 keep_best = max(config.keep_best, config.patience is not None)
@@ -152,8 +152,8 @@ def train(
             if log.not_finite and not config.skip_nonfinite:
                 save(done)
                 bad_step, what = log.not_finite
-                starts = corpus.starts(config.seed, bad_step - 1, config.batch_size, model.context_length)
-                where = ", ".join(f"{paths[i].name}[{start}]" for i, start in starts[:4])
+                starts = source.chosen(config, bad_step - 1)
+                where = ", ".join(f"{source.paths[i].name}[{start}]" for i, start in starts[:4])
                 raise InputError(
                     f"step {bad_step}: {what}, and was left out; saved. Look at its batch, {config.batch_size} "
                     f"windows that start at {where}{', ...' if len(starts) > 4 else ''}, or lower "

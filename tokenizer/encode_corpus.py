@@ -61,13 +61,13 @@ def encode_corpus(
     num_tokens = 0
     dtype = tokenizer.dtype.newbyteorder("<")  # the same file on every machine
     with atomic_output(output_path) as file, progress_bar(progress, "encode", num_bytes, "B") as update:
-        file.write(_npy_header(0, dtype))
+        file.write(npy_header(0, dtype))
         for ids, done in run_tasks(worker, ranges, workers):
             file.write(ids.astype(dtype, copy=False).data)
             num_tokens += len(ids)
             update(int(done[0]))
         file.seek(0)
-        file.write(_npy_header(num_tokens, dtype))
+        file.write(npy_header(num_tokens, dtype))
     return EncodeResult(num_tokens, num_bytes, time.perf_counter() - start, str(tokenizer.dtype))
 
 
@@ -102,7 +102,7 @@ class EncodeWorker:
         return [np.zeros(0, self._tokenizer.dtype), np.zeros(1, np.int64)]
 
 
-def _npy_header(length: int, dtype: np.dtype) -> bytes:
+def npy_header(length: int, dtype: np.dtype) -> bytes:
     """Return the header of a one-dimensional .npy file, as long for every length.
 
     NumPy leaves room in the header for a length of up to 21 digits, so that one can be written over another.

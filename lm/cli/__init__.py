@@ -17,6 +17,7 @@ from tyro.conf import OmitSubcommandPrefixes, subcommand
 
 from lm.cli.compare import Report, Runs
 from lm.cli.corpus import Data, Stories
+from lm.cli.pairs import Pairs
 from lm.cli.prove import Demo, Parity
 from lm.cli.tokenizer import TokenizerCommand
 from lm.cli.train import Train, train_defaults
@@ -33,6 +34,7 @@ def parse(arguments: Sequence[str]) -> Any:
     defaults = train_defaults(arguments) if arguments[:1] == ["train"] else MISSING_NONPROP
     commands = (
         Annotated[Stories, subcommand("stories", prefix_name=False)]
+        | Annotated[Pairs, subcommand("pairs", prefix_name=False)]
         | Annotated[TokenizerCommand, subcommand("tokenizer", prefix_name=False)]
         | Annotated[Train, subcommand("train", prefix_name=False, default=defaults)]
         | Annotated[Eval, subcommand("eval", prefix_name=False)]

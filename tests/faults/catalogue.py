@@ -564,8 +564,8 @@ FAULTS = (
     _fault(
         "the last token is never drawn",
         "lm/data.py",
-        "len(self.files[i]) - context_length)",
-        "len(self.files[i]) - context_length - 1)",
+        "len(tokens) - context_length for tokens in self.files",
+        "len(tokens) - context_length - 1 for tokens in self.files",
         DATA,
     ),
     _fault(
