@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,9 @@ class Corpus:
 
         The file is drawn by the shares, the start uniformly from the file's 0 .. tokens - context_length - 1.
         """
-        return draw([len(tokens) - context_length for tokens in self.files], self.shares, seed, step, batch_size)
+        return draw(
+            [len(tokens) - context_length for tokens in self.files], self.shares, seed, step, batch_size
+        )
 
 
 def draw(
@@ -99,7 +102,7 @@ def draw(
         sums = np.cumsum(shares)
         # Never a file beyond the last, whatever rounding does.
         chosen = np.searchsorted(sums[:-1], u * sums[-1], side="right")
-    return [(int(i), int(integers(bits[k : k + 1], sizes[i])[0])) for k, i in enumerate(chosen)]
+    return [(i, int(integers(bits[k : k + 1], sizes[i])[0])) for k, i in enumerate(chosen.tolist())]
 
 
 def open_corpus(
@@ -117,11 +120,12 @@ def open_corpus(
     """
     found = find_files(patterns, weights)
     opened = [[open_tokens(path, vocab_size, context_length) for path in paths] for paths in found]
-    for tokens in sum(opened, []):
+    files = tuple(chain(*opened))
+    for tokens in files:
         # Windows lie far apart: reading ahead of each would read much for nothing.
         tokens._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
     shares = mixture([[len(tokens) - context_length for tokens in some] for some in opened], weights)
-    return Corpus(tuple(sum(opened, [])), shares), tuple(sum(found, []))
+    return Corpus(files, shares), tuple(chain(*found))
 
 
 def find_files(patterns: Sequence[Path], weights: Sequence[float]) -> list[list[Path]]:
@@ -143,7 +147,9 @@ def find_files(patterns: Sequence[Path], weights: Sequence[float]) -> list[list[
 
 def mixture(sizes: Sequence[Sequence[int]], weights: Sequence[float]) -> tuple[float, ...]:
     """The share of each file, from the sizes of each pattern's files and the weights as in `open_corpus`."""
-    factors = [w / sum(some) for w, some in zip(weights, sizes, strict=True)] if weights else [1.0] * len(sizes)
+    factors = (
+        [w / sum(some) for w, some in zip(weights, sizes, strict=True)] if weights else [1.0] * len(sizes)
+    )
     return tuple(size * factor for some, factor in zip(sizes, factors, strict=True) for size in some)
 
 

@@ -28,9 +28,7 @@ class Evaluation:
         return math.exp(self.loss) if self.loss < 709 else math.inf
 
 
-def evaluate(
-    eval_step: EvalStep, state: Any, data: Tokens | PairFile, config: TrainConfig
-) -> Evaluation:
+def evaluate(eval_step: EvalStep, state: Any, data: Tokens | PairFile, config: TrainConfig) -> Evaluation:
     """Mean loss over all tokens, in windows of context_length that do not overlap, the last one shorter; or over pairs.
 
     Each token but the first is predicted once, so the loss does not depend on seeds or batch size, and runs of

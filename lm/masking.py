@@ -51,9 +51,7 @@ def masked_batch(corpus: Corpus, config: TrainConfig, step: int) -> Batch:
     A, B, T = windows.shape
     bits = philox(config.seed, "mask", step).random_raw(A * B * 3 * T).reshape(A * B, 3, T)
     masked, chosen = mask_tokens(windows.reshape(-1, T), np.full(A * B, T), bits, config)
-    return Batch(
-        masked.reshape(A, B, T), windows, chosen.reshape(A, B, T), np.full((A, B), T, np.int32)
-    )
+    return Batch(masked.reshape(A, B, T), windows, chosen.reshape(A, B, T), np.full((A, B), T, np.int32))
 
 
 def masked_eval_batches(tokens: Tokens, config: TrainConfig) -> Iterator[Batch]:

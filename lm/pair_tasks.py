@@ -8,7 +8,6 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Literal
 
-
 from lm.files import published, refuse_existing
 from lm.rng import integers, philox
 from lm.stories import iter_stories
@@ -63,7 +62,9 @@ def write_pairs(
     if not 0 <= seed < 2**64:
         raise InputError(f"seed is {seed}: give a number from 0 to 2^64 - 1")
     if not 1 <= shortest <= longest:
-        raise InputError(f"the word lengths are {shortest} {longest}: give two numbers from 1 on, the smaller first")
+        raise InputError(
+            f"the word lengths are {shortest} {longest}: give two numbers from 1 on, the smaller first"
+        )
     refuse_existing(path)
     pairs = story_pairs(seed) if task == "stories" else reversed_words(seed, shortest, longest)
     chosen = (pair for pair in pairs if is_held_out(*pair) == held_out)

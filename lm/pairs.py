@@ -5,6 +5,7 @@ import json
 import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,10 @@ def open_pairs(path: Path, model: ModelConfig) -> PairFile:
         raise InputError(f"{where}: not the bounds of the pairs beside it; encode the pairs again")
     longest = [_longest(offsets, part, where) for part in (0, 1)]
     # Of the two end tokens around a target, the model reads the first and predicts the second.
-    for what, length, limit in (("prefix", longest[0], "prefix_length"), ("target", longest[1] - 1, "context_length")):
+    for what, length, limit in (
+        ("prefix", longest[0], "prefix_length"),
+        ("target", longest[1] - 1, "context_length"),
+    ):
         if length > getattr(model, limit):
             raise InputError(
                 f"{path}: the longest {what} takes {length} tokens, and model.{limit} is {getattr(model, limit)}; "
@@ -105,11 +109,12 @@ def open_pair_corpus(
     """Open files of pairs as one corpus, and return their paths too; as `lm.data.open_corpus`."""
     found = find_files(patterns, weights)
     opened = [[open_pairs(path, model) for path in paths] for paths in found]
-    for file in sum(opened, []):
+    files = tuple(chain(*opened))
+    for file in files:
         for array in (file.tokens, file.offsets):
-            array._mmap.madvise(mmap.MADV_RANDOM)
+            array._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
     shares = mixture([[len(file) for file in some] for some in opened], weights)
-    return PairCorpus(tuple(sum(opened, [])), shares), tuple(sum(found, []))
+    return PairCorpus(files, shares), tuple(chain(*found))
 
 
 def pair_batch(pairs: Sequence[Pair], batch_size: int, model: ModelConfig, micro_batches: int = 1) -> Batch:

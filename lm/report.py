@@ -170,7 +170,10 @@ def _series(r: Run) -> dict[str, Any]:
         seconds = m["seconds"] - before["seconds"]
         m["rate"] = (m["tokens"] - before["tokens"]) / seconds if seconds > 0 else None
         before = m
-    train_keys, val_keys = ("train_loss", "lr", "grad_norm", "rate"), ("val_loss", "accuracy", "bits_per_byte")
+    train_keys, val_keys = (
+        ("train_loss", "lr", "grad_norm", "rate"),
+        ("val_loss", "accuracy", "bits_per_byte"),
+    )
     return {
         "name": r.name,
         "floor": r.facts.get("floor"),

@@ -66,9 +66,12 @@ def open_evaluation(config: TrainConfig, path: Path) -> Tokens | PairFile:
     return open_tokens(path, config.model.vocab_size, config.model.context_length)
 
 
-def first_windows(data: Tokens | PairFile, count: int, context_length: int) -> Tokens | PairFile:
+def first_windows(data: Tokens | PairFile, config: TrainConfig, count: int) -> Tokens | PairFile:
     """The first so many windows, or pairs."""
-    return data.first(count) if isinstance(data, PairFile) else data[: count * context_length + 1]
+    if isinstance(data, PairFile):
+        return data.first(count)
+    # A decoder's last target lies behind its window.
+    return data[: count * config.model.context_length + (config.model.architecture == "decoder")]
 
 
 def evaluation_batches(data: Tokens | PairFile, config: TrainConfig) -> Iterator[Batch]:

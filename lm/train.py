@@ -72,7 +72,7 @@ def train(
         inputs = Inputs(source.paths, inputs.val, inputs.weights, inputs.init_from)
         val_data = open_evaluation(config, inputs.val)
         if config.eval_windows is not None:
-            val_data = first_windows(val_data, config.eval_windows, model.context_length)
+            val_data = first_windows(val_data, config, config.eval_windows)
         config = with_mask_token(config, run.tokenizer_of(source.paths[0]), source.paths[0])
         facts = run.describe(config, inputs)
         if not resume:
