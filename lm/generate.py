@@ -64,7 +64,7 @@ def generate(
         token_ids[row, : len(text)] = text
     logits, cache = prefill(state, token_ids, lengths)
     # Learned positions end with the context: the last of them still tells the token after it.
-    last_position = context_length - 1 if getattr(config.model, "position", "") == "learned" else np.inf
+    last_position = context_length - 1 if config.model.position == "learned" else np.inf
     tokens = np.zeros(len(rows), np.int32)
     for step in range(sampling.max_new_tokens):
         for row, (text, sample) in enumerate(rows):
