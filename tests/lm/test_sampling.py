@@ -69,7 +69,7 @@ def test_the_repetition_penalty(logits: np.ndarray, seen: list[int], penalty: fl
 
 @given(LOGITS)
 def test_temperature_0_takes_the_first_likeliest(logits: np.ndarray) -> None:
-    choice = choose_token(logits, [0], SamplingConfig(temperature=0), 0)
+    choice = choose_token(logits, [0], SamplingConfig(temperature=0.0), 0)
     assert choice.token == logits.tolist().index(logits.max())
     others = np.delete(logits, choice.token)
     assert choice.gap == (logits.max() - others.max() if len(others) else np.inf)
