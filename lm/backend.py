@@ -36,9 +36,20 @@ class EvalStep(Protocol):
 @runtime_checkable
 class Prefill(Protocol):
     def __call__(
-        self, state: Any, token_ids: Int[np.ndarray, "B T"], lengths: Int[np.ndarray, " B"], /
+        self,
+        state: Any,
+        token_ids: Int[np.ndarray, "B T"],
+        lengths: Int[np.ndarray, " B"],
+        prefix: Int[np.ndarray, "B P"] | None = None,
+        num_tokens: Int[np.ndarray, " B"] | None = None,
+        /,
     ) -> tuple[Float[np.ndarray, "B V"], Any]:
-        """Read prompts, padded on the right; return the logits after each one's last token, and the cache."""
+        """Read prompts, padded on the right; return the logits after each one's last token, and the cache.
+
+        Args:
+            prefix, num_tokens: What the encoder of an encoder-decoder reads, padded, and the tokens of each; the
+                prompts are then the starts of the decoder's texts.
+        """
 
 
 @runtime_checkable
@@ -72,9 +83,11 @@ class Backend(Protocol):
 
     def make_eval_step(self, config: TrainConfig) -> EvalStep: ...
 
-    def make_prefill(self, config: TrainConfig) -> Prefill: ...
+    def make_prefill(self, config: TrainConfig) -> Prefill:
+        """Not of an encoder, which writes no text."""
 
-    def make_decode_step(self, config: TrainConfig) -> DecodeStep: ...
+    def make_decode_step(self, config: TrainConfig) -> DecodeStep:
+        """Likewise."""
 
     def trace(self, folder: Path) -> AbstractContextManager[None]:
         """Have the framework's own profiler trace what runs inside, into files under `folder`."""
