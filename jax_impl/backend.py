@@ -14,14 +14,17 @@ from jaxtyping import Array, Float, Int
 from jax_impl.attention import LayerCache, causal_mask
 from jax_impl.functional import clip_gradients, token_cross_entropy
 from jax_impl.layers import Params
-from jax_impl.model import Tables, embed, hidden_states, logits, tables_of, transformer_lm
+from jax_impl.model import MODELS, Tables, behind, embed, encode, hidden_states, logits, tables_of
 from jax_impl.optimizer import AdamWState, adamw_init, adamw_update
 from lm.backend import DecodeStep, EvalStep, Prefill, TrainStep
 from lm.checkpoint import Leaves
 from lm.config import TrainConfig
-from lm.data import Batch, check_token_ids
+from lm.data import Batch, check_batch, check_token_ids
 from lm.init import initial_weights
 from tokenizer.errors import InputError
+
+PrefixedCaches = tuple[Int[np.ndarray, " B"], list[LayerCache | None]]
+"""Each prefix's tokens, 0 without one; and a cache a layer: the prefix's slots, then context_length ones."""
 
 
 class TrainState(NamedTuple):
@@ -117,13 +120,14 @@ def read_optimizer(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
     yield from _named_leaves(state.optimizer._asdict())
 
 
-def _arrays(batch: Batch, config: TrainConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Inputs, targets and loss mask of all micro-batches."""
-    check_token_ids(batch.inputs, config.model.vocab_size)
-    check_token_ids(batch.targets, config.model.vocab_size)
+def _arrays(
+    batch: Batch, config: TrainConfig
+) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray | None]:
+    """What the model takes, targets and loss mask of all micro-batches."""
+    check_batch(batch, config.model.vocab_size)
     # Copies: JAX may read NumPy's memory in place, and after the call that it was given to has returned.
     return (
-        batch.inputs.copy(),
+        tuple(array.copy() for array in batch.model_inputs),
         batch.targets.copy(),
         None if batch.loss_mask is None else batch.loss_mask.copy(),
     )
@@ -136,22 +140,22 @@ def _sum_losses(logits_BTV: Array, targets_BT: Array, mask_BT: Array | None) -> 
 
 def make_train_step(config: TrainConfig) -> TrainStep:
     """Forward, backward, clipping and AdamW, as one jitted function that donates the state's memory."""
-    o = config.optimizer
+    model, o = MODELS[config.model.architecture], config.optimizer
 
     def loss(
-        params: Params, inputs_BT: Array, targets_BT: Array, mask_BT: Array | None, count: Array
+        params: Params, inputs: tuple[Array, ...], targets_BT: Array, mask_BT: Array | None, count: Array
     ) -> Array:
-        logits_BTV = transformer_lm(params, inputs_BT, config.model, jnp.dtype(config.compute_dtype))
+        logits_BTV = model(params, *inputs, config.model, jnp.dtype(config.compute_dtype))
         return _sum_losses(logits_BTV, targets_BT, mask_BT) / count
 
     @partial(jax.jit, donate_argnums=0)
     def jitted(
-        state: TrainState, batch: tuple[Array, Array, Array | None], count: Array, lr: Array
+        state: TrainState, batch: tuple[tuple[Array, ...], Array, Array | None], count: Array, lr: Array
     ) -> tuple[TrainState, dict[str, Array]]:
         params, optimizer = state
         assert optimizer is not None
         micro_step = jax.value_and_grad(loss)
-        if len(batch[0]) == 1:
+        if len(batch[1]) == 1:
             total, gradients = micro_step(params, *jax.tree.map(lambda x: x[0], batch), count)
         else:
             zeros = jnp.zeros((), lr.dtype), jax.tree.map(jnp.zeros_like, params)
@@ -181,12 +185,13 @@ def make_train_step(config: TrainConfig) -> TrainStep:
 
 def make_eval_step(config: TrainConfig) -> EvalStep:
     """Forward only."""
+    model = MODELS[config.model.architecture]
 
     @jax.jit
     def jitted(
-        params: Params, inputs_BT: Array, targets_BT: Array, mask_BT: Array | None
+        params: Params, inputs: tuple[Array, ...], targets_BT: Array, mask_BT: Array | None
     ) -> tuple[Array, Array]:
-        logits_BTV = transformer_lm(params, inputs_BT, config.model, jnp.dtype(config.compute_dtype))
+        logits_BTV = model(params, *inputs, config.model, jnp.dtype(config.compute_dtype))
         hits_BT = logits_BTV.argmax(-1).astype(targets_BT.dtype) == targets_BT
         correct = (hits_BT if mask_BT is None else hits_BT & mask_BT).sum()
         return _sum_losses(logits_BTV, targets_BT, mask_BT), correct
@@ -204,34 +209,55 @@ def make_eval_step(config: TrainConfig) -> EvalStep:
 
 
 def make_prefill(config: TrainConfig) -> Prefill:
-    """One pass over the prompts, that fills a cache of context_length slots."""
+    """One pass over the prompts, that fills a cache of slots for the prefix, if any, and of context_length slots."""
     m, dtype = config.model, jnp.dtype(config.compute_dtype)
 
     @jax.jit
     def jitted(
-        params: Params, token_ids_BT: Array, lengths_B: Array
+        params: Params,
+        token_ids_BT: Array,
+        lengths_B: Array,
+        prefix_BP: Array | None,
+        num_tokens_B: Array,
     ) -> tuple[Array, list[LayerCache | None]]:
         B, T = token_ids_BT.shape
-        assert m.num_kv_heads is not None  # filled in by ModelConfig
-        zeros = jnp.zeros((B, m.num_kv_heads, m.context_length, m.d_head), dtype)
-        caches = [LayerCache(zeros, zeros) for _ in params["layers"]]
+        decoder = _decoder(params)
         # Query t sees slots 0 .. t; what lies behind a shorter prompt's end is overwritten before it is seen.
-        mask_TS = causal_mask(m.context_length)[:T]
-        slots_BT = jnp.broadcast_to(jnp.arange(T)[None, :], (B, T))
-        tables = tables_of(m, np.arange(T), m.context_length, config.param_dtype)
-        x_BTD = embed(params, token_ids_BT, m, dtype, tables)
-        x_BTD, written = hidden_states(params, x_BTD, m, mask_TS, tables, caches, slots_BT)
-        last_BD = x_BTD[jnp.arange(B), lengths_B - 1]
-        return logits(params, last_BD), written
+        if prefix_BP is None:
+            tables = tables_of(m, np.arange(T), m.context_length, config.param_dtype)
+            x_BSD, mask = embed(decoder, token_ids_BT, m, dtype, tables), causal_mask(m.context_length)[:T]
+        else:
+            hidden_BPD = encode(params["encoder"], prefix_BP, num_tokens_B, m, dtype)
+            x_BSD, mask, tables = behind(decoder, hidden_BPD, num_tokens_B, token_ids_BT, m.context_length, m)
+        S = x_BSD.shape[1]
+        assert m.num_kv_heads is not None
+        zeros = jnp.zeros((B, m.num_kv_heads, S - T + m.context_length, m.d_head), dtype)
+        caches = [LayerCache(zeros, zeros) for _ in decoder["layers"]]
+        slots_BS = jnp.broadcast_to(jnp.arange(S)[None, :], (B, S))
+        x_BSD, written = hidden_states(decoder, x_BSD, m, mask, tables, caches, slots_BS)
+        last_BD = x_BSD[jnp.arange(B), S - T + lengths_B - 1]
+        return logits(decoder, last_BD), written
 
     def prefill(
-        state: TrainState, token_ids_BT: Int[np.ndarray, "B T"], lengths_B: Int[np.ndarray, " B"]
-    ) -> tuple[np.ndarray, list[LayerCache | None]]:
+        state: TrainState,
+        token_ids_BT: Int[np.ndarray, "B T"],
+        lengths_B: Int[np.ndarray, " B"],
+        prefix_BP: Int[np.ndarray, "B P"] | None = None,
+        num_tokens_B: Int[np.ndarray, " B"] | None = None,
+    ) -> tuple[np.ndarray, PrefixedCaches]:
         check_token_ids(token_ids_BT, m.vocab_size)
-        logits_BV, caches = jitted(state.params, token_ids_BT, lengths_B)
-        return np.asarray(logits_BV).astype(np.float64), caches
+        if prefix_BP is not None:
+            check_token_ids(prefix_BP, m.vocab_size)
+        if num_tokens_B is None:
+            num_tokens_B = np.zeros(len(lengths_B), np.int64)
+        logits_BV, caches = jitted(state.params, token_ids_BT, lengths_B, prefix_BP, num_tokens_B)
+        return np.asarray(logits_BV).astype(np.float64), (num_tokens_B, caches)
 
     return prefill
+
+
+def _decoder(params: Params) -> Params:
+    return params.get("decoder", params)
 
 
 def make_decode_step(config: TrainConfig) -> DecodeStep:
@@ -240,23 +266,41 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
 
     @partial(jax.jit, donate_argnums=1)
     def jitted(
-        params: Params, caches: list[LayerCache], ids_B1: Array, positions_B: Array, tables: Tables
+        params: Params,
+        caches: list[LayerCache],
+        ids_B1: Array,
+        position_B1: Array,
+        num_tokens_B1: Array,
+        tables: Tables,
     ) -> tuple[Array, list[LayerCache | None]]:
-        mask_B11S = jnp.arange(m.context_length)[None, None, None, :] <= positions_B[:, None, None, None]
-        slots_B1 = positions_B[:, None] % m.context_length
-        x_B1D = embed(params, ids_B1, m, dtype, tables)
-        x_B1D, written = hidden_states(params, x_B1D, m, mask_B11S, tables, caches, slots_B1)
-        return logits(params, x_B1D[:, 0]), written
+        P, decoder = caches[0].k_BHSK.shape[2] - m.context_length, _decoder(params)
+        sees_BS = jnp.concatenate(
+            (jnp.arange(P)[None, :] < num_tokens_B1, jnp.arange(m.context_length)[None, :] <= position_B1),
+            axis=1,
+        )
+        slots_B1 = P + position_B1 % m.context_length
+        x_B1D = embed(decoder, ids_B1, m, dtype, tables)
+        x_B1D, written = hidden_states(decoder, x_B1D, m, sees_BS[:, None, None, :], tables, caches, slots_B1)
+        return logits(decoder, x_B1D[:, 0]), written
 
     def decode_step(
         state: TrainState,
-        caches: list[LayerCache],
+        cache: PrefixedCaches,
         token_ids_B: Int[np.ndarray, " B"],
         positions_B: Int[np.ndarray, " B"],
-    ) -> tuple[np.ndarray, list[LayerCache | None]]:
+    ) -> tuple[np.ndarray, PrefixedCaches]:
         check_token_ids(token_ids_B, m.vocab_size)
-        tables = tables_of(m, positions_B[:, None], m.context_length, config.param_dtype)
-        logits_BV, caches_out = jitted(state.params, caches, token_ids_B[:, None], positions_B, tables)
-        return np.asarray(logits_BV).astype(np.float64), caches_out
+        num_tokens_B, caches = cache
+        position_B1, num_tokens_B1 = (
+            positions_B[:, None].astype(np.int64),
+            num_tokens_B[:, None].astype(np.int64),
+        )
+        # RoPE goes on where the prefix ends.
+        place_B1 = position_B1 + num_tokens_B1 if m.position == "rope" else position_B1
+        tables = tables_of(m, place_B1, m.context_length, config.param_dtype)
+        logits_BV, written = jitted(
+            state.params, caches, token_ids_B[:, None], position_B1, num_tokens_B1, tables
+        )
+        return np.asarray(logits_BV).astype(np.float64), (num_tokens_B, written)
 
     return decode_step

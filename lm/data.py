@@ -38,6 +38,11 @@ class Batch:
     """What the encoder of an encoder-decoder reads."""
 
     @property
+    def model_inputs(self) -> tuple[np.ndarray, ...]:
+        """What the model takes: inputs, and num_tokens and prefix where there are any."""
+        return tuple(a for a in (self.inputs, self.num_tokens, self.prefix) if a is not None)
+
+    @property
     def num_targets(self) -> int:
         """How many positions count."""
         return self.targets.size if self.loss_mask is None else int(self.loss_mask.sum())
@@ -266,6 +271,13 @@ def check_token_ids(token_ids: Integer[np.ndarray, "..."], vocab_size: int, wher
             f"{where}token id {low if low < 0 else high} is outside 0 .. {vocab_size - 1}; "
             "encode with the model's own tokenizer, or set model.vocab_size to fit"
         )
+
+
+def check_batch(batch: Batch, vocab_size: int) -> None:
+    """Refuse ids out of range in a batch."""
+    for token_ids in (batch.inputs, batch.targets, batch.prefix):
+        if token_ids is not None:
+            check_token_ids(token_ids, vocab_size)
 
 
 def sidecar_path(path: Path) -> Path:

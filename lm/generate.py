@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from lm.backend import Backend, DecodeStep, Prefill
 from lm.config import TrainConfig
@@ -39,6 +39,7 @@ def generate(
     sampling: SamplingConfig,
     stop_tokens: Collection[int] = (),
     endings: dict[int, Ending] | None = None,
+    prefix: tuple[np.ndarray, np.ndarray] | tuple[()] = (),
 ) -> Iterator[Drawn]:
     """Continue the prompts, `sampling.samples` rows each, up to and without a stop token; step by step, row by row.
 
@@ -48,6 +49,7 @@ def generate(
 
     Args:
         endings: Filled with the reason why each row has ended. The caller may end a row by an entry of its own.
+        prefix: What an encoder reads for each row, padded, and the tokens of each; see `prefix_generation`.
 
     Raises:
         InputError: a prompt is empty or longer than the context.
@@ -62,7 +64,7 @@ def generate(
     token_ids = np.zeros((len(rows), T), np.int32)
     for row, (text, _) in enumerate(rows):
         token_ids[row, : len(text)] = text
-    logits, cache = prefill(state, token_ids, lengths)
+    logits, cache = prefill(state, token_ids, lengths, *prefix)
     # Learned positions end with the context: the last of them still tells the token after it.
     last_position = context_length - 1 if config.model.position == "learned" else np.inf
     tokens = np.zeros(len(rows), np.int32)
@@ -112,15 +114,9 @@ def prefix_generation(
     prefix_BP = np.zeros((len(rows), config.model.prefix_length or 0), np.int32)
     for row, prefix in enumerate(rows):
         prefix_BP[row, : len(prefix)] = prefix
-    num_tokens_B = np.array([len(prefix) for prefix in rows])
-
-    def prefill_with_prefix(
-        state: Any, token_ids: Int[np.ndarray, "B T"], lengths: Int[np.ndarray, " B"]
-    ) -> tuple[Float[np.ndarray, "B V"], Any]:
-        return prefill(state, token_ids, lengths, prefix_BP, num_tokens_B)
-
     starts = [[start_token]] * len(prefixes)
-    return generate(prefill_with_prefix, decode_step, state, config, starts, sampling, stop_tokens, endings)
+    read = prefix_BP, np.array([len(prefix) for prefix in rows])
+    return generate(prefill, decode_step, state, config, starts, sampling, stop_tokens, endings, read)
 
 
 def check_prompts(prompts: Sequence[Sequence[int]], config: TrainConfig) -> None:

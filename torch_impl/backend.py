@@ -14,20 +14,23 @@ from torch import Tensor
 from lm.backend import DecodeStep, EvalStep, Prefill, TrainStep
 from lm.checkpoint import Leaves
 from lm.config import TrainConfig
-from lm.data import Batch, check_token_ids
+from lm.data import Batch, check_batch, check_token_ids
 from lm.init import initial_weights
 from tokenizer.errors import InputError
 from torch_impl.attention import LayerCache, causal_mask
 from torch_impl.functional import clip_gradients, token_cross_entropy
-from torch_impl.model import TransformerLM
+from torch_impl.model import MODELS, EncoderDecoder
 from torch_impl.optimizer import AdamW
+
+PrefixedCaches = tuple[Int[np.ndarray, " B"], list[LayerCache]]
+"""Each prefix's tokens, 0 without one; and a cache a layer: the prefix's slots, then context_length ones."""
 
 
 @dataclass
 class TrainState:
-    """The model and its optimizer; both are changed in place."""
+    """The model, of the architecture's class, and its optimizer; both are changed in place."""
 
-    model: TransformerLM
+    model: Any
     optimizer: AdamW
 
 
@@ -66,7 +69,9 @@ def init_state(config: TrainConfig, seed: int) -> TrainState:
 def load_state(config: TrainConfig, weights: Leaves, optimizer: Leaves | None) -> TrainState:
     """A state of these leaves, copied into memory that torch allocated."""
     dtype = getattr(torch, config.param_dtype)
-    model = TransformerLM(config.model, getattr(torch, config.compute_dtype), config.device, dtype)
+    model = MODELS[config.model.architecture](
+        config.model, getattr(torch, config.compute_dtype), config.device, dtype
+    )
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, array in weights:
@@ -104,15 +109,15 @@ def read_optimizer(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
     yield "step", np.array(step, np.int32)
 
 
-def _micro_batches(batch: Batch, state: TrainState) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Inputs, targets and loss mask of each micro-batch, on the model's device."""
-    embeddings = state.model.token_embeddings.weight
-    device, vocab_size = embeddings.device, embeddings.shape[0]
-    check_token_ids(batch.inputs, vocab_size)
-    check_token_ids(batch.targets, vocab_size)
+def _micro_batches(
+    batch: Batch, config: TrainConfig
+) -> Iterator[tuple[tuple[Tensor, ...], Tensor, Tensor | None]]:
+    """What the model takes, targets and loss mask of each micro-batch, on the model's device."""
+    check_batch(batch, config.model.vocab_size)
     for i in range(len(batch.inputs)):
-        inputs, targets = (torch.tensor(a[i], device=device) for a in (batch.inputs, batch.targets))
-        mask = None if batch.loss_mask is None else torch.tensor(batch.loss_mask[i], device=device)
+        inputs = tuple(torch.tensor(a[i], device=config.device) for a in batch.model_inputs)
+        targets = torch.tensor(batch.targets[i], device=config.device)
+        mask = None if batch.loss_mask is None else torch.tensor(batch.loss_mask[i], device=config.device)
         yield inputs, targets, mask
 
 
@@ -127,8 +132,8 @@ def make_train_step(config: TrainConfig) -> TrainStep:
     def train_step(state: TrainState, batch: Batch, lr: float) -> tuple[TrainState, dict[str, Any]]:
         state.optimizer.zero_grad()
         losses = []
-        for inputs_BT, targets_BT, mask_BT in _micro_batches(batch, state):
-            loss = _sum_losses(state.model(inputs_BT), targets_BT, mask_BT) / batch.num_targets
+        for inputs, targets_BT, mask_BT in _micro_batches(batch, config):
+            loss = _sum_losses(state.model(*inputs), targets_BT, mask_BT) / batch.num_targets
             loss.backward()
             losses.append(loss.detach())
         total = torch.stack(losses).sum()
@@ -149,8 +154,8 @@ def make_eval_step(config: TrainConfig) -> EvalStep:
     @torch.no_grad()
     def eval_step(state: TrainState, batch: Batch) -> tuple[float, int, int]:
         total, correct = 0.0, 0
-        for inputs_BT, targets_BT, mask_BT in _micro_batches(batch, state):
-            logits_BTV = state.model(inputs_BT)
+        for inputs, targets_BT, mask_BT in _micro_batches(batch, config):
+            logits_BTV = state.model(*inputs)
             total += float(_sum_losses(logits_BTV, targets_BT, mask_BT))
             hits_BT = logits_BTV.argmax(-1) == targets_BT
             correct += int((hits_BT if mask_BT is None else hits_BT & mask_BT).sum())
@@ -160,33 +165,46 @@ def make_eval_step(config: TrainConfig) -> EvalStep:
 
 
 def make_prefill(config: TrainConfig) -> Prefill:
-    """One pass over the prompts, that fills a cache of context_length slots."""
+    """One pass over the prompts, that fills a cache of slots for the prefix, if any, and of context_length slots."""
     m = config.model
 
     @torch.no_grad()
     def prefill(
-        state: TrainState, token_ids_BT: Int[np.ndarray, "B T"], lengths_B: Int[np.ndarray, " B"]
-    ) -> tuple[np.ndarray, list[LayerCache]]:
+        state: TrainState,
+        token_ids_BT: Int[np.ndarray, "B T"],
+        lengths_B: Int[np.ndarray, " B"],
+        prefix_BP: Int[np.ndarray, "B P"] | None = None,
+        num_tokens_B: Int[np.ndarray, " B"] | None = None,
+    ) -> tuple[np.ndarray, PrefixedCaches]:
         check_token_ids(token_ids_BT, m.vocab_size)
         B, T = token_ids_BT.shape
-        assert m.num_kv_heads is not None  # filled in by ModelConfig
-        shape = B, m.num_kv_heads, m.context_length, m.d_head
-        options: dict[str, Any] = {"dtype": state.model.compute_dtype, "device": config.device}
-        caches = [
-            LayerCache(torch.zeros(shape, **options), torch.zeros(shape, **options))
-            for _ in state.model.layers
-        ]
+        decoder, ids_BT = _decoder(state.model), torch.tensor(token_ids_BT, device=config.device)
         # Query t sees slots 0 .. t; what lies behind a shorter prompt's end is overwritten before it is seen.
-        mask_TS = causal_mask(m.context_length, config.device)[:T]
-        slots_BT = torch.arange(T, device=config.device).expand(B, T)
-        ids_BT = torch.tensor(token_ids_BT, device=config.device)
-        tables = state.model.first_tables(T)
-        x_BTD = state.model.embed(ids_BT, tables)
-        x_BTD = state.model.hidden_states(x_BTD, mask_TS, tables, caches, slots_BT)
-        last_BD = x_BTD[torch.arange(B), torch.tensor(lengths_B) - 1]
-        return state.model.logits(last_BD).double().cpu().numpy(), caches
+        if prefix_BP is None or num_tokens_B is None:
+            num_tokens_B, tables = np.zeros(B, np.int64), decoder.first_tables(T)
+            x_BSD, mask = decoder.embed(ids_BT, tables), causal_mask(m.context_length, config.device)[:T]
+        else:
+            check_token_ids(prefix_BP, m.vocab_size)
+            prefix, num_tokens = (torch.tensor(a, device=config.device) for a in (prefix_BP, num_tokens_B))
+            hidden_BPD = state.model.encoder.encode(prefix, num_tokens)
+            x_BSD, mask, tables = decoder.behind(hidden_BPD, num_tokens, ids_BT, m.context_length)
+        S = x_BSD.shape[1]
+        assert m.num_kv_heads is not None  # filled in by ModelConfig
+        shape = B, m.num_kv_heads, S - T + m.context_length, m.d_head
+        options: dict[str, Any] = {"dtype": decoder.compute_dtype, "device": config.device}
+        caches = [
+            LayerCache(torch.zeros(shape, **options), torch.zeros(shape, **options)) for _ in decoder.layers
+        ]
+        slots_BS = torch.arange(S, device=config.device).expand(B, S)
+        x_BSD = decoder.hidden_states(x_BSD, mask, tables, caches, slots_BS)
+        last_BD = x_BSD[torch.arange(B), torch.tensor(S - T + lengths_B - 1)]
+        return decoder.logits(last_BD).double().cpu().numpy(), (num_tokens_B, caches)
 
     return prefill
+
+
+def _decoder(model: Any) -> Any:
+    return model.decoder if isinstance(model, EncoderDecoder) else model
 
 
 def make_decode_step(config: TrainConfig) -> DecodeStep:
@@ -196,19 +214,24 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
     @torch.no_grad()
     def decode_step(
         state: TrainState,
-        caches: list[LayerCache],
+        cache: PrefixedCaches,
         token_ids_B: Int[np.ndarray, " B"],
         positions_B: Int[np.ndarray, " B"],
-    ) -> tuple[np.ndarray, list[LayerCache]]:
+    ) -> tuple[np.ndarray, PrefixedCaches]:
         check_token_ids(token_ids_B, m.vocab_size)
-        mask_B11S = torch.tensor(
-            np.arange(m.context_length) <= positions_B[:, None, None, None], device=config.device
+        decoder, (num_tokens_B, caches), position_B1 = _decoder(state.model), cache, positions_B[:, None]
+        P = caches[0].k_BHSK.shape[2] - m.context_length
+        sees_BS = np.concatenate(
+            (np.arange(P) < num_tokens_B[:, None], np.arange(m.context_length) <= position_B1), axis=1
         )
-        slots_B1 = torch.tensor(positions_B[:, None] % m.context_length, device=config.device)
-        tables = state.model.tables_of(m, positions_B[:, None], m.context_length)
+        mask_B11S = torch.tensor(sees_BS[:, None, None], device=config.device)
+        slots_B1 = torch.tensor(P + position_B1 % m.context_length, device=config.device)
+        # RoPE goes on where the prefix ends.
+        place_B1 = position_B1 + num_tokens_B[:, None] if m.position == "rope" else position_B1
+        tables = decoder.tables_of(m, place_B1, m.context_length)
         ids_B1 = torch.tensor(token_ids_B[:, None], device=config.device)
-        x_B1D = state.model.embed(ids_B1, tables)
-        x_B1D = state.model.hidden_states(x_B1D, mask_B11S, tables, caches, slots_B1)
-        return state.model.logits(x_B1D[:, 0]).double().cpu().numpy(), caches
+        x_B1D = decoder.embed(ids_B1, tables)
+        x_B1D = decoder.hidden_states(x_B1D, mask_B11S, tables, caches, slots_B1)
+        return decoder.logits(x_B1D[:, 0]).double().cpu().numpy(), cache
 
     return decode_step

@@ -104,7 +104,9 @@ class Generate(Trained):
                 }
                 print(json.dumps(line, ensure_ascii=False))
             else:
-                print(f"--- prompt {prompt}, sample {sample}\n{opening(completion.prompt, config)}{completion.text}")
+                print(
+                    f"--- prompt {prompt}, sample {sample}\n{opening(completion.prompt, config)}{completion.text}"
+                )
 
     def _explain(self, completions: "list[Completion]") -> None:
         ties = [(i, at, d) for i, c in enumerate(completions) for at, d in enumerate(c.drawn) if d.tie]

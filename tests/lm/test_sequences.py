@@ -1,4 +1,4 @@
-"""Encoders and encoder-decoders by the command: they learn, both backends alike, stop and go on, and are refused well."""
+"""Encoders and encoder-decoders by the command: they learn, stop and go on, write, and say what is wrong."""
 
 import json
 import shutil

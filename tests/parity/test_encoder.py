@@ -25,7 +25,7 @@ def model(seed: int, layer: str = MODEL) -> Given:
 
 @pytest.mark.parametrize("layer", [STACK, MODEL])
 @pytest.mark.parametrize("dtype", LAYERS[MODEL].dtypes)
-@examples(3)
+@examples(2)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_parity(seed: int, layer: str, dtype: Dtype) -> None:
     assert_parity(Case(layer, LAYERS[layer].shapes[0], seed), dtype)
@@ -111,7 +111,7 @@ def test_padding_counts_in_neither_loss_nor_step(name: BackendName) -> None:
         )
         state = backend.init_state(config, 0)
         evaluated = backend.make_eval_step(config)(state, batch)
-        state, metrics = backend.make_train_step(config)(state, batch, 1e-2)
+        state, _ = backend.make_train_step(config)(state, batch, 1e-2)
         results.append((evaluated, {k: a.copy() for k, a in backend.read_weights(state)}))
     (a, weights), (b, others) = results
     assert a[1:] == b[1:]

@@ -35,7 +35,7 @@ def outputs(given: Given, layer: str = MODEL, **constants: np.ndarray) -> dict[s
 
 @pytest.mark.parametrize("layer", [DECODER, MODEL])
 @pytest.mark.parametrize("dtype", LAYERS[MODEL].dtypes)
-@examples(3)
+@examples(2)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_parity(seed: int, layer: str, dtype: Dtype) -> None:
     assert_parity(Case(layer, LAYERS[layer].shapes[0], seed), dtype)
@@ -88,7 +88,7 @@ def test_padding_of_the_cache_reaches_nothing_whatever_it_holds(seed: int, what:
         assert gradients["x"][~is_padding].any(-1).all()
 
 
-@pytest.mark.parametrize("seed", [ROPE, LEARNED, SINUSOIDAL, NONE])
+@pytest.mark.parametrize("seed", [ROPE, LEARNED])
 @pytest.mark.parametrize("name", BACKENDS)
 def test_prefill_and_decoding_give_the_logits_of_the_whole(name: BackendName, seed: int) -> None:
     """At every position, of prefixes of different lengths and with starts of different lengths."""
