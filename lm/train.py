@@ -3,7 +3,7 @@
 import contextlib
 import math
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from lm import checkpoint, run
 from lm.accounting import peak_memory
 from lm.backend import Backend, BackendName, load
-from lm.config import TrainConfig
+from lm.config import TrackerName, TrainConfig
 from lm.data import Batch, get_batch, open_corpus, open_tokens, prefetched, read_sidecar
 from lm.evaluate import evaluate
 from lm.files import refuse_existing, remove_leftovers
@@ -19,6 +19,7 @@ from lm.generate import sampler
 from lm.log import MetricsLog
 from lm.run import Inputs
 from lm.schedule import learning_rate
+from lm.track import refuse_missing
 from tokenizer.errors import InputError
 
 # The first steps compile and allocate.
@@ -54,6 +55,7 @@ def train(
     out: Path,
     resume: bool = False,
     profile: bool = False,
+    track: Sequence[TrackerName] = (),
 ) -> bool:
     """Train a model into the run folder `out`, with a checkpoint at the end.
 
@@ -65,6 +67,7 @@ def train(
             (and it is true), or the loss is not finite.
     """
     model = config.model
+    refuse_missing(track)
     with contextlib.ExitStack() as stack:
         stop_requested = stack.enter_context(_stop_signals())
         corpus, paths = open_corpus(inputs.train, inputs.weights, model.vocab_size, model.context_length)
@@ -91,7 +94,7 @@ def train(
         remove_leftovers(out / "checkpoints")
         run.write(out, facts, inputs)
 
-        log = stack.enter_context(MetricsLog(out, first_step, config, read_sidecar(inputs.val)))
+        log = stack.enter_context(MetricsLog(out, first_step, config, read_sidecar(inputs.val), track))
         train_step, eval_step = backend.make_train_step(config), backend.make_eval_step(config)
         sample = sampler(backend, config, run.sample_tokenizer(out, config))
         tracing = stack.enter_context(contextlib.ExitStack())
