@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -130,7 +131,7 @@ def train(
                 tracing.enter_context(backend.trace(folder))
             try:
                 batch = next(batches)
-            except InputError:
+            except InputError:  # a token file has changed
                 save(step)
                 raise
             lr = learning_rate(step, config.steps, config.optimizer)
@@ -200,10 +201,15 @@ def _read_progress(saved: dict[str, Any]) -> Progress:
 def _stop_signals() -> Iterator[Callable[[], bool]]:
     """Turn SIGINT and SIGTERM into an answer to "shall I stop?", so that a step is never left half done."""
     received: list[int] = []
-    before = {
-        s: signal.signal(s, lambda number, _: received.append(number))
-        for s in (signal.SIGINT, signal.SIGTERM)
-    }
+
+    def note(number: int, _: object) -> None:
+        if not received:
+            # Not by print, which may be at work just now.
+            with contextlib.suppress(OSError):
+                os.write(2, f"\n{signal.Signals(number).name}: ends, and saves, after this step\n".encode())
+        received.append(number)
+
+    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: bool(received)
     finally:
