@@ -139,7 +139,7 @@ def get_batch(
     """
     corpus = tokens if isinstance(tokens, Corpus) else Corpus((tokens,), (1.0,))
     starts = corpus.starts(seed, step, batch_size, context_length)
-    windows = np.empty((batch_size, context_length + 1), np.int32)
+    windows: Tokens = np.empty((batch_size, context_length + 1), np.int32)
     for i, file in enumerate(corpus.files):
         mine = [k for k, (chosen, _) in enumerate(starts) if chosen == i]
         parts = [(starts[k][1], starts[k][1] + context_length + 1) for k in mine]

@@ -104,6 +104,7 @@ class MetricsLog:
         self._show(val=f"{loss:.3f}")
         if self._floor is not None:
             self._show(gap=f"{loss - self._floor:.3f}")
+        self._bar.set_postfix(self._shown)
         if self._bar.disable:
             step, first_time = self._last_step, self._first[1]
             left = (time.perf_counter() - first_time) / (step - self._first[0]) * (self._config.steps - step)
