@@ -58,11 +58,14 @@ def generate(
     context_length = config.model.context_length
     lengths = np.array([len(prompt) for prompt, _ in rows])
     # A power of two, so that prompts of many lengths share few compiled passes.
-    T = min(context_length, max(16, 1 << (int(lengths.max()) - 1).bit_length()))
+    T, slots = (
+        min(context_length, max(16, 1 << (int(n) - 1).bit_length()))
+        for n in (lengths.max(), lengths.max() + sampling.max_new_tokens)
+    )
     token_ids = np.zeros((len(rows), T), np.int32)
     for row, (text, _) in enumerate(rows):
         token_ids[row, : len(text)] = text
-    logits, cache = prefill(state, token_ids, lengths)
+    logits, cache = prefill(state, token_ids, lengths, slots)
     # Learned positions end with the context: the last of them still tells the token after it.
     last_position = context_length - 1 if config.model.position == "learned" else np.inf
     tokens = np.zeros(len(rows), np.int32)
