@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jax_impl.attention import LayerCache, causal_mask
-from jax_impl.functional import clip_gradients, token_cross_entropy
+from jax_impl.functional import at_least_float32, clip_gradients, token_cross_entropy
 from jax_impl.layers import Params
 from jax_impl.model import Tables, embed, hidden_states, logits, tables_of, transformer_lm
 from jax_impl.optimizer import AdamWState, adamw_init, adamw_update
@@ -222,7 +222,7 @@ def make_prefill(config: TrainConfig) -> Prefill:
         x_BTD = embed(params, token_ids_BT, m, dtype, tables)
         x_BTD, written = hidden_states(params, x_BTD, m, mask_TT, tables, caches, slots_BT)
         last_BD = x_BTD[jnp.arange(B), lengths_B - 1]
-        return logits(params, last_BD), written
+        return at_least_float32(logits(params, last_BD)), written
 
     def prefill(
         state: TrainState,
@@ -232,7 +232,7 @@ def make_prefill(config: TrainConfig) -> Prefill:
     ) -> tuple[np.ndarray, list[LayerCache | None]]:
         check_token_ids(token_ids_BT, m.vocab_size)
         logits_BV, caches = jitted(state.params, token_ids_BT, lengths_B, slots or m.context_length)
-        return np.asarray(logits_BV).astype(np.float64), caches
+        return np.asarray(logits_BV), caches
 
     return prefill
 
@@ -250,7 +250,7 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
         slots_B1 = positions_B[:, None] % S
         x_B1D = embed(params, ids_B1, m, dtype, tables)
         x_B1D, written = hidden_states(params, x_B1D, m, mask_B11S, tables, caches, slots_B1)
-        return logits(params, x_B1D[:, 0]), written
+        return at_least_float32(logits(params, x_B1D[:, 0])), written
 
     def decode_step(
         state: TrainState,
@@ -261,6 +261,6 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
         check_token_ids(token_ids_B, m.vocab_size)
         tables = tables_of(m, positions_B[:, None], m.context_length, config.param_dtype)
         logits_BV, caches_out = jitted(state.params, caches, token_ids_B[:, None], positions_B, tables)
-        return np.asarray(logits_BV).astype(np.float64), caches_out
+        return np.asarray(logits_BV), caches_out
 
     return decode_step

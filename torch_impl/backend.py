@@ -18,7 +18,7 @@ from lm.data import Batch, check_token_ids
 from lm.init import initial_weights
 from tokenizer.errors import InputError
 from torch_impl.attention import LayerCache, causal_mask
-from torch_impl.functional import clip_gradients, token_cross_entropy
+from torch_impl.functional import at_least_float32, clip_gradients, token_cross_entropy
 from torch_impl.model import TransformerLM
 from torch_impl.optimizer import AdamW
 
@@ -187,7 +187,7 @@ def make_prefill(config: TrainConfig) -> Prefill:
         x_BTD = state.model.embed(ids_BT, tables)
         x_BTD = state.model.hidden_states(x_BTD, mask_TT, tables, caches, slots_BT)
         last_BD = x_BTD[torch.arange(B), torch.tensor(lengths_B) - 1]
-        return state.model.logits(last_BD).double().cpu().numpy(), caches
+        return at_least_float32(state.model.logits(last_BD)).cpu().numpy(), caches
 
     return prefill
 
@@ -213,6 +213,6 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
         ids_B1 = torch.tensor(token_ids_B[:, None], device=config.device)
         x_B1D = state.model.embed(ids_B1, tables)
         x_B1D = state.model.hidden_states(x_B1D, mask_B11S, tables, caches, slots_B1)
-        return state.model.logits(x_B1D[:, 0]).double().cpu().numpy(), caches
+        return at_least_float32(state.model.logits(x_B1D[:, 0])).cpu().numpy(), caches
 
     return decode_step

@@ -123,7 +123,7 @@ def test_log_probabilities_and_ties() -> None:
     for logits, tied in ((near, True), (near.round(2) - [[0, 1, 0]], False)):
         config = dataclasses.replace(CONFIG, compute_dtype="float32")
         sampling = SamplingConfig(max_new_tokens=1, temperature=0.0, top_k=1)
-        (drawn,) = generate(*fake_steps(logits), None, config, [[1]], sampling)
+        (drawn,) = generate(*fake_steps(logits), None, config, [[1]], sampling, log_probabilities=True)
         assert drawn.token == 0
         assert drawn.log_probability == pytest.approx(5.0 - np.log(np.exp(logits).sum()), rel=1e-12)
         assert (drawn.tie is not None) == tied
