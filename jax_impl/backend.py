@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jax_impl.attention import LayerCache, causal_mask
-from jax_impl.functional import clip_gradients, token_cross_entropy
+from jax_impl.functional import at_least_float32, clip_gradients, token_cross_entropy
 from jax_impl.layers import Params
 from jax_impl.model import MODELS, Tables, behind, embed, encode, hidden_states, logits, tables_of
 from jax_impl.optimizer import AdamWState, adamw_init, adamw_update
@@ -23,8 +23,14 @@ from lm.data import Batch, check_batch, check_token_ids
 from lm.init import initial_weights
 from tokenizer.errors import InputError
 
-PrefixedCaches = tuple[Int[np.ndarray, " B"], list[LayerCache | None]]
-"""Each prefix's tokens, 0 without one; and a cache a layer: the prefix's slots, then context_length ones."""
+
+class Cache(NamedTuple):
+    """What decoding goes on from: a cache a layer, of P slots for a prefix and as many behind them as tokens need."""
+
+    num_tokens_B: Int[np.ndarray, " B"]
+    """Each prefix's tokens, 0 without one."""
+    P: int
+    layers: list[LayerCache | None]
 
 
 class TrainState(NamedTuple):
@@ -209,49 +215,54 @@ def make_eval_step(config: TrainConfig) -> EvalStep:
 
 
 def make_prefill(config: TrainConfig) -> Prefill:
-    """One pass over the prompts, that fills a cache of slots for the prefix, if any, and of context_length slots."""
+    """One pass over the prompts, that fills the first slots of a cache."""
     m, dtype = config.model, jnp.dtype(config.compute_dtype)
 
-    @jax.jit
+    @partial(jax.jit, static_argnums=3)
     def jitted(
         params: Params,
         token_ids_BT: Array,
         lengths_B: Array,
+        slots: int,
         prefix_BP: Array | None,
         num_tokens_B: Array,
     ) -> tuple[Array, list[LayerCache | None]]:
         B, T = token_ids_BT.shape
         decoder = _decoder(params)
-        # Query t sees slots 0 .. t; what lies behind a shorter prompt's end is overwritten before it is seen.
         if prefix_BP is None:
             tables = tables_of(m, np.arange(T), m.context_length, config.param_dtype)
-            x_BSD, mask = embed(decoder, token_ids_BT, m, dtype, tables), causal_mask(m.context_length)[:T]
+            x_BSD, mask = embed(decoder, token_ids_BT, m, dtype, tables), causal_mask(T)
         else:
             hidden_BPD = encode(params["encoder"], prefix_BP, num_tokens_B, m, dtype)
-            x_BSD, mask, tables = behind(decoder, hidden_BPD, num_tokens_B, token_ids_BT, m.context_length, m)
+            x_BSD, mask, tables = behind(decoder, hidden_BPD, num_tokens_B, token_ids_BT, m)
         S = x_BSD.shape[1]
-        assert m.num_kv_heads is not None
-        zeros = jnp.zeros((B, m.num_kv_heads, S - T + m.context_length, m.d_head), dtype)
+        assert m.num_kv_heads is not None  # filled in by ModelConfig
+        zeros = jnp.zeros((B, m.num_kv_heads, S - T + slots, m.d_head), dtype)
         caches = [LayerCache(zeros, zeros) for _ in decoder["layers"]]
+        # What lies behind a shorter prompt's end is overwritten before it is seen.
         slots_BS = jnp.broadcast_to(jnp.arange(S)[None, :], (B, S))
         x_BSD, written = hidden_states(decoder, x_BSD, m, mask, tables, caches, slots_BS)
         last_BD = x_BSD[jnp.arange(B), S - T + lengths_B - 1]
-        return logits(decoder, last_BD), written
+        return at_least_float32(logits(decoder, last_BD)), written
 
     def prefill(
         state: TrainState,
         token_ids_BT: Int[np.ndarray, "B T"],
         lengths_B: Int[np.ndarray, " B"],
+        slots: int | None = None,
         prefix_BP: Int[np.ndarray, "B P"] | None = None,
         num_tokens_B: Int[np.ndarray, " B"] | None = None,
-    ) -> tuple[np.ndarray, PrefixedCaches]:
+    ) -> tuple[np.ndarray, Cache]:
         check_token_ids(token_ids_BT, m.vocab_size)
-        if prefix_BP is not None:
+        if prefix_BP is None or num_tokens_B is None:
+            num_tokens_B, P = np.zeros(len(lengths_B), np.int64), 0
+        else:
             check_token_ids(prefix_BP, m.vocab_size)
-        if num_tokens_B is None:
-            num_tokens_B = np.zeros(len(lengths_B), np.int64)
-        logits_BV, caches = jitted(state.params, token_ids_BT, lengths_B, prefix_BP, num_tokens_B)
-        return np.asarray(logits_BV).astype(np.float64), (num_tokens_B, caches)
+            P = prefix_BP.shape[1]
+        logits_BV, caches = jitted(
+            state.params, token_ids_BT, lengths_B, slots or m.context_length, prefix_BP, num_tokens_B
+        )
+        return np.asarray(logits_BV), Cache(num_tokens_B, P, caches)
 
     return prefill
 
@@ -261,46 +272,45 @@ def _decoder(params: Params) -> Params:
 
 
 def make_decode_step(config: TrainConfig) -> DecodeStep:
-    """One token a sequence against the cache, which slides: position t takes slot t mod context_length."""
+    """One token a sequence against the cache, which slides: position t takes slot t mod S, behind the prefix's."""
     m, dtype = config.model, jnp.dtype(config.compute_dtype)
 
-    @partial(jax.jit, donate_argnums=1)
+    @partial(jax.jit, donate_argnums=1, static_argnums=2)
     def jitted(
         params: Params,
         caches: list[LayerCache],
+        P: int,
         ids_B1: Array,
         position_B1: Array,
         num_tokens_B1: Array,
         tables: Tables,
     ) -> tuple[Array, list[LayerCache | None]]:
-        P, decoder = caches[0].k_BHSK.shape[2] - m.context_length, _decoder(params)
+        S, decoder = caches[0].k_BHSK.shape[2] - P, _decoder(params)
         sees_BS = jnp.concatenate(
-            (jnp.arange(P)[None, :] < num_tokens_B1, jnp.arange(m.context_length)[None, :] <= position_B1),
-            axis=1,
+            (jnp.arange(P)[None, :] < num_tokens_B1, jnp.arange(S)[None, :] <= position_B1), axis=1
         )
-        slots_B1 = P + position_B1 % m.context_length
+        slots_B1, mask_B11S = P + position_B1 % S, sees_BS[:, None, None, :]
         x_B1D = embed(decoder, ids_B1, m, dtype, tables)
-        x_B1D, written = hidden_states(decoder, x_B1D, m, sees_BS[:, None, None, :], tables, caches, slots_B1)
-        return logits(decoder, x_B1D[:, 0]), written
+        x_B1D, written = hidden_states(decoder, x_B1D, m, mask_B11S, tables, caches, slots_B1)
+        return at_least_float32(logits(decoder, x_B1D[:, 0])), written
 
     def decode_step(
         state: TrainState,
-        cache: PrefixedCaches,
+        cache: Cache,
         token_ids_B: Int[np.ndarray, " B"],
         positions_B: Int[np.ndarray, " B"],
-    ) -> tuple[np.ndarray, PrefixedCaches]:
+    ) -> tuple[np.ndarray, Cache]:
         check_token_ids(token_ids_B, m.vocab_size)
-        num_tokens_B, caches = cache
         position_B1, num_tokens_B1 = (
-            positions_B[:, None].astype(np.int64),
-            num_tokens_B[:, None].astype(np.int64),
+            positions_B[:, None],
+            cache.num_tokens_B[:, None].astype(positions_B.dtype),
         )
         # RoPE goes on where the prefix ends.
         place_B1 = position_B1 + num_tokens_B1 if m.position == "rope" else position_B1
         tables = tables_of(m, place_B1, m.context_length, config.param_dtype)
         logits_BV, written = jitted(
-            state.params, caches, token_ids_B[:, None], position_B1, num_tokens_B1, tables
+            state.params, cache.layers, cache.P, token_ids_B[:, None], position_B1, num_tokens_B1, tables
         )
-        return np.asarray(logits_BV).astype(np.float64), (num_tokens_B, written)
+        return np.asarray(logits_BV), cache._replace(layers=written)
 
     return decode_step

@@ -184,10 +184,9 @@ def behind(
     hidden_BPD: Float[Array, "B P D"],
     num_tokens_B: Int[Array, " B"],
     token_ids_BT: Int[Array, "B T"],
-    num_slots: int,
     config: ModelConfig,
-) -> tuple[Float[Array, "B S D"], Bool[Array, "B 1 S N"], Tables]:
-    """What the blocks read of a cache of P places and the tokens behind it, of which there may be num_slots.
+) -> tuple[Float[Array, "B S D"], Bool[Array, "B 1 S S"], Tables]:
+    """What the blocks read of a cache of P places and the tokens behind it.
 
     Added positions count the tokens from 0, and RoPE goes on where the prefix ends, so that padding counts nowhere.
     """
@@ -204,8 +203,7 @@ def behind(
         tables = tables_of(config, np.arange(P + T), P + T, param_dtype)
         place_BS = jnp.where(place_1S < P, place_1S, place_1S - P + num_tokens_B[:, None])
         tables = tuple(table[place_BS] for table in tables)
-    mask = prefix_mask(num_tokens_B, P, num_slots)[..., : P + T, :]
-    return jnp.concatenate((cache_BPD, x_BTD), axis=1), mask, tables
+    return jnp.concatenate((cache_BPD, x_BTD), axis=1), prefix_mask(num_tokens_B, P, T), tables
 
 
 def prefix_decoder(
@@ -220,10 +218,9 @@ def prefix_decoder(
     The cache is put before the tokens' embeddings: all blocks see one sequence, in which the cache attends to all of
     the cache, and a token to all of the cache and to the tokens up to itself.
     """
-    (P, T) = hidden_BPD.shape[1], token_ids_BT.shape[1]
-    x_BSD, mask, tables = behind(params, hidden_BPD, num_tokens_B, token_ids_BT, T, config)
+    x_BSD, mask, tables = behind(params, hidden_BPD, num_tokens_B, token_ids_BT, config)
     x_BSD, _ = hidden_states(params, x_BSD, config, mask, tables)
-    return logits(params, x_BSD[:, P:])
+    return logits(params, x_BSD[:, hidden_BPD.shape[1] :])
 
 
 def encoder_decoder(

@@ -40,6 +40,7 @@ class Prefill(Protocol):
         state: Any,
         token_ids: Int[np.ndarray, "B T"],
         lengths: Int[np.ndarray, " B"],
+        slots: int | None = None,
         prefix: Int[np.ndarray, "B P"] | None = None,
         num_tokens: Int[np.ndarray, " B"] | None = None,
         /,
@@ -47,6 +48,8 @@ class Prefill(Protocol):
         """Read prompts, padded on the right; return the logits after each one's last token, and the cache.
 
         Args:
+            slots: Slots of the cache, of which position t takes t mod slots: T or more, and context_length, as if not
+                given, unless the text will end before that.
             prefix, num_tokens: What the encoder of an encoder-decoder reads, padded, and the tokens of each; the
                 prompts are then the starts of the decoder's texts.
         """
@@ -59,7 +62,7 @@ class DecodeStep(Protocol):
     ) -> tuple[Float[np.ndarray, "B V"], Any]:
         """Read one more token of each sequence, at its position; return the logits after it, and the cache.
 
-        Consumes `cache`, which holds the last context_length positions.
+        Consumes `cache`.
         """
 
 

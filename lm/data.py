@@ -4,7 +4,7 @@ import glob
 import hashlib
 import json
 import math
-import mmap
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -71,9 +71,8 @@ def open_tokens(path: Path, vocab_size: int, context_length: int) -> Tokens:
         )
     # Every batch is checked again, so of a file that takes long to read a sample will do here.
     for start, stop in _blocks(tokens.nbytes):
-        block = tokens[start // tokens.itemsize : stop // tokens.itemsize]
+        block = read_parts(tokens, [(start // tokens.itemsize, stop // tokens.itemsize)])[0]
         check_token_ids(block, vocab_size, f"{path}: ")
-        _let_go(block)
     return tokens
 
 
@@ -126,9 +125,6 @@ def open_corpus(
     found = find_files(patterns, weights)
     opened = [[open_tokens(path, vocab_size, context_length) for path in paths] for paths in found]
     files = tuple(chain(*opened))
-    for tokens in files:
-        # Windows lie far apart: reading ahead of each would read much for nothing.
-        tokens._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
     shares = mixture([[len(tokens) - context_length for tokens in some] for some in opened], weights)
     return Corpus(files, shares), tuple(chain(*found))
 
@@ -175,12 +171,12 @@ def get_batch(
     """
     corpus = tokens if isinstance(tokens, Corpus) else Corpus((tokens,), (1.0,))
     starts = corpus.starts(seed, step, batch_size, context_length)
-    for i in {i for i, _ in starts}:
-        _refuse_vanished(corpus.files[i])
-    views = [corpus.files[i][start : start + context_length + 1] for i, start in starts]
-    windows = np.stack([as_int32(view) for view in views])
-    for view in views:
-        _let_go(view)
+    windows: Tokens = np.empty((batch_size, context_length + 1), np.int32)
+    for i, file in enumerate(corpus.files):
+        mine = [k for k, (chosen, _) in enumerate(starts) if chosen == i]
+        parts = [(starts[k][1], starts[k][1] + context_length + 1) for k in mine]
+        for k, window in zip(mine, read_parts(file, parts), strict=True):
+            windows[k] = as_int32(window)
     windows = windows.reshape(micro_batches, -1, context_length + 1)
     return Batch(windows[..., :-1], windows[..., 1:])
 
@@ -211,25 +207,12 @@ def eval_batches(tokens: Tokens, batch_size: int, context_length: int) -> Iterat
     """
     num_targets, span = len(tokens) - 1, batch_size * context_length
     for start in range(0, num_targets, span):
-        chunk = as_int32(read_part(tokens, start, start + span + 1))
+        chunk = as_int32(read_parts(tokens, [(start, start + span + 1)])[0])
         padded = np.zeros(span + 1, np.int32)
         padded[: len(chunk)] = chunk
         shape = 1, batch_size, context_length
         is_target = np.arange(span) < len(chunk) - 1
         yield Batch(padded[:-1].reshape(shape), padded[1:].reshape(shape), is_target.reshape(shape))
-
-
-def read_part(array: np.ndarray, start: int, stop: int) -> np.ndarray:
-    """A copy of a part of an array that may be mapped.
-
-    Raises:
-        InputError: the file has gone, or was cut short.
-    """
-    _refuse_vanished(array)
-    view = array[start:stop]
-    copy = np.array(view)
-    _let_go(view)
-    return copy
 
 
 def as_int32(tokens: Tokens) -> Tokens:
@@ -241,24 +224,31 @@ def as_int32(tokens: Tokens) -> Tokens:
     return np.array(tokens, np.int32)
 
 
-def _refuse_vanished(tokens: Tokens) -> None:
-    """Refuse a mapped file that has gone, or is shorter than its map, whose end would be a bus error."""
-    if not isinstance(tokens, np.memmap):
-        return
-    path = Path(str(tokens.filename))
-    size = path.stat().st_size if path.exists() else None
-    if size is None or size < tokens.offset + tokens.nbytes:
-        what = "has gone" if size is None else "was cut short"
-        raise InputError(f"{path}: {what} while it was in use; put it back, and go on with --resume")
+def read_parts(tokens: np.ndarray, parts: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+    """Parts of an array, from start to stop; those of a memory map are read from its file.
 
+    Touching a map whose file has been cut short is a bus error, which ends the process; and what was touched counts
+    as this process's memory until memory runs short.
 
-def _let_go(tokens: Tokens) -> None:
-    """Give the memory of a part of a map back, which would count as ours until memory runs short."""
-    if isinstance(tokens, np.memmap) and tokens.size:
-        mapped = tokens._mmap  # type: ignore[attr-defined]
-        offset = tokens.ctypes.data - np.frombuffer(mapped, np.uint8, 1).ctypes.data
-        aligned = offset // mmap.PAGESIZE * mmap.PAGESIZE
-        mapped.madvise(mmap.MADV_DONTNEED, aligned, offset - aligned + tokens.nbytes)
+    Raises:
+        InputError: the file has gone, or was changed.
+    """
+    if not isinstance(tokens, np.memmap) or not parts:
+        return [tokens[start:stop] for start, stop in parts]
+    path, mapped, found = Path(str(tokens.filename)), tokens._mmap, []  # type: ignore[attr-defined]
+    offset = tokens.ctypes.data - np.frombuffer(mapped, np.uint8, 1).ctypes.data
+    changed = f"{path}: has changed while it was in use; put it back, and go on with --resume"
+    try:
+        with path.open("rb", buffering=0) as file:
+            for start, stop in parts:
+                size = (min(stop, len(tokens)) - start) * tokens.itemsize
+                data = os.pread(file.fileno(), size, offset + start * tokens.itemsize)
+                if len(data) < size or os.fstat(file.fileno()).st_size != mapped.size():
+                    raise InputError(changed)
+                found.append(np.frombuffer(data, tokens.dtype))
+    except OSError as error:
+        raise InputError(f"{changed} ({error.strerror})") from None
+    return found
 
 
 def check_token_ids(token_ids: Integer[np.ndarray, "..."], vocab_size: int, where: str = "") -> None:

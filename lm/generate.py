@@ -24,8 +24,8 @@ class Drawn(NamedTuple):
 
     row: int
     token: int
-    log_probability: float
-    """The model's own, in nats: before temperature and the other rules."""
+    log_probability: float | None
+    """The model's own, in nats, before temperature and the other rules; where asked for."""
     tie: Choice | None
     """The choice, where its runner-up lies so close that rounding may have decided."""
 
@@ -39,6 +39,7 @@ def generate(
     sampling: SamplingConfig,
     stop_tokens: Collection[int] = (),
     endings: dict[int, Ending] | None = None,
+    log_probabilities: bool = False,
     prefix: tuple[np.ndarray, np.ndarray] | tuple[()] = (),
 ) -> Iterator[Drawn]:
     """Continue the prompts, `sampling.samples` rows each, up to and without a stop token; step by step, row by row.
@@ -60,11 +61,14 @@ def generate(
     context_length = config.model.context_length
     lengths = np.array([len(prompt) for prompt, _ in rows])
     # A power of two, so that prompts of many lengths share few compiled passes.
-    T = min(context_length, max(16, 1 << (int(lengths.max()) - 1).bit_length()))
+    T, slots = (
+        min(context_length, max(16, 1 << (int(n) - 1).bit_length()))
+        for n in (lengths.max(), lengths.max() + sampling.max_new_tokens)
+    )
     token_ids = np.zeros((len(rows), T), np.int32)
     for row, (text, _) in enumerate(rows):
         token_ids[row, : len(text)] = text
-    logits, cache = prefill(state, token_ids, lengths, *prefix)
+    logits, cache = prefill(state, token_ids, lengths, slots, *prefix)
     # Learned positions end with the context: the last of them still tells the token after it.
     last_position = context_length - 1 if config.model.position == "learned" else np.inf
     tokens = np.zeros(len(rows), np.int32)
@@ -75,7 +79,7 @@ def generate(
             if len(text) - 1 > last_position:
                 endings[row] = "context"
                 continue
-            drawn = _draw(row, logits[row], text, sample, sampling, config)
+            drawn = _draw(row, logits[row], text, sample, sampling, config, log_probabilities)
             if drawn.token in stop_tokens:
                 endings[row] = "stop"
                 continue
@@ -101,6 +105,7 @@ def prefix_generation(
     start_token: int,
     stop_tokens: Collection[int],
     endings: dict[int, Ending] | None = None,
+    log_probabilities: bool = False,
 ) -> Iterator[Drawn]:
     """What follows from each prefix, `sampling.samples` rows each: `lm.generate.generate` from the start token on.
 
@@ -116,7 +121,9 @@ def prefix_generation(
         prefix_BP[row, : len(prefix)] = prefix
     starts = [[start_token]] * len(prefixes)
     read = prefix_BP, np.array([len(prefix) for prefix in rows])
-    return generate(prefill, decode_step, state, config, starts, sampling, stop_tokens, endings, read)
+    return generate(
+        prefill, decode_step, state, config, starts, sampling, stop_tokens, endings, log_probabilities, read
+    )
 
 
 def check_prompts(prompts: Sequence[Sequence[int]], config: TrainConfig) -> None:
@@ -146,10 +153,13 @@ def _draw(
     sample: int,
     sampling: SamplingConfig,
     config: TrainConfig,
+    log_probabilities: bool,
 ) -> Drawn:
     choice = choose_token(logits, text, sampling, sample)
-    shifted = logits - logits.max()
-    log_probability = float(shifted[choice.token] - np.log(np.exp(shifted).sum()))
+    log_probability = None
+    if log_probabilities:
+        shifted = logits.astype(np.float64) - logits.max()
+        log_probability = float(shifted[choice.token] - np.log(np.exp(shifted).sum()))
     # Either logit may be off by what parity allows.
     rounding = 2 * BUDGETS[config.compute_dtype].model_forward * float(np.abs(logits).max())
     return Drawn(row, choice.token, log_probability, choice if choice.gap <= rounding else None)
@@ -206,6 +216,7 @@ def complete(
     completions: Sequence[Completion],
     sampling: SamplingConfig,
     stop_token: str = END_OF_TEXT,
+    log_probabilities: bool = False,
 ) -> Iterator[tuple[Completion, str]]:
     """Let the completions grow to their ends, and return each with its new text, as it comes.
 
@@ -222,10 +233,12 @@ def complete(
     if config.model.architecture == "encoder_decoder":
         prefixes = [tokenizer.encode(text) for text in texts]
         start = tokenizer.special_tokens[END_OF_TEXT]
-        grown = prefix_generation(*steps, state, config, prefixes, sampling, start, stop_tokens, endings)
+        grown = prefix_generation(
+            *steps, state, config, prefixes, sampling, start, stop_tokens, endings, log_probabilities
+        )
     else:
         prompts = [tokenizer.encode(text or END_OF_TEXT) for text in texts]
-        grown = generate(*steps, state, config, prompts, sampling, stop_tokens, endings)
+        grown = generate(*steps, state, config, prompts, sampling, stop_tokens, endings, log_probabilities)
     for drawn in grown:
         completion = completions[drawn.row]
         yield completion, completion.add(drawn)

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt64
 
 from lm.config import TrainConfig
-from lm.data import Batch, Corpus, Tokens, as_int32, get_batch, read_part
+from lm.data import Batch, Corpus, Tokens, as_int32, get_batch, read_parts
 from lm.rng import integers, philox, uniform
 
 MASK = "<|mask|>"
@@ -65,7 +65,7 @@ def masked_eval_batches(tokens: Tokens, config: TrainConfig) -> Iterator[Batch]:
     """
     B, T = config.batch_size, config.model.context_length
     for start in range(0, len(tokens), B * T):
-        chunk = as_int32(read_part(tokens, start, start + B * T))
+        chunk = as_int32(read_parts(tokens, [(start, start + B * T)])[0])
         padded = np.zeros(B * T, np.int32)
         padded[: len(chunk)] = chunk
         windows_BT = padded.reshape(B, T)

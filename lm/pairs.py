@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lm.config import ModelConfig, TrainConfig
-from lm.data import Batch, Tokens, as_int32, draw, find_files, fingerprint, mixture, open_tokens, read_part
+from lm.data import Batch, Tokens, as_int32, draw, find_files, fingerprint, mixture, open_tokens, read_parts
 from tokenizer.encode_pairs import offsets_path
 from tokenizer.errors import InputError
 
@@ -30,8 +29,9 @@ class PairFile:
         return len(self.offsets) // 2
 
     def __getitem__(self, index: int) -> Pair:
-        start, middle, stop = read_part(self.offsets, 2 * index, 2 * index + 3).tolist()
-        ids = as_int32(read_part(self.tokens, start, stop))
+        (bounds,) = read_parts(self.offsets, [(2 * index, 2 * index + 3)])
+        start, middle, stop = bounds.tolist()
+        ids = as_int32(read_parts(self.tokens, [(start, stop)])[0])
         return ids[: middle - start], ids[middle - start :]
 
     def first(self, count: int) -> "PairFile":
@@ -78,7 +78,7 @@ def _longest(offsets: np.ndarray, part: int, where: Path) -> int:
     """The length of the longest prefix (part 0), or target between its end tokens (part 1)."""
     longest, some = 0, 1 << 20
     for start in range(0, len(offsets) - 1, some):
-        lengths = np.diff(read_part(offsets, start, start + some + 1))[part::2]
+        lengths = np.diff(read_parts(offsets, [(start, start + some + 1)])[0])[part::2]
         if lengths.min() < 1 + part:
             raise InputError(f"{where}: not the bounds of pairs; encode the pairs again")
         longest = max(longest, int(lengths.max()))
@@ -110,9 +110,6 @@ def open_pair_corpus(
     found = find_files(patterns, weights)
     opened = [[open_pairs(path, model) for path in paths] for paths in found]
     files = tuple(chain(*opened))
-    for file in files:
-        for array in (file.tokens, file.offsets):
-            array._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
     shares = mixture([[len(file) for file in some] for some in opened], weights)
     return PairCorpus(files, shares), tuple(chain(*found))
 

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,12 +18,18 @@ from lm.data import Batch, check_batch, check_token_ids
 from lm.init import initial_weights
 from tokenizer.errors import InputError
 from torch_impl.attention import LayerCache, causal_mask
-from torch_impl.functional import clip_gradients, token_cross_entropy
+from torch_impl.functional import at_least_float32, clip_gradients, token_cross_entropy
 from torch_impl.model import MODELS, EncoderDecoder
 from torch_impl.optimizer import AdamW
 
-PrefixedCaches = tuple[Int[np.ndarray, " B"], list[LayerCache]]
-"""Each prefix's tokens, 0 without one; and a cache a layer: the prefix's slots, then context_length ones."""
+
+class Cache(NamedTuple):
+    """What decoding goes on from: a cache a layer, of P slots for a prefix and as many behind them as tokens need."""
+
+    num_tokens_B: Int[np.ndarray, " B"]
+    """Each prefix's tokens, 0 without one."""
+    P: int
+    layers: list[LayerCache]
 
 
 @dataclass
@@ -165,7 +171,7 @@ def make_eval_step(config: TrainConfig) -> EvalStep:
 
 
 def make_prefill(config: TrainConfig) -> Prefill:
-    """One pass over the prompts, that fills a cache of slots for the prefix, if any, and of context_length slots."""
+    """One pass over the prompts, that fills the first slots of a cache."""
     m = config.model
 
     @torch.no_grad()
@@ -173,32 +179,34 @@ def make_prefill(config: TrainConfig) -> Prefill:
         state: TrainState,
         token_ids_BT: Int[np.ndarray, "B T"],
         lengths_B: Int[np.ndarray, " B"],
+        slots: int | None = None,
         prefix_BP: Int[np.ndarray, "B P"] | None = None,
         num_tokens_B: Int[np.ndarray, " B"] | None = None,
-    ) -> tuple[np.ndarray, PrefixedCaches]:
+    ) -> tuple[np.ndarray, Cache]:
         check_token_ids(token_ids_BT, m.vocab_size)
         B, T = token_ids_BT.shape
         decoder, ids_BT = _decoder(state.model), torch.tensor(token_ids_BT, device=config.device)
-        # Query t sees slots 0 .. t; what lies behind a shorter prompt's end is overwritten before it is seen.
         if prefix_BP is None or num_tokens_B is None:
             num_tokens_B, tables = np.zeros(B, np.int64), decoder.first_tables(T)
-            x_BSD, mask = decoder.embed(ids_BT, tables), causal_mask(m.context_length, config.device)[:T]
+            x_BSD, mask = decoder.embed(ids_BT, tables), causal_mask(T, config.device)
         else:
             check_token_ids(prefix_BP, m.vocab_size)
             prefix, num_tokens = (torch.tensor(a, device=config.device) for a in (prefix_BP, num_tokens_B))
             hidden_BPD = state.model.encoder.encode(prefix, num_tokens)
-            x_BSD, mask, tables = decoder.behind(hidden_BPD, num_tokens, ids_BT, m.context_length)
+            x_BSD, mask, tables = decoder.behind(hidden_BPD, num_tokens, ids_BT)
         S = x_BSD.shape[1]
         assert m.num_kv_heads is not None  # filled in by ModelConfig
-        shape = B, m.num_kv_heads, S - T + m.context_length, m.d_head
+        shape = B, m.num_kv_heads, S - T + (slots or m.context_length), m.d_head
         options: dict[str, Any] = {"dtype": decoder.compute_dtype, "device": config.device}
         caches = [
             LayerCache(torch.zeros(shape, **options), torch.zeros(shape, **options)) for _ in decoder.layers
         ]
+        # What lies behind a shorter prompt's end is overwritten before it is seen.
         slots_BS = torch.arange(S, device=config.device).expand(B, S)
         x_BSD = decoder.hidden_states(x_BSD, mask, tables, caches, slots_BS)
         last_BD = x_BSD[torch.arange(B), torch.tensor(S - T + lengths_B - 1)]
-        return decoder.logits(last_BD).double().cpu().numpy(), (num_tokens_B, caches)
+        logits_BV = at_least_float32(decoder.logits(last_BD)).cpu().numpy()
+        return logits_BV, Cache(num_tokens_B, S - T, caches)
 
     return prefill
 
@@ -208,30 +216,31 @@ def _decoder(model: Any) -> Any:
 
 
 def make_decode_step(config: TrainConfig) -> DecodeStep:
-    """One token a sequence against the cache, which slides: position t takes slot t mod context_length."""
+    """One token a sequence against the cache, which slides: position t takes slot t mod S, behind the prefix's."""
     m = config.model
 
     @torch.no_grad()
     def decode_step(
         state: TrainState,
-        cache: PrefixedCaches,
+        cache: Cache,
         token_ids_B: Int[np.ndarray, " B"],
         positions_B: Int[np.ndarray, " B"],
-    ) -> tuple[np.ndarray, PrefixedCaches]:
+    ) -> tuple[np.ndarray, Cache]:
         check_token_ids(token_ids_B, m.vocab_size)
-        decoder, (num_tokens_B, caches), position_B1 = _decoder(state.model), cache, positions_B[:, None]
-        P = caches[0].k_BHSK.shape[2] - m.context_length
-        sees_BS = np.concatenate(
-            (np.arange(P) < num_tokens_B[:, None], np.arange(m.context_length) <= position_B1), axis=1
-        )
+        decoder, P = _decoder(state.model), cache.P
+        position_B1, num_tokens_B1 = positions_B[:, None], cache.num_tokens_B[:, None]
+        S = cache.layers[0].k_BHSK.shape[2] - P
+        # Slots that no sequence has come to are left out.
+        filled = np.arange(min(S, positions_B.max() + 1))
+        sees_BS = np.concatenate((np.arange(P) < num_tokens_B1, filled <= position_B1), axis=1)
         mask_B11S = torch.tensor(sees_BS[:, None, None], device=config.device)
-        slots_B1 = torch.tensor(P + position_B1 % m.context_length, device=config.device)
+        slots_B1 = torch.tensor(P + position_B1 % S, device=config.device)
         # RoPE goes on where the prefix ends.
-        place_B1 = position_B1 + num_tokens_B[:, None] if m.position == "rope" else position_B1
+        place_B1 = position_B1 + num_tokens_B1 if m.position == "rope" else position_B1
         tables = decoder.tables_of(m, place_B1, m.context_length)
         ids_B1 = torch.tensor(token_ids_B[:, None], device=config.device)
         x_B1D = decoder.embed(ids_B1, tables)
-        x_B1D = decoder.hidden_states(x_B1D, mask_B11S, tables, caches, slots_B1)
-        return decoder.logits(x_B1D[:, 0]).double().cpu().numpy(), cache
+        x_B1D = decoder.hidden_states(x_B1D, mask_B11S, tables, cache.layers, slots_B1)
+        return at_least_float32(decoder.logits(x_B1D[:, 0])).cpu().numpy(), cache
 
     return decode_step

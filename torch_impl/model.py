@@ -260,9 +260,8 @@ class PrefixDecoder(StackWithHead):
         hidden_BPD: Float[Tensor, "B P D"],
         num_tokens_B: Int[Tensor, " B"],
         token_ids_BT: Int[Tensor, "B T"],
-        num_slots: int,
-    ) -> tuple[Float[Tensor, "B S D"], Bool[Tensor, "B 1 S N"], Tables]:
-        """What the blocks read of a cache of P places and the tokens behind it, of which there may be num_slots.
+    ) -> tuple[Float[Tensor, "B S D"], Bool[Tensor, "B 1 S S"], Tables]:
+        """What the blocks read of a cache of P places and the tokens behind it.
 
         Added positions count the tokens from 0, and RoPE goes on where the prefix ends, so that padding counts nowhere.
         """
@@ -275,7 +274,7 @@ class PrefixDecoder(StackWithHead):
             place_S = torch.arange(P + T, device=device)
             place_BS = torch.where(place_S < P, place_S, place_S - P + num_tokens_B[:, None])
             tables = self.get_buffer("rope0")[place_BS], self.get_buffer("rope1")[place_BS]
-        return x_BSD, prefix_mask(num_tokens_B, P, num_slots)[..., : P + T, :], tables
+        return x_BSD, prefix_mask(num_tokens_B, P, T), tables
 
     def forward(
         self,
@@ -283,9 +282,7 @@ class PrefixDecoder(StackWithHead):
         num_tokens_B: Int[Tensor, " B"],
         token_ids_BT: Int[Tensor, "B T"],
     ) -> Float[Tensor, "B T V"]:
-        x_BSD = self.hidden_states(
-            *self.behind(hidden_BPD, num_tokens_B, token_ids_BT, token_ids_BT.shape[1])
-        )
+        x_BSD = self.hidden_states(*self.behind(hidden_BPD, num_tokens_B, token_ids_BT))
         return self.logits(x_BSD[:, hidden_BPD.shape[1] :])
 
 

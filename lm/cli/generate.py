@@ -56,7 +56,9 @@ class Generate(Trained):
                 f"{self.checkpoint}: an encoder writes no text; give the run of a decoder or an encoder-decoder"
             )
         steps = backend.make_prefill(config), backend.make_decode_step(config)
-        texts = complete(steps, state, config, tokenizer, completions, self.sampling, self.stop_token)
+        texts = complete(
+            steps, state, config, tokenizer, completions, self.sampling, self.stop_token, self.json
+        )
         streamed = len(completions) == 1 and not self.json
         shown = False
         try:

@@ -100,7 +100,7 @@ def test_prefill_and_decoding_give_the_logits_of_the_whole(name: BackendName, se
     rows, whole = np.arange(3), outputs(given)[name]
     prefill, decode = backend.make_prefill(config), backend.make_decode_step(config)
     for lengths in (np.array([1, 1, 1]), np.array([2, 1, 3])):
-        logits, cache = prefill(state, ids, lengths, prefix, num_tokens)
+        logits, cache = prefill(state, ids, lengths, None, prefix, num_tokens)
         assert_close(logits, whole[rows, lengths - 1], "float64", "model_forward")
         for place in range(lengths.min(), 3):
             positions = np.maximum(lengths, place)
@@ -119,7 +119,7 @@ def test_beyond_the_context_the_prefix_stays_in_sight(name: BackendName) -> None
     prefill, decode = backend.make_prefill(config), backend.make_decode_step(config)
 
     def last(prefix: np.ndarray, first: int) -> np.ndarray:
-        logits, cache = prefill(state, np.array([[first]]), np.array([1]), prefix, np.array([5]))
+        logits, cache = prefill(state, np.array([[first]]), np.array([1]), None, prefix, np.array([5]))
         for position in range(1, 9):  # of a context of 4
             logits, cache = decode(state, cache, np.array([position]), np.array([position]))
         return logits
@@ -168,7 +168,7 @@ def test_ids_out_of_range_in_a_prefix_are_refused(name: BackendName) -> None:
     with pytest.raises(InputError, match="token id 11 is outside 0"):
         backend.make_eval_step(config)(state, Batch(ids, ids, None, n, bad))
     with pytest.raises(InputError, match="token id 11 is outside 0"):
-        backend.make_prefill(config)(state, ids[0], np.array([1, 1]), bad[0], n[0])
+        backend.make_prefill(config)(state, ids[0], np.array([1, 1]), None, bad[0], n[0])
 
 
 def test_a_tied_head_is_the_decoders_embedding() -> None:
