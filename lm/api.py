@@ -13,8 +13,9 @@ from lm import backend as backends
 from lm import checkpoint
 from lm.backend import Backend, BackendName, DecodeStep, Logits, Prefill
 from lm.config import TrainConfig
-from lm.generate import END_OF_TEXT, SamplingConfig, generate
+from lm.generate import END_OF_TEXT, Completion, complete
 from lm.run import load_facts, load_state, load_tokenizer
+from lm.sampling import SamplingConfig
 from lm.score import TextScore, score_text
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
@@ -56,19 +57,38 @@ class Model:
         logits_BTV = self._logits(self.state, ids.reshape(-1, ids.shape[-1]).astype(np.int64))
         return logits_BTV.reshape(*ids.shape, -1)
 
-    def generate(self, prompt: str = "", **settings: Any) -> str:
-        """The text that continues a prompt, up to the end of the text; of an empty one, a new text.
+    def generate(self, prompt: str = "", stop_token: str = END_OF_TEXT, **settings: Any) -> str:
+        """The text that continues a prompt, up to the stop token; of an empty prompt, a new text.
 
         Args:
-            settings: Those of `lm.generate.SamplingConfig`, such as max_new_tokens, temperature, top_p and seed.
+            settings: Those of `lm.sampling.SamplingConfig`, such as max_new_tokens, temperature, top_p and seed.
 
         Raises:
             InputError: a setting is out of range, or the prompt is longer than the context.
         """
-        ids = self.tokenizer.encode(prompt or END_OF_TEXT)
-        end = self.tokenizer.special_tokens.get(END_OF_TEXT)
-        tokens = generate(*self._steps, self.state, self.config, ids, SamplingConfig(**settings), end)
-        return self.tokenizer.decode(list(tokens))
+        if settings.get("samples", 1) != 1:
+            raise InputError(f"samples is {settings['samples']}, but generate returns one text; use complete")
+        return self.complete([prompt], stop_token, **settings)[0].text
+
+    def complete(
+        self, prompts: Sequence[str], stop_token: str = END_OF_TEXT, **settings: Any
+    ) -> list[Completion]:
+        """Continue several prompts at once; of each completion, `text`, `ending`, and in `drawn` its tokens.
+
+        Returns:
+            The completions of the first prompt, as many as the setting samples says, then those of the next.
+        """
+        sampling = SamplingConfig(**settings)
+        completions = [
+            Completion(prompt, self.tokenizer, sampling.stop)
+            for prompt in prompts
+            for _ in range(sampling.samples)
+        ]
+        for _ in complete(
+            self._steps, self.state, self.config, self.tokenizer, completions, sampling, stop_token
+        ):
+            pass
+        return completions
 
     def score(self, text: str, stride: int | None = None) -> TextScore:
         """How likely the model finds a text: nats of each token, their sum, perplexity, bits per byte.
