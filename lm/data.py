@@ -55,7 +55,7 @@ def open_tokens(path: Path, vocab_size: int, context_length: int) -> Tokens:
             tokens = np.memmap(path, "<u2", mode="r")
     except ValueError as error:
         raise InputError(
-            f"{path}: not a readable token file ({error}); make one with lm tokenizer encode"
+            f"{path}: not a readable .npy file, nor .bin of uint16 ({error}); make one with lm tokenizer encode"
         ) from None
     if tokens is None or tokens.ndim != 1 or tokens.dtype.kind not in "ui":
         raise InputError(
