@@ -14,6 +14,7 @@ from lm.config import ModelConfig, TrainConfig
 from lm.parity.budgets import BUDGETS, relative_error
 from tests.lm.conftest import lm
 from tests.lm.test_train import BACKENDS
+from tests.source import ROOT
 from tests.test_imports import loaded_after
 from tokenizer import InputError
 
@@ -110,3 +111,18 @@ def test_import_lm_is_light() -> None:
     assert not loaded_after("import lm; lm.__version__") & heavy
     with pytest.raises(AttributeError, match="module 'lm' has no attribute 'lode'"):
         twinlm.lode  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(ROOT / "docs" / "tour.ipynb", as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    # As committed, it has been run from top to bottom, and shows what came of it.
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    assert not [o for cell in cells for o in cell.outputs if o.output_type == "error"]
+    assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
