@@ -323,9 +323,11 @@ def _find_tensors(folder: Path) -> dict[str, _Tensor]:
         return _read_header(whole)
     files = _read_json(index).get("weight_map")
     if not isinstance(files, dict) or not all(
-        isinstance(name, str) and Path(name).name == name for name in files.values()
+        isinstance(name, str) and re.fullmatch(r"[^/\0]+\.safetensors", name) for name in files.values()
     ):
-        raise InputError(f"{index}: weight_map must map each tensor to the name of a file beside it")
+        raise InputError(
+            f"{index}: weight_map must map each tensor to the name of a .safetensors file beside it"
+        )
     shards = {file: _read_header(folder / file) for file in sorted(set(files.values()))}
     for name, file in files.items():
         if name not in shards[file]:
