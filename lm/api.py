@@ -45,8 +45,12 @@ class Model:
         """The logits of the token after each of a text's tokens, or of the ids (T) or (B, T).
 
         Raises:
-            InputError: there are no tokens, more than context_length, or unknown ones.
+            InputError: there are no tokens, more than context_length, or unknown ones; or the model needs a prefix.
         """
+        if self.config.model.architecture == "encoder_decoder":
+            raise InputError(
+                "an encoder_decoder has no logits without a prefix; give a decoder or an encoder"
+            )
         ids = np.asarray(self.tokenizer.encode(text) if isinstance(text, str) else text)
         context_length = self.config.model.context_length
         if ids.ndim not in (1, 2) or not 0 < ids.shape[-1] <= context_length or ids.dtype.kind not in "iu":

@@ -75,8 +75,12 @@ def score_text(
             not given.
 
     Raises:
-        InputError: nothing in the text has a token before it, or the stride is out of range.
+        InputError: nothing in the text has a token before it, the stride is out of range, or the model is no decoder.
     """
+    if config.model.architecture != "decoder":
+        raise InputError(
+            f"the model's architecture is {config.model.architecture}, and only a decoder gives a text a probability"
+        )
     context_length = config.model.context_length
     stride = max(1, context_length // 2) if stride is None else stride
     if not 1 <= stride <= context_length:
