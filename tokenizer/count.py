@@ -1,7 +1,6 @@
 """Count the distinct pre-tokens of a text."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -12,7 +11,7 @@ from tokenizer.files import not_utf8
 from tokenizer.piece_index import PieceIndex
 from tokenizer.pretokenize import Pretokenizer
 from tokenizer.progress import Progress
-from tokenizer.ranges import cut_file, open_range
+from tokenizer.ranges import cut_files, open_range
 from tokenizer.runs import edges_of, runs
 from tokenizer.workers import Result, Task, run_tasks
 
@@ -79,18 +78,16 @@ def gather(data: bytes, edges: np.ndarray, pieces: np.ndarray) -> tuple[np.ndarr
 
 
 class CountWorker:
-    """Counts the distinct pieces of ranges of a file; a `workers.Worker`."""
+    """Counts the distinct pieces of ranges of files; a `workers.Worker`."""
 
-    def __init__(self, path: str | Path, pretokenizer: Pretokenizer, block_size: int) -> None:
-        self._path = path
+    def __init__(self, pretokenizer: Pretokenizer, block_size: int) -> None:
         self._pretokenizer = pretokenizer
         self._block_size = block_size
         self._pieces = _Counter(self._pretokenizer)
 
     def setup(self) -> dict[str, Any]:
-        """Return the arguments of `from_setup`."""
+        """Return the argument of `from_setup`."""
         return {
-            "path": str(self._path),
             "pattern": self._pretokenizer.pattern,
             "special_tokens": self._pretokenizer.special_tokens,
             "block_size": self._block_size,
@@ -100,17 +97,17 @@ class CountWorker:
     def from_setup(cls, setup: dict[str, Any]) -> Self:
         """Make a worker in another process."""
         pretokenizer = Pretokenizer(setup["pattern"], setup["special_tokens"])
-        return cls(setup["path"], pretokenizer, setup["block_size"])
+        return cls(pretokenizer, setup["block_size"])
 
     def run(self, task: Task) -> Result:
         """Count the pieces of a range; returns nothing yet."""
-        start, end = task
+        path, start, end = task
         try:
-            with open_range(self._path, start, end) as read:
+            with open_range(path, start, end) as read:
                 for block in cut_blocks(read, self._pretokenizer, self._block_size):
                     self._pieces.add(block.data, block.edges)
         except UnicodeDecodeError as error:
-            raise InputError(not_utf8(self._path, start + error.start)) from None
+            raise InputError(not_utf8(path, start + error.start)) from None
         return []
 
     def finish(self) -> Result:
@@ -129,22 +126,22 @@ class CountWorker:
 
 
 def count_pieces(
-    path: str | Path,
+    paths: list[str],
     pretokenizer: Pretokenizer,
     num_workers: int,
     progress: Progress,
     range_size: int,
     block_size: int = BLOCK,
 ) -> PieceCounts:
-    """Count the distinct pre-tokens of a file, special tokens among them.
+    """Count the distinct pre-tokens of files, special tokens among them.
 
     Raises:
-        InputError: the file is not UTF-8.
+        InputError: a file is not UTF-8.
     """
-    worker = CountWorker(path, pretokenizer, block_size)
-    ranges = list(cut_file(path, pretokenizer, range_size))
+    worker = CountWorker(pretokenizer, block_size)
+    ranges = list(cut_files(paths, pretokenizer, range_size))
     results = run_tasks(worker, ranges, num_workers)
-    for start, end in ranges:
+    for _, start, end in ranges:
         next(results)
         progress(end - start)
     parts = [PieceCounts(*result) for result in results]
