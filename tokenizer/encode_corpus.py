@@ -5,10 +5,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from tokenizer.dask_engine import divide, map_tasks
 from tokenizer.encode_stream import StreamEncoder
 from tokenizer.errors import InputError
 from tokenizer.files import not_utf8
@@ -18,6 +19,9 @@ from tokenizer.ranges import cut_files, open_range, share
 from tokenizer.sources import Paths, find_files
 from tokenizer.tokenizer import Tokenizer
 from tokenizer.workers import Result, Task, run_tasks
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 FLUSH = 1 << 22  # bytes after which the disk begins to write
 
@@ -40,6 +44,7 @@ def encode_corpus(
     num_workers: int | None = None,
     progress: bool = False,
     overwrite: bool = False,
+    client: "Client | None" = None,
 ) -> EncodeResult:
     """Encode UTF-8 text files into a one-dimensional .npy array of ids, uint16 or uint32.
 
@@ -53,6 +58,7 @@ def encode_corpus(
         num_workers: processes that encode; None for as many as there are processors. The result is the same.
         progress: show a progress bar on stderr.
         overwrite: replace an existing `output_path`.
+        client: a Dask cluster that encodes, instead of processes of this machine. The result is the same.
 
     Raises:
         InputError: an input is missing, empty or not UTF-8, or the output exists and `overwrite` is false.
@@ -62,18 +68,23 @@ def encode_corpus(
     if output_path.exists() and not overwrite:
         raise InputError(f"{output_path} exists; choose another output, or remove it first")
     paths, num_bytes = find_files(input_paths, "encode")
-    workers, range_size = share(num_bytes, num_workers)
-    ranges = cut_files(paths, tokenizer.pretokenizer, range_size)
+    worker = EncodeWorker(tokenizer.stream_encoder)
+    if client is None:
+        workers, range_size = share(num_bytes, num_workers)
+        encoded = run_tasks(worker, cut_files(paths, tokenizer.pretokenizer, range_size), workers)
+    else:
+        paths, range_size = divide(paths, num_bytes, client)
+        encoded = map_tasks(worker, cut_files(paths, tokenizer.pretokenizer, range_size), client)
     num_tokens = flushed = 0
     dtype = tokenizer.dtype.newbyteorder("<")  # the same file on every machine
     with (
-        closing(run_tasks(EncodeWorker(tokenizer.stream_encoder), ranges, workers)) as results,
+        closing(encoded) as results,
         published(output_path) as temporary,
         open(temporary, "wb") as file,
         progress_bar(progress, "encode", num_bytes, "B") as update,
     ):
         file.write(_npy_header(0, dtype))
-        for ids, done in results:
+        for ids, done in filter(None, results):  # a worker says nothing at the end
             file.write(ids.astype(dtype, copy=False).data)
             num_tokens += len(ids)
             update(int(done[0]))
@@ -111,7 +122,7 @@ class EncodeWorker:
 
     def finish(self) -> Result:
         """Return nothing more."""
-        return [np.zeros(0, np.uint16), np.zeros(1, np.int64)]
+        return []
 
 
 def _npy_header(length: int, dtype: np.dtype) -> bytes:

@@ -99,11 +99,12 @@ class StreamEncoder:
         self._num_bytes = 0
         self._new: list[tuple[np.ndarray, np.ndarray]] = []  # bytes and lengths of pieces to be merged
         special = [token.encode() for token in self._pretokenizer.special_tokens]
-        self._number(b"".join(special), edges_of([len(token) for token in special]))
+        numbers = self._number(b"".join(special), edges_of([len(token) for token in special]))
         self._new = []
         # The ids of all pieces, one behind the other; of each piece, where they start, how many they are,
         # the first.
-        self._ids = np.array(self._special_ids, self._dtype)
+        self._ids = np.zeros(len(special), self._dtype)
+        self._ids[numbers] = self._special_ids
         self._starts = np.arange(len(special))
         self._counts = np.ones(len(special), np.int64)
         self._first = self._ids

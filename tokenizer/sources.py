@@ -17,14 +17,14 @@ def find_files(paths: Paths, purpose: str) -> tuple[list[str], int]:
     Raises:
         InputError: a file cannot be read, or all are empty.
     """
-    paths = [str(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    found = [file for path in paths for file in _matches(path)]
+    given = [paths] if isinstance(paths, str | Path) else paths
+    found = [file for path in given for file in _matches(str(path))]
     num_bytes = 0
     for path in found:
         with open_source(path) as file:
             num_bytes += file.seek(0, os.SEEK_END)
     if num_bytes == 0:
-        raise InputError(f"{', '.join(paths)} is empty; give a file with text to {purpose}")
+        raise InputError(f"{', '.join(found)} is empty; give a file with text to {purpose}")
     return found, num_bytes
 
 
@@ -58,13 +58,11 @@ def _file_system(path: str) -> Any:
     """Return the file system that an address is in, and the file's name there."""
     try:
         from fsspec.core import url_to_fs  # type: ignore[import-untyped]
-
-        return url_to_fs(path)
-    except ModuleNotFoundError as error:
-        if error.name != "fsspec":
-            raise
+    except ModuleNotFoundError:
         raise InputError(
             f"reading {path} needs fsspec; install it with: pip install 'twinlm[dask]'"
         ) from None
-    except (ImportError, ValueError) as error:  # the storage needs a package, or is none
+    try:
+        return url_to_fs(path)
+    except (ImportError, ValueError) as error:  # this storage needs another package, or does not exist
         raise InputError(f"cannot read {path}: {error}") from None

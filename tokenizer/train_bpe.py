@@ -6,15 +6,18 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tokenizer.count import PieceCounts, count_pieces
+from tokenizer.count import PieceCounts, count_pieces, count_pieces_on
 from tokenizer.errors import InputError
 from tokenizer.learn_merges import learn_merges
 from tokenizer.pretokenize import Pretokenizer
 from tokenizer.progress import progress_bar
 from tokenizer.ranges import share
 from tokenizer.sources import Paths, find_files
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 Vocab = dict[int, bytes]
 Merges = list[tuple[bytes, bytes]]
@@ -67,6 +70,7 @@ def train(
     num_workers: int | None = None,
     pattern: str = "gpt2",
     progress: bool = False,
+    client: "Client | None" = None,
 ) -> TrainResult:
     """Train a vocabulary on UTF-8 text files.
 
@@ -81,6 +85,7 @@ def train(
         num_workers: processes that count; None for as many as there are processors. The result is the same.
         pattern: "gpt2", "cl100k", "o200k", or a regular expression.
         progress: show a progress bar on stderr.
+        client: a Dask cluster that counts, instead of processes of this machine. The result is the same.
 
     Raises:
         InputError: a file is missing, empty or not UTF-8, or another argument is unusable.
@@ -96,7 +101,10 @@ def train(
     paths, num_bytes = find_files(input_path, "train on")
     workers, range_size = share(num_bytes, num_workers)
     with progress_bar(progress, "count", num_bytes, "B") as update:
-        counted = count_pieces(paths, pretokenizer, workers, update, range_size)
+        if client is None:
+            counted = count_pieces(paths, pretokenizer, workers, update, range_size)
+        else:
+            counted = count_pieces_on(client, paths, num_bytes, pretokenizer, update)
     num_special_seen = int(counted.counts[:num_special].sum())
     pieces = PieceCounts(
         counted.data[counted.lengths[:num_special].sum() :],

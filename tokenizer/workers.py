@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from importlib import import_module
 from io import BufferedWriter, FileIO
@@ -51,7 +51,7 @@ def default_num_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_tasks(worker: Worker, tasks: Iterable[Task], num_workers: int) -> Iterator[Result]:
+def run_tasks(worker: Worker, tasks: Iterable[Task], num_workers: int) -> Generator[Result, None, None]:
     """Yield the result of each task, in order; then what each worker that ran any has to say at the end.
 
     The first of the workers is this process, which begins at once; others join in when they have started.
