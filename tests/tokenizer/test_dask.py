@@ -59,10 +59,16 @@ def client(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
 
 
 def test_encoding_equals_one_process(
-    client: Client, texts: list[str], tokenizer: Tokenizer, ids: list[int], tmp_path: Path
+    client: Client,
+    texts: list[str],
+    tokenizer: Tokenizer,
+    ids: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     one = encode_corpus(texts, tokenizer, tmp_path / "one.npy", num_workers=1)
-    dask = encode_corpus(texts, tokenizer, tmp_path / "dask.npy", client=client)
+    monkeypatch.chdir(Path(texts[0]).parent)  # the workers are not in this folder
+    dask = encode_corpus([Path(text).name for text in texts], tokenizer, tmp_path / "dask.npy", client=client)
     assert (tmp_path / "dask.npy").read_bytes() == (tmp_path / "one.npy").read_bytes()
     assert (dask.num_tokens, dask.num_bytes) == (one.num_tokens, one.num_bytes)
     assert np.load(tmp_path / "dask.npy").tolist() == ids
