@@ -16,7 +16,7 @@ from jax_impl.functional import at_least_float32, clip_gradients, token_cross_en
 from jax_impl.layers import Params
 from jax_impl.model import MODELS, Tables, behind, embed, encode, hidden_states, logits, tables_of
 from jax_impl.optimizer import AdamWState, adamw_init, adamw_update
-from lm.backend import DecodeStep, EvalStep, Prefill, TrainStep
+from lm.backend import DecodeStep, EvalStep, Logits, Prefill, TrainStep
 from lm.checkpoint import Leaves
 from lm.config import TrainConfig
 from lm.data import Batch, check_batch, check_token_ids
@@ -212,6 +212,29 @@ def make_eval_step(config: TrainConfig) -> EvalStep:
         return total, batch.num_targets, correct
 
     return eval_step
+
+
+def make_logits(config: TrainConfig) -> Logits:
+    """One forward pass, without a cache."""
+    model = MODELS[config.model.architecture]
+
+    @jax.jit
+    def jitted(params: Params, *inputs: Array) -> Array:
+        logits_BTV = model(params, *inputs, config.model, jnp.dtype(config.compute_dtype))
+        return logits_BTV.astype(config.param_dtype)
+
+    def all_logits(
+        state: TrainState,
+        token_ids_BT: Int[np.ndarray, "B T"],
+        num_tokens_B: Int[np.ndarray, " B"] | None = None,
+        prefix_BP: Int[np.ndarray, "B P"] | None = None,
+    ) -> Float[np.ndarray, "B T V"]:
+        inputs = [a for a in (token_ids_BT, num_tokens_B, prefix_BP) if a is not None]
+        for token_ids in inputs[::2]:
+            check_token_ids(token_ids, config.model.vocab_size)
+        return np.asarray(jitted(state.params, *inputs))
+
+    return all_logits
 
 
 def make_prefill(config: TrainConfig) -> Prefill:

@@ -34,6 +34,23 @@ class EvalStep(Protocol):
 
 
 @runtime_checkable
+class Logits(Protocol):
+    def __call__(
+        self,
+        state: Any,
+        token_ids: Int[np.ndarray, "B T"],
+        num_tokens: Int[np.ndarray, " B"] | None = None,
+        prefix: Int[np.ndarray, "B P"] | None = None,
+        /,
+    ) -> Float[np.ndarray, "B T V"]:
+        """The logits after each token, of an encoder at each token, in the weights' type; T is at most context_length.
+
+        Args:
+            num_tokens, prefix: As in `lm.data.Batch`, where the architecture needs them.
+        """
+
+
+@runtime_checkable
 class Prefill(Protocol):
     def __call__(
         self,
@@ -85,6 +102,8 @@ class Backend(Protocol):
     def make_train_step(self, config: TrainConfig) -> TrainStep: ...
 
     def make_eval_step(self, config: TrainConfig) -> EvalStep: ...
+
+    def make_logits(self, config: TrainConfig) -> Logits: ...
 
     def make_prefill(self, config: TrainConfig) -> Prefill:
         """Not of an encoder, which writes no text."""

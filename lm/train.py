@@ -5,7 +5,7 @@ import math
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +73,11 @@ def train(
     with contextlib.ExitStack() as stack:
         stop_requested = stack.enter_context(_stop_signals())
         source = open_source(config, inputs.train, inputs.weights)
-        inputs = Inputs(source.paths, inputs.val, inputs.weights, inputs.init_from)
+        inputs = replace(inputs, train=source.paths)
         val_data = open_evaluation(config, inputs.val)
         if config.eval_windows is not None:
             val_data = first_windows(val_data, config, config.eval_windows)
-        config = with_mask_token(config, run.tokenizer_of(source.paths[0]), source.paths[0])
+        config = with_mask_token(config, run.tokenizer_for(inputs), inputs.train[0])
         facts = run.describe(config, inputs)
         if not resume:
             refuse_existing(out)

@@ -3,16 +3,17 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from io import BufferedReader
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 
 from tokenizer.encode_corpus import npy_header
 from tokenizer.errors import InputError
-from tokenizer.files import atomic_output
 from tokenizer.progress import progress_bar
-from tokenizer.ranges import file_size
+from tokenizer.publish import published
+from tokenizer.sources import Paths, find_files, open_source
 from tokenizer.tokenizer import Tokenizer
 
 AT_ONCE = 4096  # pairs to a write
@@ -34,9 +35,9 @@ def offsets_path(tokens_path: Path) -> Path:
 
 
 def encode_pairs(
-    input_path: str | Path, tokenizer: Tokenizer, output_path: str | Path, end: str, *, progress: bool = False
+    input_paths: Paths, tokenizer: Tokenizer, output_path: str | Path, end: str, *, progress: bool = False
 ) -> EncodePairsResult:
-    """Encode a file of lines such as {"prefix": "abc", "target": "cba"}; other keys are ignored.
+    """Encode files of lines such as {"prefix": "abc", "target": "cba"}; other keys are ignored.
 
     The output is a .npy file of ids, each pair as: prefix, end, target, end. So it is a token file too. Where the
     parts are stands beside it, in `offsets_path`, a .npy file of 2 N + 1 int64: the prefix of pair i starts at
@@ -44,7 +45,7 @@ def encode_pairs(
     does not grow with the file.
 
     Args:
-        input_path: the pairs, one to a line.
+        input_paths: the pairs, one to a line: a file or several, globs, addresses that fsspec knows.
         tokenizer: what encodes them.
         output_path: the .npy file to write.
         end: the special token that stands before and behind a target.
@@ -53,7 +54,7 @@ def encode_pairs(
     Raises:
         InputError: a line is no pair, the tokenizer lacks the end token, or the output exists.
     """
-    input_path, output_path = Path(input_path), Path(output_path)
+    output_path = Path(output_path)
     if output_path.exists():
         raise InputError(f"{output_path} exists; choose another output, or remove it first")
     if end not in tokenizer.special_tokens:
@@ -61,25 +62,28 @@ def encode_pairs(
             f"the tokenizer has no special token {end}, which ends a target; train one with --special-tokens '{end}'"
         )
     end_id = tokenizer.special_tokens[end]
+    paths, num_bytes = find_files(input_paths, "encode")
     dtype = tokenizer.dtype.newbyteorder("<")
     num_pairs = num_tokens = longest_prefix = longest_target = 0
     with (
-        atomic_output(output_path) as tokens_file,
-        atomic_output(offsets_path(output_path)) as offsets_file,
-        progress_bar(progress, "encode", file_size(input_path, "encode"), "B") as update,
+        published(output_path) as temporary,
+        published(offsets_path(output_path)) as temporary_offsets,
+        open(temporary, "wb") as tokens_file,
+        open(temporary_offsets, "wb") as offsets_file,
+        progress_bar(progress, "encode", num_bytes, "B") as update,
     ):
         tokens_file.write(npy_header(0, dtype))
         offsets_file.write(npy_header(0, np.dtype("<i8")))
-        pairs = _read_pairs(input_path, tokenizer)
+        pairs = chain.from_iterable(_read_pairs(path, tokenizer) for path in paths)
         while some := list(islice(pairs, AT_ONCE)):
             ids: list[int] = []
             starts: list[int] = []
-            for prefix, target, num_bytes in some:
+            for prefix, target, line_bytes in some:
                 starts += num_tokens + len(ids), num_tokens + len(ids) + len(prefix)
                 ids += [*prefix, end_id, *target, end_id]
                 longest_prefix = max(longest_prefix, len(prefix))
                 longest_target = max(longest_target, len(target) + 1)
-                update(num_bytes)
+                update(line_bytes)
             tokens_file.write(np.array(ids, dtype).data)
             offsets_file.write(np.array(starts, "<i8").data)
             num_pairs += len(some)
@@ -94,13 +98,13 @@ def encode_pairs(
     return EncodePairsResult(num_pairs, num_tokens, longest_prefix, longest_target)
 
 
-def _read_pairs(path: Path, tokenizer: Tokenizer) -> Iterator[tuple[list[int], list[int], int]]:
+def _read_pairs(path: str, tokenizer: Tokenizer) -> Iterator[tuple[list[int], list[int], int]]:
     """The ids of the prefix and of the target of each line, and the line's bytes.
 
     Raises:
         InputError: a line is not an object with both as texts that are not empty; names it.
     """
-    with path.open("rb") as file:
+    with BufferedReader(open_source(path)) as file:  # type: ignore[type-var]
         for number, line in enumerate(file, 1):
             try:
                 pair = json.loads(line)

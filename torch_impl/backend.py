@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lm.backend import DecodeStep, EvalStep, Prefill, TrainStep
+from lm.backend import DecodeStep, EvalStep, Logits, Prefill, TrainStep
 from lm.checkpoint import Leaves
 from lm.config import TrainConfig
 from lm.data import Batch, check_batch, check_token_ids
@@ -168,6 +168,25 @@ def make_eval_step(config: TrainConfig) -> EvalStep:
         return total, batch.num_targets, correct
 
     return eval_step
+
+
+def make_logits(config: TrainConfig) -> Logits:
+    """One forward pass, without a cache."""
+
+    @torch.no_grad()
+    def all_logits(
+        state: TrainState,
+        token_ids_BT: Int[np.ndarray, "B T"],
+        num_tokens_B: Int[np.ndarray, " B"] | None = None,
+        prefix_BP: Int[np.ndarray, "B P"] | None = None,
+    ) -> Float[np.ndarray, "B T V"]:
+        inputs = [a for a in (token_ids_BT, num_tokens_B, prefix_BP) if a is not None]
+        for token_ids in inputs[::2]:
+            check_token_ids(token_ids, config.model.vocab_size)
+        logits_BTV = state.model(*(torch.tensor(a, device=config.device) for a in inputs))
+        return logits_BTV.to(getattr(torch, config.param_dtype)).cpu().numpy()
+
+    return all_logits
 
 
 def make_prefill(config: TrainConfig) -> Prefill:
