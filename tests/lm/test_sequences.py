@@ -25,7 +25,6 @@ Capture = pytest.CaptureFixture[str]
 CONFIG = """
 steps = 6
 batch_size = 4
-grad_accumulation = 2
 log_interval = 1
 eval_interval = 3
 save_interval = 3
