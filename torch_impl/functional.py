@@ -6,10 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """`x` in float32, or as it is where it is wider: norms, softmax and loss never compute in less."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+from torch_impl import fused
+from torch_impl.fused import at_least_float32
 
 
 def softmax(x: Float[Tensor, "..."], dim: int) -> Float[Tensor, "..."]:
@@ -30,6 +28,8 @@ def silu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 def token_cross_entropy(logits: Float[Tensor, "*B V"], targets: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
     """-log softmax(logits)[target] of each position in nats, in at least float32."""
+    if fused.is_wanted():
+        return fused.TokenCrossEntropy.apply(logits, targets)  # type: ignore[no-untyped-call]
     logits = at_least_float32(logits)
     shifted = logits - logits.amax(-1, keepdim=True).detach()
     log_sum = torch.log(torch.exp(shifted).sum(-1))
