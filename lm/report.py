@@ -71,7 +71,7 @@ def read_run(folder: Path, name: str) -> Run:
     early = config.patience is not None and saved.get("evaluations_since_best", 0) >= config.patience
     if _is_locked(folder):
         state = "running"
-    elif iteration is None:
+    elif not iteration:
         state = "new"
     else:
         state = "done" if iteration == config.steps or early else "stopped"

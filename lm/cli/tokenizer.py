@@ -123,19 +123,25 @@ class TokenizerExport:
 
 @dataclass(frozen=True)
 class TokenizerImport:
-    """Read a tokenizer.json of the library tokenizers (byte-level BPE with a known pattern)."""
+    """Read a tokenizer.json of the library tokenizers (byte-level BPE with a known pattern), or GPT-2's files."""
 
     input: Path
-    """The tokenizer.json."""
+    """The tokenizer.json, or a folder with GPT-2's vocab.json and merges.txt."""
     out: Path
     """Folder to write."""
+    special_tokens: tuple[str, ...] = (END_OF_TEXT,)
+    """Texts that are always one token; a tokenizer.json has its own, GPT-2's files do not say."""
 
     def run(self) -> None:
         from lm.files import refuse_existing
         from tokenizer import Tokenizer
 
         refuse_existing(self.out)
-        tokenizer = Tokenizer.from_tokenizers_json(self.input)
+        if self.input.is_dir():
+            files = self.input / "vocab.json", self.input / "merges.txt"
+            tokenizer = Tokenizer.from_files(*files, self.special_tokens)
+        else:
+            tokenizer = Tokenizer.from_tokenizers_json(self.input)
         _save_tokenizer(tokenizer, self.out)
         print(f"{self.out}: {tokenizer.vocab_size:,} tokens")
 
