@@ -3,7 +3,13 @@
 import importlib
 import sys
 
-BENCHMARKS = ("tokenizer", "train-step", "layers", "data")  # modules with a function main(arguments)
+BENCHMARKS = (
+    "generate",
+    "tokenizer",
+    "train-step",
+    "layers",
+    "data",
+)  # modules with a function main(arguments)
 
 
 def main() -> None:
