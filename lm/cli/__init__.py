@@ -15,7 +15,7 @@ import tyro
 from tyro import MISSING_NONPROP
 from tyro.conf import OmitSubcommandPrefixes, subcommand
 
-from lm.cli.compare import Report, Runs
+from lm.cli.compare import Report, Runs, Track
 from lm.cli.corpus import Data, Stories
 from lm.cli.exchange import Export, Import
 from lm.cli.generate import Generate
@@ -45,6 +45,7 @@ def parse(arguments: Sequence[str]) -> Any:
         | Annotated[Import, subcommand("import", prefix_name=False)]
         | Annotated[Runs, subcommand("runs", prefix_name=False)]
         | Annotated[Report, subcommand("report", prefix_name=False)]
+        | Annotated[Track, subcommand("track", prefix_name=False)]
         | Annotated[Data, subcommand("data", prefix_name=False)]
         | Annotated[Parity, subcommand("parity", prefix_name=False)]
         | Annotated[Demo, subcommand("demo", prefix_name=False)]
