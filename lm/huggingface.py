@@ -149,7 +149,7 @@ def write_llama(model: ModelConfig, weights: Leaves, folder: Path, ends: Mapping
     }
     save_file(theirs, folder / "model.safetensors", metadata={"format": "pt"})
     dtype = str(next(iter(theirs.values())).dtype)
-    (folder / "config.json").write_text(json_text(_llama_config(model, dtype) | ends), encoding="utf-8")
+    (folder / "config.json").write_text(json_text(_llama_config(model, dtype) | dict(ends)), encoding="utf-8")
 
 
 def _llama_config(model: ModelConfig, dtype: str) -> dict[str, Any]:
