@@ -40,7 +40,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     rule = ["-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
 
     def line(cells: Sequence[str]) -> str:
-        padded = [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
+        padded = [
+            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
+        ]
         return f"| {' | '.join(padded)} |"
 
     return [line(head), line(rule), *map(line, rows)]
@@ -98,7 +100,17 @@ def _steps(result: dict[str, Any]) -> Iterator[str]:
                     "",
                 )
             )
-    head = ("step", "ms (quartiles)", f"/ {BASELINE} (quartiles)", "CPU s", "GFLOP/s", "of peak", "first s", "MiB", "")
+    head = (
+        "step",
+        "ms (quartiles)",
+        f"/ {BASELINE} (quartiles)",
+        "CPU s",
+        "GFLOP/s",
+        "of peak",
+        "first s",
+        "MiB",
+        "",
+    )
     yield from table(head, lines)
 
 
@@ -114,8 +126,13 @@ def _parity(result: dict[str, Any]) -> Iterator[str]:
             continue
         worst = {what: max(e[what] for e in parity["errors"].values()) for what in parity["budgets"]}
         verdict = "parity" if not row["failures"] else "NO PARITY"
-        yield f"{row['work']}: {verdict} after one step, worst of {len(parity['errors'])} against {parity['reference']}: " + (
-            ", ".join(f"{what} {error:.0e} (<= {parity['budgets'][what]:.0e})" for what, error in worst.items())
+        yield (
+            f"{row['work']}: {verdict} after one step, worst of {len(parity['errors'])} against {parity['reference']}: "
+            + (
+                ", ".join(
+                    f"{what} {error:.0e} (<= {parity['budgets'][what]:.0e})" for what, error in worst.items()
+                )
+            )
         )
 
 
@@ -125,7 +142,9 @@ def _targets(result: dict[str, Any]) -> Iterator[tuple[str, str, str, str, str]]
         return
     rows = {row["work"]: (row, _measured(row)) for row in result["rows"]}
 
-    def line(label: str, value: float, must: float, aim: float, form: str = "{:.2f}", most: bool = True) -> Any:
+    def line(
+        label: str, value: float, must: float, aim: float, form: str = "{:.2f}", most: bool = True
+    ) -> Any:
         reached = (value <= must, value <= aim) if most else (value >= must, value >= aim)
         verdict = "aim" if reached[1] else "must" if reached[0] else "short"
         sign = "<=" if most else ">="

@@ -48,7 +48,10 @@ def main(arguments: list[str]) -> None:
     """Measure, print tables, write what was asked for; exit with 1 where parity fails or a contender did."""
     parser = argparse.ArgumentParser(prog="python -m bench train-step", description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--work", nargs="+", default=WORK, help=f"SIZE/BATCH/DTYPE of {', '.join(SIZES)} and {', '.join(DTYPES)}"
+        "--work",
+        nargs="+",
+        default=WORK,
+        help=f"SIZE/BATCH/DTYPE of {', '.join(SIZES)} and {', '.join(DTYPES)}",
     )
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--also", nargs="+", default=[], metavar="MODULE", help="see bench/contenders.py")
@@ -118,7 +121,9 @@ def measure_work(work: Work, specs: dict[str, str], rounds: int) -> dict[str, An
     found: dict[str, dict[str, Any]] = {}
     children: dict[str, Child] = {}
     row: dict[str, Any] = {"work": work.name, "contenders": found, "failures": []}
-    row["flops"] = train_flops_per_token(work.config.model) * work.batch_size * SIZES[work.size].context_length
+    row["flops"] = (
+        train_flops_per_token(work.config.model) * work.batch_size * SIZES[work.size].context_length
+    )
     try:
         for name, spec in specs.items():
             progress(f"{work.name}: first step of {name}")
@@ -226,8 +231,6 @@ def token_ids(work: Work) -> np.ndarray:
     """The batch of every step: the inputs, and one token more."""
     shape = work.batch_size, SIZES[work.size].context_length + 1
     return np.random.default_rng(0).integers(0, SIZES[work.size].vocab_size, shape).astype(np.int32)
-
-
 
 
 def peak_size(device: str) -> int:

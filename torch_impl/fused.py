@@ -6,14 +6,14 @@ every operation of the formula. Each can be pulled back again and again, as unde
 differentiated twice.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 _BLOCK = 1 << 18
 """Elements that a block of scores or logits has at most: they stay in the processor's cache."""
@@ -35,6 +35,21 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def _once(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse create_graph=True, where torch's once_differentiable lets the gradient pass for a constant at times."""
+
+    @wraps(backward)
+    def checked(ctx: Any, g: Tensor) -> Any:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "this gradient is written by hand and cannot be differentiated again (create_graph=True); "
+                "torch.compile takes the plain formulas, which can"
+            )
+        return backward(ctx, g)
+
+    return checked
+
+
 class RMSNorm(Function):
     """x / sqrt(mean(x^2) + eps) * weight; keeps x and a number a row, where autograd keeps three arrays."""
 
@@ -47,7 +62,7 @@ class RMSNorm(Function):
         return (x32 * inverse_rms).mul_(weight).to(x.dtype)
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight, inverse_rms = ctx.saved_tensors
         g32, normed = at_least_float32(g), at_least_float32(x) * inverse_rms
@@ -72,7 +87,7 @@ class SiLUGate(Function):
         return gated
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
         a, b = ctx.saved_tensors
         d_a, d_b = torch.empty_like(a), torch.empty_like(b)
@@ -114,7 +129,7 @@ class TokenCrossEntropy(Function):
         return -at_target.view(targets.shape)
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         exp, total, wanted, at_target = ctx.saved_tensors
         d_logits = torch.mul(exp, (g.flatten() / total)[:, None]).to(exp.dtype)
@@ -180,7 +195,7 @@ class Attention(Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         Q, K, V, mask, unread, out, log_sum = ctx.saved_tensors
         d_Q, d_K, d_V = (_heads_side_by_side(x) for x in (Q, K, V))
@@ -233,7 +248,9 @@ def _hidden(mask: Tensor | None, b: slice, h: slice, t: slice, seen_by_all: int,
     """Where a block's keys, but for those that all its queries see, are hidden."""
     if mask is None or seen_by_all == seen:
         return None
-    index = [i if size > 1 else slice(None) for i, size in zip((b, h, t), _four_axes(mask).shape, strict=False)]
+    index = [
+        i if size > 1 else slice(None) for i, size in zip((b, h, t), _four_axes(mask).shape, strict=False)
+    ]
     return ~_four_axes(mask)[(*index, slice(seen_by_all, seen))]
 
 
@@ -256,4 +273,8 @@ def rotate(x_TK: Float[Tensor, "*T K"], cos_TP: Tensor, sin_TP: Tensor) -> Float
     if x32.stride(-1) != 1 or any(s % 2 for s in (*x32.stride()[:-1], x32.storage_offset())):
         x32 = x32.contiguous()
     turn = torch.complex(cos_TP, sin_TP)
-    return torch.view_as_real(torch.view_as_complex(x32.unflatten(-1, (-1, 2))) * turn).flatten(-2).to(x_TK.dtype)
+    return (
+        torch.view_as_real(torch.view_as_complex(x32.unflatten(-1, (-1, 2))) * turn)
+        .flatten(-2)
+        .to(x_TK.dtype)
+    )
