@@ -1,7 +1,7 @@
 """Time the making of batches, alone and as a share of a step: `python -m bench data`.
 
-Training makes batches in a thread while the step before them computes (`lm.data.prefetched`), so that even this share is
-hidden, where a processor is free.
+Training makes batches in a thread while the step before them computes (`lm.data.prefetched`), so that even this
+share is hidden, where a processor is free.
 """
 
 import argparse

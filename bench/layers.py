@@ -1,7 +1,7 @@
 """Time parts of a step, ours in JAX and torch beside torch's own: `python -m bench layers`.
 
-Attention, SwiGLU, cross-entropy (forward and backward) and AdamW, at the sizes of a batch of tinystories. Each contender is
-a process of its own, and they take turns. What they compute is compared first.
+Attention, SwiGLU, cross-entropy (forward and backward) and AdamW, at the sizes of a batch of tinystories. Each
+contender is a process of its own, and they take turns. What they compute is compared first.
 """
 
 import argparse

@@ -8,9 +8,9 @@ from typing import Any
 from bench.children import quartiles
 
 BASELINE = "parts"
-PRECISION = """In bfloat16 rows ours keeps in float32: weights, moments, gradients of weights, attention scores and softmax, the
-inside of norms and SiLU, and the loss; in bfloat16: the residual stream, all other matrix products, logits. The parts
-run under autocast, which keeps the residual stream and the norms' results in float32 too."""
+PRECISION = """In bfloat16 rows ours keeps in float32: weights, moments, gradients of weights, attention scores and
+softmax, the inside of norms and SiLU, and the loss; in bfloat16: residual stream, all other matrix products, logits.
+The parts run under autocast, which keeps the residual stream and the norms' results in float32 too."""
 
 
 def text(result: dict[str, Any]) -> str:
@@ -18,7 +18,7 @@ def text(result: dict[str, Any]) -> str:
     machine = result["machine"]
     versions = ", ".join(f"{name} {machine[name]}" for name in ("torch", "jax", "numpy"))
     lines = [
-        f"{machine['processor']}, {result['threads']} threads, device {result.get('gpu') or result['device']}; "
+        f"{machine['processor']}, {result['threads']} threads, device {result['gpu'] or result['device']}; "
         f"Python {machine['python']}, {versions}; {result['time']}",
         f"`{result['command'].strip()}`",
         "",
@@ -83,10 +83,8 @@ def _steps(result: dict[str, Any]) -> Iterator[str]:
             if BASELINE in measured:
                 ratio = "{1:.2f} ({0:.2f}-{2:.2f})".format(*ratios(c, measured[BASELINE]))
             flops = row["flops"] / middle
-            if result["peak_flops"]:
-                share = f"{flops / result['peak_flops']:.0%} MFU"
-            else:
-                share = f"{shares(row, c)[1]:.0%}"
+            chip = result["peak_flops"]
+            share = f"{flops / chip:.0%} MFU" if chip else f"{shares(row, c)[1]:.0%}"
             lines.append(
                 (
                     label,
@@ -202,7 +200,7 @@ def plot(result: dict[str, Any], file: Path) -> None:
         axis.set_title(row["work"], fontsize=10, loc="left")
         axis.spines[["top", "right"]].set_visible(False)
     axes[-1, 0].set_xlabel("milliseconds a step, with quartiles; shorter is faster")
-    machine = result.get("gpu") or f"{result['machine']['processor']}, {result['threads']} threads"
+    machine = result["gpu"] or f"{result['machine']['processor']}, {result['threads']} threads"
     figure.suptitle(f"A training step on {machine}", fontsize=11)
     figure.savefig(file, dpi=150, format="png")
     pyplot.close(figure)

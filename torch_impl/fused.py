@@ -1,7 +1,7 @@
 """Fast paths of the layers with hand-written gradients, for eager mode.
 
-The plain formulas, in functional.py, layers.py and attention.py, remain the definition: they run under torch.compile, which
-fuses them itself. Here each gradient is written out, so that whole arrays are neither kept nor passed over for
+The plain formulas, in functional.py, layers.py and attention.py, remain the definition: they run under torch.compile,
+which fuses them itself. Here each gradient is written out, so that whole arrays are neither kept nor passed over for
 every operation of the formula. Each can be pulled back again and again, as under retain_graph, but not
 differentiated twice.
 """
@@ -225,7 +225,7 @@ def _attention_blocks(
     (B, H, T, _), S = Q.shape, K.shape[-2]
     spans = [(slice(0, T), 0 if mask is not None else S, S)]
     limit = _BLOCK if Q.device.type == "cpu" else _BLOCK_GPU
-    if mask is not None and mask.ndim == 2 and mask.device.type == "cpu" and B * H * T * S > limit:
+    if mask is not None and mask.ndim == 2 and mask.device.type == "cpu" and limit < B * H * T * S:
         spans = []
         for start in range(0, T, _QUERIES):
             rows = mask[start : start + _QUERIES]

@@ -56,7 +56,9 @@ def evaluate(layer: str, given: Given, cotangent: np.ndarray, dtype: Dtype, mode
         f = torch.compile(f, backend=mode, fullgraph=cases.LAYERS[layer].differentiable)
     # Code that is being compiled takes the plain path: so does this.
     with (
-        mock.patch.object(fused, "is_wanted", lambda: False) if mode == "plain" else contextlib.nullcontext()
+        mock.patch.object(fused, "is_wanted", return_value=False)
+        if mode == "plain"
+        else contextlib.nullcontext()
     ):
         output = f(arrays)
     gradients = {}
