@@ -36,9 +36,19 @@ class EvalStep(Protocol):
 @runtime_checkable
 class Prefill(Protocol):
     def __call__(
-        self, state: Any, token_ids: Int[np.ndarray, "B T"], lengths: Int[np.ndarray, " B"], /
+        self,
+        state: Any,
+        token_ids: Int[np.ndarray, "B T"],
+        lengths: Int[np.ndarray, " B"],
+        slots: int | None = None,
+        /,
     ) -> tuple[Float[np.ndarray, "B V"], Any]:
-        """Read prompts, padded on the right; return the logits after each one's last token, and the cache."""
+        """Read prompts, padded on the right; return the logits after each one's last token, and the cache.
+
+        Args:
+            slots: Slots of the cache, of which position t takes t mod slots: T or more, and context_length, as if not
+                given, unless the text will end before that.
+        """
 
 
 @runtime_checkable
@@ -48,7 +58,7 @@ class DecodeStep(Protocol):
     ) -> tuple[Float[np.ndarray, "B V"], Any]:
         """Read one more token of each sequence, at its position; return the logits after it, and the cache.
 
-        Consumes `cache`, which holds the last context_length positions.
+        Consumes `cache`.
         """
 
 

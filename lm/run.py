@@ -21,7 +21,7 @@ from lm.backend import Backend, BackendName
 from lm.config import TrainConfig, from_dict
 from lm.data import fingerprint, read_sidecar
 from lm.evaluate import entropy_floor
-from lm.files import write_json
+from lm.files import json_text, write_json
 from lm.init import optimizer_shapes, parameter_shapes
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
@@ -165,9 +165,12 @@ def read_facts(run: Path) -> dict[str, Any] | None:
         return None
     try:
         facts = json.loads(path.read_bytes())
+        json_text(facts)  # has no NaN
     except (ValueError, RecursionError):
         facts = None
     _check_facts(facts, path)
+    if not isinstance(facts.get("floor"), float | None) or not isinstance(facts.get("versions"), dict):
+        raise InputError(f"{path}: floor or versions are missing or strange; it was not written by lm train")
     return facts
 
 
@@ -334,10 +337,11 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines[:-1], 1):
         try:
             record = json.loads(line)
+            json_text(record)  # has no NaN
         except (ValueError, RecursionError):
             record = None
-        numbers = isinstance(record, dict) and [record.get("step"), record.get("seconds")]
-        if not numbers or not all(isinstance(n, int | float) for n in numbers):
+        numbers = isinstance(record, dict) and [record.get(key) for key in ("step", "tokens", "seconds")]
+        if not numbers or not all(isinstance(n, int | float) and 0 <= n < 2**63 for n in numbers):
             raise InputError(f"{path}, line {number}: not a record of a step; delete the line")
         records.append(record)
     return records

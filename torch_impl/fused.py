@@ -21,6 +21,8 @@ _BLOCK_GPU = 1 << 27
 """The same where memory is the limit."""
 _ELEMENTS = 1 << 17
 """The same of arrays that are passed over element by element."""
+_KEPT_KEYS = 512
+"""Up to so many keys, scores are less than the other activations of a block, and are kept for the gradient."""
 _QUERIES = 64
 """Rows of a block of scores on a CPU."""
 
@@ -157,8 +159,8 @@ def attention(Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None) -> Tensor:
 class Attention(Function):
     """softmax(Q K^T / sqrt(d_k)) V, a block of queries of some heads at a time.
 
-    No scores are kept: the gradient computes them again (Rabe and Staats, 2021, section 3). So those at hand stay
-    in the processor's cache, and long contexts fit. On a CPU, keys that no query of a block may see are passed over:
+    Over long contexts no scores are kept: the gradient computes them again (Rabe and Staats, 2021, section 3). Those at
+    hand stay in the processor's cache. On a CPU, keys that no query of a block may see are passed over:
     half the work under a causal mask. The leading axes are the same for all three.
     """
 
@@ -179,34 +181,43 @@ class Attention(Function):
         blocks = list(_attention_blocks(Q, K, mask))
         # As the projection after it reads it: heads side by side.
         out = V.new_empty(B, T, H, V.shape[-1]).transpose(1, 2)
-        log_sum = Q.new_empty(B, H, T, 1, dtype=torch.promote_types(Q.dtype, torch.float32))
+        largest, total = Q.new_empty(2, B, H, T, 1, dtype=torch.promote_types(Q.dtype, torch.float32))
+        kept = []
         for b, h, t, seen_by_all, seen in blocks:
             scores = _scores(Q[b, h, t], K[b, h, :seen], _hidden(mask, b, h, t, seen_by_all, seen))
-            largest = scores.amax(-1, keepdim=True)
+            top = scores.amax(-1, keepdim=True)
             # A query that may attend to nothing: zeros, whose sum is taken to be 1.
-            largest.masked_fill_(largest == -torch.inf, 0.0)
-            weights = scores.sub_(largest).exp_()
-            total = weights.sum(-1, keepdim=True)
-            total.masked_fill_(total == 0.0, 1.0)
-            log_sum[b, h, t] = total.log() + largest
-            out[b, h, t] = (weights.to(V.dtype) @ V[b, h, :seen]).div_(total)
-        ctx.save_for_backward(Q, K, V, mask, unread, out, log_sum)
+            top.masked_fill_(top == -torch.inf, 0.0)
+            weights = scores.sub_(top).exp_()
+            sums = weights.sum(-1, keepdim=True)
+            sums.masked_fill_(sums == 0.0, 1.0)
+            largest[b, h, t], total[b, h, t] = top, sums
+            out[b, h, t] = (weights.to(V.dtype) @ V[b, h, :seen]).div_(sums)
+            if K.shape[-2] <= _KEPT_KEYS:
+                kept.append(weights)
+        ctx.save_for_backward(Q, K, V, mask, unread, out, largest, total, *kept)
         ctx.blocks = blocks
         return out
 
     @staticmethod
     @_once
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        Q, K, V, mask, unread, out, log_sum = ctx.saved_tensors
+        Q, K, V, mask, unread, out, largest, total, *kept = ctx.saved_tensors
         d_Q, d_K, d_V = (_heads_side_by_side(x) for x in (Q, K, V))
         d_K.zero_()
         d_V.zero_()
         scale = Q.shape[-1] ** -0.5
-        mean = (at_least_float32(g) * out).sum(-1, keepdim=True)
-        for b, h, t, seen_by_all, seen in ctx.blocks:
+        # The weights are these exponents over their sum, which divides what flows in instead.
+        g = at_least_float32(g) / total
+        mean = (g * out).sum(-1, keepdim=True)
+        g = g.to(V.dtype)
+        for i, (b, h, t, seen_by_all, seen) in enumerate(ctx.blocks):
             q, k, v, g_out = Q[b, h, t], K[b, h, :seen], V[b, h, :seen], g[b, h, t]
-            scores = _scores(q, k, _hidden(mask, b, h, t, seen_by_all, seen))
-            weights = scores.sub_(log_sum[b, h, t]).exp_()
+            if kept:
+                weights = kept[i]
+            else:
+                scores = _scores(q, k, _hidden(mask, b, h, t, seen_by_all, seen))
+                weights = scores.sub_(largest[b, h, t]).exp_()
             d_V[b, h, :seen] += weights.to(v.dtype).mT @ g_out
             d_weights = at_least_float32(g_out @ v.mT)
             d_scores = d_weights.sub_(mean[b, h, t]).mul_(weights).to(q.dtype)

@@ -16,12 +16,13 @@ from tyro import MISSING_NONPROP
 from tyro.conf import OmitSubcommandPrefixes, subcommand
 
 from lm.allocator import keep_freed_memory
-from lm.cli.compare import Report, Runs
+from lm.cli.compare import Report, Runs, Track
 from lm.cli.corpus import Data, Stories
+from lm.cli.generate import Generate
 from lm.cli.prove import Demo, Parity
 from lm.cli.tokenizer import TokenizerCommand
 from lm.cli.train import Train, train_defaults
-from lm.cli.trained import Eval, Generate
+from lm.cli.trained import Eval
 from tokenizer.errors import InputError
 
 
@@ -40,6 +41,7 @@ def parse(arguments: Sequence[str]) -> Any:
         | Annotated[Generate, subcommand("generate", prefix_name=False)]
         | Annotated[Runs, subcommand("runs", prefix_name=False)]
         | Annotated[Report, subcommand("report", prefix_name=False)]
+        | Annotated[Track, subcommand("track", prefix_name=False)]
         | Annotated[Data, subcommand("data", prefix_name=False)]
         | Annotated[Parity, subcommand("parity", prefix_name=False)]
         | Annotated[Demo, subcommand("demo", prefix_name=False)]

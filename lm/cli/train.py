@@ -11,7 +11,7 @@ from tyro import MISSING, MISSING_NONPROP
 from tyro.conf import arg
 
 from lm.cli.settings import Backend
-from lm.config import TrainConfig, load_config
+from lm.config import TrackerName, TrainConfig, load_config
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Train:
     """Go on from the newest intact checkpoint in --out, with otherwise the same command."""
     profile: bool = False
     """Write the framework's own trace of a few steps to OUT/profile."""
+    track: tuple[TrackerName, ...] = ()
+    """Copy the metrics as they come, to OUT/tensorboard or to Weights & Biases, as its WANDB_ variables say."""
 
     def run(self) -> None:
         from lm import checkpoint
@@ -44,7 +46,7 @@ class Train:
         from lm.train import train
 
         inputs = Inputs(self.train, self.val, self.weights, self.init_from)
-        if train(self.settings, self.backend, inputs, self.out, self.resume, self.profile):
+        if train(self.settings, self.backend, inputs, self.out, self.resume, self.profile, self.track):
             print(f"{checkpoint.latest(self.out)}: done")
         else:
             command = shlex.join([a for a in sys.argv[1:] if a != "--resume"])

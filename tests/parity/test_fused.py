@@ -29,10 +29,18 @@ def attention(Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
 
 CASES: dict[str, tuple[Callable[..., Tensor], list[Tensor]]] = {
     "attention": (attention, [tensor(i, 2, 3, T, 4) for i in range(3)]),
+    "attention over many keys": (attention, [tensor(i, 2, 3, T, 4) for i in range(3)]),
     "rmsnorm": (RMSNorm(8, dtype=torch.float64), [tensor(3, 5, 8)]),
     "swiglu": (SwiGLU(8, 6, dtype=torch.float64), [tensor(4, 5, 8)]),
     "cross_entropy": (lambda x: token_cross_entropy(x, torch.arange(5)), [tensor(5, 5, 9)]),
 }
+
+
+@pytest.fixture(autouse=True)
+def many_keys(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a case asks for it, more keys than those whose scores are kept."""
+    if "many keys" in request.node.name:
+        monkeypatch.setattr(fused, "_KEPT_KEYS", T - 1)
 
 
 @pytest.mark.parametrize("name", CASES)
