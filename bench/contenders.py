@@ -139,7 +139,9 @@ def require_compiler(device: str) -> None:
     """
     compiler = os.environ.get("CXX", "g++")
     if device == "cpu" and shutil.which(compiler) is None:
-        raise Unavailable(f"torch.compile needs a C++ compiler, and there is no {compiler}: install it, or set CXX")
+        raise Unavailable(
+            f"torch.compile needs a C++ compiler, and there is no {compiler}: install it, or set CXX"
+        )
 
 
 def allow_tf32() -> None:

@@ -8,9 +8,9 @@ from typing import Any
 from bench.children import quartiles
 
 BASELINE = "parts"
-PRECISION = """In bfloat16 rows ours keeps in float32: weights, moments, gradients of weights, attention scores and softmax, the
-inside of norms and SiLU, and the loss; in bfloat16: the residual stream, all other matrix products, logits. The parts
-run under autocast, which keeps the residual stream and the norms' results in float32 too."""
+PRECISION = """In bfloat16 rows ours keeps in float32: weights, moments, gradients of weights, attention scores and
+softmax, the inside of norms and SiLU, and the loss; in bfloat16: residual stream, all other matrix products, logits.
+The parts run under autocast, which keeps the residual stream and the norms' results in float32 too."""
 
 
 def text(result: dict[str, Any]) -> str:
@@ -18,7 +18,7 @@ def text(result: dict[str, Any]) -> str:
     machine = result["machine"]
     versions = ", ".join(f"{name} {machine[name]}" for name in ("torch", "jax", "numpy"))
     lines = [
-        f"{machine['processor']}, {result['threads']} threads, device {result.get('gpu') or result['device']}; "
+        f"{machine['processor']}, {result['threads']} threads, device {result['gpu'] or result['device']}; "
         f"Python {machine['python']}, {versions}; {result['time']}",
         f"`{result['command'].strip()}`",
         "",
@@ -40,7 +40,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     rule = ["-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
 
     def line(cells: Sequence[str]) -> str:
-        padded = [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
+        padded = [
+            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
+        ]
         return f"| {' | '.join(padded)} |"
 
     return [line(head), line(rule), *map(line, rows)]
@@ -81,10 +83,8 @@ def _steps(result: dict[str, Any]) -> Iterator[str]:
             if BASELINE in measured:
                 ratio = "{1:.2f} ({0:.2f}-{2:.2f})".format(*ratios(c, measured[BASELINE]))
             flops = row["flops"] / middle
-            if result["peak_flops"]:
-                share = f"{flops / result['peak_flops']:.0%} MFU"
-            else:
-                share = f"{shares(row, c)[1]:.0%}"
+            chip = result["peak_flops"]
+            share = f"{flops / chip:.0%} MFU" if chip else f"{shares(row, c)[1]:.0%}"
             lines.append(
                 (
                     label,
@@ -98,7 +98,17 @@ def _steps(result: dict[str, Any]) -> Iterator[str]:
                     "",
                 )
             )
-    head = ("step", "ms (quartiles)", f"/ {BASELINE} (quartiles)", "CPU s", "GFLOP/s", "of peak", "first s", "MiB", "")
+    head = (
+        "step",
+        "ms (quartiles)",
+        f"/ {BASELINE} (quartiles)",
+        "CPU s",
+        "GFLOP/s",
+        "of peak",
+        "first s",
+        "MiB",
+        "",
+    )
     yield from table(head, lines)
 
 
@@ -114,8 +124,13 @@ def _parity(result: dict[str, Any]) -> Iterator[str]:
             continue
         worst = {what: max(e[what] for e in parity["errors"].values()) for what in parity["budgets"]}
         verdict = "parity" if not row["failures"] else "NO PARITY"
-        yield f"{row['work']}: {verdict} after one step, worst of {len(parity['errors'])} against {parity['reference']}: " + (
-            ", ".join(f"{what} {error:.0e} (<= {parity['budgets'][what]:.0e})" for what, error in worst.items())
+        yield (
+            f"{row['work']}: {verdict} after one step, worst of {len(parity['errors'])} against {parity['reference']}: "
+            + (
+                ", ".join(
+                    f"{what} {error:.0e} (<= {parity['budgets'][what]:.0e})" for what, error in worst.items()
+                )
+            )
         )
 
 
@@ -125,7 +140,9 @@ def _targets(result: dict[str, Any]) -> Iterator[tuple[str, str, str, str, str]]
         return
     rows = {row["work"]: (row, _measured(row)) for row in result["rows"]}
 
-    def line(label: str, value: float, must: float, aim: float, form: str = "{:.2f}", most: bool = True) -> Any:
+    def line(
+        label: str, value: float, must: float, aim: float, form: str = "{:.2f}", most: bool = True
+    ) -> Any:
         reached = (value <= must, value <= aim) if most else (value >= must, value >= aim)
         verdict = "aim" if reached[1] else "must" if reached[0] else "short"
         sign = "<=" if most else ">="
@@ -183,7 +200,7 @@ def plot(result: dict[str, Any], file: Path) -> None:
         axis.set_title(row["work"], fontsize=10, loc="left")
         axis.spines[["top", "right"]].set_visible(False)
     axes[-1, 0].set_xlabel("milliseconds a step, with quartiles; shorter is faster")
-    machine = result.get("gpu") or f"{result['machine']['processor']}, {result['threads']} threads"
+    machine = result["gpu"] or f"{result['machine']['processor']}, {result['threads']} threads"
     figure.suptitle(f"A training step on {machine}", fontsize=11)
     figure.savefig(file, dpi=150, format="png")
     pyplot.close(figure)

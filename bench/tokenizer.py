@@ -71,7 +71,12 @@ def main(arguments: list[str]) -> None:
             print(f"| {row:30} | {run:24} | {_time(seconds):>10} | {faster:>9} | {memory:4} MB |")
             row = ""
     if options.json:
-        about = {"corpus": options.corpus, "bytes": size, "vocab_size": vocab_size, "machine": describe(PACKAGES)}
+        about = {
+            "corpus": options.corpus,
+            "bytes": size,
+            "vocab_size": vocab_size,
+            "machine": describe(PACKAGES),
+        }
         options.json.write_text(json.dumps(about | {"samples": samples}, indent=1) + "\n")
 
 

@@ -48,14 +48,19 @@ def main(arguments: list[str]) -> None:
     """Measure, print tables, write what was asked for; exit with 1 where parity fails or a contender did."""
     parser = argparse.ArgumentParser(prog="python -m bench train-step", description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--work", nargs="+", default=WORK, help=f"SIZE/BATCH/DTYPE of {', '.join(SIZES)} and {', '.join(DTYPES)}"
+        "--work",
+        nargs="+",
+        default=WORK,
+        help=f"SIZE/BATCH/DTYPE of {', '.join(SIZES)} and {', '.join(DTYPES)}",
     )
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--also", nargs="+", default=[], metavar="MODULE", help="see bench/contenders.py")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--peak-flops", type=float, help="the chip's dense bfloat16 peak, for MFU")
+    parser.add_argument(
+        "--peak-flops", type=float, help="the chip's dense peak (H100 SXM in bfloat16: 989e12), for MFU"
+    )
     parser.add_argument("--json", type=Path, help="write every sample, the hardware, versions and flags")
     parser.add_argument("--plot", type=Path, help="draw a bar chart (.png)")
     parser.add_argument("--markdown", type=Path, help="write the tables, for a README")
@@ -64,10 +69,7 @@ def main(arguments: list[str]) -> None:
     outputs = [path for path in (options.json, options.plot, options.markdown) if path]
     for path in outputs:
         refuse_existing(path)
-    if options.read:
-        result = json.loads(options.read.read_text())
-    else:
-        result = measure(options)
+    result = json.loads(options.read.read_text()) if options.read else measure(options)
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
     print(report.text(result))
@@ -87,8 +89,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     # Compilers are to compile.
     os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # contenders share one GPU
     works = [parse_work(text, options.device, options.threads) for text in options.work]
     specs = {name: CONTENDERS[name] for name in options.contenders} | {spec: spec for spec in options.also}
+    rows = [measure_work(work, specs, options.rounds) for work in works]
     return {
         "command": "python -m bench train-step " + " ".join(sys.argv[2:]),
         "time": time.strftime("%Y-%m-%d %H:%M"),
@@ -97,7 +101,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "device": options.device,
         "threads": options.threads,
         "peak_flops": options.peak_flops,
-        "rows": [measure_work(work, specs, options.rounds) for work in works],
+        "gpu": next((row["gpu"] for row in rows if "gpu" in row), None),
+        "rows": rows,
     }
 
 
@@ -118,7 +123,9 @@ def measure_work(work: Work, specs: dict[str, str], rounds: int) -> dict[str, An
     found: dict[str, dict[str, Any]] = {}
     children: dict[str, Child] = {}
     row: dict[str, Any] = {"work": work.name, "contenders": found, "failures": []}
-    row["flops"] = train_flops_per_token(work.config.model) * work.batch_size * SIZES[work.size].context_length
+    row["flops"] = (
+        train_flops_per_token(work.config.model) * work.batch_size * SIZES[work.size].context_length
+    )
     try:
         for name, spec in specs.items():
             progress(f"{work.name}: first step of {name}")
@@ -128,6 +135,7 @@ def measure_work(work: Work, specs: dict[str, str], rounds: int) -> dict[str, An
         if row["failures"]:
             return row
         children["peak"] = Child(make_peak, work)
+        row["gpu"] = children["peak"].ask("gpu")
         running = {name: partial(child.ask, "steps") for name, child in children.items()}
         samples = take_turns(running, rounds, 0.2, work.name)
         peaks = samples.pop("peak")
@@ -228,8 +236,6 @@ def token_ids(work: Work) -> np.ndarray:
     return np.random.default_rng(0).integers(0, SIZES[work.size].vocab_size, shape).astype(np.int32)
 
 
-
-
 def peak_size(device: str) -> int:
     """Rows of the matrices whose product measures the peak."""
     return 2048 if device == "cpu" else 8192
@@ -251,4 +257,5 @@ def make_peak(work: Work) -> Calls:
         if work.device != "cpu":
             torch.cuda.synchronize()
 
-    return {"steps": lambda count: timed(product, count)}
+    gpu = None if work.device == "cpu" else torch.cuda.get_device_name(work.device)
+    return {"steps": lambda count: timed(product, count), "gpu": lambda: gpu}

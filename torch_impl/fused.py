@@ -1,19 +1,19 @@
 """Fast paths of the layers with hand-written gradients, for eager mode.
 
-The plain formulas, in functional.py, layers.py and attention.py, remain the definition: they run under torch.compile, which
-fuses them itself. Here each gradient is written out, so that whole arrays are neither kept nor passed over for
+The plain formulas, in functional.py, layers.py and attention.py, remain the definition: they run under torch.compile,
+which fuses them itself. Here each gradient is written out, so that whole arrays are neither kept nor passed over for
 every operation of the formula. Each can be pulled back again and again, as under retain_graph, but not
 differentiated twice.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 _BLOCK = 1 << 18
 """Elements that a block of scores or logits has at most: they stay in the processor's cache."""
@@ -21,6 +21,8 @@ _BLOCK_GPU = 1 << 27
 """The same where memory is the limit."""
 _ELEMENTS = 1 << 17
 """The same of arrays that are passed over element by element."""
+_KEPT_KEYS = 512
+"""Up to so many keys, scores are less than the other activations of a block, and are kept for the gradient."""
 _QUERIES = 64
 """Rows of a block of scores on a CPU."""
 
@@ -35,6 +37,21 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def _once(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse create_graph=True, where torch's once_differentiable lets the gradient pass for a constant at times."""
+
+    @wraps(backward)
+    def checked(ctx: Any, g: Tensor) -> Any:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "this gradient is written by hand and cannot be differentiated again (create_graph=True); "
+                "torch.compile takes the plain formulas, which can"
+            )
+        return backward(ctx, g)
+
+    return checked
+
+
 class RMSNorm(Function):
     """x / sqrt(mean(x^2) + eps) * weight; keeps x and a number a row, where autograd keeps three arrays."""
 
@@ -47,7 +64,7 @@ class RMSNorm(Function):
         return (x32 * inverse_rms).mul_(weight).to(x.dtype)
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight, inverse_rms = ctx.saved_tensors
         g32, normed = at_least_float32(g), at_least_float32(x) * inverse_rms
@@ -72,7 +89,7 @@ class SiLUGate(Function):
         return gated
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
         a, b = ctx.saved_tensors
         d_a, d_b = torch.empty_like(a), torch.empty_like(b)
@@ -114,7 +131,7 @@ class TokenCrossEntropy(Function):
         return -at_target.view(targets.shape)
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         exp, total, wanted, at_target = ctx.saved_tensors
         d_logits = torch.mul(exp, (g.flatten() / total)[:, None]).to(exp.dtype)
@@ -142,8 +159,8 @@ def attention(Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None) -> Tensor:
 class Attention(Function):
     """softmax(Q K^T / sqrt(d_k)) V, a block of queries of some heads at a time.
 
-    No scores are kept: the gradient computes them again (Rabe and Staats, 2021, section 3). So those at hand stay
-    in the processor's cache, and long contexts fit. On a CPU, keys that no query of a block may see are passed over:
+    Over long contexts no scores are kept: the gradient computes them again (Rabe and Staats, 2021, section 3). Those at
+    hand stay in the processor's cache. On a CPU, keys that no query of a block may see are passed over:
     half the work under a causal mask. The leading axes are the same for all three.
     """
 
@@ -164,34 +181,43 @@ class Attention(Function):
         blocks = list(_attention_blocks(Q, K, mask))
         # As the projection after it reads it: heads side by side.
         out = V.new_empty(B, T, H, V.shape[-1]).transpose(1, 2)
-        log_sum = Q.new_empty(B, H, T, 1, dtype=torch.promote_types(Q.dtype, torch.float32))
+        largest, total = Q.new_empty(2, B, H, T, 1, dtype=torch.promote_types(Q.dtype, torch.float32))
+        kept = []
         for b, h, t, seen_by_all, seen in blocks:
             scores = _scores(Q[b, h, t], K[b, h, :seen], _hidden(mask, b, h, t, seen_by_all, seen))
-            largest = scores.amax(-1, keepdim=True)
+            top = scores.amax(-1, keepdim=True)
             # A query that may attend to nothing: zeros, whose sum is taken to be 1.
-            largest.masked_fill_(largest == -torch.inf, 0.0)
-            weights = scores.sub_(largest).exp_()
-            total = weights.sum(-1, keepdim=True)
-            total.masked_fill_(total == 0.0, 1.0)
-            log_sum[b, h, t] = total.log() + largest
-            out[b, h, t] = (weights.to(V.dtype) @ V[b, h, :seen]).div_(total)
-        ctx.save_for_backward(Q, K, V, mask, unread, out, log_sum)
+            top.masked_fill_(top == -torch.inf, 0.0)
+            weights = scores.sub_(top).exp_()
+            sums = weights.sum(-1, keepdim=True)
+            sums.masked_fill_(sums == 0.0, 1.0)
+            largest[b, h, t], total[b, h, t] = top, sums
+            out[b, h, t] = (weights.to(V.dtype) @ V[b, h, :seen]).div_(sums)
+            if K.shape[-2] <= _KEPT_KEYS:
+                kept.append(weights)
+        ctx.save_for_backward(Q, K, V, mask, unread, out, largest, total, *kept)
         ctx.blocks = blocks
         return out
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        Q, K, V, mask, unread, out, log_sum = ctx.saved_tensors
+        Q, K, V, mask, unread, out, largest, total, *kept = ctx.saved_tensors
         d_Q, d_K, d_V = (_heads_side_by_side(x) for x in (Q, K, V))
         d_K.zero_()
         d_V.zero_()
         scale = Q.shape[-1] ** -0.5
-        mean = (at_least_float32(g) * out).sum(-1, keepdim=True)
-        for b, h, t, seen_by_all, seen in ctx.blocks:
+        # The weights are these exponents over their sum, which divides what flows in instead.
+        g = at_least_float32(g) / total
+        mean = (g * out).sum(-1, keepdim=True)
+        g = g.to(V.dtype)
+        for i, (b, h, t, seen_by_all, seen) in enumerate(ctx.blocks):
             q, k, v, g_out = Q[b, h, t], K[b, h, :seen], V[b, h, :seen], g[b, h, t]
-            scores = _scores(q, k, _hidden(mask, b, h, t, seen_by_all, seen))
-            weights = scores.sub_(log_sum[b, h, t]).exp_()
+            if kept:
+                weights = kept[i]
+            else:
+                scores = _scores(q, k, _hidden(mask, b, h, t, seen_by_all, seen))
+                weights = scores.sub_(largest[b, h, t]).exp_()
             d_V[b, h, :seen] += weights.to(v.dtype).mT @ g_out
             d_weights = at_least_float32(g_out @ v.mT)
             d_scores = d_weights.sub_(mean[b, h, t]).mul_(weights).to(q.dtype)
@@ -210,7 +236,7 @@ def _attention_blocks(
     (B, H, T, _), S = Q.shape, K.shape[-2]
     spans = [(slice(0, T), 0 if mask is not None else S, S)]
     limit = _BLOCK if Q.device.type == "cpu" else _BLOCK_GPU
-    if mask is not None and mask.ndim == 2 and mask.device.type == "cpu" and B * H * T * S > limit:
+    if mask is not None and mask.ndim == 2 and mask.device.type == "cpu" and limit < B * H * T * S:
         spans = []
         for start in range(0, T, _QUERIES):
             rows = mask[start : start + _QUERIES]
@@ -233,7 +259,9 @@ def _hidden(mask: Tensor | None, b: slice, h: slice, t: slice, seen_by_all: int,
     """Where a block's keys, but for those that all its queries see, are hidden."""
     if mask is None or seen_by_all == seen:
         return None
-    index = [i if size > 1 else slice(None) for i, size in zip((b, h, t), _four_axes(mask).shape, strict=False)]
+    index = [
+        i if size > 1 else slice(None) for i, size in zip((b, h, t), _four_axes(mask).shape, strict=False)
+    ]
     return ~_four_axes(mask)[(*index, slice(seen_by_all, seen))]
 
 
@@ -256,4 +284,8 @@ def rotate(x_TK: Float[Tensor, "*T K"], cos_TP: Tensor, sin_TP: Tensor) -> Float
     if x32.stride(-1) != 1 or any(s % 2 for s in (*x32.stride()[:-1], x32.storage_offset())):
         x32 = x32.contiguous()
     turn = torch.complex(cos_TP, sin_TP)
-    return torch.view_as_real(torch.view_as_complex(x32.unflatten(-1, (-1, 2))) * turn).flatten(-2).to(x_TK.dtype)
+    return (
+        torch.view_as_real(torch.view_as_complex(x32.unflatten(-1, (-1, 2))) * turn)
+        .flatten(-2)
+        .to(x_TK.dtype)
+    )

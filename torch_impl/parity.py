@@ -55,7 +55,11 @@ def evaluate(layer: str, given: Given, cotangent: np.ndarray, dtype: Dtype, mode
         # An optimizer is a loop over parameters, which may break the graph; a layer may not.
         f = torch.compile(f, backend=mode, fullgraph=cases.LAYERS[layer].differentiable)
     # Code that is being compiled takes the plain path: so does this.
-    with mock.patch.object(fused, "is_wanted", lambda: False) if mode == "plain" else contextlib.nullcontext():
+    with (
+        mock.patch.object(fused, "is_wanted", return_value=False)
+        if mode == "plain"
+        else contextlib.nullcontext()
+    ):
         output = f(arrays)
     gradients = {}
     if output.requires_grad:

@@ -15,6 +15,7 @@ import tyro
 from tyro import MISSING_NONPROP
 from tyro.conf import OmitSubcommandPrefixes, subcommand
 
+from lm.allocator import keep_freed_memory
 from lm.cli.compare import Report, Runs, Track
 from lm.cli.corpus import Data, Stories
 from lm.cli.exchange import Export, Import
@@ -81,6 +82,8 @@ def _one_line(box: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code: 0, 2 for what the user got wrong, 130 for Ctrl-C."""
+    if arguments is None:  # not where a program of its own calls us
+        keep_freed_memory()
     try:
         parse(sys.argv[1:] if arguments is None else arguments).run()
         sys.stdout.flush()

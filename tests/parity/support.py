@@ -54,9 +54,7 @@ def answers(
     ones = np.ones(LAYERS[layer].oracle(given).shape) if cotangent is None else cotangent
     evaluate = evaluators()
     modes = {"torch": ("torch", "eager"), "torch plain": ("torch", "plain"), "jax": ("jax", "jit")}
-    return {
-        label: evaluate[name](layer, given, ones, dtype, mode) for label, (name, mode) in modes.items()
-    }
+    return {label: evaluate[name](layer, given, ones, dtype, mode) for label, (name, mode) in modes.items()}
 
 
 def normal(seed: int, *shape: int) -> np.ndarray:
