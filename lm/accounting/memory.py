@@ -1,8 +1,8 @@
 """The memory of a training step: what is alive at its fullest moments, each a line a * sequences + b.
 
-Three accounts. `course` is the sum that the course asks for: everything on its list, alive at once. `torch` and `jax` are
-what that backend's step needs on a CPU. Their lists are one: autograd and XLA both keep what the gradient of each
-single operation reads, and XLA fuses no further than from one matrix product to the next.
+Three accounts. `course` is the sum that the course asks for: everything on its list, alive at once. `torch` and
+`jax` are what that backend's step needs on a CPU. Their lists are one: autograd and XLA both keep what the gradient
+of each single operation reads, and XLA fuses no further than from one matrix product to the next.
 """
 
 from collections import Counter
@@ -80,7 +80,9 @@ def memory(config: TrainConfig, account: Account) -> Memory:
     kept |= _end(m, sizes)
     last = _block(m, positions(m, "layers"), sizes)
     # What the block that is computed again keeps, or what the last block has given back when it comes to attention.
-    change = sum(last.values()) if m.remat == "block" else -sum(b for name, b in last.items() if name[:3] == "ffn")
+    change = (
+        sum(last.values()) if m.remat == "block" else -sum(b for name, b in last.items() if name[:3] == "ffn")
+    )
     held = sum(kept.values())
     moments = {
         "loss": Line(held + _in_loss(m, account, sizes), state + earlier),
@@ -166,8 +168,8 @@ def _end(m: ModelConfig, sizes: _Sizes) -> dict[str, int]:
 def _in_loss(m: ModelConfig, account: Account, sizes: _Sizes) -> int:
     """What is alive between logits and their gradient.
 
-    torch: the logits (in their own type too, where it is narrower), less their maximum, and exponentiated; JAX: two parts of
-    the gradient, of the target's logit and of the sum of exponentials.
+    torch: the logits (in their own type too, where it is narrower), less their maximum, and exponentiated; JAX: two
+    parts of the gradient, of the target's logit and of the sum of exponentials.
     """
     logits = m.context_length * m.vocab_size
     narrower = sizes.activation if sizes.activation < sizes.weight else 0

@@ -154,11 +154,10 @@ def _memories(facts: dict[str, Any]) -> list[str]:
         "optimizer": "AdamW's moments",
         "activations": "activations kept, a sequence",
     }
-    rows = [
-        [label, *(_gigabytes(a[key]) for a in accounts.values())] for key, label in labels.items()
-    ]
+    rows = [[label, *(_gigabytes(a[key]) for a in accounts.values())] for key, label in labels.items()]
     rows += [
-        [f"  {name}", *(_gigabytes(a["activations_kept"].get(name)) for a in accounts.values())] for name in names
+        [f"  {name}", *(_gigabytes(a["activations_kept"].get(name)) for a in accounts.values())]
+        for name in names
     ]
     rows.append(["many sequences: a, for each", *(_gigabytes(a["a"]) for a in accounts.values())])
     rows.append(["many sequences: b, besides", *(_gigabytes(a["b"]) for a in accounts.values())])

@@ -21,7 +21,7 @@ class Accounting:
     """
 
     config: Positional[str]
-    """A preset (gpt2-small, gpt2-medium, gpt2-large, gpt2-xl, tinystories, owt) or a TOML file such as those in configs/."""
+    """gpt2-small, gpt2-medium, gpt2-large, gpt2-xl, tinystories or owt; or a TOML file, such as those in configs/."""
     model: Annotated[ModelConfig, arg(name="")]
     compute_dtype: ComputeDtype = "float32"
     """Type of activations; weights and moments stay float32 (float64 for float64)."""
@@ -70,7 +70,9 @@ def accounting_defaults(arguments: Sequence[str]) -> Any:
     if {"-h", "--help"} & {*arguments}:
         return MISSING_NONPROP
     if not names:
-        raise InputError(f"no config is given: lm accounting CONFIG, one of {', '.join(PRESETS)} or a TOML file")
+        raise InputError(
+            f"no config is given: lm accounting CONFIG, one of {', '.join(PRESETS)} or a TOML file"
+        )
     config = find_config(names[0])
     return Accounting(
         names[0], leave_derived_open(config.model), **{name: getattr(config, name) for name in _SETTINGS}

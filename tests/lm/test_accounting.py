@@ -93,7 +93,9 @@ def test_matmuls_of_a_model_by_hand() -> None:
     assert tied == flops
     shared = {m.name: m.flops for m in accounting.matmuls(replace(model, num_kv_heads=1, ffn="relu"))}
     assert shared == {
-        name: f // 2 if name[-6:] in ("k_proj", "v_proj") else f for name, f in flops.items() if "w3" not in name
+        name: f // 2 if name[-6:] in ("k_proj", "v_proj") else f
+        for name, f in flops.items()
+        if "w3" not in name
     }
 
 
@@ -180,7 +182,7 @@ def torch_peak(config: TrainConfig, folder: Path) -> int:
 
 
 def jax_peak(config: TrainConfig) -> int:
-    """What XLA's plan of the compiled step holds at once: arguments, of whose memory the results are made, and buffers."""
+    """What XLA plans that the compiled step hold at once: arguments, which the results overwrite, and buffers."""
     backend = load("jax", config)
     step, state, b = backend.make_train_step(config), backend.init_state(config, 0), random_batch(config)
     jitted = inspect.getclosurevars(inspect.unwrap(step)).nonlocals["jitted"]
@@ -277,13 +279,17 @@ def test_days_of_training(capsys: Capture) -> None:
 def test_the_table_says_what_json_says(capsys: Capture) -> None:
     flags = ("gpt2-small", "--memory", "80GB", "--peak-flops", 312e12)
     facts = tell(capsys, *flags)
-    assert facts == json.loads(json.dumps(account(replace(PRESETS["gpt2-small"], peak_flops=312e12), 0.5, None, 8 * 10**10)))
+    assert facts == json.loads(
+        json.dumps(account(replace(PRESETS["gpt2-small"], peak_flops=312e12), 0.5, None, 8 * 10**10))
+    )
     assert lm("accounting", *flags) == 0
     table = capsys.readouterr().out
     assert f"{facts['parameters']['total']:,}" in table
     assert f"{facts['training']['days']:,.2f} days" in table
     for product in facts["forward"]["matmuls"]:
-        (line,) = [line for line in table.split("\n") if line.startswith(product["name"] + " ") and " x " in line]
+        (line,) = [
+            line for line in table.split("\n") if line.startswith(product["name"] + " ") and " x " in line
+        ]
         assert line.split()[-2:] == [f"{product['flops']:.4g}", f"{product['share']:.2%}"]
     (line,) = [line for line in table.split("\n") if line.startswith("most at once in 80.000 GB")]
     assert line.split()[-3:] == [str(facts["memory"][name]["largest_batch"]) for name in ACCOUNTS]

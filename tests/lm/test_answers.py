@@ -37,7 +37,9 @@ def test_python_prints_what_is_shown() -> None:
 
 def test_numbers_in_bold_have_been_printed() -> None:
     sections = re.split(r"^###? ", TEXT, flags=re.MULTILINE)
-    bold = [(number, section) for section in sections for number in re.findall(r"\*\*([\d.,e+%]+)\*\*", section)]
+    bold = [
+        (number, section) for section in sections for number in re.findall(r"\*\*([\d.,e+%]+)\*\*", section)
+    ]
     assert len(bold) > 15
     for number, section in bold:
         printed = " ".join(re.findall(r"^    .*$", section, re.MULTILINE))
