@@ -16,6 +16,7 @@ from tyro import MISSING_NONPROP
 from tyro.conf import OmitSubcommandPrefixes, subcommand
 
 from lm.allocator import keep_freed_memory
+from lm.cli.accounting import Accounting, accounting_defaults
 from lm.cli.compare import Report, Runs, Track
 from lm.cli.corpus import Data, Stories
 from lm.cli.exchange import Export, Import
@@ -34,16 +35,19 @@ def parse(arguments: Sequence[str]) -> Any:
     Raises:
         InputError: a flag is wrong; in one line, where tyro draws a box.
     """
-    defaults = train_defaults(arguments) if arguments[:1] == ["train"] else MISSING_NONPROP
+    command = arguments[:1]
+    train = train_defaults(arguments) if command == ["train"] else MISSING_NONPROP
+    accounting = accounting_defaults(arguments) if command == ["accounting"] else MISSING_NONPROP
     commands = (
         Annotated[Stories, subcommand("stories", prefix_name=False)]
         | Annotated[TokenizerCommand, subcommand("tokenizer", prefix_name=False)]
-        | Annotated[Train, subcommand("train", prefix_name=False, default=defaults)]
+        | Annotated[Train, subcommand("train", prefix_name=False, default=train)]
         | Annotated[Eval, subcommand("eval", prefix_name=False)]
         | Annotated[Generate, subcommand("generate", prefix_name=False)]
         | Annotated[Score, subcommand("score", prefix_name=False)]
         | Annotated[Export, subcommand("export", prefix_name=False)]
         | Annotated[Import, subcommand("import", prefix_name=False)]
+        | Annotated[Accounting, subcommand("accounting", prefix_name=False, default=accounting)]
         | Annotated[Runs, subcommand("runs", prefix_name=False)]
         | Annotated[Report, subcommand("report", prefix_name=False)]
         | Annotated[Track, subcommand("track", prefix_name=False)]
