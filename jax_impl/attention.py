@@ -142,6 +142,19 @@ def multihead_self_attention(
     return linear(params["output_proj"], out_BHTK.swapaxes(-2, -3).reshape(x_BTD.shape)), cache
 
 
+def padding_mask(num_tokens_B: Int[Array, " B"], T: int) -> Bool[Array, "B 1 T T"]:
+    """True where key s is one of the sequence's tokens, not padding: s < num_tokens."""
+    valid_BT = jnp.arange(T, dtype=num_tokens_B.dtype)[None, :] < num_tokens_B[:, None]
+    return jnp.broadcast_to(valid_BT[:, None, None, :], (len(num_tokens_B), 1, T, T))
+
+
+def prefix_mask(num_tokens_B: Int[Array, " B"], P: int, T: int) -> Bool[Array, "B 1 S S"]:
+    """Of a prefix padded to P places, and T tokens behind it: all see the prefix, and tokens those up to themselves."""
+    place_1S = jnp.arange(P + T, dtype=num_tokens_B.dtype)[None, :]
+    valid_BS = (place_1S < num_tokens_B[:, None]) | (place_1S >= P)
+    return valid_BS[:, None, None, :] & (causal_mask(P + T) | (place_1S < P))[None, None]
+
+
 def causal_mask(T: int) -> Bool[Array, "T T"]:
     """True where key s may be seen by query t: s <= t."""
     return jnp.tril(jnp.ones((T, T), dtype=bool))

@@ -35,8 +35,19 @@ class EvalStep(Protocol):
 
 @runtime_checkable
 class Logits(Protocol):
-    def __call__(self, state: Any, token_ids: Int[np.ndarray, "B T"], /) -> Float[np.ndarray, "B T V"]:
-        """The logits after each token, in the weights' type; T is at most context_length."""
+    def __call__(
+        self,
+        state: Any,
+        token_ids: Int[np.ndarray, "B T"],
+        num_tokens: Int[np.ndarray, " B"] | None = None,
+        prefix: Int[np.ndarray, "B P"] | None = None,
+        /,
+    ) -> Float[np.ndarray, "B T V"]:
+        """The logits after each token, of an encoder at each token, in the weights' type; T is at most context_length.
+
+        Args:
+            num_tokens, prefix: As in `lm.data.Batch`, where the architecture needs them.
+        """
 
 
 @runtime_checkable
@@ -47,6 +58,8 @@ class Prefill(Protocol):
         token_ids: Int[np.ndarray, "B T"],
         lengths: Int[np.ndarray, " B"],
         slots: int | None = None,
+        prefix: Int[np.ndarray, "B P"] | None = None,
+        num_tokens: Int[np.ndarray, " B"] | None = None,
         /,
     ) -> tuple[Float[np.ndarray, "B V"], Any]:
         """Read prompts, padded on the right; return the logits after each one's last token, and the cache.
@@ -54,6 +67,8 @@ class Prefill(Protocol):
         Args:
             slots: Slots of the cache, of which position t takes t mod slots: T or more, and context_length, as if not
                 given, unless the text will end before that.
+            prefix, num_tokens: What the encoder of an encoder-decoder reads, padded, and the tokens of each; the
+                prompts are then the starts of the decoder's texts.
         """
 
 
@@ -90,9 +105,11 @@ class Backend(Protocol):
 
     def make_logits(self, config: TrainConfig) -> Logits: ...
 
-    def make_prefill(self, config: TrainConfig) -> Prefill: ...
+    def make_prefill(self, config: TrainConfig) -> Prefill:
+        """Not of an encoder, which writes no text."""
 
-    def make_decode_step(self, config: TrainConfig) -> DecodeStep: ...
+    def make_decode_step(self, config: TrainConfig) -> DecodeStep:
+        """Likewise."""
 
     def trace(self, folder: Path) -> AbstractContextManager[None]:
         """Have the framework's own profiler trace what runs inside, into files under `folder`."""

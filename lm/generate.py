@@ -40,6 +40,7 @@ def generate(
     stop_tokens: Collection[int] = (),
     endings: dict[int, Ending] | None = None,
     log_probabilities: bool = False,
+    prefix: tuple[np.ndarray, np.ndarray] | tuple[()] = (),
 ) -> Iterator[Drawn]:
     """Continue the prompts, `sampling.samples` rows each, up to and without a stop token; step by step, row by row.
 
@@ -49,6 +50,7 @@ def generate(
 
     Args:
         endings: Filled with the reason why each row has ended. The caller may end a row by an entry of its own.
+        prefix: What an encoder reads for each row, padded, and the tokens of each; see `prefix_generation`.
 
     Raises:
         InputError: a prompt is empty or longer than the context.
@@ -66,7 +68,7 @@ def generate(
     token_ids = np.zeros((len(rows), T), np.int32)
     for row, (text, _) in enumerate(rows):
         token_ids[row, : len(text)] = text
-    logits, cache = prefill(state, token_ids, lengths, slots)
+    logits, cache = prefill(state, token_ids, lengths, slots, *prefix)
     # Learned positions end with the context: the last of them still tells the token after it.
     last_position = context_length - 1 if config.model.position == "learned" else np.inf
     tokens = np.zeros(len(rows), np.int32)
@@ -93,6 +95,37 @@ def generate(
     endings |= {row: "length" for row in range(len(rows)) if row not in endings}
 
 
+def prefix_generation(
+    prefill: Prefill,
+    decode_step: DecodeStep,
+    state: Any,
+    config: TrainConfig,
+    prefixes: Sequence[Sequence[int]],
+    sampling: SamplingConfig,
+    start_token: int,
+    stop_tokens: Collection[int],
+    endings: dict[int, Ending] | None = None,
+    log_probabilities: bool = False,
+) -> Iterator[Drawn]:
+    """What follows from each prefix, `sampling.samples` rows each: `lm.generate.generate` from the start token on.
+
+    Prefixes of different lengths share a batch, and none changes what another gives.
+
+    Raises:
+        InputError: a prefix is empty or longer than the model's.
+    """
+    check_prefixes(prefixes, config)
+    rows = [prefix for prefix in prefixes for _ in range(sampling.samples)]
+    prefix_BP = np.zeros((len(rows), config.model.prefix_length or 0), np.int32)
+    for row, prefix in enumerate(rows):
+        prefix_BP[row, : len(prefix)] = prefix
+    starts = [[start_token]] * len(prefixes)
+    read = prefix_BP, np.array([len(prefix) for prefix in rows])
+    return generate(
+        prefill, decode_step, state, config, starts, sampling, stop_tokens, endings, log_probabilities, read
+    )
+
+
 def check_prompts(prompts: Sequence[Sequence[int]], config: TrainConfig) -> None:
     """Refuse a prompt that is empty or longer than the context."""
     for prompt in prompts:
@@ -100,6 +133,16 @@ def check_prompts(prompts: Sequence[Sequence[int]], config: TrainConfig) -> None
             raise InputError(
                 f"the prompt has {len(prompt)} tokens; give from 1 to the model's context_length "
                 f"{config.model.context_length}"
+            )
+
+
+def check_prefixes(prefixes: Sequence[Sequence[int]], config: TrainConfig) -> None:
+    """Refuse a prefix that is empty or longer than the model's longest."""
+    longest = config.model.prefix_length or 0
+    for prefix in prefixes:
+        if not 0 < len(prefix) <= longest:
+            raise InputError(
+                f"the prefix has {len(prefix)} tokens; give from 1 to the model's prefix_length {longest}"
             )
 
 
@@ -178,21 +221,36 @@ def complete(
     """Let the completions grow to their ends, and return each with its new text, as it comes.
 
     Args:
-        completions: `sampling.samples` of each prompt in a row. An empty prompt is the start of a new text.
+        completions: `sampling.samples` of each prompt in a row. An empty prompt is the start of a new text; an
+            encoder-decoder's is the prefix, which may not be empty.
 
     Raises:
-        InputError: a prompt is longer than the context.
+        InputError: a prompt is longer than the context, or a prefix empty or longer than the model's longest.
     """
-    prompts = [tokenizer.encode(c.prompt or END_OF_TEXT) for c in completions[:: sampling.samples]]
+    texts = [c.prompt for c in completions[:: sampling.samples]]
     stop_tokens = {i for text, i in tokenizer.special_tokens.items() if text == stop_token}
     endings: dict[int, Ending] = {}
-    for drawn in generate(*steps, state, config, prompts, sampling, stop_tokens, endings, log_probabilities):
+    if config.model.architecture == "encoder_decoder":
+        prefixes = [tokenizer.encode(text) for text in texts]
+        start = tokenizer.special_tokens[END_OF_TEXT]
+        grown = prefix_generation(
+            *steps, state, config, prefixes, sampling, start, stop_tokens, endings, log_probabilities
+        )
+    else:
+        prompts = [tokenizer.encode(text or END_OF_TEXT) for text in texts]
+        grown = generate(*steps, state, config, prompts, sampling, stop_tokens, endings, log_probabilities)
+    for drawn in grown:
         completion = completions[drawn.row]
         yield completion, completion.add(drawn)
         if completion.ending == "stop":
             endings[drawn.row] = "stop"
     for row, completion in enumerate(completions):
         yield completion, completion.finish(endings[row])
+
+
+def opening(prompt: str, config: TrainConfig) -> str:
+    """What a text begins with: the prompt, which of an encoder-decoder is another text, not the start of this one."""
+    return "" if config.model.architecture == "encoder_decoder" else prompt
 
 
 def sampler(backend: Backend, config: TrainConfig, tokenizer: Tokenizer | None) -> Callable[[Any], str]:
@@ -205,13 +263,14 @@ def sampler(backend: Backend, config: TrainConfig, tokenizer: Tokenizer | None) 
     if tokenizer is None:
         return lambda state: ""
     steps = backend.make_prefill(config), backend.make_decode_step(config)
-    check_prompts([tokenizer.encode(config.sample_prompt or END_OF_TEXT)], config)
+    check = check_prefixes if config.model.architecture == "encoder_decoder" else check_prompts
+    check([tokenizer.encode(config.sample_prompt or END_OF_TEXT)], config)
     sampling = SamplingConfig(max_new_tokens=64, temperature=0.8, seed=config.seed)
 
     def sample(state: Any) -> str:
         completion = Completion(config.sample_prompt, tokenizer)
         for _ in complete(steps, state, config, tokenizer, [completion], sampling):
             pass
-        return completion.prompt + completion.text
+        return opening(config.sample_prompt, config) + completion.text
 
     return sample

@@ -101,7 +101,7 @@ class MetricsLog:
         """Write down an evaluation after the step last noted."""
         self.flush()
         loss = evaluation.loss
-        self._show(val=f"{loss:.3f}")
+        self._show(val=f"{loss:.3f}", acc=f"{evaluation.accuracy:.1%}")
         if self._floor is not None:
             self._show(gap=f"{loss - self._floor:.3f}")
         self._bar.set_postfix(self._shown)
@@ -117,6 +117,7 @@ class MetricsLog:
                 "tokens": self._last_tokens,
                 "val_loss": loss,
                 "perplexity": evaluation.perplexity,
+                "accuracy": evaluation.accuracy,
                 **({} if bits is None else {"bits_per_byte": bits}),
             }
         )
@@ -133,7 +134,7 @@ class MetricsLog:
     def _show(self, **values: str) -> None:
         """What the bar shows, always in the same order."""
         shown = self._shown | values
-        order = ("loss", "val", "gap", "lr", "norm", "tok/s", "MFU")
+        order = ("loss", "val", "gap", "acc", "lr", "norm", "tok/s", "MFU")
         self._shown = {name: shown[name] for name in order if name in shown}
 
     def sync(self) -> None:

@@ -166,7 +166,10 @@ def _series(r: Run) -> dict[str, Any]:
         seconds = m["seconds"] - before["seconds"]
         m["rate"] = (m["tokens"] - before["tokens"]) / seconds if seconds > 0 else None
         before = m
-    train_keys, val_keys = ("train_loss", "lr", "grad_norm", "rate"), ("val_loss", "bits_per_byte")
+    train_keys, val_keys = (
+        ("train_loss", "lr", "grad_norm", "rate"),
+        ("val_loss", "accuracy", "bits_per_byte"),
+    )
     return {
         "name": r.name,
         "floor": r.facts.get("floor"),
@@ -198,6 +201,7 @@ def _numbers(runs: list[Run]) -> list[list[str]]:
     row("lowest validation loss", [r.best() for r in runs])
     row("entropy floor", [r.facts.get("floor") for r in runs])
     row("perplexity", [r.last("perplexity") for r in runs])
+    row("accuracy", [r.last("accuracy") for r in runs])
     row("bits per byte", [r.last("bits_per_byte") for r in runs])
     row("seconds", [r.metrics[-1]["seconds"] if r.metrics else None for r in runs])
     row("tokens a second", [r.rate() for r in runs])

@@ -19,10 +19,11 @@ import lm
 from lm import checkpoint
 from lm.backend import Backend, BackendName
 from lm.config import TrainConfig, from_dict
-from lm.data import fingerprint, read_sidecar
+from lm.data import read_sidecar
 from lm.evaluate import entropy_floor
 from lm.files import json_text, write_json
 from lm.init import optimizer_shapes, parameter_shapes
+from lm.sources import data_fingerprint, text_facts
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
 
@@ -80,7 +81,7 @@ def tokenizer_of(tokens_path: Path) -> Tokenizer | None:
     return tokenizer
 
 
-def _tokenizer(inputs: Inputs) -> Tokenizer | None:
+def tokenizer_for(inputs: Inputs) -> Tokenizer | None:
     """The tokenizer of a run's token files: what they name, or what is named for them."""
     if inputs.tokenizer is None:
         return tokenizer_of(inputs.train[0])
@@ -95,10 +96,10 @@ def describe(config: TrainConfig, inputs: Inputs) -> dict[str, Any]:
     Raises:
         InputError: the token files are of different tokenizers.
     """
-    tokenizer = _tokenizer(inputs)
+    tokenizer = tokenizer_for(inputs)
     for path in (*inputs.train[1:], inputs.val):
         refuse_other_tokenizer(path, tokenizer.sha256 if tokenizer else None, str(inputs.train[0]))
-    hashes = [fingerprint(path) for path in inputs.train]
+    hashes = [data_fingerprint(path, config) for path in inputs.train]
     if len(hashes) > 1:
         mixture = json.dumps([hashes, inputs.weights])
         hashes = [hashlib.sha256(mixture.encode()).hexdigest()]
@@ -108,7 +109,7 @@ def describe(config: TrainConfig, inputs: Inputs) -> dict[str, Any]:
         "threads": config.threads,
         "tokenizer_sha256": tokenizer.sha256 if tokenizer else None,
         "train_sha256": hashes[0],
-        "val_sha256": fingerprint(inputs.val),
+        "val_sha256": data_fingerprint(inputs.val, config),
     }
 
 
@@ -135,13 +136,13 @@ def versions(backend: Backend) -> dict[str, str]:
     }
 
 
-def write(run: Path, facts: dict[str, Any], inputs: Inputs) -> None:
+def write(run: Path, facts: dict[str, Any], inputs: Inputs, config: TrainConfig) -> None:
     """Make the folder of a run, or bring it up to date: run.json, and a copy of the tokenizer."""
     paths = {"train": [os.path.abspath(path) for path in inputs.train], "val": os.path.abspath(inputs.val)}
     # run.json first: a folder that holds it can be resumed, whatever else a crash has kept from it.
-    floor = entropy_floor(read_sidecar(inputs.val))
+    floor = entropy_floor(text_facts(inputs.val, config))
     write_json(run / "run.json", {**facts, **paths, "weights": inputs.weights, "floor": floor})
-    tokenizer = _tokenizer(inputs)
+    tokenizer = tokenizer_for(inputs)
     if tokenizer:
         tokenizer.save(run / "tokenizer")
 

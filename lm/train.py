@@ -13,13 +13,14 @@ from lm import checkpoint, run
 from lm.accounting import peak_memory
 from lm.backend import Backend, BackendName, load
 from lm.config import TrackerName, TrainConfig
-from lm.data import Batch, get_batch, open_corpus, open_tokens, prefetched, read_sidecar
+from lm.data import Batch, prefetched
 from lm.evaluate import evaluate
 from lm.files import refuse_existing, remove_leftovers
 from lm.generate import sampler
 from lm.log import MetricsLog
 from lm.run import Inputs
 from lm.schedule import learning_rate
+from lm.sources import first_windows, open_evaluation, open_source, text_facts, with_mask_token
 from lm.track import refuse_missing
 from tokenizer.errors import InputError
 
@@ -71,11 +72,12 @@ def train(
     refuse_missing(track)
     with contextlib.ExitStack() as stack:
         stop_requested = stack.enter_context(_stop_signals())
-        corpus, paths = open_corpus(inputs.train, inputs.weights, model.vocab_size, model.context_length)
-        inputs = replace(inputs, train=paths)
-        val_tokens = open_tokens(inputs.val, model.vocab_size, model.context_length)
+        source = open_source(config, inputs.train, inputs.weights)
+        inputs = replace(inputs, train=source.paths)
+        val_data = open_evaluation(config, inputs.val)
         if config.eval_windows is not None:
-            val_tokens = val_tokens[: config.eval_windows * model.context_length + 1]
+            val_data = first_windows(val_data, config, config.eval_windows)
+        config = with_mask_token(config, run.tokenizer_for(inputs), inputs.train[0])
         facts = run.describe(config, inputs)
         if not resume:
             refuse_existing(out)
@@ -93,18 +95,17 @@ def train(
         stack.enter_context(run.locked(out))
         remove_leftovers(out)
         remove_leftovers(out / "checkpoints")
-        run.write(out, facts, inputs)
+        run.write(out, facts, inputs, config)
 
-        log = stack.enter_context(MetricsLog(out, first_step, config, read_sidecar(inputs.val), track))
+        facts_of_val = text_facts(inputs.val, config)
+        log = stack.enter_context(MetricsLog(out, first_step, config, facts_of_val, track))
         train_step, eval_step = backend.make_train_step(config), backend.make_eval_step(config)
         sample = sampler(backend, config, run.sample_tokenizer(out, config))
         tracing = stack.enter_context(contextlib.ExitStack())
         tokens_per_step = config.batch_size * model.context_length
 
         def make_batch(step: int) -> Batch:
-            return get_batch(
-                corpus, config.seed, step, config.batch_size, model.context_length, config.grad_accumulation
-            )
+            return source.batch(config, step)
 
         def save(step: int) -> None:
             nonlocal saved_step
@@ -144,7 +145,7 @@ def train(
                 log.flush()
                 tracing.close()
             if last or done % config.eval_interval == 0:
-                evaluation = evaluate(eval_step, state, val_tokens, config)
+                evaluation = evaluate(eval_step, state, val_data, config)
                 log.evaluation(evaluation)
                 progress.evaluated(evaluation.loss)
                 keep_best = max(config.keep_best, config.patience is not None)
@@ -156,8 +157,8 @@ def train(
             if log.not_finite and not config.skip_nonfinite:
                 save(done)
                 bad_step, what = log.not_finite
-                starts = corpus.starts(config.seed, bad_step - 1, config.batch_size, model.context_length)
-                where = ", ".join(f"{paths[i].name}[{start}]" for i, start in starts[:4])
+                starts = source.chosen(config, bad_step - 1)
+                where = ", ".join(f"{source.paths[i].name}[{start}]" for i, start in starts[:4])
                 raise InputError(
                     f"step {bad_step}: {what}, and was left out; saved. Look at its batch, {config.batch_size} "
                     f"windows that start at {where}{', ...' if len(starts) > 4 else ''}, or lower "

@@ -83,7 +83,7 @@ def encode_corpus(
         open(temporary, "wb") as file,
         progress_bar(progress, "encode", num_bytes, "B") as update,
     ):
-        file.write(_npy_header(0, dtype))
+        file.write(npy_header(0, dtype))
         for ids, done in filter(None, results):  # a worker says nothing at the end
             file.write(ids.astype(dtype, copy=False).data)
             num_tokens += len(ids)
@@ -91,7 +91,7 @@ def encode_corpus(
             if file.tell() - flushed > FLUSH:
                 flushed = start_to_flush(file, flushed)
         file.seek(0)
-        file.write(_npy_header(num_tokens, dtype))
+        file.write(npy_header(num_tokens, dtype))
     return EncodeResult(num_tokens, num_bytes, time.perf_counter() - start, str(tokenizer.dtype))
 
 
@@ -125,7 +125,7 @@ class EncodeWorker:
         return []
 
 
-def _npy_header(length: int, dtype: np.dtype) -> bytes:
+def npy_header(length: int, dtype: np.dtype) -> bytes:
     """Return the header of a one-dimensional .npy file, as long for every length.
 
     NumPy leaves room in the header for a length of up to 21 digits, so that one can be written over another.

@@ -142,6 +142,19 @@ class MultiHeadSelfAttention(nn.Module):
         return self.output_proj(out_BHTK.transpose(-2, -3).flatten(-2))
 
 
+def padding_mask(num_tokens_B: Int[Tensor, " B"], T: int) -> Bool[Tensor, "B 1 T T"]:
+    """True where key s is one of the sequence's tokens, not padding: s < num_tokens."""
+    valid_BT = torch.arange(T, device=num_tokens_B.device) < num_tokens_B[:, None]
+    return valid_BT[:, None, None, :].expand(-1, -1, T, -1)
+
+
+def prefix_mask(num_tokens_B: Int[Tensor, " B"], P: int, T: int) -> Bool[Tensor, "B 1 S S"]:
+    """Of a prefix padded to P places, and T tokens behind it: all see the prefix, and tokens those up to themselves."""
+    place_S = torch.arange(P + T, device=num_tokens_B.device)
+    valid_BS = (place_S < num_tokens_B[:, None]) | (place_S >= P)
+    return valid_BS[:, None, None, :] & (causal_mask(P + T, num_tokens_B.device) | (place_S < P))
+
+
 def causal_mask(T: int, device: torch.device | str | None = None) -> Bool[Tensor, "T T"]:
     """True where key s may be seen by query t: s <= t."""
     return torch.ones(T, T, dtype=torch.bool, device=device).tril()

@@ -16,7 +16,7 @@ from lm.parity import cases
 from lm.parity.budgets import Dtype
 from lm.parity.cases import Arrays, Given, array_dtype
 from torch_impl import fused
-from torch_impl.attention import MultiHeadSelfAttention, rope, scaled_dot_product_attention
+from torch_impl.attention import MultiHeadSelfAttention, padding_mask, rope, scaled_dot_product_attention
 from torch_impl.functional import (
     clip_gradients,
     cross_entropy,
@@ -28,7 +28,15 @@ from torch_impl.functional import (
     token_cross_entropy,
 )
 from torch_impl.layers import Embedding, LayerNorm, Linear, RMSNorm, SwiGLU
-from torch_impl.model import BLOCKS, FEED_FORWARDS, TransformerLM
+from torch_impl.model import (
+    BLOCKS,
+    FEED_FORWARDS,
+    EncoderDecoder,
+    PrefixDecoder,
+    Stack,
+    TransformerEncoder,
+    TransformerLM,
+)
 from torch_impl.optimizer import SGD, AdamW
 
 Tensors = dict[str, Tensor]
@@ -109,13 +117,39 @@ def _steps(a: Tensors, make: Callable[[list[nn.Parameter]], Optimizer]) -> Calla
     return call
 
 
-def _lm(s: dict[str, Any]) -> TransformerLM:
-    return TransformerLM(s["config"], s["compute_dtype"], dtype=s["param_dtype"])
+def _model(s: dict[str, Any], model: Callable[..., nn.Module], *sizes: int) -> nn.Module:
+    return model(s["config"], *sizes, s["compute_dtype"], dtype=s["param_dtype"])
 
 
 def _loss(a: Tensors, c: Tensors, s: dict[str, Any]) -> Callable[[Tensors], Tensor]:
-    logits = _module(_lm(s), c["token_ids"])
+    logits = _module(_model(s, TransformerLM), c["token_ids"])
     return lambda a: cross_entropy(logits(a), c["targets"])
+
+
+def _tokens_only(out_BTD: Tensor, num_tokens_B: Tensor) -> Tensor:
+    """The output with zeros at the padding, where it may be anything."""
+    is_token_BT = torch.arange(out_BTD.shape[1]) < num_tokens_B[:, None]
+    return torch.where(is_token_BT[..., None], out_BTD, 0)
+
+
+class _EncoderStack(Stack):
+    """An encoder's blocks alone."""
+
+    def forward(self, x_BTD: Tensor, num_tokens_B: Tensor) -> Tensor:
+        T = x_BTD.shape[1]
+        return self.hidden_states(x_BTD, padding_mask(num_tokens_B, T), self.first_tables(T))
+
+
+def _padded(module: nn.Module, c: Tensors, *inputs: Tensor) -> Callable[[Tensors], Tensor]:
+    """A module's outputs with zeros at the padding, where they may be anything."""
+    f = _module(module, *inputs, c["num_tokens"])
+
+    def call(a: Tensors) -> Tensor:
+        out_BTD = f(a)
+        is_token_BT = torch.arange(out_BTD.shape[1]) < c["num_tokens"][:, None]
+        return torch.where(is_token_BT[..., None], out_BTD, 0)
+
+    return call
 
 
 LAYERS: dict[str, Callable[[Tensors, Tensors, dict[str, Any]], Callable[[Tensors], Tensor]]] = {
@@ -159,9 +193,15 @@ LAYERS: dict[str, Callable[[Tensors, Tensors, dict[str, Any]], Callable[[Tensors
     "transformer_block": lambda a, c, s: _module(
         BLOCKS[s["config"].block](s["config"]), c["mask"], _tables(c)
     ),
-    "transformer_lm": lambda a, c, s: _module(_lm(s), c["token_ids"]),
-    "transformer_lm of the family": lambda a, c, s: _module(_lm(s), c["token_ids"]),
+    "transformer_lm": lambda a, c, s: _module(_model(s, TransformerLM), c["token_ids"]),
+    "transformer_lm of the family": lambda a, c, s: _module(_model(s, TransformerLM), c["token_ids"]),
     "training loss": _loss,
+    "encoder_stack": lambda a, c, s: _padded(_model(s, _EncoderStack, s["config"].context_length), c),
+    "transformer_encoder": lambda a, c, s: _padded(_model(s, TransformerEncoder), c, c["token_ids"]),
+    "prefix_decoder": lambda a, c, s: _module(_model(s, PrefixDecoder), c["num_tokens"], c["token_ids"]),
+    "encoder_decoder": lambda a, c, s: _module(
+        _model(s, EncoderDecoder), c["token_ids"], c["num_tokens"], c["prefix"]
+    ),
     "adamw": lambda a, c, s: _steps(a, lambda p: AdamW(p, s["lr"], weight_decay=0.1)),
     "sgd": lambda a, c, s: _steps(a, lambda p: SGD(p, s["lr"])),
 }

@@ -21,6 +21,7 @@ from lm.cli.compare import Report, Runs, Track
 from lm.cli.corpus import Data, Stories
 from lm.cli.exchange import Export, Import
 from lm.cli.generate import Generate
+from lm.cli.pairs import Pairs
 from lm.cli.prove import Demo, Parity
 from lm.cli.score import Score
 from lm.cli.tokenizer import TokenizerCommand
@@ -40,6 +41,7 @@ def parse(arguments: Sequence[str]) -> Any:
     accounting = accounting_defaults(arguments) if command == ["accounting"] else MISSING_NONPROP
     commands = (
         Annotated[Stories, subcommand("stories", prefix_name=False)]
+        | Annotated[Pairs, subcommand("pairs", prefix_name=False)]
         | Annotated[TokenizerCommand, subcommand("tokenizer", prefix_name=False)]
         | Annotated[Train, subcommand("train", prefix_name=False, default=train)]
         | Annotated[Eval, subcommand("eval", prefix_name=False)]

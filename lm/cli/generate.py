@@ -10,6 +10,7 @@ from tyro.conf import arg
 
 from lm.cli.settings import END_OF_TEXT
 from lm.cli.trained import Trained
+from lm.config import TrainConfig
 from lm.sampling import SamplingConfig
 from tokenizer.errors import InputError
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Generate(Trained):
-    """Continue prompts, up to the end of the text."""
+    """Continue prompts, up to the end of the text; of an encoder-decoder: write what follows from each, its prefix."""
 
     prompt: tuple[str, ...] = ()
     """Texts to continue; an empty one, or none, is the start of a new text."""
@@ -35,7 +36,7 @@ class Generate(Trained):
 
     def run(self) -> None:
         from lm import run
-        from lm.generate import Completion, complete
+        from lm.generate import Completion, complete, opening
 
         tokenizer = run.load_tokenizer(self.checkpoint)
         if self.stop_token not in ("", END_OF_TEXT, *tokenizer.special_tokens):
@@ -50,6 +51,10 @@ class Generate(Trained):
             for _ in range(self.sampling.samples)
         ]
         config, backend, state = self.load()
+        if config.model.architecture == "encoder":
+            raise InputError(
+                f"{self.checkpoint}: an encoder writes no text; give the run of a decoder or an encoder-decoder"
+            )
         steps = backend.make_prefill(config), backend.make_decode_step(config)
         texts = complete(
             steps, state, config, tokenizer, completions, self.sampling, self.stop_token, self.json
@@ -60,7 +65,7 @@ class Generate(Trained):
             for completion, text in texts:
                 if streamed:
                     # The prompt comes with the first text: one that is too long is refused by then.
-                    print(text if shown else completion.prompt + text, end="", flush=True)
+                    print(text if shown else opening(completion.prompt, config) + text, end="", flush=True)
                     shown = True
         except KeyboardInterrupt:
             if streamed:
@@ -68,7 +73,7 @@ class Generate(Trained):
         if streamed:
             print()
         else:
-            self._print(completions)
+            self._print(completions, config)
         if self.explain_ties:
             self._explain(completions)
 
@@ -84,7 +89,9 @@ class Generate(Trained):
                 f"{self.prompt_file}: not UTF-8 at byte {error.start}; give a text file"
             ) from None
 
-    def _print(self, completions: "list[Completion]") -> None:
+    def _print(self, completions: "list[Completion]", config: TrainConfig) -> None:
+        from lm.generate import opening
+
         for i, completion in enumerate(completions):
             completion.finish()
             prompt, sample = divmod(i, self.sampling.samples)
@@ -99,7 +106,9 @@ class Generate(Trained):
                 }
                 print(json.dumps(line, ensure_ascii=False))
             else:
-                print(f"--- prompt {prompt}, sample {sample}\n{completion.prompt}{completion.text}")
+                print(
+                    f"--- prompt {prompt}, sample {sample}\n{opening(completion.prompt, config)}{completion.text}"
+                )
 
     def _explain(self, completions: "list[Completion]") -> None:
         ties = [(i, at, d) for i, c in enumerate(completions) for at, d in enumerate(c.drawn) if d.tie]

@@ -61,12 +61,13 @@ class TokenizerTrain:
 
 @dataclass(frozen=True)
 class TokenizerEncode:
-    """Encode text files into a .npy file of token ids."""
+    """Encode text files, or pairs for an encoder-decoder, into a .npy file of token ids."""
 
     tokenizer: Path
     """Folder of a tokenizer, from lm tokenizer train."""
     input: tuple[str, ...]
-    """Text files, UTF-8: paths, globs such as 'text/*.txt', and addresses such as s3://... (by fsspec)."""
+    """Text files, UTF-8: paths, globs such as 'text/*.txt', and addresses such as s3://... (by fsspec).
+    Of .jsonl files, each line is a pair: {"prefix": "some text", "target": "what follows"}."""
     out: Path
     """Token file to write; FILE.npy.json beside it records the tokenizer, the bytes, and known nats."""
     engine: Literal["local", "dask"] = "local"
@@ -75,31 +76,50 @@ class TokenizerEncode:
     """Address of the Dask cluster's scheduler; without it, one is started on this machine."""
 
     def run(self) -> None:
-        from lm.data import file_sha256, read_sidecar, sidecar_path
+        from lm.data import sidecar_path
         from lm.files import write_json
         from tokenizer import Tokenizer
+        from tokenizer.errors import InputError
+
+        tokenizer = Tokenizer.load(self.tokenizer)
+        facts = {
+            "tokenizer": os.path.relpath(self.tokenizer, self.out.parent),
+            "tokenizer_sha256": tokenizer.sha256,
+        }
+        pairs = [path.endswith(".jsonl") for path in self.input]
+        if any(pairs) and not all(pairs):
+            raise InputError(f"{' '.join(self.input)}: both texts and pairs (.jsonl); encode them apart")
+        facts |= (self._encode_pairs if all(pairs) else self._encode_text)(tokenizer)
+        write_json(sidecar_path(self.out), facts)
+
+    def _encode_pairs(self, tokenizer: Any) -> dict[str, Any]:
+        from tokenizer.encode_pairs import encode_pairs
+
+        result = encode_pairs(self.input, tokenizer, self.out, END_OF_TEXT, progress=sys.stderr.isatty())
+        print(
+            f"{self.out}: {result.num_pairs:,} pairs, {result.num_tokens:,} tokens; to train on them: "
+            f"--model.prefix-length {result.longest_prefix} --model.context-length {result.longest_target} or more"
+        )
+        return {"tokens": result.num_tokens, "pairs": result.num_pairs}
+
+    def _encode_text(self, tokenizer: Any) -> dict[str, Any]:
+        from lm.data import file_sha256, read_sidecar
         from tokenizer.encode_corpus import encode_corpus
 
         text_facts = read_sidecar(Path(self.input[0])) if len(self.input) == 1 else {}
-        tokenizer = Tokenizer.load(self.tokenizer)
         with _cluster(self.engine, self.scheduler) as client:
             result = encode_corpus(
                 self.input, tokenizer, self.out, progress=sys.stderr.isatty(), client=client
             )
-        facts = {
-            "tokenizer": os.path.relpath(self.tokenizer, self.out.parent),
-            "tokenizer_sha256": tokenizer.sha256,
-            "tokens": result.num_tokens,
-            "bytes": result.num_bytes,
-        }
+        facts = {"tokens": result.num_tokens, "bytes": result.num_bytes}
         # The facts of an earlier text of that name would make a false floor.
         if "nats" in text_facts and text_facts.get("sha256") == file_sha256(Path(self.input[0])):
             facts["nats"] = text_facts["nats"]
-        write_json(sidecar_path(self.out), facts)
         print(
             f"{self.out}: {result.num_tokens:,} tokens from {result.num_bytes:,} bytes, "
             f"{result.num_bytes / result.num_tokens:.3f} bytes per token"
         )
+        return facts
 
 
 @dataclass(frozen=True)

@@ -49,15 +49,15 @@ class Eval(Trained):
 
     def run(self) -> None:
         from lm import run
-        from lm.data import open_tokens, read_sidecar
         from lm.evaluate import bits_per_byte, entropy_floor, evaluate
+        from lm.sources import open_evaluation, text_facts
 
         _, run_facts = run.load_facts(self.path)
         run.refuse_other_tokenizer(self.tokens, run_facts["tokenizer_sha256"], str(self.checkpoint))
         config, backend, state = self.load()
-        tokens = open_tokens(self.tokens, config.model.vocab_size, config.model.context_length)
-        facts = read_sidecar(self.tokens)
-        result = evaluate(backend.make_eval_step(config), state, tokens, config)
+        data = open_evaluation(config, self.tokens)
+        facts = text_facts(self.tokens, config)
+        result = evaluate(backend.make_eval_step(config), state, data, config)
         print(f"loss           {result.loss:.4f} nats per token over {result.num_targets:,} tokens")
         floor = entropy_floor(facts)
         if floor is not None:

@@ -25,6 +25,8 @@ BLOCK, MODEL, OPTIMIZER = f"{P}transformer_block.py", f"{P}transformer_lm.py", f
 SCHEDULE, STEP, RUN = f"{P}schedule.py", f"{P}train_step.py", f"{P}training_run.py"
 GELU, LAYERNORM, FEED_FORWARD = (f"{P}{name}.py" for name in ("gelu", "layernorm", "feed_forward"))
 FAMILY, DATA = f"{P}family.py", "tests/lm/test_data.py"
+ENCODER, PREFIXED = f"{P}encoder.py", f"{P}encoder_decoder.py"
+PAIRS, MASKING = "tests/lm/test_pairs.py", "tests/lm/test_masking.py"
 
 FAULTS = (
     # Functions
@@ -415,8 +417,8 @@ FAULTS = (
     _fault(
         "decoding is off by one position",
         "torch_impl/backend.py",
-        "tables_of(m, positions_B[:, None], m.context_length)",
-        "tables_of(m, positions_B[:, None] + 1, m.context_length + 1)",
+        "tables_of(m, place_B1, m.context_length)",
+        "tables_of(m, place_B1 + 1, m.context_length + 1)",
         MODEL,
     ),
     _fault(
@@ -732,8 +734,8 @@ FAULTS = (
     _fault(
         "the last token is never drawn",
         "lm/data.py",
-        "len(self.files[i]) - context_length)",
-        "len(self.files[i]) - context_length - 1)",
+        "len(tokens) - context_length for tokens in self.files",
+        "len(tokens) - context_length - 1 for tokens in self.files",
         DATA,
     ),
     _fault(
@@ -770,5 +772,118 @@ FAULTS = (
         '"jax_default_matmul_precision", "highest"',
         '"jax_default_matmul_precision", "default"',
         STEP,
+    ),
+    # Encoders and encoder-decoders
+    _fault(
+        "an encoder attends to the first padding",
+        "torch_impl/attention.py",
+        "valid_BT = torch.arange(T, device=num_tokens_B.device) < num_tokens_B",
+        "valid_BT = torch.arange(T, device=num_tokens_B.device) <= num_tokens_B",
+        ENCODER,
+    ),
+    _fault(
+        "an encoder attends to what came before only",
+        "jax_impl/attention.py",
+        "(len(num_tokens_B), 1, T, T))",
+        "(len(num_tokens_B), 1, T, T)) & causal_mask(T)[None, None]",
+        ENCODER,
+    ),
+    _fault(
+        "a prefix's padding is attended to",
+        "jax_impl/attention.py",
+        "(place_1S < num_tokens_B[:, None]) | (place_1S >= P)",
+        "(place_1S < P + 0 * num_tokens_B[:, None]) | (place_1S >= P)",
+        PREFIXED,
+    ),
+    _fault(
+        "the hidden cache attends to what came before only",
+        "torch_impl/attention.py",
+        "(causal_mask(P + T, num_tokens_B.device) | (place_S < P))",
+        "(causal_mask(P + T, num_tokens_B.device) | ((place_S < P) & (place_S[:, None] >= P)))",
+        PREFIXED,
+    ),
+    _fault(
+        "the hidden cache attends to the tokens",
+        "jax_impl/attention.py",
+        "(causal_mask(P + T) | (place_1S < P))",
+        "(causal_mask(P + T) | (place_1S < P) | (place_1S.T < P))",
+        PREFIXED,
+    ),
+    _fault(
+        "RoPE goes on behind a prefix's padding",
+        "torch_impl/model.py",
+        "place_S - P + num_tokens_B[:, None]",
+        "place_S + 0 * num_tokens_B[:, None]",
+        PREFIXED,
+    ),
+    _fault(
+        "what the hidden cache's padding holds reaches gradients",
+        "jax_impl/model.py",
+        "cache_BPD = jnp.where(jnp.broadcast_to(is_token_BP1, hidden_BPD.shape), hidden_BPD, 0)",
+        "cache_BPD = hidden_BPD",
+        PREFIXED,
+    ),
+    _fault(
+        "a decoded token takes a slot of the prefix",
+        "torch_impl/backend.py",
+        "torch.tensor(P + position_B1 % S",
+        "torch.tensor(position_B1 % S",
+        PREFIXED,
+    ),
+    _fault(
+        "RoPE forgets the prefix while decoding",
+        "jax_impl/backend.py",
+        'place_B1 = position_B1 + num_tokens_B1 if m.position == "rope" else position_B1',
+        "place_B1 = position_B1",
+        PREFIXED,
+    ),
+    _fault(
+        "decoding attends to a prefix's padding",
+        "jax_impl/backend.py",
+        "jnp.arange(P)[None, :] < num_tokens_B1",
+        "jnp.arange(P)[None, :] < P + 0 * num_tokens_B1",
+        PREFIXED,
+    ),
+    _fault(
+        "a target is predicted from itself",
+        "lm/pairs.py",
+        "targets[row, : len(target) - 1] = target[1:]",
+        "targets[row, : len(target) - 1] = target[:-1]",
+        PAIRS,
+    ),
+    _fault(
+        "a target's padding counts",
+        "lm/pairs.py",
+        "np.arange(model.context_length) < num_targets[:, None]",
+        "np.arange(model.context_length) <= num_targets[:, None]",
+        PAIRS,
+    ),
+    _fault(
+        "pairs that are held out are trained on",
+        "lm/pair_tasks.py",
+        "if is_held_out(*pair) == held_out",
+        "if is_held_out(*pair) or not held_out",
+        PAIRS,
+    ),
+    _fault(
+        "no chosen token stays as it is",
+        "lm/masking.py",
+        "what_NT >= 0.9",
+        "what_NT >= 0.8",
+        MASKING,
+    ),
+    _fault(
+        "padding is chosen to be masked",
+        "lm/masking.py",
+        "np.arange(token_ids_NT.shape[1]) < num_tokens_N[:, None], which_NT, 1.0",
+        "np.arange(token_ids_NT.shape[1]) < num_tokens_N[:, None], which_NT, 0.5",
+        MASKING,
+    ),
+    _fault(
+        "evaluation masks by the seed",
+        "lm/masking.py",
+        'philox(0, "mask evaluation"',
+        'philox(config.seed, "mask evaluation"',
+        MASKING,
     ),
 )

@@ -176,6 +176,6 @@ def test_the_page_in_a_browser(pipeline: Path) -> None:
     page = evil_page(pipeline)
     done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=60, check=True)
     assert "<title>twinlm: runs</title>" in done.stdout
-    assert done.stdout.count("<svg") == 5
+    assert done.stdout.count("<svg") == 6
     assert done.stdout.count("<path") >= 10
     assert "validation loss" in done.stdout

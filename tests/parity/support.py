@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from lm.parity.budgets import BUDGETS, Dtype, relative_error
 from lm.parity.cases import LAYERS, MASKS, POSITIONS, SCALES, Case, Given
+from lm.parity.family import VARIANTS
 from lm.parity.run import compare, evaluators
 
 DTYPES: tuple[Dtype, ...] = tuple(BUDGETS)
@@ -32,6 +33,11 @@ def cases(layer: str, *shapes: tuple[int, ...]) -> st.SearchStrategy[Case]:
         st.sampled_from(MASKS),
         st.sampled_from(POSITIONS),
     )
+
+
+def variant(**options: Any) -> int:
+    """The seed of the first model of the family that has these options."""
+    return next(i for i, chosen in enumerate(VARIANTS) if options.items() <= chosen.items())
 
 
 def assert_parity(case: Case, dtype: Dtype, jax_mode: str = "jit") -> None:
