@@ -15,6 +15,13 @@ from tokenizer.errors import InputError
 ComputeDtype = Literal["float32", "bfloat16", "float64"]
 Schedule = Literal["cosine", "linear", "constant"]
 Decay = Literal["all", "matrices"]
+Architecture = Literal["decoder", "encoder", "encoder_decoder"]
+Norm = Literal["rmsnorm", "layernorm", "none"]
+NormPosition = Literal["pre", "post"]
+Block = Literal["sequential", "parallel"]
+Position = Literal["rope", "learned", "sinusoidal", "none"]
+FeedForward = Literal["swiglu", "silu", "gelu", "relu"]
+Remat = Literal["none", "block"]
 
 
 def _require(condition: bool, message: str) -> None:
@@ -35,42 +42,111 @@ def _require_positive(config: Any, *names: str) -> None:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A pre-norm decoder: RMSNorm, causal attention with RoPE, SwiGLU, untied head, no biases."""
+    """One model of the family; by default a pre-norm decoder with RMSNorm, RoPE, SwiGLU, no biases and its own head.
+
+    Sizes that are not given are filled in (`derived`).
+    """
 
     vocab_size: int
     """Number of token ids; the tokenizer's vocabulary must fit."""
     context_length: int
-    """Longest sequence the model sees, in tokens."""
+    """Longest sequence the model sees, in tokens; of an encoder-decoder, its decoder."""
     d_model: int
     """Width of the residual stream; a multiple of num_heads."""
     num_layers: int
-    """Number of Transformer blocks."""
+    """Number of Transformer blocks; of an encoder-decoder, in either half."""
     num_heads: int
-    """Attention heads a block; d_model / num_heads must be even, since RoPE rotates pairs."""
+    """Attention heads a block; with RoPE, which rotates pairs, d_model / num_heads must be even."""
     d_ff: int | None = None
-    """Width of the feed-forward layer; if not given, the multiple of 64 nearest to 8/3 d_model."""
+    """Width of the feed-forward layer; if not given, 4 d_model, of swiglu the multiple of 64 nearest to 8/3 d_model."""
     rope_theta: float = 10_000.0
     """Base of RoPE's wavelengths."""
+    architecture: Architecture = "decoder"
+    """decoder: causal attention; encoder: attention in both directions; encoder_decoder: a prefix read by an encoder,
+    whose hidden states the decoder attends to before its own tokens."""
+    norm: Norm = "rmsnorm"
+    """rmsnorm, layernorm with bias, or none at all."""
+    norm_position: NormPosition = "pre"
+    """pre: each branch normalises what it reads, and the stream is normalised at its end; post: the stream is, after
+    each branch, and not at its end (Xiong et al., 2020, figure 1)."""
+    norm_eps: float = 1e-5
+    """Added to the mean square or variance, inside the root."""
+    block: Block = "sequential"
+    """sequential: attention, then feed-forward; parallel: both read the same normalised stream (GPT-J, PaLM)."""
+    position: Position = "rope"
+    """rope, learned or sinusoidal embeddings added to the tokens', or none."""
+    ffn: FeedForward = "swiglu"
+    """swiglu, or two matrices around silu, exact gelu or relu."""
+    bias: bool = False
+    """Biases in all projections of attention and feed-forward; the head has none."""
+    tie_embeddings: bool = False
+    """The head is the token embeddings' matrix, which then starts with a deviation of d_model^-0.5."""
+    num_kv_heads: int | None = None
+    """Heads of keys and values, each shared by num_heads / num_kv_heads query heads; if not given, num_heads."""
+    qk_norm: bool = False
+    """RMSNorm over each head's queries and keys, before RoPE."""
+    embedding_dropout: float = 0.0
+    """Share of the embeddings' elements that training drops."""
+    attention_dropout: float = 0.0
+    """Share of the attention weights that training drops."""
+    residual_dropout: float = 0.0
+    """Share of each branch's output, before it is added to the stream, that training drops."""
+    remat: Remat = "none"
+    """block: the backward pass computes each block's activations again, where none keeps them: same numbers."""
+    prefix_length: int | None = None
+    """Longest prefix that an encoder-decoder's encoder reads, in tokens; if not given, context_length."""
 
     def __post_init__(self) -> None:
-        if self.d_ff is None:
-            object.__setattr__(self, "d_ff", self.default_d_ff(self.d_model))
-        _require_positive(
-            self, "vocab_size", "context_length", "d_model", "num_layers", "num_heads", "d_ff", "rope_theta"
-        )
+        for name, value in self.derived().items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        sizes = ("vocab_size", "context_length", "d_model", "num_layers", "num_heads", "d_ff", "num_kv_heads")
+        _require_positive(self, *sizes, "rope_theta", "norm_eps")
+        for name, choices in (
+            ("architecture", Architecture),
+            ("norm", Norm),
+            ("norm_position", NormPosition),
+            ("block", Block),
+            ("position", Position),
+            ("ffn", FeedForward),
+            ("remat", Remat),
+        ):
+            _require_one_of(self, name, choices)
         _require(
             self.d_model % self.num_heads == 0,
             f"d_model {self.d_model} is not divisible by num_heads {self.num_heads}: change one of them",
         )
+        assert self.num_kv_heads is not None
         _require(
-            self.d_head % 2 == 0,
-            f"the head size d_model / num_heads = {self.d_head} is odd, but RoPE rotates pairs: change one",
+            self.num_heads % self.num_kv_heads == 0,
+            f"num_heads {self.num_heads} is not divisible by num_kv_heads {self.num_kv_heads}: change one of them",
         )
+        _require(
+            self.position != "rope" or self.d_head % 2 == 0,
+            f"the head size d_model / num_heads = {self.d_head} is odd, but RoPE rotates pairs: change one, "
+            "or position",
+        )
+        for name in ("embedding_dropout", "attention_dropout", "residual_dropout"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"{name} is {value}: give a number from 0 up to, not including, 1")
+        if self.architecture == "encoder_decoder":
+            _require_positive(self, "prefix_length")
+        else:
+            _require(
+                self.prefix_length is None,
+                f"prefix_length is {self.prefix_length}, but architecture {self.architecture} has no prefix: "
+                "leave it out, or give encoder_decoder",
+            )
 
-    @staticmethod
-    def default_d_ff(d_model: int) -> int:
-        """The multiple of 64 nearest to 8/3 d_model, so that SwiGLU's three matrices weigh what GELU's two do."""
-        return max(64, round(8 * d_model / 3 / 64) * 64)
+    def derived(self) -> dict[str, int | None]:
+        """What the sizes are that can be left out, from those that cannot."""
+        # So that SwiGLU's three matrices weigh what the others' two do.
+        gated = max(64, round(8 * self.d_model / 3 / 64) * 64)
+        return {
+            "d_ff": gated if self.ffn == "swiglu" else 4 * self.d_model,
+            "num_kv_heads": self.num_heads,
+            "prefix_length": self.context_length if self.architecture == "encoder_decoder" else None,
+        }
 
     @property
     def d_head(self) -> int:

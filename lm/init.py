@@ -1,4 +1,4 @@
-"""The numbers both backends start from: initial weights by (seed, name), and RoPE's tables."""
+"""The numbers both backends start from: initial weights by (seed, name), and tables of positions."""
 
 from collections.abc import Iterator
 
@@ -11,42 +11,85 @@ from lm.rng import philox, truncated_normal
 
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every parameter, in the order of the forward pass; Linear's are (d_out, d_in)."""
-    V, D, F = config.vocab_size, config.d_model, config.d_ff
-    assert F is not None  # filled in by ModelConfig
-    shapes: dict[str, tuple[int, ...]] = {"token_embeddings.weight": (V, D)}
-    for i in range(config.num_layers):
-        layer = {
-            "ln1.weight": (D,),
-            "attn.q_proj.weight": (D, D),
-            "attn.k_proj.weight": (D, D),
-            "attn.v_proj.weight": (D, D),
-            "attn.output_proj.weight": (D, D),
-            "ln2.weight": (D,),
-            "ffn.w1.weight": (F, D),
-            "ffn.w2.weight": (D, F),
-            "ffn.w3.weight": (F, D),
-        }
-        shapes |= {f"layers.{i}.{name}": shape for name, shape in layer.items()}
-    return shapes | {"ln_final.weight": (D,), "lm_head.weight": (V, D)}
+    head = {} if config.tie_embeddings else {"lm_head.weight": (config.vocab_size, config.d_model)}
+    if config.architecture != "encoder_decoder":
+        return _stack_shapes(config, config.context_length) | head
+    assert (
+        config.prefix_length is not None
+    )  # filled in by ModelConfig, like the other sizes that may be left out
+    halves = {
+        "encoder": _stack_shapes(config, config.prefix_length),
+        "decoder": _stack_shapes(config, config.context_length) | head,
+    }
+    return {f"{half}.{name}": shape for half, shapes in halves.items() for name, shape in shapes.items()}
 
 
-def initial_weight(name: str, shape: tuple[int, ...], seed: int) -> Float64[np.ndarray, "..."]:
-    """One initial weight, a pure function of (seed, name, shape).
+def _stack_shapes(config: ModelConfig, length: int) -> dict[str, tuple[int, ...]]:
+    """Embeddings of tokens, and of positions up to a length, blocks, and the norm at their end."""
+    D = config.d_model
+    embeddings = {"token_embeddings.weight": (config.vocab_size, D)}
+    if config.position == "learned":
+        embeddings["position_embeddings.weight"] = (length, D)
+    block = _block_shapes(config)
+    layers = {f"layers.{i}.{name}": shape for i in range(config.num_layers) for name, shape in block.items()}
+    final = _norm_shapes(config, "ln_final") if config.norm_position == "pre" else {}
+    return embeddings | layers | final
+
+
+def _block_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    D, F, K = config.d_model, config.d_ff, config.d_head
+    assert F is not None
+    assert config.num_kv_heads is not None
+    kv = config.num_kv_heads * K
+    attention = {"q_proj": (D, D), "k_proj": (kv, D), "v_proj": (kv, D), "output_proj": (D, D)}
+    feed_forward = {"w1": (F, D), "w2": (D, F)} | ({"w3": (F, D)} if config.ffn == "swiglu" else {})
+    shapes = _norm_shapes(config, "ln1") | _linear_shapes(config, "attn", attention)
+    if config.qk_norm:
+        shapes |= {"attn.q_norm.weight": (K,), "attn.k_norm.weight": (K,)}
+    if config.block == "sequential":
+        shapes |= _norm_shapes(config, "ln2")
+    return shapes | _linear_shapes(config, "ffn", feed_forward)
+
+
+def _norm_shapes(config: ModelConfig, name: str) -> dict[str, tuple[int, ...]]:
+    leaves = {"rmsnorm": ("weight",), "layernorm": ("weight", "bias"), "none": ()}[config.norm]
+    return {f"{name}.{leaf}": (config.d_model,) for leaf in leaves}
+
+
+def _linear_shapes(
+    config: ModelConfig, prefix: str, weights: dict[str, tuple[int, int]]
+) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, (d_out, d_in) in weights.items():
+        shapes[f"{prefix}.{name}.weight"] = (d_out, d_in)
+        if config.bias:
+            shapes[f"{prefix}.{name}.bias"] = (d_out,)
+    return shapes
+
+
+def initial_weight(
+    name: str, shape: tuple[int, ...], seed: int, embedding_std: float = 1.0
+) -> Float64[np.ndarray, "..."]:
+    """One initial weight, a pure function of its arguments.
 
     Linear: N(0, 2 / (d_in + d_out)) truncated at 3 standard deviations (Glorot and Bengio, 2010, eq. 16).
-    Embedding: N(0, 1) truncated at 3. RMSNorm: ones.
+    Embedding: N(0, embedding_std^2) truncated at 3. Gains: ones. Biases: zeros.
     """
     if len(shape) == 1:
-        return np.ones(shape)
-    std = 1.0 if "embeddings" in name else (2.0 / sum(shape)) ** 0.5
+        return np.zeros(shape) if name.endswith("bias") else np.ones(shape)
+    std = embedding_std if "embeddings" in name else (2.0 / sum(shape)) ** 0.5
     z = truncated_normal(philox(seed, f"init/{name}"), int(np.prod(shape)), limit=3.0)
     return (std * z).reshape(shape)
 
 
 def initial_weights(config: ModelConfig, seed: int, dtype: str) -> Iterator[tuple[str, np.ndarray]]:
-    """The weights before the first step, by name."""
+    """The weights before the first step, by name.
+
+    Embeddings that are the head too start smaller, by d_model^-0.5: logits then have a deviation of about 1.
+    """
+    embedding_std = config.d_model**-0.5 if config.tie_embeddings else 1.0
     for name, shape in parameter_shapes(config).items():
-        yield name, initial_weight(name, shape, seed).astype(dtype)
+        yield name, initial_weight(name, shape, seed, embedding_std).astype(dtype)
 
 
 def optimizer_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -65,3 +108,12 @@ def rope_tables(
     frequencies = theta ** (-np.arange(0, d_head, 2) / d_head)
     angles = positions[..., None].astype(np.float64) * frequencies
     return np.cos(angles), np.sin(angles)
+
+
+def sinusoidal_table(d_model: int, positions: Int[np.ndarray, "*T"]) -> Float64[np.ndarray, "*T D"]:
+    """sin and cos of position / 10,000^(2i / d_model) at 2i and 2i + 1 (Vaswani et al., 2017, section 3.5).
+
+    In float64, to be cast by the caller, like RoPE's tables, whose angles these are.
+    """
+    cos, sin = rope_tables(10_000.0, d_model, positions)
+    return np.stack((sin, cos), axis=-1).reshape(*positions.shape, -1)[..., :d_model]

@@ -11,7 +11,7 @@ from tyro import MISSING, MISSING_NONPROP
 from tyro.conf import arg
 
 from lm.cli.settings import Backend
-from lm.config import ModelConfig, TrainConfig, load_config
+from lm.config import TrainConfig, load_config
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ def train_defaults(arguments: Sequence[str]) -> Any:
         return MISSING_NONPROP
     path = Path(words[len(words) - words[::-1].index("--config")])
     settings = load_config(path)
-    if settings.model.d_ff == ModelConfig.default_d_ff(settings.model.d_model):
-        # Left open, for a flag that changes d_model.
-        object.__setattr__(settings.model, "d_ff", None)
+    for name, value in settings.model.derived().items():
+        if getattr(settings.model, name) == value:
+            # Left open, for a flag that changes what it follows from.
+            object.__setattr__(settings.model, name, None)
     return Train(MISSING, MISSING, MISSING, MISSING, settings)

@@ -101,12 +101,13 @@ def test_an_empty_prompt_starts_a_text(made_pipeline: Path, capsys: Capture) -> 
 
 def test_a_flag_overrides_the_config(pipeline: Path) -> None:
     command = train_command(pipeline, "torch", pipeline / "new", "--steps", 2, "--model.d-model", 32)
-    assert lm(*command, "--optimizer.learning-rate", 0.02) == 0
+    assert lm(*command, "--model.num-heads", 4, "--optimizer.learning-rate", 0.02) == 0
     state = json.loads((checkpoint.latest(pipeline / "new") / "state.json").read_text())
     config = state["config"]
     assert (config["steps"], config["optimizer"]["learning_rate"]) == (2, 0.02)
-    # The feed-forward width follows the flag too, since the file leaves it open.
+    # What the file leaves open follows the flags too.
     assert (config["model"]["d_model"], config["model"]["d_ff"]) == (32, 64)
+    assert config["model"]["num_kv_heads"] == 4
 
 
 @pytest.mark.parametrize(

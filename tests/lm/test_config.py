@@ -29,6 +29,34 @@ def test_d_ff_is_the_multiple_of_64_nearest_to_eight_thirds(d_model: int, d_ff: 
     assert abs(d_ff - 8 / 3 * d_model) <= 32 or d_ff == 64
 
 
+@pytest.mark.parametrize("ffn", ["silu", "gelu", "relu"])
+def test_d_ff_without_a_gate_is_four_times_d_model(ffn: Any) -> None:
+    assert ModelConfig(**MODEL, ffn=ffn).d_ff == 4 * 48
+
+
+def test_sizes_that_are_left_out_are_filled_in() -> None:
+    assert ModelConfig(**MODEL).num_kv_heads == 4
+    assert ModelConfig(**MODEL).prefix_length is None
+    assert ModelConfig(**MODEL, architecture="encoder_decoder").prefix_length == 16
+    assert ModelConfig(**MODEL, architecture="encoder_decoder", prefix_length=5).prefix_length == 5
+
+
+@pytest.mark.parametrize("position", ["learned", "sinusoidal", "none"])
+def test_only_rope_needs_pairs(position: Any) -> None:
+    assert ModelConfig(**MODEL | {"num_heads": 16}, position=position).d_head == 3
+
+
+def test_a_config_of_before_the_family_is_the_decoder_it_was() -> None:
+    old = MODEL | {"d_ff": 64, "rope_theta": 500.0}
+    config = from_dict(ModelConfig, old, "here")
+    assert dataclasses.asdict(config).items() >= old.items()
+    assert (config.architecture, config.norm, config.norm_position) == ("decoder", "rmsnorm", "pre")
+    assert (config.norm_eps, config.block, config.position) == (1e-5, "sequential", "rope")
+    assert (config.ffn, config.bias, config.tie_embeddings) == ("swiglu", False, False)
+    assert (config.num_kv_heads, config.qk_norm, config.remat) == (4, False, "none")
+    assert (config.embedding_dropout, config.attention_dropout, config.residual_dropout) == (0, 0, 0)
+
+
 def test_defaults() -> None:
     config = TrainConfig(ModelConfig(**MODEL))
     assert config.optimizer == OptimizerConfig()
@@ -49,6 +77,20 @@ BAD_VALUES: list[tuple[type, dict[str, Any], str]] = [
     (ModelConfig, {"rope_theta": INFINITY}, "rope_theta"),
     (ModelConfig, {"num_heads": 5}, "d_model 48 is not divisible by num_heads 5"),
     (ModelConfig, {"num_heads": 16}, "the head size d_model / num_heads = 3 is odd"),
+    *((ModelConfig, {name: bad}, name) for name in ("num_kv_heads", "norm_eps") for bad in (0, -1)),
+    (ModelConfig, {"num_kv_heads": 3}, "num_heads 4 is not divisible by num_kv_heads 3"),
+    (ModelConfig, {"num_kv_heads": 8}, "num_heads 4 is not divisible by num_kv_heads 8"),
+    *(
+        (ModelConfig, {name: "other"}, f"{name} is 'other': give ")
+        for name in ("architecture", "norm", "norm_position", "block", "position", "ffn", "remat")
+    ),
+    *(
+        (ModelConfig, {f"{name}_dropout": bad}, f"{name}_dropout")
+        for name in ("embedding", "attention", "residual")
+        for bad in (-0.1, 1.0, NAN)
+    ),
+    (ModelConfig, {"prefix_length": 8}, "prefix_length is 8, but architecture decoder has no prefix"),
+    (ModelConfig, {"prefix_length": 0, "architecture": "encoder_decoder"}, "prefix_length is 0"),
     *(
         (OptimizerConfig, {name: bad}, name)
         for name in ("learning_rate", "eps", "max_grad_norm")

@@ -1,12 +1,22 @@
 """The numbers both backends start from."""
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lm.config import ModelConfig
-from lm.init import initial_weight, initial_weights, optimizer_shapes, parameter_shapes, rope_tables
+from lm.init import (
+    initial_weight,
+    initial_weights,
+    optimizer_shapes,
+    parameter_shapes,
+    rope_tables,
+    sinusoidal_table,
+)
 from tests.lm.distributions import KS_LIMIT, ks_statistic, truncated_normal_cdf
 
 CONFIG = ModelConfig(vocab_size=11, context_length=8, d_model=8, num_layers=2, num_heads=2, d_ff=12)
@@ -33,6 +43,62 @@ def test_names_and_shapes() -> None:
     }
     moments = {f"{m}.{name}": shape for m in "mv" for name, shape in shapes.items()}
     assert optimizer_shapes(CONFIG) == moments | {"step": ()}
+
+
+def changes(**options: Any) -> tuple[dict[str, tuple[int, ...]], set[str]]:
+    """What options add to the names and shapes, or change of them, and the names that they take away."""
+    before, after = parameter_shapes(CONFIG), parameter_shapes(dataclasses.replace(CONFIG, **options))
+    return {n: s for n, s in after.items() if before.get(n) != s}, set(before) - set(after)
+
+
+def in_layers(**block: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """The names of a block, in both layers; "__" stands for a dot."""
+    return {f"layers.{i}.{n.replace('__', '.')}": s for i in (0, 1) for n, s in block.items()}
+
+
+def test_what_each_option_changes() -> None:
+    """One option at a time, against the default."""
+    norms = {f"layers.{i}.ln{j}.weight" for i in (0, 1) for j in (1, 2)} | {"ln_final.weight"}
+    gates = {f"layers.{i}.ffn.w3.weight" for i in (0, 1)}
+    assert changes(norm="none") == ({}, norms)
+    assert changes(norm="layernorm") == ({n.replace("weight", "bias"): (8,) for n in norms}, set())
+    assert changes(norm_position="post") == ({}, {"ln_final.weight"})
+    assert changes(block="parallel") == ({}, {"layers.0.ln2.weight", "layers.1.ln2.weight"})
+    assert changes(position="learned") == ({"position_embeddings.weight": (8, 8)}, set())
+    for position in ("sinusoidal", "none"):
+        assert changes(position=position) == ({}, set())
+    for ffn in ("silu", "gelu", "relu"):
+        assert changes(ffn=ffn) == ({}, gates)
+    biases = {f"attn__{name}_proj__bias": (8,) for name in ("q", "k", "v", "output")}
+    biases |= {"ffn__w1__bias": (12,), "ffn__w2__bias": (8,), "ffn__w3__bias": (12,)}
+    assert changes(bias=True) == (in_layers(**biases), set())
+    assert changes(tie_embeddings=True) == ({}, {"lm_head.weight"})
+    shared = {f"attn__{name}_proj__weight": (4, 8) for name in "kv"}
+    assert changes(num_kv_heads=1) == (in_layers(**shared), set())
+    assert changes(num_kv_heads=1, bias=True)[0].items() >= in_layers(attn__k_proj__bias=(4,)).items()
+    assert changes(qk_norm=True) == (in_layers(attn__q_norm__weight=(4,), attn__k_norm__weight=(4,)), set())
+    assert changes(architecture="encoder") == ({}, set())
+    assert changes(embedding_dropout=0.1, attention_dropout=0.1, residual_dropout=0.1) == ({}, set())
+
+
+def test_an_encoder_decoder_is_two_stacks_and_one_head() -> None:
+    config = dataclasses.replace(CONFIG, architecture="encoder_decoder", position="learned", prefix_length=5)
+    one = dict(parameter_shapes(dataclasses.replace(CONFIG, position="learned")))
+    shapes = parameter_shapes(config)
+    assert {n[8:]: s for n, s in shapes.items() if n.startswith("decoder.")} == one
+    del one["lm_head.weight"]
+    one["position_embeddings.weight"] = (5, 8)
+    assert {n[8:]: s for n, s in shapes.items() if n.startswith("encoder.")} == one
+    assert len(shapes) == 2 * len(one) + 1
+
+
+def test_tied_embeddings_start_smaller() -> None:
+    tied = dataclasses.replace(CONFIG, tie_embeddings=True)
+    for (name, weight), (_, plain) in zip(
+        initial_weights(tied, 0, "float64"), initial_weights(CONFIG, 0, "float64"), strict=False
+    ):
+        scale = 8**-0.5 if "embeddings" in name else 1
+        np.testing.assert_allclose(weight, scale * plain, rtol=1e-15)
 
 
 def test_weights_are_pinned() -> None:
@@ -91,6 +157,11 @@ def test_norms_start_at_one() -> None:
     assert (initial_weight("layers.0.ln1.weight", (6,), 0) == 1).all()
 
 
+def test_biases_start_at_zero() -> None:
+    assert (initial_weight("layers.0.ln1.bias", (6,), 0) == 0).all()
+    assert (initial_weight("layers.0.attn.q_proj.bias", (6,), 0) == 0).all()
+
+
 @given(st.floats(2, 1e6), st.integers(1, 16), st.lists(st.integers(0, 10**6), min_size=1, max_size=5))
 def test_rope_tables_are_angles_of_unit_vectors(theta: float, pairs: int, positions: list[int]) -> None:
     cos, sin = rope_tables(theta, 2 * pairs, np.array(positions))
@@ -110,3 +181,16 @@ def test_rope_tables_of_positions_in_a_batch() -> None:
     cos, _ = rope_tables(100.0, 4, positions)
     assert cos.shape == (2, 1, 3, 2)
     np.testing.assert_array_equal(cos.reshape(6, 2), rope_tables(100.0, 4, np.arange(6))[0])
+
+
+@pytest.mark.parametrize("d_model", [6, 7])
+def test_sinusoidal_table_is_that_of_the_paper(d_model: int) -> None:
+    """An entry at a time, as section 3.5 writes it; of an odd width the last cosine is left out."""
+    table = sinusoidal_table(d_model, np.array([[0, 3, 700]]))
+    assert table.shape == (1, 3, d_model)
+    assert table.dtype == np.float64
+    for t, position in enumerate((0, 3, 700)):
+        for j in range(d_model):
+            angle = position / 10_000 ** (2 * (j // 2) / d_model)
+            expected = np.sin(angle) if j % 2 == 0 else np.cos(angle)
+            assert table[0, t, j] == pytest.approx(expected, abs=1e-12)
