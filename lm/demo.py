@@ -32,7 +32,9 @@ def demo(out: Path, input_path: Path | None) -> None:
     if not CONFIG.is_file():
         raise InputError(f"{CONFIG} is missing: run lm demo from a checkout of twinlm, where configs/ is")
     claim(
-        out / "demo.json", "the demo", {"input_sha256": None if input_path is None else file_sha256(input_path)}
+        out / "demo.json",
+        "the demo",
+        {"input_sha256": None if input_path is None else file_sha256(input_path)},
     )
     tokens, val_tokens = make_tokens(out, input_path, VOCAB_SIZE, TRAIN_BYTES, VAL_BYTES)
     steps = f"step-{load_config(CONFIG).steps:08d}"
@@ -47,7 +49,8 @@ def demo(out: Path, input_path: Path | None) -> None:
         run_command("eval", "--checkpoint", folder, "--tokens", val_tokens)
     prompt = "--prompt", PROMPT, *SAMPLING
     texts = {
-        name: run_command("generate", "--backend", name, "--checkpoint", out / "torch", *prompt) for name in BACKENDS
+        name: run_command("generate", "--backend", name, "--checkpoint", out / "torch", *prompt)
+        for name in BACKENDS
     }
     metrics = {name: read_metrics(out / name) for name in BACKENDS}
     floor = entropy_floor(read_sidecar(val_tokens))

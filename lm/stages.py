@@ -32,11 +32,14 @@ def claim(note: Path, what: str, facts: dict[str, Any]) -> None:
         before = None
     now = json.loads(json_text(facts))
     if not isinstance(before, dict):
-        raise InputError(f"{note}: is no note of this program: choose another --out, or delete {folder} first")
+        raise InputError(
+            f"{note}: is no note of this program: choose another --out, or delete {folder} first"
+        )
     if before != now:
         name, old, new = _difference(before, now)
         raise InputError(
-            f"{folder} holds {what} of another {name}, {old!r} and not {new!r}: choose another --out, or delete it first"
+            f"{folder} holds {what} of another {name}, {old!r} and not {new!r}: choose another --out, or delete "
+            "it first"
         )
 
 

@@ -17,6 +17,7 @@ from tyro.conf import OmitSubcommandPrefixes, subcommand
 
 from lm.cli.compare import Report, Runs
 from lm.cli.corpus import Data, Stories
+from lm.cli.experiment import Experiment, experiment_defaults
 from lm.cli.prove import Demo, Parity
 from lm.cli.tokenizer import TokenizerCommand
 from lm.cli.train import Train, train_defaults
@@ -31,6 +32,7 @@ def parse(arguments: Sequence[str]) -> Any:
         InputError: a flag is wrong; in one line, where tyro draws a box.
     """
     defaults = train_defaults(arguments) if arguments[:1] == ["train"] else MISSING_NONPROP
+    experiment = experiment_defaults(arguments) if arguments[:1] == ["experiment"] else MISSING_NONPROP
     commands = (
         Annotated[Stories, subcommand("stories", prefix_name=False)]
         | Annotated[TokenizerCommand, subcommand("tokenizer", prefix_name=False)]
@@ -39,6 +41,7 @@ def parse(arguments: Sequence[str]) -> Any:
         | Annotated[Generate, subcommand("generate", prefix_name=False)]
         | Annotated[Runs, subcommand("runs", prefix_name=False)]
         | Annotated[Report, subcommand("report", prefix_name=False)]
+        | Annotated[Experiment, subcommand("experiment", prefix_name=False, default=experiment)]
         | Annotated[Data, subcommand("data", prefix_name=False)]
         | Annotated[Parity, subcommand("parity", prefix_name=False)]
         | Annotated[Demo, subcommand("demo", prefix_name=False)]

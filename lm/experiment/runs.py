@@ -20,6 +20,8 @@ from lm.stages import make_tokens
 from lm.train import NotFiniteError, train
 from tokenizer.errors import InputError
 
+# A run that ends so far above the loss of guessing all tokens alike, near which every run begins, has diverged.
+DIVERGED_ABOVE = 1.1
 # What the rates of a sweep are multiples of the config's rate by, if none are given.
 _FACTORS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 _TRAIN_BYTES, _VAL_BYTES = 10_000_000, 250_000
@@ -45,9 +47,7 @@ class Plan:
     """How often the best run of each kind is made, each time with another seed."""
 
     def __post_init__(self) -> None:
-        rates = self.rates or tuple(
-            float(f"{self.config.optimizer.learning_rate * f:.3g}") for f in _FACTORS
-        )
+        rates = self.rates or tuple(float(f"{self.config.optimizer.learning_rate * f:.3g}") for f in _FACTORS)
         object.__setattr__(self, "rates", tuple(sorted(set(rates))))
         object.__setattr__(self, "batch_sizes", tuple(sorted(set(self.batch_sizes))))
         for name, values in (
@@ -58,8 +58,10 @@ class Plan:
             for value in values:
                 if not 0 < value < math.inf:
                     raise InputError(f"{name}: {value} is not a finite number above 0")
-        if not all(rate == rate for rate in self.rates):
-            raise InputError("rates: not a number")
+        if self.config.model.architecture != "decoder":
+            raise InputError(
+                f"model.architecture is {self.config.model.architecture}: experiments train a decoder"
+            )
 
     def facts(self) -> dict[str, Any]:
         """What must be the same for a folder to go on."""
@@ -97,13 +99,24 @@ class Outcome:
 
     @property
     def diverged(self) -> bool:
-        """Whether a step was not finite, or the model ends up worse than guessing all tokens alike."""
-        return self.not_finite_at is not None or self.val_loss is None or self.val_loss > self.uniform_loss
+        """Whether a step was not finite, or the loss ends well above where it began."""
+        limit = DIVERGED_ABOVE * self.uniform_loss
+        return self.not_finite_at is not None or self.val_loss is None or self.val_loss > limit
 
     @property
     def loss(self) -> float:
         """The validation loss; infinite where the run diverged."""
         return math.inf if self.diverged or self.val_loss is None else self.val_loss
+
+
+def as_facts(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Outcomes as JSON; `outcomes_of` reads them."""
+    return [asdict(outcome) for outcome in outcomes]
+
+
+def outcomes_of(facts: Sequence[dict[str, Any]]) -> list[Outcome]:
+    """The outcomes that `as_facts` wrote."""
+    return [Outcome(**fact) for fact in facts]
 
 
 def best_of(outcomes: Sequence[Outcome]) -> Outcome | None:
@@ -255,7 +268,9 @@ def _name(changes: Changes) -> str:
     """The folder of a run: what it changes, `baseline` for nothing."""
     words = {"learning_rate": "rate", "batch_size": "batch", "norm_position": "norm"}
     parts = [
-        f"{words.get(name, name)}-{value:g}" if isinstance(value, int | float) else f"{words.get(name, name)}-{value}"
+        f"{words.get(name, name)}-{value:g}"
+        if isinstance(value, int | float)
+        else f"{words.get(name, name)}-{value}"
         for name, value in changes.items()
     ]
     return "_".join(parts) or "baseline"

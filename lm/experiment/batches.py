@@ -1,0 +1,126 @@
+"""The batch size, over as many tokens."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from lm.experiment.plot import Curve, plot_curves
+from lm.experiment.runs import Losses, Outcome, Runs, as_facts, best_of, outcomes_of
+from lm.experiment.text import OUTCOME_HEADER, chance, listed, loss_or_fate, outcome_rows, table
+
+# With fewer steps, little is left of a schedule.
+_FEWEST_STEPS = 4
+
+
+def run(runs: Runs) -> dict[str, Any]:
+    """Train with each batch size on as many tokens, the rate scaled by the root of the size."""
+    base = runs.plan.config.batch_size
+    best_rate = runs.best_rate()
+    outcomes = []
+    sizes = batch_sizes(runs)
+    for size in sizes:
+        rate = float(f"{best_rate * math.sqrt(size / base):.3g}")
+        changes = {} if size == base else {"batch_size": size}
+        outcomes.append(runs.train(learning_rate=rate, **changes))
+    return {
+        "outcomes": as_facts(outcomes),
+        "repeated": as_facts(runs.repeated(learning_rate=best_rate)),
+        "base": base,
+        "best_rate": best_rate,
+        "context_length": runs.plan.config.model.context_length,
+        "floor": runs.floor,
+    }
+
+
+def batch_sizes(runs: Runs) -> list[int]:
+    """The plan's batch sizes; if it has none, 1 and every fourth power of 2 from there, as long as steps remain."""
+    config = runs.plan.config
+    if runs.plan.batch_sizes:
+        return list(runs.plan.batch_sizes)
+    windows = config.steps * config.batch_size
+    sizes = {config.batch_size}
+    size = 1
+    while windows // size >= _FEWEST_STEPS:
+        sizes.add(size)
+        size *= 4
+    return sorted(sizes)
+
+
+def findings(facts: dict[str, Any]) -> list[str]:
+    """What the batch sizes say, in sentences."""
+    outcomes = outcomes_of(facts["outcomes"])
+    base, rate = facts["base"], facts["best_rate"]
+    tokens = outcomes[0].batch_size * outcomes[0].steps * facts["context_length"]
+    said = [
+        f"Every run sees about {tokens:,} tokens, so a larger batch means fewer steps. The rate follows the "
+        f"square-root rule for Adam (Malladi et al., 2022), {rate:g} x sqrt(batch / {base}); it was not tuned for each size."
+    ]
+    best = best_of(outcomes)
+    if best is None:
+        return [*said, "**Every batch size diverges.**"]
+    noise = chance(Losses.of(outcomes_of(facts["repeated"])))
+    said.append(
+        f"**The lowest loss is that of batch size {best.batch_size}**, {best.loss:.4f}. "
+        f"{_alike(outcomes, best, noise)}"
+    )
+    for end, word in ((outcomes[0], "smallest"), (outcomes[-1], "largest")):
+        if end is not best:
+            fate = (
+                "diverges" if end.diverged else f"ends {end.loss - best.loss:.4f} above it, at {end.loss:.4f}"
+            )
+            said.append(f"The {word}, {end.batch_size}, {fate}, after {end.steps:,} steps.")
+    fastest = max(outcomes, key=_speed)
+    slowest = min(outcomes, key=_speed)
+    said.append(
+        f"Tokens pass fastest at {fastest.batch_size} ({_speed(fastest):,.0f} a second) and slowest at "
+        f"{slowest.batch_size} ({_speed(slowest):,.0f} a second), evaluations included: "
+        + (
+            "small batches leave the machine idle between small products."
+            if slowest.batch_size < fastest.batch_size
+            else "here larger batches do not pay in speed."
+        )
+    )
+    return said
+
+
+def _speed(outcome: Outcome) -> float:
+    return outcome.tokens / outcome.seconds if outcome.seconds else 0.0
+
+
+def _alike(outcomes: list[Outcome], best: Outcome, noise: float | None) -> str:
+    if noise is None:
+        return "How much of that is chance is not known: nothing was repeated with another seed."
+    alike = [str(o.batch_size) for o in outcomes if o is not best and o.loss - best.loss <= noise]
+    return (
+        f"The seed alone moves the baseline by {noise:.4f}; by no more, "
+        f"{listed(alike)} {'is' if len(alike) == 1 else 'are'} worse."
+        if alike
+        else f"Every other size is worse by more than the {noise:.4f} by which the seed alone moves the baseline."
+    )
+
+
+def tables(facts: dict[str, Any]) -> list[str]:
+    """Every run."""
+    rows = [
+        [*row[1:], f"{_speed(outcome):,.0f}"]
+        for outcome in outcomes_of(facts["outcomes"])
+        for row in outcome_rows([outcome])
+    ]
+    return [table((*OUTCOME_HEADER[1:], "tokens/s"), rows)]
+
+
+def plot(facts: dict[str, Any], runs: Path, path: Path) -> None:
+    """A curve for each size, from dark (small) to light (large)."""
+    from matplotlib import colormaps
+
+    outcomes = outcomes_of(facts["outcomes"])
+    curves = [
+        Curve(
+            outcome,
+            f"batch {outcome.batch_size}: {loss_or_fate(outcome)}",
+            "--" if outcome.diverged else "-",
+            colormaps["viridis"](0.92 * i / max(1, len(outcomes) - 1)),
+        )
+        for i, outcome in enumerate(outcomes)
+    ]
+    plot_curves(curves, runs, facts["floor"], path, ("step", "tokens", "seconds"), logarithmic=True)
