@@ -39,7 +39,7 @@ def batch_sizes(runs: Runs) -> list[int]:
         return list(runs.plan.batch_sizes)
     windows = config.steps * config.batch_size
     sizes = {config.batch_size}
-    size = 1
+    size = config.grad_accumulation
     while windows // size >= _FEWEST_STEPS:
         sizes.add(size)
         size *= 4
@@ -53,7 +53,8 @@ def findings(facts: dict[str, Any]) -> list[str]:
     tokens = outcomes[0].batch_size * outcomes[0].steps * facts["context_length"]
     said = [
         f"Every run sees about {tokens:,} tokens, so a larger batch means fewer steps. The rate follows the "
-        f"square-root rule for Adam (Malladi et al., 2022), {rate:g} x sqrt(batch / {base}); it was not tuned for each size."
+        f"square-root rule for Adam (Malladi et al., 2022), {rate:g} x sqrt(batch / {base}); it was not tuned "
+        "for each size."
     ]
     best = best_of(outcomes)
     if best is None:

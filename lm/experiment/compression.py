@@ -27,16 +27,17 @@ _SHOWN = 30
 
 def run(runs: Runs) -> dict[str, Any]:
     """Train a tokenizer on each corpus, and encode what was held out of each with each."""
+    folder = runs.inputs.val.parent
     stories = "stories" if runs.plan.corpus is None else "your corpus"
     corpora = {
-        stories: (runs.out / "train.txt", runs.out / "val.txt"),
-        "reference": _reference(runs.out),
+        stories: (folder / "train.txt", folder / "val.txt"),
+        "reference": _reference(folder / "reference"),
     }
     held_out = {name: val.read_text(encoding="utf-8") for name, (_, val) in corpora.items()}
     sizes = {name: len(text.encode()) for name, text in held_out.items()}
     trained = {name: train(path, VOCAB_SIZE, (END_OF_TEXT,)) for name, (path, _) in corpora.items()}
     tokenizers = {name: _tokenizer(result, len(result.vocab)) for name, result in trained.items()}
-    tokenizers["model"] = Tokenizer.load(runs.out / "tokenizer")
+    tokenizers["model"] = Tokenizer.load(folder / "tokenizer")
     steps = [n for n in (_FEWEST, 300, 400, 512, 700, 1000, 1500, 2000, 3000, 5000, 7000) if n < VOCAB_SIZE]
     return {
         "corpora": {
@@ -74,9 +75,8 @@ def run(runs: Runs) -> dict[str, Any]:
     }
 
 
-def _reference(out: Path) -> tuple[Path, Path]:
+def _reference(folder: Path) -> tuple[Path, Path]:
     """A real English text that every Python brings along, split: what its help() says of the language."""
-    folder = out / "reference"
     paths = folder / "train.txt", folder / "val.txt"
     if not paths[1].exists():
         with published(folder / "all.txt") as temporary:

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -126,15 +127,19 @@ def best_of(outcomes: Sequence[Outcome]) -> Outcome | None:
 
 
 class Runs:
-    """The runs of a plan in a folder: `out/runs/NAME`, with the texts, tokenizer and tokens beside them."""
+    """The runs of a plan in a folder: `out/runs/NAME`."""
 
     def __init__(self, plan: Plan, out: Path) -> None:
         self.plan = plan
         self.out = out
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """The token files, made when they are first asked for; texts and tokenizer lie beside them."""
         train_tokens, val_tokens = make_tokens(
-            out, plan.corpus, plan.config.model.vocab_size, _TRAIN_BYTES, _VAL_BYTES
+            self.out, self.plan.corpus, self.plan.config.model.vocab_size, _TRAIN_BYTES, _VAL_BYTES
         )
-        self.inputs = Inputs((train_tokens,), val_tokens)
+        return Inputs((train_tokens,), val_tokens)
 
     @property
     def floor(self) -> float | None:
