@@ -10,7 +10,7 @@ from typing import Any
 
 from lm import run
 from lm.config import load_config
-from lm.experiment import pages
+from lm.experiment import ablations, pages
 from lm.experiment.catalogue import EXPERIMENTS, Facts
 from lm.experiment.runs import Plan, Runs
 from lm.files import published, write_json
@@ -36,6 +36,10 @@ def experiment(name: str, plan: Plan, out: Path, docs: Path | None = None) -> No
     everything = name == "all"
     if docs and not everything:
         raise InputError("--docs takes the pages of all experiments: lm experiment all --docs ...")
+    names = list(EXPERIMENTS) if everything else [name]
+    for one in names:
+        if one in ablations.ABLATIONS:
+            ablations.check(plan.config.model, one)
     claim(out / "experiment.json", "an experiment", {"experiment": name, **plan.facts()})
     runs = Runs(plan, out)
     results: dict[str, Any] = {
@@ -44,7 +48,7 @@ def experiment(name: str, plan: Plan, out: Path, docs: Path | None = None) -> No
         "machine": _machine(plan),
     }
     pictures = {}
-    for one in EXPERIMENTS if everything else (name,):
+    for one in names:
         folder = out / one if everything else out
         folder.mkdir(exist_ok=True)
         results[one] = _facts(one, runs, folder / "results.json")
@@ -66,7 +70,10 @@ def experiment(name: str, plan: Plan, out: Path, docs: Path | None = None) -> No
 def _facts(name: str, runs: Runs, path: Path) -> Facts:
     """What came of an experiment: as it was written down, or run now."""
     if path.exists():
-        facts: Facts = json.loads(path.read_bytes())
+        try:
+            facts: Facts = json.loads(path.read_bytes())
+        except ValueError:
+            raise InputError(f"{path}: corrupted; delete it, and the runs are read again") from None
     else:
         facts = EXPERIMENTS[name].run(runs)
         write_json(path, facts)

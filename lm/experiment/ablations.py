@@ -19,6 +19,9 @@ from lm.experiment.text import (
     outcome_rows,
     table,
 )
+from tokenizer.errors import InputError
+
+_NORMS = ("rmsnorm", "layernorm")
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,26 @@ class Ablation:
     """The same in a legend."""
     changes: Callable[[ModelConfig], dict[str, Any]]
     """The fields of the baseline's model that change."""
+    needs: dict[str, tuple[str, ...]]
+    """The values of its fields from which there is something to change."""
     lower: int = 1
     """How many rates of the sweep below the baseline's best are tried beside that one."""
     higher: int = 1
     """How many above it."""
     timed: bool = False
     """Whether the seconds of a step are compared too."""
+
+
+def check(model: ModelConfig, name: str) -> None:
+    """Refuse a baseline that has not got what an ablation changes.
+
+    Raises:
+        InputError: names the field.
+    """
+    for field, values in ABLATIONS[name].needs.items():
+        value = getattr(model, field)
+        if value not in values:
+            raise InputError(f"{name}: model.{field} is {value}; the baseline needs {' or '.join(values)}")
 
 
 def run(runs: Runs, ablation: Ablation) -> dict[str, Any]:
@@ -197,19 +214,33 @@ def plot(facts: dict[str, Any], ablation: Ablation, runs: Path, path: Path) -> N
 
 
 ABLATIONS = {
-    "no-norm": Ablation("Removing the norms", "no norm", lambda model: {"norm": "none"}, lower=2, higher=0),
-    "post-norm": Ablation("Post-norm", "post-norm", lambda model: {"norm_position": "post"}),
-    "no-position": Ablation("Removing the positions", "no positions", lambda model: {"position": "none"}),
+    "no-norm": Ablation(
+        "Removing the norms", "no norm", lambda _: {"norm": "none"}, {"norm": _NORMS}, lower=2, higher=0
+    ),
+    "post-norm": Ablation(
+        "Post-norm",
+        "post-norm",
+        lambda _: {"norm_position": "post"},
+        {"norm": _NORMS, "norm_position": ("pre",)},
+    ),
+    "no-position": Ablation(
+        "Removing the positions",
+        "no positions",
+        lambda _: {"position": "none"},
+        {"position": ("rope", "learned", "sinusoidal")},
+    ),
     "silu": Ablation(
         "SiLU in place of SwiGLU",
         "SiLU",
         # Two matrices in place of three: 4 d_model where SwiGLU has 8/3.
         lambda model: {"ffn": "silu", "d_ff": math.ceil(1.5 * (model.d_ff or 0))},
+        {"ffn": ("swiglu",)},
     ),
     "parallel": Ablation(
         "Running attention and feed-forward in parallel",
         "parallel",
-        lambda model: {"block": "parallel"},
+        lambda _: {"block": "parallel"},
+        {"block": ("sequential",)},
         timed=True,
     ),
 }

@@ -111,7 +111,7 @@ def tables(facts: dict[str, Any]) -> list[str]:
 
 
 def plot(facts: dict[str, Any], runs: Path, path: Path) -> None:
-    """A curve for each size, from dark (small) to light (large)."""
+    """A curve for each size, from blue (small) to red (large)."""
     from matplotlib import colormaps
 
     outcomes = outcomes_of(facts["outcomes"])
@@ -120,7 +120,7 @@ def plot(facts: dict[str, Any], runs: Path, path: Path) -> None:
             outcome,
             f"batch {outcome.batch_size}: {loss_or_fate(outcome)}",
             "--" if outcome.diverged else "-",
-            colormaps["viridis"](0.92 * i / max(1, len(outcomes) - 1)),
+            colormaps["turbo"](i / max(1, len(outcomes) - 1)),
         )
         for i, outcome in enumerate(outcomes)
     ]

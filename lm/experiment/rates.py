@@ -54,12 +54,13 @@ def findings(facts: dict[str, Any]) -> list[str]:
         return said
     first = diverged[0]
     ratio = first.learning_rate / best.learning_rate
+    times = f"{ratio:.3g}" if ratio < 1000 else f"{ratio:,.0f}"
     where = (
         "**The best rate is at the edge of stability**: it diverges at the next rate tried, "
         if first is tried[tried.index(best) + 1]
         else "**The best rate is not at the edge of stability**: training diverges only at "
     )
-    said.append(f"{where}{first.learning_rate:g}, {ratio:,.3g} times as high ({loss_or_fate(first)}).")
+    said.append(f"{where}{first.learning_rate:g}, {times} times as high ({loss_or_fate(first)}).")
     if any(outcome.learning_rate > first.learning_rate for outcome in stable):
         higher = [f"{o.learning_rate:g}" for o in stable if o.learning_rate > first.learning_rate]
         said.append(f"Yet at {listed(higher)} it does not: beyond the edge, what happens is chance.")
@@ -103,7 +104,7 @@ def tables(facts: dict[str, Any]) -> list[str]:
 
 
 def plot(facts: dict[str, Any], runs: Path, path: Path) -> None:
-    """A curve for each rate, from dark (low) to light (high); dashed where it diverged."""
+    """A curve for each rate, from blue (low) to red (high); dashed where it diverged."""
     from matplotlib import colormaps
 
     tried = outcomes_of(facts["tried"])
@@ -113,7 +114,7 @@ def plot(facts: dict[str, Any], runs: Path, path: Path) -> None:
             f"rate {outcome.learning_rate:g}"
             + (" (diverged)" if outcome.diverged else f": {outcome.loss:.3f}"),
             "--" if outcome.diverged else "-",
-            colormaps["plasma"](0.92 * i / max(1, len(tried) - 1)),
+            colormaps["turbo"](i / max(1, len(tried) - 1)),
         )
         for i, outcome in enumerate(tried)
     ]

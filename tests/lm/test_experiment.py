@@ -162,6 +162,8 @@ def test_a_stopped_experiment_goes_on_to_the_same_end(
         (("silu", "--corpus", "/no/such.txt"), "/no/such.txt"),
         (("silu", "--config", "/no/such.toml"), "/no/such.toml"),
         (("silu", "--model.architecture", "encoder"), "experiments train a decoder"),
+        (("no-norm", "--model.norm", "none"), "no-norm: model.norm is none; the baseline needs rmsnorm or"),
+        (("all", "--model.ffn", "gelu"), "silu: model.ffn is gelu; the baseline needs swiglu"),
     ],
 )
 def test_what_lm_experiment_refuses(
@@ -241,7 +243,7 @@ def test_findings_of_a_sweep_follow_its_runs() -> None:
     assert "every other rate is worse by more than that" in edge
     far = sweep(3.0, 2.0, 2.05, 4.0, 90.0)
     assert (
-        "**The best rate is not at the edge of stability**: training diverges only at 10000, 1e+03 times"
+        "**The best rate is not at the edge of stability**: training diverges only at 10000, 1,000 times"
         in far
     )
     assert "100 is worse" in far
@@ -416,6 +418,61 @@ def test_both_backends_descend_as_the_formula_says() -> None:
 
 
 # Pages
+
+
+def test_all_experiments_share_their_runs_and_write_the_pages(
+    corpus: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out, docs = tmp_path / "out", tmp_path / "docs"
+    docs.mkdir()
+    answers = docs / "answers.md"
+    answers.write_text(f"# Mine\n\n{pages.BEGIN}\nold\n{pages.END}\nafter\n")
+    sizes = ("--rates", 3e-2, DIVERGING, "--batch-sizes", 2, 4)
+    arguments = ("experiment", "all", "--corpus", corpus, "--out", out, *TINY, "--seeds", 1, *sizes)
+    assert lm(*arguments, "--docs", docs) == 0
+    overview, page = (out / "report.md").read_text(), (docs / "experiments.md").read_text()
+    for name, experiment in EXPERIMENTS.items():
+        assert (out / name / "curves.png").read_bytes() == (docs / "experiments" / f"{name}.png").read_bytes()
+        assert experiment.title in (out / name / "report.md").read_text()
+        for text, picture in ((overview, f"{name}/curves.png"), (page, f"experiments/{name}.png")):
+            assert f"## {experiment.title}\n" in text
+            assert f"]({picture})" in text
+    changes = ("", "norm-none_", "norm-post_", "position-none_", "ffn-silu_d_ff-96_", "block-parallel_")
+    ours = {f"{change}rate-0.03" for change in changes} | {
+        f"{c}rate-10000" for c in changes if c != "norm-none_"
+    }
+    runs = {path.name for path in (out / "runs").iterdir()}
+    assert runs == {*ours, "rate-0.0212_batch-2"}
+    assert f"There are {len(runs)} training runs" in page
+    assert str(tmp_path) not in overview + page
+    said = answers.read_text()
+    assert said.startswith(f"# Mine\n\n{pages.BEGIN}\n\nThese answers")
+    assert said.endswith(f"{pages.END}\nafter\n")
+    assert "old" not in said
+    # A page of somebody else's is left alone, and so is one without the marks.
+    (docs / "experiments.md").write_text("mine")
+    assert lm(*arguments, "--docs", docs) == 2
+    assert "was not written by lm experiment" in capsys.readouterr().err
+    (docs / "experiments.md").unlink()
+    answers.write_text("no marks")
+    assert lm(*arguments, "--docs", docs) == 2
+    assert "answers.md: lacks the lines" in capsys.readouterr().err
+    assert answers.read_text() == "no marks"
+    assert not (docs / "experiments.md").exists()
+
+
+def test_an_ablation_in_jax(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ("--backend", "jax", "--corpus", corpus, "--out", out, *TINY, "--rates", 3e-2)
+    assert lm("experiment", "parallel", *arguments) == 0
+    facts = json.loads((out / "results.json").read_text())
+    assert len(facts["step_seconds"]["changed"]) == len(facts["step_seconds"]["baseline"]) == 9
+    losses = {}
+    for name in ("rate-0.03", "block-parallel_rate-0.03"):
+        losses[name] = run.read_metrics(out / "runs" / name)[-1]["val_loss"]
+        assert f"{losses[name]:.4f}" in (out / "report.md").read_text()
+    assert len(set(losses.values())) == 2
+    assert "wall time" in (out / "report.md").read_text()
 
 
 def test_the_committed_pages_are_what_the_committed_results_say() -> None:
