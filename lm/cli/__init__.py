@@ -18,10 +18,11 @@ from tyro.conf import OmitSubcommandPrefixes, subcommand
 from lm.cli.compare import Report, Runs
 from lm.cli.corpus import Data, Stories
 from lm.cli.experiment import Experiment, experiment_defaults
+from lm.cli.generate import Generate
 from lm.cli.prove import Demo, Parity
 from lm.cli.tokenizer import TokenizerCommand
 from lm.cli.train import Train, train_defaults
-from lm.cli.trained import Eval, Generate
+from lm.cli.trained import Eval
 from tokenizer.errors import InputError
 
 

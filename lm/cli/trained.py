@@ -1,17 +1,14 @@
-"""Commands that use a trained model: `lm eval`, `lm generate`."""
+"""What commands of a trained model start from, and `lm eval`."""
 
-import codecs
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from tyro import MISSING
-from tyro.conf import arg
 
-from lm.cli.settings import END_OF_TEXT, Backend
+from lm.cli.settings import Backend
 from lm.config import TrainConfig
-from lm.generate import SamplingConfig
 
 
 @dataclass(frozen=True)
@@ -75,32 +72,3 @@ class Eval(Trained):
         if bits is not None:
             print(f"bits per byte  {bits:.4f}")
         print(f"accuracy       {result.accuracy:.2%}")
-
-
-@dataclass(frozen=True)
-class Generate(Trained):
-    """Continue a prompt, up to the end of the text."""
-
-    prompt: str = MISSING
-    """Text to continue; if empty, the start of a new text."""
-    sampling: Annotated[SamplingConfig, arg(name="")] = field(default_factory=SamplingConfig)
-
-    def run(self) -> None:
-        from lm import run
-        from lm.generate import generate
-
-        tokenizer = run.load_tokenizer(self.checkpoint)
-        config, backend, state = self.load()
-        stop = tokenizer.special_tokens.get(END_OF_TEXT)
-        prompt = tokenizer.encode(self.prompt or END_OF_TEXT)
-        steps = backend.make_prefill(config), backend.make_decode_step(config)
-        # A character may be spread over several tokens: it is shown when it is whole.
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        tokens = generate(*steps, state, config, prompt, self.sampling, stop)
-        print(self.prompt, end="", flush=True)
-        try:
-            for token in tokens:
-                print(decoder.decode(tokenizer.decode_bytes([token])), end="", flush=True)
-        except KeyboardInterrupt:
-            pass
-        print(decoder.decode(b"", final=True))

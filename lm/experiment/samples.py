@@ -11,7 +11,8 @@ from lm.checkpoint import latest
 from lm.experiment.runs import Runs
 from lm.experiment.text import table
 from lm.files import published
-from lm.generate import END_OF_TEXT, SamplingConfig, generate
+from lm.generate import Completion, complete
+from lm.sampling import SamplingConfig
 from tokenizer import Tokenizer
 
 TEMPERATURES = (0.3, 0.6, 0.8, 1.0, 1.3)
@@ -28,15 +29,14 @@ def run(runs: Runs) -> dict[str, Any]:
     state = run_folder.load_state(path, config, backend, with_optimizer=False)
     steps = backend.make_prefill(config), backend.make_decode_step(config)
     tokenizer = Tokenizer.load(runs.out / "tokenizer")
-    prompt = tokenizer.encode(END_OF_TEXT)
-    stop = tokenizer.special_tokens[END_OF_TEXT]
     known = set(_words((runs.out / "train.txt").read_text(encoding="utf-8")))
     by_temperature = []
     for temperature in TEMPERATURES:
-        texts = []
-        for seed in range(_SAMPLES):
-            sampling = SamplingConfig(_TOKENS, temperature, seed=seed)
-            texts.append(tokenizer.decode(list(generate(*steps, state, config, prompt, sampling, stop))))
+        completions = [Completion("", tokenizer) for _ in range(_SAMPLES)]
+        sampling = SamplingConfig(_TOKENS, temperature, samples=_SAMPLES)
+        for _ in complete(steps, state, config, tokenizer, completions, sampling):
+            pass
+        texts = [completion.text for completion in completions]
         words = [word for text in texts for word in _words(text)]
         by_temperature.append(
             {
