@@ -68,15 +68,13 @@ def experiment(name: str, plan: Plan, out: Path, docs: Path | None = None) -> No
 
 
 def _facts(name: str, runs: Runs, path: Path) -> Facts:
-    """What came of an experiment: as it was written down, or run now."""
-    if path.exists():
-        try:
-            facts: Facts = json.loads(path.read_bytes())
-        except ValueError:
-            raise InputError(f"{path}: corrupted; delete it, and the runs are read again") from None
-    else:
-        facts = EXPERIMENTS[name].run(runs)
-        write_json(path, facts)
+    """What came of an experiment, which is run unless that was written down before."""
+    if not path.exists():
+        write_json(path, EXPERIMENTS[name].run(runs))
+    try:
+        facts: Facts = json.loads(path.read_bytes())
+    except ValueError:
+        raise InputError(f"{path}: corrupted; delete it, and it is made again from the runs") from None
     return facts
 
 

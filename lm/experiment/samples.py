@@ -49,8 +49,8 @@ def run(runs: Runs) -> dict[str, Any]:
         )
     return {
         "by_temperature": by_temperature,
-        "learning_rate": outcome.learning_rate,
         "val_loss": outcome.val_loss,
+        "floor": runs.floor,
         "tokens": outcome.tokens,
         "parameters": outcome.parameters,
     }
@@ -65,9 +65,12 @@ def findings(facts: dict[str, Any]) -> list[str]:
     points = facts["by_temperature"]
     low, high = points[0], points[-1]
     steady = all(a["known"] >= b["known"] for a, b in pairwise(points))
+    floor = facts["floor"]
+    above = "" if floor is None else f", {facts['val_loss'] - floor:.2f} above the entropy floor"
     said = [
-        f"The model has {facts['parameters']:,} parameters, saw {facts['tokens']:,} tokens and ends at a validation "
-        f"loss of {facts['val_loss']:.4f}. Of the words that it writes at temperature {low['temperature']:g}, "
+        f"Fluency depends on how far training came and on the temperature. The model has {facts['parameters']:,} "
+        f"parameters, saw {facts['tokens']:,} tokens and ends at a validation "
+        f"loss of {facts['val_loss']:.4f}{above}. Of the words that it writes at temperature {low['temperature']:g}, "
         f"{low['known']:.0%} occur in the training text, and at {high['temperature']:g} {high['known']:.0%}"
         + (
             ": **the higher the temperature, the more words are made up**"

@@ -348,16 +348,11 @@ def test_findings_of_samples_follow_the_shares() -> None:
             {"temperature": t, "words": 9, "known": k, "distinct": d, "text": "a\n"}
             for t, k, d in zip((0.6, 1.3), known, (0.2, 0.8), strict=True)
         ]
-        facts = {
-            "by_temperature": points,
-            "parameters": 9,
-            "tokens": 9,
-            "val_loss": 2.0,
-            "learning_rate": 0.1,
-        }
+        facts = {"by_temperature": points, "parameters": 9, "tokens": 9, "val_loss": 2.0, "floor": 0.5}
         return told(samples.findings(facts))
 
     assert "the more words are made up" in sampled((1.0, 0.6))
+    assert "2.0000, 1.50 above the entropy floor" in sampled((1.0, 0.6))
     assert "does not fall steadily" in sampled((0.6, 1.0))
     assert "At temperature 1.3:\n\n> a" in sampled((1.0, 0.6))
 
