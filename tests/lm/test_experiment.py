@@ -343,10 +343,10 @@ def test_findings_of_batch_sizes_follow_the_runs() -> None:
 
 
 def test_findings_of_samples_follow_the_shares() -> None:
-    def sampled(known: tuple[float, float]) -> str:
+    def sampled(known: tuple[float, ...]) -> str:
         points = [
             {"temperature": t, "words": 9, "known": k, "distinct": d, "text": "a\n"}
-            for t, k, d in zip((0.6, 1.3), known, (0.2, 0.8), strict=True)
+            for t, k, d in zip((0.6, 1.3, 1.5), known, (0.2, 0.8, 0.9), strict=False)
         ]
         facts = {"by_temperature": points, "parameters": 9, "tokens": 9, "val_loss": 2.0, "floor": 0.5}
         return told(samples.findings(facts))
@@ -354,6 +354,7 @@ def test_findings_of_samples_follow_the_shares() -> None:
     assert "the more words are made up" in sampled((1.0, 0.6))
     assert "2.0000, 1.50 above the entropy floor" in sampled((1.0, 0.6))
     assert "does not fall steadily" in sampled((0.6, 1.0))
+    assert "does not fall steadily" in sampled((1.0, 0.5, 0.6))
     assert "At temperature 1.3:\n\n> a" in sampled((1.0, 0.6))
 
 
