@@ -1,4 +1,4 @@
-"""Functions without weights: softmax, SiLU, cross-entropy, gradient clipping."""
+"""Functions without weights: softmax, activations, cross-entropy, gradient clipping."""
 
 from collections.abc import Iterable
 
@@ -26,6 +26,20 @@ def silu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """x * sigmoid(x) (Elfwing et al., 2017, eq. 1), computed in at least float32."""
     x32 = at_least_float32(x)
     return (x32 * torch.sigmoid(x32)).to(x.dtype)
+
+
+def gelu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """x Phi(x), Phi the normal distribution's (Hendrycks and Gimpel, 2016), exact, in at least float32.
+
+    By erfc, since 1 + erf cancels where x is negative.
+    """
+    x32 = at_least_float32(x)
+    return (0.5 * x32 * torch.erfc(-x32 * 0.5**0.5)).to(x.dtype)
+
+
+def relu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """max(x, 0); the gradient at 0 is 0."""
+    return torch.where(x > 0, x, 0.0)
 
 
 def token_cross_entropy(logits: Float[Tensor, "*B V"], targets: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:

@@ -17,13 +17,15 @@ from torch_impl.attention import MultiHeadSelfAttention, rope, scaled_dot_produc
 from torch_impl.functional import (
     clip_gradients,
     cross_entropy,
+    gelu,
     global_norm,
+    relu,
     silu,
     softmax,
     token_cross_entropy,
 )
-from torch_impl.layers import Embedding, Linear, RMSNorm, SwiGLU
-from torch_impl.model import TransformerBlock, TransformerLM
+from torch_impl.layers import Embedding, LayerNorm, Linear, RMSNorm, SwiGLU
+from torch_impl.model import BLOCKS, FEED_FORWARDS, TransformerLM
 from torch_impl.optimizer import SGD, AdamW
 
 Tensors = dict[str, Tensor]
@@ -63,7 +65,7 @@ def _module(module: nn.Module, *inputs: Any) -> Callable[[Tensors], Tensor]:
     """The module as a function of its weights, and of `x` where it takes one."""
 
     def call(a: Tensors) -> Tensor:
-        weights = {name: array for name, array in a.items() if name.endswith("weight")}
+        weights = {name: array for name, array in a.items() if name != "x"}
         return functional_call(module, weights, ((a["x"],) if "x" in a else ()) + inputs)
 
     return call
@@ -110,14 +112,21 @@ def _loss(a: Tensors, c: Tensors, s: dict[str, Any]) -> Callable[[Tensors], Tens
 LAYERS: dict[str, Callable[[Tensors, Tensors, dict[str, Any]], Callable[[Tensors], Tensor]]] = {
     "softmax": lambda a, c, s: lambda a: softmax(a["x"], s["axis"]),
     "silu": lambda a, c, s: lambda a: silu(a["x"]),
+    "gelu": lambda a, c, s: lambda a: gelu(a["x"]),
+    "relu": lambda a, c, s: lambda a: relu(a["x"]),
     "token_cross_entropy": lambda a, c, s: lambda a: token_cross_entropy(a["logits"], c["targets"]),
     "cross_entropy": lambda a, c, s: lambda a: cross_entropy(a["logits"], c["targets"]),
     "global_norm": lambda a, c, s: lambda a: global_norm(a.values()),
     "clip_gradients": lambda a, c, s: _clip(a, s["max_norm"]),
     "linear": lambda a, c, s: _module(Linear(*a["weight"].shape[::-1])),
+    "linear with bias": lambda a, c, s: _module(Linear(a["x"].shape[-1], len(a["bias"]), bias=True)),
     "embedding": lambda a, c, s: _module(Embedding(*a["weight"].shape), c["token_ids"]),
     "rmsnorm": lambda a, c, s: _module(RMSNorm(a["x"].shape[-1], s["eps"])),
+    "layernorm": lambda a, c, s: _module(LayerNorm(a["x"].shape[-1], s["eps"])),
     "swiglu": lambda a, c, s: _module(SwiGLU(*a["w2.weight"].shape)),
+    "feed_forward": lambda a, c, s: _module(
+        FEED_FORWARDS[s["kind"]](*a["w2.weight"].shape, bias="w1.bias" in a)
+    ),
     "rope": lambda a, c, s: lambda a: rope(a["x"], _tables(c, over_heads=False)),
     "scaled_dot_product_attention": lambda a, c, s: (
         lambda a: scaled_dot_product_attention(a["Q"], a["K"], a["V"], c.get("mask"))
@@ -128,8 +137,21 @@ LAYERS: dict[str, Callable[[Tensors, Tensors, dict[str, Any]], Callable[[Tensors
     "multihead_self_attention with rope": lambda a, c, s: _module(
         MultiHeadSelfAttention(a["x"].shape[-1], s["num_heads"]), c["mask"], _tables(c)
     ),
-    "transformer_block": lambda a, c, s: _module(TransformerBlock(s["config"]), c["mask"], _tables(c)),
+    "multihead_self_attention of groups": lambda a, c, s: _module(
+        MultiHeadSelfAttention(
+            a["x"].shape[-1],
+            s["num_heads"],
+            bias=True,
+            num_kv_heads=s["num_kv_heads"],
+            qk_norm_eps=s["eps"],
+        ),
+        c["mask"],
+    ),
+    "transformer_block": lambda a, c, s: _module(
+        BLOCKS[s["config"].block](s["config"]), c["mask"], _tables(c)
+    ),
     "transformer_lm": lambda a, c, s: _module(_lm(s), c["token_ids"]),
+    "transformer_lm of the family": lambda a, c, s: _module(_lm(s), c["token_ids"]),
     "training loss": _loss,
     "adamw": lambda a, c, s: _steps(a, lambda p: AdamW(p, s["lr"], weight_decay=0.1)),
     "sgd": lambda a, c, s: _steps(a, lambda p: SGD(p, s["lr"])),
