@@ -151,8 +151,9 @@ def findings(facts: dict[str, Any]) -> dict[str, str]:
         words = sum(token.strip().isalpha() for token in trained[name]["longest"])
         size, asked = trained[name]["vocab_size"], trained[name]["asked"]
         said[f"longest, {name}"] = (
-            f"The longest tokens of {name} are {longest}; {words} of these {_LONGEST} are words, the others runs of "
-            f"signs or several words. Training took {trained[name]['seconds']:.2f} s"
+            f"The longest tokens of {name} are {longest}; {words} of these {_LONGEST} are words"
+            + (". " if words == _LONGEST else ", and the rest runs of signs or several words. ")
+            + f"Training took {trained[name]['seconds']:.2f} s"
             + (f"; the text has no more than {size:,} of {asked:,} tokens to give." if size < asked else ".")
         )
     largest = max(facts["vocab_sizes"].values())

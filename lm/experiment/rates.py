@@ -17,6 +17,8 @@ from lm.experiment.text import (
 
 # If nothing diverges at the highest rate, higher ones are tried, so many times.
 _FURTHER, _MOST_FURTHER = 10.0, 8
+# Two rates no further apart than this are neighbours.
+_NEAR = 10.0
 
 
 def run(runs: Runs) -> dict[str, Any]:
@@ -55,11 +57,15 @@ def findings(facts: dict[str, Any]) -> list[str]:
     first = diverged[0]
     ratio = first.learning_rate / best.learning_rate
     times = f"{ratio:.3g}" if ratio < 1000 else f"{ratio:,.0f}"
-    where = (
-        "**The best rate is at the edge of stability**: it diverges at the next rate tried, "
-        if first is tried[tried.index(best) + 1]
-        else "**The best rate is not at the edge of stability**: training diverges only at "
-    )
+    if first is not tried[tried.index(best) + 1]:
+        where = "**The best rate is not at the edge of stability**: training diverges only at "
+    elif ratio <= _NEAR:
+        where = "**The best rate is at the edge of stability**: training diverges at the next rate tried, "
+    else:
+        where = (
+            "**Whether the best rate is at the edge of stability is open**: training diverges at the next rate tried, "
+            "but that is far, "
+        )
     said.append(f"{where}{first.learning_rate:g}, {times} times as high ({loss_or_fate(first)}).")
     if any(outcome.learning_rate > first.learning_rate for outcome in stable):
         higher = [f"{o.learning_rate:g}" for o in stable if o.learning_rate > first.learning_rate]

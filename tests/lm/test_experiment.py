@@ -229,8 +229,8 @@ def test_what_diverged_means() -> None:
     assert outcome(2.0, not_finite_at=7).loss == math.inf
 
 
-def sweep(*losses: float | None, repeated: tuple[float, ...] = (2.0, 2.1)) -> str:
-    tried = [outcome(loss, 10.0**i) for i, loss in enumerate(losses)]
+def sweep(*losses: float | None, repeated: tuple[float, ...] = (2.0, 2.1), ratio: float = 10.0) -> str:
+    tried = [outcome(loss, ratio**i) for i, loss in enumerate(losses)]
     return told(
         rates.findings({"tried": as_facts(tried), "repeated": as_facts([outcome(x) for x in repeated])})
     )
@@ -249,6 +249,9 @@ def test_findings_of_a_sweep_follow_its_runs() -> None:
     assert "100 is worse" in far
     assert "at 1000 it ends at 4.0000, 2.00 above the best" in far
     assert "No rate up to 100 makes training diverge" in sweep(3.0, 2.0, 3.0)
+    coarse = sweep(3.0, 2.0, None, ratio=100.0)
+    assert "**Whether the best rate is at the edge of stability is open**" in coarse
+    assert "10000, 100 times as high" in coarse
     assert "which is the lowest tried" in sweep(2.0, 3.0, None)
     assert "which is the highest tried" in sweep(4.0, 3.0, 2.0)
     assert "Yet at 1000 it does not" in sweep(3.0, 2.0, None, 5.0)
@@ -422,7 +425,7 @@ def test_all_experiments_share_their_runs_and_write_the_pages(
     out, docs = tmp_path / "out", tmp_path / "docs"
     docs.mkdir()
     answers = docs / "answers.md"
-    answers.write_text(f"# Mine\n\n{pages.BEGIN}\nold\n{pages.END}\nafter\n")
+    answers.write_text(f"# Mine\n\n{pages.BEGIN}\nstale\n{pages.END}\nafter\n")
     sizes = ("--rates", 3e-2, DIVERGING, "--batch-sizes", 2, 4)
     arguments = ("experiment", "all", "--corpus", corpus, "--out", out, *TINY, "--seeds", 1, *sizes)
     assert lm(*arguments, "--docs", docs) == 0
@@ -444,7 +447,7 @@ def test_all_experiments_share_their_runs_and_write_the_pages(
     said = answers.read_text()
     assert said.startswith(f"# Mine\n\n{pages.BEGIN}\n\nThese answers")
     assert said.endswith(f"{pages.END}\nafter\n")
-    assert "old" not in said
+    assert "stale" not in said
     # A page of somebody else's is left alone, and so is one without the marks.
     (docs / "experiments.md").write_text("mine")
     assert lm(*arguments, "--docs", docs) == 2
