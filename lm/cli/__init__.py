@@ -15,6 +15,7 @@ import tyro
 from tyro import MISSING_NONPROP
 from tyro.conf import OmitSubcommandPrefixes, subcommand
 
+from lm.cli.accounting import Accounting, accounting_defaults
 from lm.cli.compare import Report, Runs
 from lm.cli.corpus import Data, Stories
 from lm.cli.experiment import Experiment, experiment_defaults
@@ -32,14 +33,17 @@ def parse(arguments: Sequence[str]) -> Any:
     Raises:
         InputError: a flag is wrong; in one line, where tyro draws a box.
     """
-    defaults = train_defaults(arguments) if arguments[:1] == ["train"] else MISSING_NONPROP
-    experiment = experiment_defaults(arguments) if arguments[:1] == ["experiment"] else MISSING_NONPROP
+    command = arguments[:1]
+    train = train_defaults(arguments) if command == ["train"] else MISSING_NONPROP
+    accounting = accounting_defaults(arguments) if command == ["accounting"] else MISSING_NONPROP
+    experiment = experiment_defaults(arguments) if command == ["experiment"] else MISSING_NONPROP
     commands = (
         Annotated[Stories, subcommand("stories", prefix_name=False)]
         | Annotated[TokenizerCommand, subcommand("tokenizer", prefix_name=False)]
-        | Annotated[Train, subcommand("train", prefix_name=False, default=defaults)]
+        | Annotated[Train, subcommand("train", prefix_name=False, default=train)]
         | Annotated[Eval, subcommand("eval", prefix_name=False)]
         | Annotated[Generate, subcommand("generate", prefix_name=False)]
+        | Annotated[Accounting, subcommand("accounting", prefix_name=False, default=accounting)]
         | Annotated[Runs, subcommand("runs", prefix_name=False)]
         | Annotated[Report, subcommand("report", prefix_name=False)]
         | Annotated[Experiment, subcommand("experiment", prefix_name=False, default=experiment)]

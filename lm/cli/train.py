@@ -1,5 +1,6 @@
 """The command `lm train`."""
 
+import dataclasses
 import shlex
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 from tyro import MISSING, MISSING_NONPROP
 from tyro.conf import arg
 
-from lm.cli.settings import Backend
+from lm.cli.settings import Backend, leave_derived_open
 from lm.config import TrainConfig, load_config
 
 
@@ -66,8 +67,4 @@ def given_config(arguments: Sequence[str], default: Path | None = None) -> Train
     if path is None:
         return None
     settings = load_config(path)
-    for name, value in settings.model.derived().items():
-        if getattr(settings.model, name) == value:
-            # Left open, for a flag that changes what it follows from.
-            object.__setattr__(settings.model, name, None)
-    return settings
+    return dataclasses.replace(settings, model=leave_derived_open(settings.model))

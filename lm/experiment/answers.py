@@ -15,7 +15,7 @@ def answers(results: dict[str, Any]) -> str:
     tokens = compression.findings(results["tokenizer"])
     longest = "\n\n".join(text for key, text in tokens.items() if key.startswith("longest"))
     parts = [
-        "These answers are computed from the runs of [experiments.md](experiments.md), which has tables and curves.",
+        "The answers from here on are computed from the runs of [experiments.md](experiments.md), which has tables and curves.",
         "## Tokenizer",
         "**Training (train_bpe_tinystories, train_bpe_expts_owt): the longest tokens, and what training takes.** "
         f"{longest}",

@@ -43,7 +43,7 @@ def findings(facts: dict[str, Any]) -> list[str]:
     assert best is not None
     losses = Losses.of(repeated)
     said = [
-        f"The best of {len(tried)} rates is **{best.learning_rate:g}**, with a validation loss of "
+        f"**The best of {len(tried)} rates is {best.learning_rate:g}**, with a validation loss of "
         f"{mean_loss(losses)}{_edge(tried, best)}. {_width(tried, best, losses)}"
     ]
     diverged = [o for o in tried if o.diverged and o.learning_rate > best.learning_rate]

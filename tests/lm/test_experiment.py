@@ -86,7 +86,7 @@ def test_one_folder_holds_configs_metrics_curves_and_a_report(swept: Path) -> No
     report = (swept / "report.md").read_text()
     assert losses["rate-0.03"] < losses["rate-0.001"]
     mean = (losses["rate-0.03"] + losses["rate-0.03_seed-1"]) / 2
-    assert f"**0.03**, with a validation loss of {mean:.4f}, the mean of 2 seeds" in report
+    assert f"rates is 0.03**, with a validation loss of {mean:.4f}, the mean of 2 seeds" in report
     for name in ("rate-0.001", "rate-0.03", "rate-0.03_seed-1"):
         assert f"{losses[name]:.4f}" in report
     assert re.search(r"\| rate-10000 \| 10000 .*diverged: not finite at step \d", report)
@@ -238,7 +238,7 @@ def sweep(*losses: float | None, repeated: tuple[float, ...] = (2.0, 2.1), ratio
 
 def test_findings_of_a_sweep_follow_its_runs() -> None:
     edge = sweep(3.0, 2.0, None)
-    assert "best of 3 rates is **10**" in edge
+    assert "**The best of 3 rates is 10**" in edge
     assert "**The best rate is at the edge of stability**" in edge
     assert "every other rate is worse by more than that" in edge
     far = sweep(3.0, 2.0, 2.05, 4.0, 90.0)
@@ -445,7 +445,7 @@ def test_all_experiments_share_their_runs_and_write_the_pages(
     assert f"There are {len(runs)} training runs" in page
     assert str(tmp_path) not in overview + page
     said = answers.read_text()
-    assert said.startswith(f"# Mine\n\n{pages.BEGIN}\n\nThese answers")
+    assert said.startswith(f"# Mine\n\n{pages.BEGIN}\n\nThe answers")
     assert said.endswith(f"{pages.END}\nafter\n")
     assert "stale" not in said
     # A page of somebody else's is left alone, and so is one without the marks.
