@@ -5,36 +5,42 @@ from typing import Any
 from lm.experiment import compression
 from lm.experiment.catalogue import EXPERIMENTS
 
+_QUESTIONS = {
+    "sgd": "What does SGD do at the rates 1e1, 1e2 and 1e3?",
+    "learning-rate": "Which learning rate is the best, and is it at the edge of stability?",
+    "batch-size": "What does the batch size do?",
+    "generate": "What does the model write, and what does its fluency depend on?",
+    "no-norm": "What happens without norms, and does a lower learning rate help?",
+    "post-norm": "How does post-norm compare with pre-norm?",
+    "no-position": "How does no position embedding compare with RoPE?",
+    "silu": "How does SwiGLU compare with SiLU of as many parameters?",
+    "parallel": "How do parallel blocks compare, over steps and over seconds?",
+}
+
 
 def answers(results: dict[str, Any]) -> str:
     """The sections "Tokenizer" and "Experiments" of the answers, in Markdown."""
-
-    def told(name: str) -> str:
-        return "\n\n".join(EXPERIMENTS[name].findings(results[name]))
-
     tokens = compression.findings(results["tokenizer"])
-    longest = "\n\n".join(text for key, text in tokens.items() if key.startswith("longest"))
+    source = (
+        "These sentences and numbers are computed from the runs of [experiments.md](experiments.md), which has tables "
+        "and curves, and the command."
+    )
     parts = [
-        "The answers from here on are computed from the runs of [experiments.md](experiments.md), which has tables and curves.",
         "## Tokenizer",
-        "**Training (train_bpe_tinystories, train_bpe_expts_owt): the longest tokens, and what training takes.** "
-        f"{longest}",
-        f"**Compression of each tokenizer (tokenizer_experiments a).** {tokens['compression']}",
-        f"**A tokenizer on the other corpus (b).** {tokens['other corpus']}",
-        f"**Throughput, and the time for the Pile (c).** {tokens['throughput']}",
-        f"**Why uint16 (d).** {tokens['dtype']}",
+        source,
+        "### What are the longest tokens, and what does training take?",
+        *(text for key, text in tokens.items() if key.startswith("longest")),
+        "### How far does each tokenizer compress?",
+        tokens["compression"],
+        "### And text of the other corpus?",
+        tokens["other corpus"],
+        "### How long would the Pile take?",
+        tokens["throughput"],
+        "### Why is uint16 a good choice for token ids?",
+        tokens["dtype"],
         "## Experiments",
+        source,
     ]
-    for question, name in (
-        ("SGD at rates 1e1, 1e2 and 1e3 (learning_rate_tuning).", "sgd"),
-        ("The learning rate, and the edge of stability (learning_rate).", "learning-rate"),
-        ("The batch size (batch_size_experiment).", "batch-size"),
-        ("Generated text (generate).", "generate"),
-        ("Without layer norm (layer_norm_ablation).", "no-norm"),
-        ("Post-norm against pre-norm (pre_norm_ablation).", "post-norm"),
-        ("Without position embeddings (no_pos_emb).", "no-position"),
-        ("SwiGLU against SiLU (swiglu_ablation).", "silu"),
-        ("Parallel against sequential blocks (parallel_layers).", "parallel"),
-    ):
-        parts.append(f"**{question}** {told(name)}")
+    for name, question in _QUESTIONS.items():
+        parts += [f"### {question}", *EXPERIMENTS[name].findings(results[name])]
     return "\n\n".join(parts)

@@ -1,11 +1,13 @@
 """The batch size, over as many tokens."""
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
+from lm.accounting.memory import memory
 from lm.experiment.plot import Curve, plot_curves
-from lm.experiment.runs import Losses, Outcome, Runs, as_facts, best_of, outcomes_of
+from lm.experiment.runs import Losses, Outcome, Plan, Runs, as_facts, best_of, outcomes_of
 from lm.experiment.text import OUTCOME_HEADER, chance, listed, loss_or_fate, outcome_rows, table
 
 # With fewer steps, little is left of a schedule.
@@ -17,8 +19,7 @@ def run(runs: Runs) -> dict[str, Any]:
     base = runs.plan.config.batch_size
     best_rate = runs.best_rate()
     outcomes = []
-    sizes = batch_sizes(runs)
-    for size in sizes:
+    for size in batch_sizes(runs.plan):
         rate = float(f"{best_rate * math.sqrt(size / base):.3g}")
         changes = {} if size == base else {"batch_size": size}
         outcomes.append(runs.train(learning_rate=rate, **changes))
@@ -28,19 +29,31 @@ def run(runs: Runs) -> dict[str, Any]:
         "base": base,
         "best_rate": best_rate,
         "context_length": runs.plan.config.model.context_length,
+        "fits": fits(runs.plan),
         "floor": runs.floor,
     }
 
 
-def batch_sizes(runs: Runs) -> list[int]:
-    """The plan's batch sizes; if it has none, 1 and every fourth power of 2 from there, as long as steps remain."""
-    config = runs.plan.config
-    if runs.plan.batch_sizes:
-        return list(runs.plan.batch_sizes)
+def fits(plan: Plan) -> dict[str, int] | None:
+    """The machine's memory in bytes, and the largest batch that fits it; None of an accelerator's."""
+    if plan.config.device != "cpu":
+        return None
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    largest = memory(plan.config, plan.backend).largest_batch(available) * plan.config.grad_accumulation
+    return {"memory": available, "batch_size": largest}
+
+
+def batch_sizes(plan: Plan) -> list[int]:
+    """The plan's batch sizes; if it has none, 1, 4, 16 and so on, as long as they fit and steps remain."""
+    config = plan.config
+    if plan.batch_sizes:
+        return list(plan.batch_sizes)
+    room = fits(plan)
+    largest = math.inf if room is None else room["batch_size"]
     windows = config.steps * config.batch_size
     sizes = {config.batch_size}
     size = config.grad_accumulation
-    while windows // size >= _FEWEST_STEPS:
+    while windows // size >= _FEWEST_STEPS and size <= largest:
         sizes.add(size)
         size *= 4
     return sorted(sizes)
@@ -56,6 +69,18 @@ def findings(facts: dict[str, Any]) -> list[str]:
         f"square-root rule for Adam (Malladi et al., 2022), {rate:g} x sqrt(batch / {base}); it was not tuned "
         "for each size."
     ]
+    if facts["fits"]:
+        most, last = facts["fits"]["batch_size"], outcomes[-1]
+        if 4 * last.batch_size > most:
+            reason = "is within a factor of 4 of that"
+        elif last.steps // 4 < _FEWEST_STEPS:
+            reason = f"leaves {last.steps} steps, so that the schedule ends the series before memory does"
+        else:
+            reason = "is not where memory ends"
+        said.append(
+            f"By lm accounting's count, {facts['fits']['memory'] / 2**30:.1f} GiB of memory hold batches of up to "
+            f"{most:,} windows; the largest tried, {last.batch_size:,}, {reason}."
+        )
     best = best_of(outcomes)
     if best is None:
         return [*said, "**Every batch size diverges.**"]

@@ -208,6 +208,19 @@ def test_changes_of_the_baseline_keep_what_they_must() -> None:
     assert parameters(silu) == parameters(base.model)
 
 
+def test_batch_sizes_end_where_memory_or_steps_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert batches.batch_sizes(plan()) == [1, 4, 16, 64, 256, 1024]
+    assert batches.batch_sizes(plan("--batch-size", 8, "--steps", 32)) == [1, 4, 8, 16, 64]
+    room = batches.fits(plan())
+    assert room
+    per_window = room["memory"] / room["batch_size"]
+    monkeypatch.setattr(batches, "fits", lambda plan: {"batch_size": 70})
+    assert batches.batch_sizes(plan()) == [1, 4, 16, 64]
+    # A window keeps at least its logits and residual streams.
+    model = plan().config.model
+    assert per_window > 4 * model.context_length * (model.vocab_size + 2 * model.num_layers * model.d_model)
+
+
 # Findings
 
 
@@ -315,7 +328,7 @@ def test_findings_of_time_follow_the_rounds() -> None:
 
 
 def test_findings_of_batch_sizes_follow_the_runs() -> None:
-    def batched(*losses: float | None, seconds: tuple[float, ...] = (9.0, 3.0, 1.0)) -> str:
+    def batched(*losses: float | None, seconds: tuple[float, ...] = (9.0, 3.0, 1.0), most: int = 300) -> str:
         outcomes = [
             outcome(loss, batch_size=size, seconds=s)
             for loss, size, s in zip(losses, (1, 16, 256), seconds, strict=True)
@@ -328,6 +341,7 @@ def test_findings_of_batch_sizes_follow_the_runs() -> None:
                     "base": 16,
                     "best_rate": 0.01,
                     "context_length": 64,
+                    "fits": {"memory": 2**30, "batch_size": most},
                 }
             )
         )
@@ -335,6 +349,11 @@ def test_findings_of_batch_sizes_follow_the_runs() -> None:
     small = batched(1.5, 2.0, 3.0)
     assert "**The lowest loss is that of batch size 1**" in small
     assert "Every other size is worse by more" in small
+    assert "1.0 GiB of memory hold batches of up to 300 windows" in small
+    assert "256, is the last power of 4 that fits" in small
+    assert "leaves 300 steps of the schedule, which ends it before memory" in batched(
+        1.5, 2.0, 3.0, most=5000
+    )
     assert "The largest, 256, ends 1.5000 above it" in small
     assert "small batches leave the machine idle" in small
     large = batched(3.0, 2.05, 2.0, seconds=(1.0, 1.0, 9.0))
@@ -445,7 +464,7 @@ def test_all_experiments_share_their_runs_and_write_the_pages(
     assert f"There are {len(runs)} training runs" in page
     assert str(tmp_path) not in overview + page
     said = answers.read_text()
-    assert said.startswith(f"# Mine\n\n{pages.BEGIN}\n\nThe answers")
+    assert said.startswith(f"# Mine\n\n{pages.BEGIN}\n\n## Tokenizer")
     assert said.endswith(f"{pages.END}\nafter\n")
     assert "stale" not in said
     # A page of somebody else's is left alone, and so is one without the marks.
