@@ -328,9 +328,14 @@ def test_findings_of_time_follow_the_rounds() -> None:
 
 
 def test_findings_of_batch_sizes_follow_the_runs() -> None:
-    def batched(*losses: float | None, seconds: tuple[float, ...] = (9.0, 3.0, 1.0), most: int = 300) -> str:
+    def batched(
+        *losses: float | None,
+        seconds: tuple[float, ...] = (9.0, 3.0, 1.0),
+        most: int = 300,
+        steps: int = 300,
+    ) -> str:
         outcomes = [
-            outcome(loss, batch_size=size, seconds=s)
+            outcome(loss, batch_size=size, seconds=s, steps=steps)
             for loss, size, s in zip(losses, (1, 16, 256), seconds, strict=True)
         ]
         return told(
@@ -350,10 +355,9 @@ def test_findings_of_batch_sizes_follow_the_runs() -> None:
     assert "**The lowest loss is that of batch size 1**" in small
     assert "Every other size is worse by more" in small
     assert "1.0 GiB of memory hold batches of up to 300 windows" in small
-    assert "256, is the last power of 4 that fits" in small
-    assert "leaves 300 steps of the schedule, which ends it before memory" in batched(
-        1.5, 2.0, 3.0, most=5000
-    )
+    assert "256, is within a factor of 4 of that" in small
+    assert "256, is not where memory ends" in batched(1.5, 2.0, 3.0, most=5000)
+    assert "256, leaves 7 steps, so that the schedule ends" in batched(1.5, 2.0, 3.0, most=5000, steps=7)
     assert "The largest, 256, ends 1.5000 above it" in small
     assert "small batches leave the machine idle" in small
     large = batched(3.0, 2.05, 2.0, seconds=(1.0, 1.0, 9.0))
