@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lm.config import ModelConfig
+from lm.experiment.outcomes import Losses, Outcome, as_facts, best_of, outcomes_of
 from lm.experiment.plot import Curve, plot_curves
-from lm.experiment.runs import Losses, Outcome, Runs, as_facts, best_of, outcomes_of
+from lm.experiment.runs import Runs
 from lm.experiment.text import (
     OUTCOME_HEADER,
     chance,

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from lm.accounting.memory import memory
+from lm.experiment.outcomes import Losses, Outcome, as_facts, best_of, outcomes_of
 from lm.experiment.plot import Curve, plot_curves
-from lm.experiment.runs import Losses, Outcome, Plan, Runs, as_facts, best_of, outcomes_of
+from lm.experiment.runs import Plan, Runs
 from lm.experiment.text import OUTCOME_HEADER, chance, listed, loss_or_fate, outcome_rows, table
 
 # With fewer steps, little is left of a schedule.

@@ -5,7 +5,7 @@ from typing import Any
 
 from lm.experiment import answers
 from lm.experiment.catalogue import EXPERIMENTS, Facts
-from lm.experiment.runs import DIVERGED_ABOVE
+from lm.experiment.outcomes import DIVERGED_ABOVE
 from lm.files import published, write_json
 from tokenizer.errors import InputError
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lm.experiment.runs import Outcome
+from lm.experiment.outcomes import Outcome
 from lm.files import published
 from lm.run import read_metrics
 

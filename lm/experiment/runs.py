@@ -2,9 +2,7 @@
 
 import dataclasses
 import math
-import statistics
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,14 +13,13 @@ from lm.backend import BackendName, load
 from lm.config import OptimizerConfig, TrainConfig
 from lm.data import file_sha256, get_batch, open_corpus, read_sidecar
 from lm.evaluate import entropy_floor
+from lm.experiment.outcomes import Outcome, best_of
 from lm.init import parameter_shapes
 from lm.run import Inputs
 from lm.stages import make_tokens
 from lm.train import NotFiniteError, train
 from tokenizer.errors import InputError
 
-# A run that ends so far above the loss of guessing all tokens alike, near which every run begins, has diverged.
-DIVERGED_ABOVE = 1.1
 # What the rates of a sweep are multiples of the config's rate by, if none are given.
 _FACTORS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 _TRAIN_BYTES, _VAL_BYTES = 10_000_000, 250_000
@@ -74,56 +71,6 @@ class Plan:
             "seeds": self.seeds,
             "config": asdict(self.config),
         }
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a training run."""
-
-    name: str
-    """Its folder below runs/."""
-    learning_rate: float
-    batch_size: int
-    seed: int
-    parameters: int
-    steps: int
-    """Steps it took; fewer than it was to take where it was not finite."""
-    tokens: int
-    seconds: float
-    """Evaluations included."""
-    uniform_loss: float
-    """The loss of guessing all tokens alike, ln V."""
-    val_loss: float | None
-    """The last; None where it is not finite, or training did not come to it."""
-    not_finite_at: int | None
-    """The first step whose loss or gradient norm was not finite."""
-
-    @property
-    def diverged(self) -> bool:
-        """Whether a step was not finite, or the loss ends well above where it began."""
-        limit = DIVERGED_ABOVE * self.uniform_loss
-        return self.not_finite_at is not None or self.val_loss is None or self.val_loss > limit
-
-    @property
-    def loss(self) -> float:
-        """The validation loss; infinite where the run diverged."""
-        return math.inf if self.diverged or self.val_loss is None else self.val_loss
-
-
-def as_facts(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Outcomes as JSON; `outcomes_of` reads them."""
-    return [asdict(outcome) for outcome in outcomes]
-
-
-def outcomes_of(facts: Sequence[dict[str, Any]]) -> list[Outcome]:
-    """The outcomes that `as_facts` wrote."""
-    return [Outcome(**fact) for fact in facts]
-
-
-def best_of(outcomes: Sequence[Outcome]) -> Outcome | None:
-    """The outcome of the lowest validation loss; None where all diverged."""
-    best = min(outcomes, key=lambda outcome: outcome.loss, default=None)
-    return None if best is None or best.diverged else best
 
 
 class Runs:
@@ -304,20 +251,3 @@ def _finished(folder: Path, name: str) -> Outcome | None:
         val_loss=evaluations[-1] if evaluations else None,
         not_finite_at=not_finite_at,
     )
-
-
-@dataclass(frozen=True)
-class Losses:
-    """The validation losses of a run and its repetitions with other seeds."""
-
-    mean: float
-    spread: float | None
-    """The largest less the smallest; None of one."""
-    count: int
-
-    @classmethod
-    def of(cls, outcomes: Sequence[Outcome]) -> "Losses":
-        """Those of the outcomes that did not diverge; at least one."""
-        losses = [outcome.loss for outcome in outcomes if not outcome.diverged]
-        spread = max(losses) - min(losses) if len(losses) > 1 else None
-        return cls(statistics.fmean(losses), spread, len(losses))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lm.experiment.runs import Losses, Outcome
+from lm.experiment.outcomes import Losses, Outcome
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

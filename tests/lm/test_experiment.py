@@ -17,7 +17,8 @@ from lm import train as train_module
 from lm.cli import parse
 from lm.experiment import ablations, batches, compression, pages, rates, samples, toy
 from lm.experiment.catalogue import EXPERIMENTS
-from lm.experiment.runs import Outcome, Plan, as_facts, changed
+from lm.experiment.outcomes import Outcome, as_facts
+from lm.experiment.runs import Plan, changed
 from lm.init import parameter_shapes
 from lm.parity.budgets import BUDGETS
 from lm.rng import normal, philox
