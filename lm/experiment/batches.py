@@ -102,7 +102,7 @@ def findings(facts: dict[str, Any]) -> list[str]:
         f"Tokens pass fastest at {fastest.batch_size} ({_speed(fastest):,.0f} a second) and slowest at "
         f"{slowest.batch_size} ({_speed(slowest):,.0f} a second), evaluations included: "
         + (
-            "small batches leave the machine idle between small products."
+            "a step has costs that do not shrink with its batch."
             if slowest.batch_size < fastest.batch_size
             else "here larger batches do not pay in speed."
         )

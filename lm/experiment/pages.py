@@ -15,8 +15,9 @@ BEGIN, END = "<!-- lm experiment all: begin -->", "<!-- lm experiment all: end -
 
 def report(name: str, results: dict[str, Any]) -> str:
     """The report of one experiment, whose picture lies beside it."""
-    experiment = EXPERIMENTS[name]
-    return _page([f"# {experiment.title}", *_section(name, results[name], "curves.png"), *_made(results)])
+    others = EXPERIMENTS.keys() - {name}
+    made = _made({key: value for key, value in results.items() if key not in others})
+    return _page([f"# {EXPERIMENTS[name].title}", *_section(name, results[name], "curves.png"), *made])
 
 
 def overview(results: dict[str, Any], picture: str) -> str:

@@ -360,7 +360,7 @@ def test_findings_of_batch_sizes_follow_the_runs() -> None:
     assert "256, is not where memory ends" in batched(1.5, 2.0, 3.0, most=5000)
     assert "256, leaves 7 steps, so that the schedule ends" in batched(1.5, 2.0, 3.0, most=5000, steps=7)
     assert "The largest, 256, ends 1.5000 above it" in small
-    assert "small batches leave the machine idle" in small
+    assert "costs that do not shrink with its batch" in small
     large = batched(3.0, 2.05, 2.0, seconds=(1.0, 1.0, 9.0))
     assert "**The lowest loss is that of batch size 256**" in large
     assert "by no more, 16 is worse" in large
@@ -467,6 +467,7 @@ def test_all_experiments_share_their_runs_and_write_the_pages(
     runs = {path.name for path in (out / "runs").iterdir()}
     assert runs == {*ours, "rate-0.0212_batch-2"}
     assert f"There are {len(runs)} training runs" in page
+    assert "There are 3 training runs" in (out / "silu" / "report.md").read_text()
     assert str(tmp_path) not in overview + page
     said = answers.read_text()
     assert said.startswith(f"# Mine\n\n{pages.BEGIN}\n\n## Tokenizer")
