@@ -132,7 +132,7 @@ def findings(facts: dict[str, Any]) -> dict[str, str]:
                     + " than by its own"
                 )
     worse = all(ratios[a][b] < ratios[b][b] for a in names for b in names if a != b)
-    said["other corpus"] = f"{'; '.join(crossed)}. " + (
+    said["other corpus"] = f"On the other's text: {'; '.join(crossed)}. " + (
         "**A tokenizer compresses best what it was trained on**: words that its corpus lacks fall apart into short "
         "tokens."
         if worse

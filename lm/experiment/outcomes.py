@@ -29,14 +29,24 @@ class Outcome:
     """The loss of guessing all tokens alike, ln V."""
     val_loss: float | None
     """The last; None where it is not finite, or training did not come to it."""
+    highest_loss: float | None
+    """The highest training loss on the way; None where none was finite."""
     not_finite_at: int | None
     """The first step whose loss or gradient norm was not finite."""
 
     @property
     def diverged(self) -> bool:
         """Whether a step was not finite, or the loss ends well above where it began."""
-        limit = DIVERGED_ABOVE * self.uniform_loss
-        return self.not_finite_at is not None or self.val_loss is None or self.val_loss > limit
+        return self.not_finite_at is not None or self.val_loss is None or self.val_loss > self._limit
+
+    @property
+    def unstable(self) -> bool:
+        """Whether the training loss rose well above where it began, and came down again."""
+        return not self.diverged and (self.highest_loss or 0.0) > self._limit
+
+    @property
+    def _limit(self) -> float:
+        return DIVERGED_ABOVE * self.uniform_loss
 
     @property
     def loss(self) -> float:

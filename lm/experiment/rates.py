@@ -71,6 +71,13 @@ def findings(facts: dict[str, Any]) -> list[str]:
     if any(outcome.learning_rate > first.learning_rate for outcome in stable):
         higher = [f"{o.learning_rate:g}" for o in stable if o.learning_rate > first.learning_rate]
         said.append(f"Yet at {listed(higher)} it does not: beyond the edge, what happens is chance.")
+    unstable = [o for o in tried if o.unstable and best.learning_rate < o.learning_rate]
+    if unstable:
+        lowest = unstable[0]
+        said.append(
+            f"**Instability begins at {lowest.learning_rate:g}**, {lowest.learning_rate / best.learning_rate:.3g} "
+            f"times the best rate: the training loss rises to {lowest.highest_loss:,.1f} there, and comes down again."
+        )
     between = [o for o in stable if best.learning_rate < o.learning_rate < first.learning_rate]
     if between:
         worst = max(between, key=lambda outcome: outcome.loss)

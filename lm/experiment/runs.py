@@ -237,6 +237,7 @@ def _finished(folder: Path, name: str) -> Outcome | None:
     if r.state != "done" and (not_finite_at is None or r.config.skip_nonfinite):
         return None
     evaluations = [m["val_loss"] for m in r.metrics if "val_loss" in m]
+    losses = [m["train_loss"] for m in r.metrics if isinstance(m.get("train_loss"), float)]
     last = r.metrics[-1]
     return Outcome(
         name=name,
@@ -249,5 +250,6 @@ def _finished(folder: Path, name: str) -> Outcome | None:
         seconds=last["seconds"],
         uniform_loss=math.log(r.config.model.vocab_size),
         val_loss=evaluations[-1] if evaluations else None,
+        highest_loss=max(losses, default=None),
         not_finite_at=not_finite_at,
     )

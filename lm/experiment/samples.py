@@ -86,8 +86,9 @@ def findings(facts: dict[str, Any]) -> list[str]:
     ]
     for point in points:
         if point["temperature"] in _SHOWN:
-            quoted = "\n".join(f"> {line}".rstrip() for line in point["text"].strip().splitlines())
-            said.append(f"At temperature {point['temperature']:g}:\n\n{quoted or '> (nothing)'}")
+            text = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in point["text"].strip())
+            quoted = "\n".join(f"> {line}".rstrip() for line in text.split("\n"))
+            said.append(f"At temperature {point['temperature']:g}:\n\n{quoted}")
     return said
 
 

@@ -227,7 +227,7 @@ def test_batch_sizes_end_where_memory_or_steps_do(monkeypatch: pytest.MonkeyPatc
 
 def outcome(loss: float | None, rate: float = 0.01, **facts: Any) -> Outcome:
     """A run of a made-up result."""
-    default = Outcome(f"rate-{rate:g}", rate, 16, 0, 1000, 300, 307_200, 10.0, 6.0, loss, None)
+    default = Outcome(f"rate-{rate:g}", rate, 16, 0, 1000, 300, 307_200, 10.0, 6.0, loss, 6.1, None)
     return dataclasses.replace(default, **facts)
 
 
@@ -261,6 +261,12 @@ def test_findings_of_a_sweep_follow_its_runs() -> None:
         in far
     )
     assert "100 is worse" in far
+    assert "Instability" not in far
+    tried = [outcome(2.0, 0.1), outcome(2.5, 1.0, highest_loss=6.8), outcome(None, 10.0)]
+    spiked = told(rates.findings({"tried": as_facts(tried), "repeated": as_facts(tried[:1])}))
+    assert (
+        "**Instability begins at 1**, 10 times the best rate: the training loss rises to 6.8 there" in spiked
+    )
     assert "at 1000 it ends at 4.0000, 2.00 above the best" in far
     assert "No rate up to 100 makes training diverge" in sweep(3.0, 2.0, 3.0)
     coarse = sweep(3.0, 2.0, None, ratio=100.0)
@@ -323,8 +329,9 @@ def test_findings_of_time_follow_the_rounds() -> None:
     assert "the ratio is 0.800 (median of 3 rounds in which the two took turns; 0.700 to 0.900)" in timed(
         [0.8, 0.9, 1.4]
     )
-    assert "**A step is slower**" in timed([1.1, 1.2, 2.1])
+    assert "**A step is slower**, in 3 rounds of 3" in timed([1.1, 1.2, 2.1])
     assert "there is no clear difference" in timed([0.9, 1.1, 2.0])
+    assert "and it was faster in 1." in timed([0.9, 1.1, 2.0])
     assert "median" not in ablated([2.0, 2.0], [2.0])
 
 
@@ -372,7 +379,7 @@ def test_findings_of_batch_sizes_follow_the_runs() -> None:
 def test_findings_of_samples_follow_the_shares() -> None:
     def sampled(known: tuple[float, ...]) -> str:
         points = [
-            {"temperature": t, "words": 9, "known": k, "distinct": d, "text": "a\n"}
+            {"temperature": t, "words": 9, "known": k, "distinct": d, "text": "a\x07\n"}
             for t, k, d in zip((0.6, 1.3, 1.5), known, (0.2, 0.8, 0.9), strict=False)
         ]
         facts = {"by_temperature": points, "parameters": 9, "tokens": 9, "val_loss": 2.0, "floor": 0.5}
@@ -382,7 +389,7 @@ def test_findings_of_samples_follow_the_shares() -> None:
     assert "2.0000, 1.50 above the entropy floor" in sampled((1.0, 0.6))
     assert "does not fall steadily" in sampled((0.6, 1.0))
     assert "does not fall steadily" in sampled((1.0, 0.5, 0.6))
-    assert "At temperature 1.3:\n\n> a" in sampled((1.0, 0.6))
+    assert "At temperature 1.3:\n\n> a\ufffd" in sampled((1.0, 0.6))
 
 
 def tokenized(**changes: Any) -> dict[str, Any]:
