@@ -109,8 +109,8 @@ def _steps(a: Tensors, make: Callable[[list[nn.Parameter]], Optimizer]) -> Calla
     optimizer = make([weight])
 
     def call(a: Tensors) -> Tensor:
-        for name in ("0.gradient", "1.gradient", "2.gradient"):
-            weight.grad = a[name].detach()
+        for t in range(len(a) - 1):
+            weight.grad = a[f"{t}.gradient"].detach()
             optimizer.step()
         return weight.detach()
 

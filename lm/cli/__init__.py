@@ -20,6 +20,7 @@ from lm.cli.accounting import Accounting, accounting_defaults
 from lm.cli.compare import Report, Runs, Track
 from lm.cli.corpus import Data, Stories
 from lm.cli.exchange import Export, Import
+from lm.cli.experiment import Experiment, experiment_defaults
 from lm.cli.generate import Generate
 from lm.cli.pairs import Pairs
 from lm.cli.prove import Demo, Parity
@@ -39,6 +40,7 @@ def parse(arguments: Sequence[str]) -> Any:
     command = arguments[:1]
     train = train_defaults(arguments) if command == ["train"] else MISSING_NONPROP
     accounting = accounting_defaults(arguments) if command == ["accounting"] else MISSING_NONPROP
+    experiment = experiment_defaults(arguments) if command == ["experiment"] else MISSING_NONPROP
     commands = (
         Annotated[Stories, subcommand("stories", prefix_name=False)]
         | Annotated[Pairs, subcommand("pairs", prefix_name=False)]
@@ -46,10 +48,11 @@ def parse(arguments: Sequence[str]) -> Any:
         | Annotated[Train, subcommand("train", prefix_name=False, default=train)]
         | Annotated[Eval, subcommand("eval", prefix_name=False)]
         | Annotated[Generate, subcommand("generate", prefix_name=False)]
+        | Annotated[Accounting, subcommand("accounting", prefix_name=False, default=accounting)]
+        | Annotated[Experiment, subcommand("experiment", prefix_name=False, default=experiment)]
         | Annotated[Score, subcommand("score", prefix_name=False)]
         | Annotated[Export, subcommand("export", prefix_name=False)]
         | Annotated[Import, subcommand("import", prefix_name=False)]
-        | Annotated[Accounting, subcommand("accounting", prefix_name=False, default=accounting)]
         | Annotated[Runs, subcommand("runs", prefix_name=False)]
         | Annotated[Report, subcommand("report", prefix_name=False)]
         | Annotated[Track, subcommand("track", prefix_name=False)]
