@@ -16,7 +16,7 @@ from jax_impl.functional import at_least_float32, clip_gradients, token_cross_en
 from jax_impl.layers import Params
 from jax_impl.model import Tables, embed, hidden_states, logits, tables_of, transformer_lm
 from jax_impl.optimizer import AdamWState, adamw_init, adamw_update
-from lm.backend import DecodeStep, EvalStep, Prefill, TrainStep
+from lm.backend import DecodeStep, EvalStep, Logits, Prefill, TrainStep
 from lm.checkpoint import Leaves
 from lm.config import TrainConfig
 from lm.data import Batch, check_token_ids
@@ -199,6 +199,21 @@ def make_eval_step(config: TrainConfig) -> EvalStep:
         return total, batch.num_targets, correct
 
     return eval_step
+
+
+def make_logits(config: TrainConfig) -> Logits:
+    """One forward pass, without a cache."""
+
+    @jax.jit
+    def jitted(params: Params, token_ids_BT: Array) -> Array:
+        logits_BTV = transformer_lm(params, token_ids_BT, config.model, jnp.dtype(config.compute_dtype))
+        return logits_BTV.astype(config.param_dtype)
+
+    def all_logits(state: TrainState, token_ids_BT: Int[np.ndarray, "B T"]) -> Float[np.ndarray, "B T V"]:
+        check_token_ids(token_ids_BT, config.model.vocab_size)
+        return np.asarray(jitted(state.params, token_ids_BT))
+
+    return all_logits
 
 
 def make_prefill(config: TrainConfig) -> Prefill:

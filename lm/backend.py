@@ -34,6 +34,12 @@ class EvalStep(Protocol):
 
 
 @runtime_checkable
+class Logits(Protocol):
+    def __call__(self, state: Any, token_ids: Int[np.ndarray, "B T"], /) -> Float[np.ndarray, "B T V"]:
+        """The logits after each token, in the weights' type; T is at most context_length."""
+
+
+@runtime_checkable
 class Prefill(Protocol):
     def __call__(
         self,
@@ -81,6 +87,8 @@ class Backend(Protocol):
     def make_train_step(self, config: TrainConfig) -> TrainStep: ...
 
     def make_eval_step(self, config: TrainConfig) -> EvalStep: ...
+
+    def make_logits(self, config: TrainConfig) -> Logits: ...
 
     def make_prefill(self, config: TrainConfig) -> Prefill: ...
 

@@ -38,7 +38,9 @@ class Batch:
 
 
 def open_tokens(path: Path, vocab_size: int, context_length: int) -> Tokens:
-    """Map a .npy file of token ids into memory, after a look at all of it (over 1 GiB: at a sample).
+    """Map a token file into memory, after a look at all of it (over 1 GiB: at a sample).
+
+    Token files are .npy, or nanoGPT's .bin: ids as little-endian uint16, and nothing else.
 
     Raises:
         InputError: not such a file, an id of vocab_size or more, or shorter than one window and its target.
@@ -46,13 +48,19 @@ def open_tokens(path: Path, vocab_size: int, context_length: int) -> Tokens:
     try:
         with path.open("rb") as file:
             magic = file.read(6)
-        tokens = np.load(path, mmap_mode="r", allow_pickle=False) if magic == b"\x93NUMPY" else None
+        tokens = None
+        if magic == b"\x93NUMPY":
+            tokens = np.load(path, mmap_mode="r", allow_pickle=False)
+        elif magic and path.suffix == ".bin":
+            tokens = np.memmap(path, "<u2", mode="r")
     except ValueError as error:
         raise InputError(
-            f"{path}: not a readable .npy file ({error}); make one with lm tokenizer encode"
+            f"{path}: not a readable .npy file, nor .bin of uint16 ({error}); make one with lm tokenizer encode"
         ) from None
     if tokens is None or tokens.ndim != 1 or tokens.dtype.kind not in "ui":
-        raise InputError(f"{path}: not a .npy file of token ids; make one with lm tokenizer encode")
+        raise InputError(
+            f"{path}: not a .npy file of token ids, nor a .bin of them; make one with lm tokenizer encode"
+        )
     if len(tokens) < context_length + 1:
         raise InputError(
             f"{path}: {len(tokens)} tokens are fewer than one window of context_length + 1 = "

@@ -67,7 +67,7 @@ def read_run(folder: Path, name: str) -> Run:
     early = config.patience is not None and isinstance(waited, int) and waited >= config.patience
     if _is_locked(folder):
         state = "running"
-    elif iteration is None:
+    elif not iteration:
         state = "new"
     else:
         state = "done" if iteration == config.steps or early else "stopped"

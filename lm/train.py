@@ -5,7 +5,7 @@ import math
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def train(
     with contextlib.ExitStack() as stack:
         stop_requested = stack.enter_context(_stop_signals())
         corpus, paths = open_corpus(inputs.train, inputs.weights, model.vocab_size, model.context_length)
-        inputs = Inputs(paths, inputs.val, inputs.weights, inputs.init_from)
+        inputs = replace(inputs, train=paths)
         val_tokens = open_tokens(inputs.val, model.vocab_size, model.context_length)
         if config.eval_windows is not None:
             val_tokens = val_tokens[: config.eval_windows * model.context_length + 1]

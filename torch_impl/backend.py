@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lm.backend import DecodeStep, EvalStep, Prefill, TrainStep
+from lm.backend import DecodeStep, EvalStep, Logits, Prefill, TrainStep
 from lm.checkpoint import Leaves
 from lm.config import TrainConfig
 from lm.data import Batch, check_token_ids
@@ -157,6 +157,18 @@ def make_eval_step(config: TrainConfig) -> EvalStep:
         return total, batch.num_targets, correct
 
     return eval_step
+
+
+def make_logits(config: TrainConfig) -> Logits:
+    """One forward pass, without a cache."""
+
+    @torch.no_grad()
+    def all_logits(state: TrainState, token_ids_BT: Int[np.ndarray, "B T"]) -> Float[np.ndarray, "B T V"]:
+        check_token_ids(token_ids_BT, config.model.vocab_size)
+        logits_BTV = state.model(torch.tensor(token_ids_BT, device=config.device))
+        return logits_BTV.to(getattr(torch, config.param_dtype)).cpu().numpy()
+
+    return all_logits
 
 
 def make_prefill(config: TrainConfig) -> Prefill:

@@ -18,8 +18,10 @@ from tyro.conf import OmitSubcommandPrefixes, subcommand
 from lm.allocator import keep_freed_memory
 from lm.cli.compare import Report, Runs, Track
 from lm.cli.corpus import Data, Stories
+from lm.cli.exchange import Export, Import
 from lm.cli.generate import Generate
 from lm.cli.prove import Demo, Parity
+from lm.cli.score import Score
 from lm.cli.tokenizer import TokenizerCommand
 from lm.cli.train import Train, train_defaults
 from lm.cli.trained import Eval
@@ -39,6 +41,9 @@ def parse(arguments: Sequence[str]) -> Any:
         | Annotated[Train, subcommand("train", prefix_name=False, default=defaults)]
         | Annotated[Eval, subcommand("eval", prefix_name=False)]
         | Annotated[Generate, subcommand("generate", prefix_name=False)]
+        | Annotated[Score, subcommand("score", prefix_name=False)]
+        | Annotated[Export, subcommand("export", prefix_name=False)]
+        | Annotated[Import, subcommand("import", prefix_name=False)]
         | Annotated[Runs, subcommand("runs", prefix_name=False)]
         | Annotated[Report, subcommand("report", prefix_name=False)]
         | Annotated[Track, subcommand("track", prefix_name=False)]

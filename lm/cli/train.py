@@ -21,7 +21,8 @@ class Train:
     backend: Backend
     """Framework to train with."""
     train: tuple[Path, ...]
-    """Token files to train on, from lm tokenizer encode, or globs such as 'stories/*.npy': one corpus."""
+    """Token files to train on, from lm tokenizer encode, or globs such as 'stories/*.npy': one corpus. nanoGPT's .bin
+    files do too."""
     val: Path
     """Token file to evaluate on."""
     out: Path
@@ -33,6 +34,8 @@ class Train:
     """Share of the training windows from each of --train; if not given, each gives windows by its size."""
     init_from: Path | None = None
     """Start from the weights of this run or checkpoint (fine-tuning), not from the seed's."""
+    tokenizer: Path | None = None
+    """Folder of the tokenizer of token files that do not name theirs, such as nanoGPT's."""
     resume: bool = False
     """Go on from the newest intact checkpoint in --out, with otherwise the same command."""
     profile: bool = False
@@ -45,7 +48,7 @@ class Train:
         from lm.run import Inputs
         from lm.train import train
 
-        inputs = Inputs(self.train, self.val, self.weights, self.init_from)
+        inputs = Inputs(self.train, self.val, self.weights, self.init_from, self.tokenizer)
         if train(self.settings, self.backend, inputs, self.out, self.resume, self.profile, self.track):
             print(f"{checkpoint.latest(self.out)}: done")
         else:
