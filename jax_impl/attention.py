@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jax_impl.functional import at_least_float32
-from jax_impl.layers import Params, linear
+from jax_impl.layers import Params, linear, rmsnorm
 
 Rope = tuple[Float[Array, "... P"], Float[Array, "... P"]]
 """Cosines and sines of the positions at hand (`lm.init.rope_tables`), P = d_head / 2."""
@@ -50,8 +50,27 @@ def scaled_dot_product_attention(
     return weights.astype(V.dtype) @ V
 
 
+def grouped_query_attention(
+    q_BHTK: Float[Array, "*B H T K"],
+    k_BGSK: Float[Array, "*B G S K"],
+    v_BGSK: Float[Array, "*B G S K"],
+    mask: Bool[Array, "*M T S"],
+) -> Float[Array, "*B H T K"]:
+    """Attention whose key head g serves the query heads g H/G .. (g + 1) H/G (Ainslie et al., 2023).
+
+    The queries that share a key are rows of one matrix product, so that no key is repeated in memory.
+    """
+    *B, H, T, K = q_BHTK.shape
+    *M, _, S = mask.shape
+    G = k_BGSK.shape[-3]
+    rows = q_BHTK.reshape(*B, G, -1, K)
+    mask = jnp.broadcast_to(mask[..., None, :, :], (*M, H // G, T, S)).reshape(*M, -1, S)
+    out = scaled_dot_product_attention(rows, k_BGSK, v_BGSK, mask)
+    return out.reshape(q_BHTK.shape)
+
+
 class LayerCache(NamedTuple):
-    """Keys and values of one layer in S slots, of which position t takes slot t mod S."""
+    """Keys and values of one layer, of num_kv_heads heads, in S slots, of which position t takes slot t mod S."""
 
     k_BHSK: Float[Array, "B H S K"]
     v_BHSK: Float[Array, "B H S K"]
@@ -73,22 +92,32 @@ def multihead_self_attention(
     tables: Rope | None = None,
     cache: LayerCache | None = None,
     slots_BT: Int[Array, "B T"] | None = None,
+    qk_norm_eps: float = 1e-5,
 ) -> tuple[Float[Array, "*B T D"], LayerCache | None]:
     """Attention of num_heads heads over one sequence, with RoPE where tables are given.
+
+    Args:
+        qk_norm_eps: Epsilon of the RMSNorm over each head's queries and keys, before RoPE (Dehghani et al., 2023,
+            section 2), which is there if its gains are.
 
     Returns:
         The output, and the cache with this call's keys and values where one was given.
     """
+    d_head = x_BTD.shape[-1] // num_heads
     q_BHTK, k_BHTK, v_BHTK = (
-        linear(params[name], x_BTD).reshape(*x_BTD.shape[:-1], num_heads, -1).swapaxes(-2, -3)
+        linear(params[name], x_BTD).reshape(*x_BTD.shape[:-1], -1, d_head).swapaxes(-2, -3)
         for name in ("q_proj", "k_proj", "v_proj")
     )
+    if "q_norm" in params:
+        q_BHTK, k_BHTK = (
+            rmsnorm(params[name], x, qk_norm_eps) for name, x in (("q_norm", q_BHTK), ("k_norm", k_BHTK))
+        )
     if tables is not None:
         q_BHTK, k_BHTK = rope(q_BHTK, tables), rope(k_BHTK, tables)
     if cache is not None and slots_BT is not None:
         cache = cache.write(k_BHTK, v_BHTK, slots_BT)
         k_BHTK, v_BHTK = cache
-    out_BHTK = scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, mask)
+    out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, mask)
     return linear(params["output_proj"], out_BHTK.swapaxes(-2, -3).reshape(x_BTD.shape)), cache
 
 

@@ -11,16 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jax_impl.attention import LayerCache, Rope, causal_mask
+from jax_impl.attention import LayerCache, causal_mask
 from jax_impl.functional import clip_gradients, token_cross_entropy
-from jax_impl.layers import Params, linear
-from jax_impl.model import hidden_states, transformer_lm
+from jax_impl.layers import Params
+from jax_impl.model import Tables, embed, hidden_states, logits, tables_of, transformer_lm
 from jax_impl.optimizer import AdamWState, adamw_init, adamw_update
 from lm.backend import DecodeStep, EvalStep, Prefill, TrainStep
 from lm.checkpoint import Leaves
 from lm.config import TrainConfig
 from lm.data import Batch, check_token_ids
-from lm.init import initial_weights, rope_tables
+from lm.init import initial_weights
 from tokenizer.errors import InputError
 
 
@@ -81,14 +81,14 @@ def load_state(config: TrainConfig, weights: Leaves, optimizer: Leaves | None) -
 
     def put(leaves: Leaves) -> Params:
         # jnp.array copies, where device_put may keep a view of the caller's memory.
-        return _tree({name: jax.device_put(jnp.array(array), device) for name, array in leaves})
+        return nested({name: jax.device_put(jnp.array(array), device) for name, array in leaves})
 
     if optimizer is None:
         return TrainState(put(weights), None)
     return TrainState(put(weights), AdamWState(**put(optimizer)))
 
 
-def _tree(leaves: dict[str, Any]) -> Any:
+def nested(leaves: dict[str, Any]) -> Any:
     """Nested dicts and lists of leaves named by dotted paths."""
     if "" in leaves:
         return leaves[""]
@@ -97,8 +97,8 @@ def _tree(leaves: dict[str, Any]) -> Any:
         key, _, rest = name.partition(".")
         children.setdefault(key, {})[rest] = leaf
     if all(key.isdigit() for key in children):
-        return [_tree(children[str(i)]) for i in range(len(children))]
-    return {key: _tree(child) for key, child in children.items()}
+        return [nested(children[str(i)]) for i in range(len(children))]
+    return {key: nested(child) for key, child in children.items()}
 
 
 def _named_leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
@@ -205,12 +205,6 @@ def make_eval_step(config: TrainConfig) -> EvalStep:
     return eval_step
 
 
-def _tables(config: TrainConfig, positions: Int[np.ndarray, "..."]) -> Rope:
-    """RoPE tables for these positions, as the model uses them."""
-    cos, sin = rope_tables(config.model.rope_theta, config.model.d_head, positions)
-    return jnp.asarray(cos, config.param_dtype), jnp.asarray(sin, config.param_dtype)
-
-
 def make_prefill(config: TrainConfig) -> Prefill:
     """One pass over the prompts, that fills a cache of context_length slots."""
     m, dtype = config.model, jnp.dtype(config.compute_dtype)
@@ -220,16 +214,17 @@ def make_prefill(config: TrainConfig) -> Prefill:
         params: Params, token_ids_BT: Array, lengths_B: Array
     ) -> tuple[Array, list[LayerCache | None]]:
         B, T = token_ids_BT.shape
-        zeros = jnp.zeros((B, m.num_heads, m.context_length, m.d_head), dtype)
+        assert m.num_kv_heads is not None  # filled in by ModelConfig
+        zeros = jnp.zeros((B, m.num_kv_heads, m.context_length, m.d_head), dtype)
         caches = [LayerCache(zeros, zeros) for _ in params["layers"]]
         # Query t sees slots 0 .. t; what lies behind a shorter prompt's end is overwritten before it is seen.
         mask_TS = causal_mask(m.context_length)[:T]
         slots_BT = jnp.broadcast_to(jnp.arange(T)[None, :], (B, T))
-        x_BTD, written = hidden_states(
-            params, token_ids_BT, m, dtype, mask_TS, _tables(config, np.arange(T)), caches, slots_BT
-        )
+        tables = tables_of(m, np.arange(T), m.context_length, config.param_dtype)
+        x_BTD = embed(params, token_ids_BT, m, dtype, tables)
+        x_BTD, written = hidden_states(params, x_BTD, m, mask_TS, tables, caches, slots_BT)
         last_BD = x_BTD[jnp.arange(B), lengths_B - 1]
-        return linear(params["lm_head"], last_BD), written
+        return logits(params, last_BD), written
 
     def prefill(
         state: TrainState, token_ids_BT: Int[np.ndarray, "B T"], lengths_B: Int[np.ndarray, " B"]
@@ -247,12 +242,13 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
 
     @partial(jax.jit, donate_argnums=1)
     def jitted(
-        params: Params, caches: list[LayerCache], ids_B1: Array, positions_B: Array, tables: Rope
+        params: Params, caches: list[LayerCache], ids_B1: Array, positions_B: Array, tables: Tables
     ) -> tuple[Array, list[LayerCache | None]]:
         mask_B11S = jnp.arange(m.context_length)[None, None, None, :] <= positions_B[:, None, None, None]
         slots_B1 = positions_B[:, None] % m.context_length
-        x_B1D, written = hidden_states(params, ids_B1, m, dtype, mask_B11S, tables, caches, slots_B1)
-        return linear(params["lm_head"], x_B1D[:, 0]), written
+        x_B1D = embed(params, ids_B1, m, dtype, tables)
+        x_B1D, written = hidden_states(params, x_B1D, m, mask_B11S, tables, caches, slots_B1)
+        return logits(params, x_B1D[:, 0]), written
 
     def decode_step(
         state: TrainState,
@@ -261,7 +257,7 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
         positions_B: Int[np.ndarray, " B"],
     ) -> tuple[np.ndarray, list[LayerCache | None]]:
         check_token_ids(token_ids_B, m.vocab_size)
-        tables = _tables(config, positions_B[:, None, None])
+        tables = tables_of(m, positions_B[:, None], m.context_length, config.param_dtype)
         logits_BV, caches_out = jitted(state.params, caches, token_ids_B[:, None], positions_B, tables)
         return np.asarray(logits_BV).astype(np.float64), caches_out
 

@@ -1,4 +1,4 @@
-"""Functions without weights: softmax, SiLU, cross-entropy, gradient clipping."""
+"""Functions without weights: softmax, activations, cross-entropy, gradient clipping."""
 
 from typing import Any
 
@@ -27,6 +27,20 @@ def silu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """x * sigmoid(x) (Elfwing et al., 2017, eq. 1), computed in at least float32."""
     x32 = at_least_float32(x)
     return (x32 * jax.lax.logistic(x32)).astype(x.dtype)
+
+
+def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """x Phi(x), Phi the normal distribution's (Hendrycks and Gimpel, 2016), exact, in at least float32.
+
+    By erfc, since 1 + erf cancels where x is negative.
+    """
+    x32 = at_least_float32(x)
+    return (0.5 * x32 * jax.lax.erfc(-x32 * 0.5**0.5)).astype(x.dtype)
+
+
+def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """max(x, 0); the gradient at 0 is 0."""
+    return jnp.where(x > 0, x, 0.0)
 
 
 def token_cross_entropy(logits: Float[Array, "*B V"], targets: Int[Array, "*B"]) -> Float[Array, "*B"]:

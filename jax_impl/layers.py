@@ -1,5 +1,6 @@
 """The layers with weights, but for attention. Their parameters are dicts named as torch_impl's modules."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,8 +13,9 @@ Params = dict[str, Any]
 
 
 def linear(params: Params, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
-    """x W^T, without bias; the weight is (d_out, d_in)."""
-    return x @ params["weight"].astype(x.dtype).T
+    """x W^T, plus a bias where there is one; the weight is (d_out, d_in)."""
+    y = x @ params["weight"].astype(x.dtype).T
+    return y + jnp.broadcast_to(params["bias"].astype(x.dtype), y.shape) if "bias" in params else y
 
 
 def embedding(params: Params, token_ids: Int[Array, "..."]) -> Float[Array, "... D"]:
@@ -31,6 +33,27 @@ def rmsnorm(params: Params, x: Float[Array, "... D"], eps: float = 1e-5) -> Floa
     return (x32 * inverse_rms * jnp.broadcast_to(params["weight"], x.shape)).astype(x.dtype)
 
 
+def layernorm(params: Params, x: Float[Array, "... D"], eps: float = 1e-5) -> Float[Array, "... D"]:
+    """(x - mean(x)) / sqrt(var(x) + eps) * weight + bias (Ba et al., 2016, eq. 4), computed in at least float32."""
+    x32 = at_least_float32(x)
+    centred = x32 - x32.mean(-1, keepdims=True)
+    inverse_std = lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + eps)
+    weight, bias = (jnp.broadcast_to(params[name], x.shape) for name in ("weight", "bias"))
+    return (centred * inverse_std * weight + bias).astype(x.dtype)
+
+
+def identity(params: Params | None, x: Float[Array, "... D"], eps: float = 0.0) -> Float[Array, "... D"]:
+    """x itself: a norm that is left out."""
+    return x
+
+
 def swiglu(params: Params, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
     """w2(silu(w1 x) * w3 x) (Shazeer, 2020, eq. 6)."""
     return linear(params["w2"], silu(linear(params["w1"], x)) * linear(params["w3"], x))
+
+
+def feed_forward(
+    params: Params, x: Float[Array, "... D"], activation: Callable[[Array], Array]
+) -> Float[Array, "... D"]:
+    """w2(activation(w1 x)) (Vaswani et al., 2017, eq. 2)."""
+    return linear(params["w2"], activation(linear(params["w1"], x)))

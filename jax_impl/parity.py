@@ -10,16 +10,19 @@ import numpy as np
 from jax import Array
 
 from jax_impl.attention import multihead_self_attention, rope, scaled_dot_product_attention
+from jax_impl.backend import nested
 from jax_impl.functional import (
     clip_gradients,
     cross_entropy,
+    gelu,
     global_norm,
+    relu,
     silu,
     softmax,
     token_cross_entropy,
 )
-from jax_impl.layers import embedding, linear, rmsnorm, swiglu
-from jax_impl.model import transformer_block, transformer_lm
+from jax_impl.layers import embedding, layernorm, linear, rmsnorm, swiglu
+from jax_impl.model import BLOCKS, FEED_FORWARDS, transformer_lm
 from jax_impl.optimizer import adamw_init, adamw_update, sgd_init, sgd_update
 from lm.init import rope_tables
 from lm.parity.budgets import Dtype
@@ -57,20 +60,6 @@ def _evaluate(
     return output, pull_back(jnp.asarray(cotangent).astype(output.dtype))[0]
 
 
-def _params(a: JaxArrays) -> Any:
-    """The weights as nested dicts and lists, which their names are the paths of."""
-    tree: dict[str, Any] = {}
-    for name, array in a.items():
-        node = tree
-        *path, last = name.split(".")
-        for key in path:
-            node = node.setdefault(key, {})
-        node[last] = array
-    if "layers" in tree:
-        tree["layers"] = [tree["layers"][str(i)] for i in range(len(tree["layers"]))]
-    return tree
-
-
 def _tables(c: JaxArrays, over_heads: bool = True) -> Any:
     return tuple(jnp.expand_dims(c[name], -3) if over_heads else c[name] for name in ("cos", "sin"))
 
@@ -89,34 +78,43 @@ def _steps(a: JaxArrays, init: Callable[..., Any], update: Callable[..., Any]) -
 
 
 def _lm(a: JaxArrays, c: JaxArrays, s: dict[str, Any]) -> Array:
-    return transformer_lm(_params(a), c["token_ids"], s["config"], s["compute_dtype"])
+    return transformer_lm(nested(a), c["token_ids"], s["config"], s["compute_dtype"])
 
 
 LAYERS: dict[str, Callable[[JaxArrays, JaxArrays, dict[str, Any]], Array]] = {
     "softmax": lambda a, c, s: softmax(a["x"], s["axis"]),
     "silu": lambda a, c, s: silu(a["x"]),
+    "gelu": lambda a, c, s: gelu(a["x"]),
+    "relu": lambda a, c, s: relu(a["x"]),
     "token_cross_entropy": lambda a, c, s: token_cross_entropy(a["logits"], c["targets"]),
     "cross_entropy": lambda a, c, s: cross_entropy(a["logits"], c["targets"]),
     "global_norm": lambda a, c, s: global_norm(a),
     "clip_gradients": lambda a, c, s: _clip(a, s["max_norm"]),
     "linear": lambda a, c, s: linear(a, a["x"]),
+    "linear with bias": lambda a, c, s: linear(a, a["x"]),
     "embedding": lambda a, c, s: embedding(a, c["token_ids"]),
     "rmsnorm": lambda a, c, s: rmsnorm(a, a["x"], s["eps"]),
-    "swiglu": lambda a, c, s: swiglu(_params(a), a["x"]),
+    "layernorm": lambda a, c, s: layernorm(a, a["x"], s["eps"]),
+    "swiglu": lambda a, c, s: swiglu(nested(a), a["x"]),
+    "feed_forward": lambda a, c, s: FEED_FORWARDS[s["kind"]](nested(a), a["x"]),
     "rope": lambda a, c, s: rope(a["x"], _tables(c, over_heads=False)),
     "scaled_dot_product_attention": lambda a, c, s: scaled_dot_product_attention(
         a["Q"], a["K"], a["V"], c.get("mask")
     ),
     "multihead_self_attention": lambda a, c, s: multihead_self_attention(
-        _params(a), a["x"], s["num_heads"], c["mask"]
+        nested(a), a["x"], s["num_heads"], c["mask"]
     )[0],
     "multihead_self_attention with rope": lambda a, c, s: multihead_self_attention(
-        _params(a), a["x"], s["num_heads"], c["mask"], _tables(c)
+        nested(a), a["x"], s["num_heads"], c["mask"], _tables(c)
     )[0],
-    "transformer_block": lambda a, c, s: transformer_block(
-        _params(a), a["x"], s["config"], c["mask"], _tables(c)
+    "multihead_self_attention of groups": lambda a, c, s: multihead_self_attention(
+        nested(a), a["x"], s["num_heads"], c["mask"], qk_norm_eps=s["eps"]
+    )[0],
+    "transformer_block": lambda a, c, s: BLOCKS[s["config"].block](
+        nested(a), a["x"], s["config"], c["mask"], _tables(c)
     )[0],
     "transformer_lm": _lm,
+    "transformer_lm of the family": _lm,
     "training loss": lambda a, c, s: cross_entropy(_lm(a, c, s), c["targets"]),
     "adamw": lambda a, c, s: _steps(a, adamw_init, partial(adamw_update, lr=s["lr"], weight_decay=0.1)),
     "sgd": lambda a, c, s: _steps(a, sgd_init, partial(sgd_update, lr=s["lr"])),

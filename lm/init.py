@@ -7,6 +7,7 @@ from jaxtyping import Float, Float64, Int
 
 from lm.config import ModelConfig
 from lm.rng import philox, truncated_normal
+from tokenizer.errors import InputError
 
 
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -117,3 +118,25 @@ def sinusoidal_table(d_model: int, positions: Int[np.ndarray, "*T"]) -> Float64[
     """
     cos, sin = rope_tables(10_000.0, d_model, positions)
     return np.stack((sin, cos), axis=-1).reshape(*positions.shape, -1)[..., :d_model]
+
+
+def position_tables(
+    config: ModelConfig, positions: Int[np.ndarray, "*T"], length: int
+) -> tuple[np.ndarray, ...]:
+    """What a model needs to know of these positions: cosines and sines, sinusoids, rows of an embedding, or nothing.
+
+    Raises:
+        InputError: a position is beyond the `length` learned ones.
+    """
+    match config.position:
+        case "rope":
+            return rope_tables(config.rope_theta, config.d_head, positions)
+        case "sinusoidal":
+            return (sinusoidal_table(config.d_model, positions),)
+        case "learned":
+            if positions.max(initial=-1) >= length:
+                raise InputError(
+                    f"position {positions.max()} has no embedding: the model learned {length}; give it fewer tokens"
+                )
+            return (positions,)
+    return ()

@@ -25,7 +25,7 @@ import torch_impl.attention
 import torch_impl.functional
 import torch_impl.layers
 import torch_impl.model
-from jax_impl.backend import _tree
+from jax_impl.backend import nested
 from lm.config import ModelConfig
 from lm.data import check_token_ids, get_batch
 from lm.init import rope_tables
@@ -105,7 +105,7 @@ def run_swiglu(
 ) -> Float[Tensor, "... d_model"]:
     weights = {"w1.weight": w1_weight, "w2.weight": w2_weight, "w3.weight": w3_weight}
     if _use_jax():
-        return _via_jax(jax_impl.layers.swiglu, _tree(weights), in_features)
+        return _via_jax(jax_impl.layers.swiglu, nested(weights), in_features)
     return _loaded(torch_impl.layers.SwiGLU(d_model, d_ff), weights)(in_features)
 
 
@@ -164,7 +164,7 @@ def _attention(
     if _use_jax():
         return _via_jax(
             lambda *args: jax_impl.attention.multihead_self_attention(*args)[0],
-            _tree(weights),
+            nested(weights),
             x,
             num_heads,
             mask,
@@ -203,7 +203,7 @@ def run_transformer_block(
     if _use_jax():
         return _via_jax(
             lambda *args: jax_impl.model.transformer_block(*args)[0],
-            _tree(weights),
+            nested(weights),
             in_features,
             config,
             mask,
@@ -226,7 +226,7 @@ def run_transformer_lm(
     check_token_ids(in_indices.cpu().numpy(), vocab_size)
     config = ModelConfig(vocab_size, context_length, d_model, num_layers, num_heads, d_ff, rope_theta)
     if _use_jax():
-        return _via_jax(jax_impl.model.transformer_lm, _tree(weights), in_indices, config)
+        return _via_jax(jax_impl.model.transformer_lm, nested(weights), in_indices, config)
     head = weights["lm_head.weight"]
     model = torch_impl.model.TransformerLM(config, device=head.device, dtype=head.dtype)
     return _loaded(model, weights)(in_indices)

@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_impl import fused
 from torch_impl.functional import at_least_float32
-from torch_impl.layers import Linear
+from torch_impl.layers import Identity, Linear, RMSNorm
 
 Rope = tuple[Float[Tensor, "... P"], Float[Tensor, "... P"]]
 """Cosines and sines of the positions at hand (`lm.init.rope_tables`), P = d_head / 2."""
@@ -19,6 +20,8 @@ def rope(x_TK: Float[Tensor, "*T K"], tables: Rope) -> Float[Tensor, "*T K"]:
     The tables' leading dimensions broadcast against those of x.
     """
     cos_TP, sin_TP = tables
+    if fused.is_wanted():
+        return fused.rotate(x_TK, cos_TP, sin_TP)
     even_TP, odd_TP = at_least_float32(x_TK).unflatten(-1, (-1, 2)).unbind(-1)
     rotated = torch.stack((even_TP * cos_TP - odd_TP * sin_TP, even_TP * sin_TP + odd_TP * cos_TP), dim=-1)
     return rotated.flatten(-2).to(x_TK.dtype)
@@ -37,6 +40,8 @@ def scaled_dot_product_attention(
             attend to nothing yields zeros with zero gradients; a key and value that no query may attend to
             are not read, whatever they hold, NaN included.
     """
+    if fused.is_wanted() and Q.shape[:-2] == K.shape[:-2] == V.shape[:-2]:
+        return fused.attention(Q, K, V, mask)
     if mask is not None:
         is_read = mask.any(-2)[..., None]
         K, V = torch.where(is_read, K, 0), torch.where(is_read, V, 0)
@@ -50,9 +55,27 @@ def scaled_dot_product_attention(
     return weights.to(V.dtype) @ V
 
 
+def grouped_query_attention(
+    q_BHTK: Float[Tensor, "*B H T K"],
+    k_BGSK: Float[Tensor, "*B G S K"],
+    v_BGSK: Float[Tensor, "*B G S K"],
+    mask: Bool[Tensor, "*M T S"],
+) -> Float[Tensor, "*B H T K"]:
+    """Attention whose key head g serves the query heads g H/G .. (g + 1) H/G (Ainslie et al., 2023).
+
+    The queries that share a key are rows of one matrix product, so that no key is repeated in memory.
+    """
+    G, H = k_BGSK.shape[-3], q_BHTK.shape[-3]
+    groups = (G, H // G)
+    rows = q_BHTK.unflatten(-3, groups).flatten(-3, -2)
+    mask = mask.unsqueeze(-3).expand(*mask.shape[:-2], H // G, -1, -1).flatten(-3, -2)
+    out = scaled_dot_product_attention(rows, k_BGSK, v_BGSK, mask)
+    return out.unflatten(-2, (H // G, -1)).flatten(-4, -3)
+
+
 @dataclass
 class LayerCache:
-    """Keys and values of one layer in S slots, of which position t takes slot t mod S."""
+    """Keys and values of one layer, of num_kv_heads heads, in S slots, of which position t takes slot t mod S."""
 
     k_BHSK: Float[Tensor, "B H S K"]
     v_BHSK: Float[Tensor, "B H S K"]
@@ -66,7 +89,13 @@ class LayerCache:
 
 
 class MultiHeadSelfAttention(nn.Module):
-    """Attention of num_heads heads over one sequence, with RoPE where tables are given."""
+    """Attention of num_heads heads over one sequence, with RoPE where tables are given.
+
+    Args:
+        num_kv_heads: Heads of keys and values; num_heads, if not given.
+        qk_norm_eps: Epsilon of an RMSNorm over each head's queries and keys, before RoPE (Dehghani et al., 2023,
+            section 2); none, if not given.
+    """
 
     def __init__(
         self,
@@ -74,13 +103,21 @@ class MultiHeadSelfAttention(nn.Module):
         num_heads: int,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        bias: bool = False,
+        num_kv_heads: int | None = None,
+        qk_norm_eps: float | None = None,
     ) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.q_proj = Linear(d_model, d_model, device, dtype)
-        self.k_proj = Linear(d_model, d_model, device, dtype)
-        self.v_proj = Linear(d_model, d_model, device, dtype)
-        self.output_proj = Linear(d_model, d_model, device, dtype)
+        self.d_head = d_model // num_heads
+        d_kv = self.d_head * (num_kv_heads or num_heads)
+        self.q_proj = Linear(d_model, d_model, device, dtype, bias)
+        self.k_proj = Linear(d_model, d_kv, device, dtype, bias)
+        self.v_proj = Linear(d_model, d_kv, device, dtype, bias)
+        self.q_norm, self.k_norm = (
+            Identity() if qk_norm_eps is None else RMSNorm(self.d_head, qk_norm_eps, device, dtype)
+            for _ in range(2)
+        )
+        self.output_proj = Linear(d_model, d_model, device, dtype, bias)
 
     def forward(
         self,
@@ -91,14 +128,15 @@ class MultiHeadSelfAttention(nn.Module):
         slots_BT: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "*B T D"]:
         q_BHTK, k_BHTK, v_BHTK = (
-            projection(x_BTD).unflatten(-1, (self.num_heads, -1)).transpose(-2, -3)
+            projection(x_BTD).unflatten(-1, (-1, self.d_head)).transpose(-2, -3)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
+        q_BHTK, k_BHTK = self.q_norm(q_BHTK), self.k_norm(k_BHTK)
         if tables is not None:
             q_BHTK, k_BHTK = rope(q_BHTK, tables), rope(k_BHTK, tables)
         if cache is not None and slots_BT is not None:
             k_BHTK, v_BHTK = cache.write(k_BHTK, v_BHTK, slots_BT)
-        out_BHTK = scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, mask)
+        out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, mask)
         return self.output_proj(out_BHTK.transpose(-2, -3).flatten(-2))
 
 

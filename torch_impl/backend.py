@@ -15,9 +15,9 @@ from lm.backend import DecodeStep, EvalStep, Prefill, TrainStep
 from lm.checkpoint import Leaves
 from lm.config import TrainConfig
 from lm.data import Batch, check_token_ids
-from lm.init import initial_weights, rope_tables
+from lm.init import initial_weights
 from tokenizer.errors import InputError
-from torch_impl.attention import LayerCache, Rope, causal_mask
+from torch_impl.attention import LayerCache, causal_mask
 from torch_impl.functional import clip_gradients, token_cross_entropy
 from torch_impl.model import TransformerLM
 from torch_impl.optimizer import AdamW
@@ -75,7 +75,7 @@ def load_state(config: TrainConfig, weights: Leaves, optimizer: Leaves | None) -
     # Gains and biases have one axis.
     decaying = [p for p in parameters.values() if p.ndim > 1 or o.decay == "all"]
     others = [p for p in parameters.values() if p.ndim == 1 and o.decay == "matrices"]
-    groups = [{"params": decaying}, {"params": others, "weight_decay": 0.0}]
+    groups = [{"params": decaying}] + [{"params": others, "weight_decay": 0.0}] * bool(others)
     adamw = AdamW(groups, o.learning_rate, (o.beta1, o.beta2), o.eps, o.weight_decay)
     for name, array in optimizer or ():
         if name == "step":
@@ -106,7 +106,8 @@ def read_optimizer(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
 
 def _micro_batches(batch: Batch, state: TrainState) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
     """Inputs, targets and loss mask of each micro-batch, on the model's device."""
-    device, vocab_size = state.model.lm_head.weight.device, state.model.lm_head.weight.shape[0]
+    embeddings = state.model.token_embeddings.weight
+    device, vocab_size = embeddings.device, embeddings.shape[0]
     check_token_ids(batch.inputs, vocab_size)
     check_token_ids(batch.targets, vocab_size)
     for i in range(len(batch.inputs)):
@@ -158,15 +159,6 @@ def make_eval_step(config: TrainConfig) -> EvalStep:
     return eval_step
 
 
-def _tables(config: TrainConfig, positions: Int[np.ndarray, "..."]) -> Rope:
-    """RoPE tables for these positions, as the model keeps them."""
-    cos, sin = rope_tables(config.model.rope_theta, config.model.d_head, positions)
-    dtype = getattr(torch, config.param_dtype)
-    return torch.tensor(cos, dtype=dtype, device=config.device), torch.tensor(
-        sin, dtype=dtype, device=config.device
-    )
-
-
 def make_prefill(config: TrainConfig) -> Prefill:
     """One pass over the prompts, that fills a cache of context_length slots."""
     m = config.model
@@ -177,7 +169,8 @@ def make_prefill(config: TrainConfig) -> Prefill:
     ) -> tuple[np.ndarray, list[LayerCache]]:
         check_token_ids(token_ids_BT, m.vocab_size)
         B, T = token_ids_BT.shape
-        shape = B, m.num_heads, m.context_length, m.d_head
+        assert m.num_kv_heads is not None  # filled in by ModelConfig
+        shape = B, m.num_kv_heads, m.context_length, m.d_head
         options: dict[str, Any] = {"dtype": state.model.compute_dtype, "device": config.device}
         caches = [
             LayerCache(torch.zeros(shape, **options), torch.zeros(shape, **options))
@@ -187,9 +180,11 @@ def make_prefill(config: TrainConfig) -> Prefill:
         mask_TS = causal_mask(m.context_length, config.device)[:T]
         slots_BT = torch.arange(T, device=config.device).expand(B, T)
         ids_BT = torch.tensor(token_ids_BT, device=config.device)
-        x_BTD = state.model.hidden_states(ids_BT, mask_TS, _tables(config, np.arange(T)), caches, slots_BT)
+        tables = state.model.first_tables(T)
+        x_BTD = state.model.embed(ids_BT, tables)
+        x_BTD = state.model.hidden_states(x_BTD, mask_TS, tables, caches, slots_BT)
         last_BD = x_BTD[torch.arange(B), torch.tensor(lengths_B) - 1]
-        return state.model.lm_head(last_BD).double().cpu().numpy(), caches
+        return state.model.logits(last_BD).double().cpu().numpy(), caches
 
     return prefill
 
@@ -210,9 +205,10 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
             np.arange(m.context_length) <= positions_B[:, None, None, None], device=config.device
         )
         slots_B1 = torch.tensor(positions_B[:, None] % m.context_length, device=config.device)
-        tables = _tables(config, positions_B[:, None, None])
+        tables = state.model.tables_of(m, positions_B[:, None], m.context_length)
         ids_B1 = torch.tensor(token_ids_B[:, None], device=config.device)
-        x_B1D = state.model.hidden_states(ids_B1, mask_B11S, tables, caches, slots_B1)
-        return state.model.lm_head(x_B1D[:, 0]).double().cpu().numpy(), caches
+        x_B1D = state.model.embed(ids_B1, tables)
+        x_B1D = state.model.hidden_states(x_B1D, mask_B11S, tables, caches, slots_B1)
+        return state.model.logits(x_B1D[:, 0]).double().cpu().numpy(), caches
 
     return decode_step

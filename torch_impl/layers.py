@@ -1,14 +1,17 @@
 """The layers with weights, but for attention."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from torch_impl import fused
 from torch_impl.functional import at_least_float32, silu
 
 
 class Linear(nn.Module):
-    """x W^T, without bias; the weight is (d_out, d_in)."""
+    """x W^T, plus a bias where one is asked for; the weight is (d_out, d_in)."""
 
     def __init__(
         self,
@@ -16,14 +19,17 @@ class Linear(nn.Module):
         d_out: int,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(d_out, d_in, device=device, dtype=dtype))
         std = (2.0 / (d_in + d_out)) ** 0.5
         nn.init.trunc_normal_(self.weight, std=std, a=-3 * std, b=3 * std)
+        self.bias = nn.Parameter(torch.zeros(d_out, device=device, dtype=dtype)) if bias else None
 
     def forward(self, x: Float[Tensor, "... I"]) -> Float[Tensor, "... O"]:
-        return x @ self.weight.to(x.dtype).T
+        y = x @ self.weight.to(x.dtype).T
+        return y if self.bias is None else y + self.bias.to(x.dtype)
 
 
 class Embedding(nn.Module):
@@ -62,9 +68,40 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(d_model, device=device, dtype=dtype))
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        if fused.is_wanted():
+            return fused.RMSNorm.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
         x32 = at_least_float32(x)
         inverse_rms = torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
         return (x32 * inverse_rms * self.weight).to(x.dtype)
+
+
+class LayerNorm(nn.Module):
+    """(x - mean(x)) / sqrt(var(x) + eps) * weight + bias (Ba et al., 2016, eq. 4), computed in at least float32."""
+
+    def __init__(
+        self,
+        d_model: int,
+        eps: float = 1e-5,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(d_model, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.zeros(d_model, device=device, dtype=dtype))
+
+    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        x32 = at_least_float32(x)
+        centred = x32 - x32.mean(-1, keepdim=True)
+        inverse_std = torch.rsqrt(centred.square().mean(-1, keepdim=True) + self.eps)
+        return (centred * inverse_std * self.weight + self.bias).to(x.dtype)
+
+
+class Identity(nn.Module):
+    """x itself: a layer that is left out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
 
 
 class SwiGLU(nn.Module):
@@ -76,11 +113,35 @@ class SwiGLU(nn.Module):
         d_ff: int,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        bias: bool = False,
     ) -> None:
         super().__init__()
-        self.w1 = Linear(d_model, d_ff, device, dtype)
-        self.w2 = Linear(d_ff, d_model, device, dtype)
-        self.w3 = Linear(d_model, d_ff, device, dtype)
+        self.w1 = Linear(d_model, d_ff, device, dtype, bias)
+        self.w2 = Linear(d_ff, d_model, device, dtype, bias)
+        self.w3 = Linear(d_model, d_ff, device, dtype, bias)
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        if fused.is_wanted():
+            return self.w2(fused.SiLUGate.apply(self.w1(x), self.w3(x)))  # type: ignore[no-untyped-call]
         return self.w2(silu(self.w1(x)) * self.w3(x))
+
+
+class FeedForward(nn.Module):
+    """w2(activation(w1 x)) (Vaswani et al., 2017, eq. 2)."""
+
+    def __init__(
+        self,
+        activation: Callable[[Tensor], Tensor],
+        d_model: int,
+        d_ff: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.activation = activation
+        self.w1 = Linear(d_model, d_ff, device, dtype, bias)
+        self.w2 = Linear(d_ff, d_model, device, dtype, bias)
+
+    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        return self.w2(self.activation(self.w1(x)))

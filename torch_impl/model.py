@@ -1,50 +1,188 @@
 """The Transformer: blocks of attention and feed-forward on one residual stream."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lm.config import ModelConfig
-from lm.init import rope_tables
+from lm.init import position_tables
 from torch_impl.attention import LayerCache, MultiHeadSelfAttention, Rope, causal_mask
-from torch_impl.layers import Embedding, Linear, RMSNorm, SwiGLU
+from torch_impl.functional import gelu, relu, silu
+from torch_impl.layers import Embedding, FeedForward, Identity, LayerNorm, Linear, RMSNorm, SwiGLU
+
+Tables = tuple[Tensor, ...]
+"""What `lm.init.position_tables` has for the positions at hand."""
+
+NORMS: dict[str, Callable[..., nn.Module]] = {"rmsnorm": RMSNorm, "layernorm": LayerNorm}
+FEED_FORWARDS: dict[str, Callable[..., nn.Module]] = {
+    "swiglu": SwiGLU,
+    "silu": partial(FeedForward, silu),
+    "gelu": partial(FeedForward, gelu),
+    "relu": partial(FeedForward, relu),
+}
+
+
+def make_norm(
+    config: ModelConfig, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> nn.Module:
+    """A norm of the residual stream's width, or nothing."""
+    if config.norm == "none":
+        return Identity()
+    return NORMS[config.norm](config.d_model, config.norm_eps, device, dtype)
+
+
+def _apply(norm: nn.Module, x_BTD: Tensor) -> Tensor:
+    return norm(x_BTD)
+
+
+def _skip(norm: nn.Module, x_BTD: Tensor) -> Tensor:
+    return x_BTD
 
 
 class TransformerBlock(nn.Module):
-    """x + attention(norm(x)), then x + ffn(norm(x)): pre-norm (Xiong et al., 2020, figure 1b)."""
+    """Attention, then feed-forward, each added to the residual stream.
+
+    The stream is normalised before each branch reads it, or after each is added: pre-norm or post-norm
+    (Xiong et al., 2020, figure 1).
+    """
 
     def __init__(
         self, config: ModelConfig, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__()
-        assert config.d_ff is not None
-        self.ln1 = RMSNorm(config.d_model, device=device, dtype=dtype)
-        self.attn = MultiHeadSelfAttention(config.d_model, config.num_heads, device, dtype)
-        self.ln2 = RMSNorm(config.d_model, device=device, dtype=dtype)
-        self.ffn = SwiGLU(config.d_model, config.d_ff, device, dtype)
+        self.before, self.after = (_apply, _skip) if config.norm_position == "pre" else (_skip, _apply)
+        self.ln1 = make_norm(config, device, dtype)
+        self.attn = MultiHeadSelfAttention(
+            config.d_model,
+            config.num_heads,
+            device,
+            dtype,
+            config.bias,
+            config.num_kv_heads,
+            config.norm_eps if config.qk_norm else None,
+        )
+        self.ln2 = make_norm(config, device, dtype)
+        self.ffn = FEED_FORWARDS[config.ffn](config.d_model, config.d_ff, device, dtype, config.bias)
 
     def forward(
         self,
         x_BTD: Float[Tensor, "B T D"],
         mask: Bool[Tensor, "*M T S"],
-        tables: Rope,
+        tables: Rope | None = None,
         cache: LayerCache | None = None,
         slots_BT: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T D"]:
-        x_BTD = x_BTD + self.attn(self.ln1(x_BTD), mask, tables, cache, slots_BT)
-        return x_BTD + self.ffn(self.ln2(x_BTD))
+        attended_BTD = self.attn(self.before(self.ln1, x_BTD), mask, tables, cache, slots_BT)
+        x_BTD = self.after(self.ln1, x_BTD + attended_BTD)
+        return self.after(self.ln2, x_BTD + self.ffn(self.before(self.ln2, x_BTD)))
 
 
-class TransformerLM(nn.Module):
-    """Token ids to logits of the next token.
+class ParallelBlock(TransformerBlock):
+    """Attention and feed-forward of one normalised stream, both added to it (Chowdhery et al., 2022, section 2)."""
+
+    def __init__(
+        self, config: ModelConfig, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        super().__init__(config, device, dtype)
+        del self.ln2
+
+    def forward(
+        self,
+        x_BTD: Float[Tensor, "B T D"],
+        mask: Bool[Tensor, "*M T S"],
+        tables: Rope | None = None,
+        cache: LayerCache | None = None,
+        slots_BT: Int[Tensor, "B T"] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        normed_BTD = self.before(self.ln1, x_BTD)
+        attended_BTD = self.attn(normed_BTD, mask, tables, cache, slots_BT)
+        return self.after(self.ln1, x_BTD + attended_BTD + self.ffn(normed_BTD))
+
+
+BLOCKS = {"sequential": TransformerBlock, "parallel": ParallelBlock}
+
+
+class Stack(nn.Module):
+    """All of a Transformer but its head: embeddings, blocks, and the norm at their end.
 
     Args:
+        length: Longest sequence it reads; of learned positions, how many there are.
         compute_dtype: Type of the activations; the weights' own if not given.
     """
 
-    cos: Float[Tensor, "T P"]
-    sin: Float[Tensor, "T P"]
+    def __init__(
+        self,
+        config: ModelConfig,
+        length: int,
+        compute_dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.token_embeddings = Embedding(config.vocab_size, config.d_model, device, dtype)
+        # What is added to a token's embedding, as a function of its position's table.
+        self.position_embeddings: nn.Module | None = None
+        if config.position == "learned":
+            self.position_embeddings = Embedding(length, config.d_model, device, dtype)
+        elif config.position == "sinusoidal":
+            self.position_embeddings = Identity()
+        self.rotary = config.position == "rope"
+        self.layers = nn.ModuleList(
+            BLOCKS[config.block](config, device, dtype) for _ in range(config.num_layers)
+        )
+        self.ln_final = make_norm(config, device, dtype) if config.norm_position == "pre" else Identity()
+        self.compute_dtype = compute_dtype or self.token_embeddings.weight.dtype
+        tables = self.tables_of(config, np.arange(length), length)
+        self.num_tables = len(tables)
+        for i, table in enumerate(tables):
+            self.register_buffer(f"table{i}", table, persistent=False)
+
+    def tables_of(self, config: ModelConfig, positions: Int[np.ndarray, "..."], length: int) -> Tables:
+        """The tables of these positions, floating-point ones in the weights' type; of learned positions there are
+        `length`."""
+        weight = self.token_embeddings.weight
+        return tuple(
+            torch.tensor(t, device=weight.device, dtype=weight.dtype if t.dtype.kind == "f" else None)
+            for t in position_tables(config, positions, length)
+        )
+
+    def first_tables(self, T: int) -> Tables:
+        """The tables of positions 0 .. T - 1."""
+        return tuple(self.get_buffer(f"table{i}")[:T] for i in range(self.num_tables))
+
+    def embed(self, token_ids_BT: Int[Tensor, "B T"], tables: Tables) -> Float[Tensor, "B T D"]:
+        """The residual stream before the first block."""
+        x_BTD = self.token_embeddings(token_ids_BT)
+        if self.position_embeddings is not None:
+            x_BTD = x_BTD + self.position_embeddings(*tables)
+        return x_BTD.to(self.compute_dtype)
+
+    def hidden_states(
+        self,
+        x_BTD: Float[Tensor, "B T D"],
+        mask: Bool[Tensor, "*M T S"],
+        tables: Tables,
+        caches: list[LayerCache] | None = None,
+        slots_BT: Int[Tensor, "B T"] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """The residual stream after the last block, normalised. Caches, one a layer, are written in place.
+
+        Args:
+            tables: Of positions (T,) or (B, T).
+        """
+        # Every head of a sequence has its positions.
+        rope = tuple(table.unsqueeze(-3) for table in tables) if self.rotary else None
+        for i, layer in enumerate(self.layers):
+            x_BTD = layer(x_BTD, mask, rope, caches[i] if caches else None, slots_BT)
+        return self.ln_final(x_BTD)
+
+
+class TransformerLM(Stack):
+    """Token ids to logits of the next token."""
 
     def __init__(
         self,
@@ -53,35 +191,17 @@ class TransformerLM(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        self.token_embeddings = Embedding(config.vocab_size, config.d_model, device, dtype)
-        self.layers = nn.ModuleList(TransformerBlock(config, device, dtype) for _ in range(config.num_layers))
-        self.ln_final = RMSNorm(config.d_model, device=device, dtype=dtype)
-        self.lm_head = Linear(config.d_model, config.vocab_size, device, dtype)
-        self.compute_dtype = compute_dtype or self.lm_head.weight.dtype
-        for name, table in zip(
-            ("cos", "sin"),
-            rope_tables(config.rope_theta, config.d_head, np.arange(config.context_length)),
-            strict=True,
-        ):
-            table_TP = torch.tensor(table, device=device, dtype=self.lm_head.weight.dtype)
-            self.register_buffer(name, table_TP, persistent=False)
+        super().__init__(config, config.context_length, compute_dtype, device, dtype)
+        self.lm_head = (
+            None if config.tie_embeddings else Linear(config.d_model, config.vocab_size, device, dtype)
+        )
 
-    def hidden_states(
-        self,
-        token_ids_BT: Int[Tensor, "B T"],
-        mask: Bool[Tensor, "*M T S"],
-        tables: Rope,
-        caches: list[LayerCache] | None = None,
-        slots_BT: Int[Tensor, "B T"] | None = None,
-    ) -> Float[Tensor, "B T D"]:
-        """The residual stream after the last block, normalised. Caches, one a layer, are written in place."""
-        x_BTD = self.token_embeddings(token_ids_BT).to(self.compute_dtype)
-        for i, layer in enumerate(self.layers):
-            x_BTD = layer(x_BTD, mask, tables, caches[i] if caches else None, slots_BT)
-        return self.ln_final(x_BTD)
+    def logits(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
+        """The head, which tied models have in common with their embeddings (Press and Wolf, 2017)."""
+        head = self.token_embeddings if self.lm_head is None else self.lm_head
+        return x @ head.weight.to(x.dtype).T
 
     def forward(self, token_ids_BT: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
         T = token_ids_BT.shape[1]
-        mask = causal_mask(T, token_ids_BT.device)
-        return self.lm_head(self.hidden_states(token_ids_BT, mask, (self.cos[:T], self.sin[:T])))
+        tables, mask = self.first_tables(T), causal_mask(T, token_ids_BT.device)
+        return self.logits(self.hidden_states(self.embed(token_ids_BT, tables), mask, tables))

@@ -1,7 +1,9 @@
 """The layers as functions of named arrays, for `lm parity` and tests/parity. Beside `jax_impl/parity.py`."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -13,17 +15,20 @@ from lm.init import rope_tables
 from lm.parity import cases
 from lm.parity.budgets import Dtype
 from lm.parity.cases import Arrays, Given, array_dtype
+from torch_impl import fused
 from torch_impl.attention import MultiHeadSelfAttention, rope, scaled_dot_product_attention
 from torch_impl.functional import (
     clip_gradients,
     cross_entropy,
+    gelu,
     global_norm,
+    relu,
     silu,
     softmax,
     token_cross_entropy,
 )
-from torch_impl.layers import Embedding, Linear, RMSNorm, SwiGLU
-from torch_impl.model import TransformerBlock, TransformerLM
+from torch_impl.layers import Embedding, LayerNorm, Linear, RMSNorm, SwiGLU
+from torch_impl.model import BLOCKS, FEED_FORWARDS, TransformerLM
 from torch_impl.optimizer import SGD, AdamW
 
 Tensors = dict[str, Tensor]
@@ -33,7 +38,7 @@ def evaluate(layer: str, given: Given, cotangent: np.ndarray, dtype: Dtype, mode
     """The layer's output, and the gradients of sum(cotangent * output) with respect to every array.
 
     Args:
-        mode: "eager", or a backend of torch.compile.
+        mode: "eager"; "plain", which is eager without the fast paths; or a backend of torch.compile.
     """
     arrays = {
         name: torch.tensor(a, dtype=getattr(torch, array_dtype(name, dtype))).requires_grad_()
@@ -46,10 +51,12 @@ def evaluate(layer: str, given: Given, cotangent: np.ndarray, dtype: Dtype, mode
         constants["cos"], constants["sin"] = (torch.tensor(table, dtype=param_dtype) for table in tables)
     statics = given.statics | {"compute_dtype": getattr(torch, dtype), "param_dtype": param_dtype}
     f = LAYERS[layer](arrays, constants, statics)
-    if mode != "eager":
+    if mode not in ("eager", "plain"):
         # An optimizer is a loop over parameters, which may break the graph; a layer may not.
         f = torch.compile(f, backend=mode, fullgraph=cases.LAYERS[layer].differentiable)
-    output = f(arrays)
+    # Code that is being compiled takes the plain path: so does this.
+    with mock.patch.object(fused, "is_wanted", lambda: False) if mode == "plain" else contextlib.nullcontext():
+        output = f(arrays)
     gradients = {}
     if output.requires_grad:
         leaves = torch.autograd.grad(
@@ -63,7 +70,7 @@ def _module(module: nn.Module, *inputs: Any) -> Callable[[Tensors], Tensor]:
     """The module as a function of its weights, and of `x` where it takes one."""
 
     def call(a: Tensors) -> Tensor:
-        weights = {name: array for name, array in a.items() if name.endswith("weight")}
+        weights = {name: array for name, array in a.items() if name != "x"}
         return functional_call(module, weights, ((a["x"],) if "x" in a else ()) + inputs)
 
     return call
@@ -110,14 +117,21 @@ def _loss(a: Tensors, c: Tensors, s: dict[str, Any]) -> Callable[[Tensors], Tens
 LAYERS: dict[str, Callable[[Tensors, Tensors, dict[str, Any]], Callable[[Tensors], Tensor]]] = {
     "softmax": lambda a, c, s: lambda a: softmax(a["x"], s["axis"]),
     "silu": lambda a, c, s: lambda a: silu(a["x"]),
+    "gelu": lambda a, c, s: lambda a: gelu(a["x"]),
+    "relu": lambda a, c, s: lambda a: relu(a["x"]),
     "token_cross_entropy": lambda a, c, s: lambda a: token_cross_entropy(a["logits"], c["targets"]),
     "cross_entropy": lambda a, c, s: lambda a: cross_entropy(a["logits"], c["targets"]),
     "global_norm": lambda a, c, s: lambda a: global_norm(a.values()),
     "clip_gradients": lambda a, c, s: _clip(a, s["max_norm"]),
     "linear": lambda a, c, s: _module(Linear(*a["weight"].shape[::-1])),
+    "linear with bias": lambda a, c, s: _module(Linear(a["x"].shape[-1], len(a["bias"]), bias=True)),
     "embedding": lambda a, c, s: _module(Embedding(*a["weight"].shape), c["token_ids"]),
     "rmsnorm": lambda a, c, s: _module(RMSNorm(a["x"].shape[-1], s["eps"])),
+    "layernorm": lambda a, c, s: _module(LayerNorm(a["x"].shape[-1], s["eps"])),
     "swiglu": lambda a, c, s: _module(SwiGLU(*a["w2.weight"].shape)),
+    "feed_forward": lambda a, c, s: _module(
+        FEED_FORWARDS[s["kind"]](*a["w2.weight"].shape, bias="w1.bias" in a)
+    ),
     "rope": lambda a, c, s: lambda a: rope(a["x"], _tables(c, over_heads=False)),
     "scaled_dot_product_attention": lambda a, c, s: (
         lambda a: scaled_dot_product_attention(a["Q"], a["K"], a["V"], c.get("mask"))
@@ -128,8 +142,21 @@ LAYERS: dict[str, Callable[[Tensors, Tensors, dict[str, Any]], Callable[[Tensors
     "multihead_self_attention with rope": lambda a, c, s: _module(
         MultiHeadSelfAttention(a["x"].shape[-1], s["num_heads"]), c["mask"], _tables(c)
     ),
-    "transformer_block": lambda a, c, s: _module(TransformerBlock(s["config"]), c["mask"], _tables(c)),
+    "multihead_self_attention of groups": lambda a, c, s: _module(
+        MultiHeadSelfAttention(
+            a["x"].shape[-1],
+            s["num_heads"],
+            bias=True,
+            num_kv_heads=s["num_kv_heads"],
+            qk_norm_eps=s["eps"],
+        ),
+        c["mask"],
+    ),
+    "transformer_block": lambda a, c, s: _module(
+        BLOCKS[s["config"].block](s["config"]), c["mask"], _tables(c)
+    ),
     "transformer_lm": lambda a, c, s: _module(_lm(s), c["token_ids"]),
+    "transformer_lm of the family": lambda a, c, s: _module(_lm(s), c["token_ids"]),
     "training loss": _loss,
     "adamw": lambda a, c, s: _steps(a, lambda p: AdamW(p, s["lr"], weight_decay=0.1)),
     "sgd": lambda a, c, s: _steps(a, lambda p: SGD(p, s["lr"])),

@@ -39,11 +39,15 @@ ZERO = 1e-10
 """A gradient of less than this part of what flowed in is zero in exact arithmetic."""
 
 
-def relative_error(a: np.ndarray, b: np.ndarray, flow: float = 0.0) -> float:
-    """||a - b|| / ||b||; against `flow`, the norm of what flowed in, where b is a gradient that is zero."""
+def relative_error(a: np.ndarray, b: np.ndarray, flow: float = 0.0, exact: np.ndarray | None = None) -> float:
+    """||a - b|| / ||b||; against `flow`, the norm of what flowed in, where b is a gradient that is zero.
+
+    Args:
+        exact: What is zero or not, where b has roundings of its own; b, if not given.
+    """
     if not np.array_equal(np.isnan(a), np.isnan(b)) or a.shape != b.shape:
         return np.inf
-    difference, norm = float(np.linalg.norm(a - b)), float(np.linalg.norm(b))
+    difference, norm = float(np.linalg.norm(a - b)), float(np.linalg.norm(b if exact is None else exact))
     if norm <= ZERO * flow:
         norm = flow
     if not difference:

@@ -53,6 +53,23 @@ def silu(x: np.ndarray) -> np.ndarray:
     return x * np.where(x.real > 0, 1, exp) / (1 + exp)
 
 
+def gelu(x: np.ndarray) -> np.ndarray:
+    """x times the share of the standard normal distribution below x.
+
+    NumPy has no erfc, and Python's takes no complex number: of an infinitesimal imaginary part the derivative, the
+    normal density, takes care.
+    """
+    share = np.vectorize(math.erfc, otypes=[float])(-x.real / math.sqrt(2)) / 2
+    if np.iscomplexobj(x):
+        share = share + 1j * x.imag * np.exp(-x.real * x.real / 2) / math.sqrt(2 * math.pi)
+    return x * share
+
+
+def relu(x: np.ndarray) -> np.ndarray:
+    """x where it is positive, 0 elsewhere."""
+    return x * (x.real > 0)
+
+
 def one_hot(ids: np.ndarray, size: int) -> np.ndarray:
     """1 at the id, 0 elsewhere."""
     return np.eye(size)[ids]
@@ -86,9 +103,9 @@ def clip_gradients(gradients: Weights, max_norm: float) -> tuple[dict[str, np.nd
 # Layers
 
 
-def linear(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """y_o = sum_i weight[o, i] x_i."""
-    return (weight @ x[..., None])[..., 0]
+def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | float = 0.0) -> np.ndarray:
+    """y_o = sum_i weight[o, i] x_i + bias_o."""
+    return (weight @ x[..., None])[..., 0] + bias
 
 
 def embedding(weight: np.ndarray, token_ids: np.ndarray) -> np.ndarray:
@@ -101,9 +118,22 @@ def rmsnorm(x: np.ndarray, weight: np.ndarray, eps: float = 1e-5) -> np.ndarray:
     return x / np.sqrt((x * x).sum(-1, keepdims=True) / x.shape[-1] + eps) * weight
 
 
-def swiglu(x: np.ndarray, w1: np.ndarray, w2: np.ndarray, w3: np.ndarray) -> np.ndarray:
-    """w2 (silu(w1 x) * (w3 x))."""
-    return linear(silu(linear(x, w1)) * linear(x, w3), w2)
+def layernorm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float = 1e-5) -> np.ndarray:
+    """(x - mean) / sqrt(variance + eps) * weight + bias."""
+    centred = x - x.sum(-1, keepdims=True) / x.shape[-1]
+    return rmsnorm(centred, weight, eps) + bias
+
+
+ACTIVATIONS = {"silu": silu, "gelu": gelu, "relu": relu}
+
+
+def feed_forward(weights: Weights, x: np.ndarray, kind: str) -> np.ndarray:
+    """w2 (f(w1 x)), or for SwiGLU w2 (silu(w1 x) * (w3 x))."""
+
+    def w(i: int, x: np.ndarray) -> np.ndarray:
+        return linear(x, weights[f"w{i}.weight"], weights.get(f"w{i}.bias", 0.0))
+
+    return w(2, silu(w(1, x)) * w(3, x) if kind == "swiglu" else ACTIVATIONS[kind](w(1, x)))
 
 
 # Attention
@@ -146,20 +176,31 @@ def multihead_self_attention(
     mask: np.ndarray,
     positions: np.ndarray | None = None,
     theta: float = 10_000.0,
+    eps: float = 1e-5,
 ) -> np.ndarray:
     """Head h is attention over rows h K .. (h + 1) K of the projections; heads are concatenated, and mixed.
 
-    Turned by RoPE where positions are given.
+    Where keys and values have fewer heads, each serves as many query heads in turn. Queries and keys are normalised
+    where there are gains for it, then turned by RoPE where positions are given.
     """
     K = x.shape[-1] // num_heads
+    sharing = num_heads * K // weights["k_proj.weight"].shape[-2]
     heads = []
     for h in range(num_heads):
-        rows = slice(h * K, (h + 1) * K)
-        q, k, v = (linear(x, weights[f"{name}_proj.weight"][..., rows, :]) for name in "qkv")
-        if positions is not None:
-            q, k = rope(q, positions, theta), rope(k, positions, theta)
-        heads.append(attention(q, k, v, mask))
-    return linear(np.concatenate(heads, -1), weights["output_proj.weight"])
+        projected = {}
+        for name, head in (("q", h), ("k", h // sharing), ("v", h // sharing)):
+            rows = slice(head * K, (head + 1) * K)
+            bias = weights[f"{name}_proj.bias"][..., rows] if f"{name}_proj.bias" in weights else 0.0
+            projected[name] = linear(x, weights[f"{name}_proj.weight"][..., rows, :], bias)
+        for name in "qk":
+            if f"{name}_norm.weight" in weights:
+                projected[name] = rmsnorm(projected[name], weights[f"{name}_norm.weight"], eps)
+            if positions is not None:
+                projected[name] = rope(projected[name], positions, theta)
+        heads.append(attention(projected["q"], projected["k"], projected["v"], mask))
+    return linear(
+        np.concatenate(heads, -1), weights["output_proj.weight"], weights.get("output_proj.bias", 0.0)
+    )
 
 
 def causal_mask(T: int) -> np.ndarray:
@@ -175,25 +216,66 @@ def below(weights: Weights, prefix: str) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
 
 
+def norm(weights: Weights, name: str, x: np.ndarray, config: ModelConfig) -> np.ndarray:
+    """The config's norm with the weights of this name."""
+    if config.norm == "none":
+        return x
+    if config.norm == "rmsnorm":
+        return rmsnorm(x, weights[f"{name}.weight"], config.norm_eps)
+    return layernorm(x, weights[f"{name}.weight"], weights[f"{name}.bias"], config.norm_eps)
+
+
 def transformer_block(
     weights: Weights, x: np.ndarray, config: ModelConfig, mask: np.ndarray, positions: np.ndarray
 ) -> np.ndarray:
-    """x + attention(norm(x)), then x + ffn(norm(x))."""
-    normed = rmsnorm(x, weights["ln1.weight"])
-    x = x + multihead_self_attention(
-        below(weights, "attn."), normed, config.num_heads, mask, positions, config.rope_theta
-    )
-    w1, w2, w3 = (weights[f"ffn.w{i}.weight"] for i in (1, 2, 3))
-    return x + swiglu(rmsnorm(x, weights["ln2.weight"]), w1, w2, w3)
+    """One of four: norms before or after; attention and feed-forward one after the other, or side by side."""
+
+    def attend(x: np.ndarray) -> np.ndarray:
+        turned = positions if config.position == "rope" else None
+        return multihead_self_attention(
+            below(weights, "attn."), x, config.num_heads, mask, turned, config.rope_theta, config.norm_eps
+        )
+
+    def feed(x: np.ndarray) -> np.ndarray:
+        return feed_forward(below(weights, "ffn."), x, config.ffn)
+
+    match config.norm_position, config.block:
+        case "pre", "sequential":
+            x = x + attend(norm(weights, "ln1", x, config))
+            return x + feed(norm(weights, "ln2", x, config))
+        case "post", "sequential":
+            x = norm(weights, "ln1", x + attend(x), config)
+            return norm(weights, "ln2", x + feed(x), config)
+        case "pre", "parallel":
+            normed = norm(weights, "ln1", x, config)
+            return x + attend(normed) + feed(normed)
+    return norm(weights, "ln1", x + attend(x) + feed(x), config)
+
+
+def sinusoids(d_model: int, positions: np.ndarray) -> np.ndarray:
+    """Vaswani et al. (2017), section 3.5, an element at a time."""
+    table = np.zeros((*positions.shape, d_model))
+    for j in range(d_model):
+        angle = positions / 10_000 ** ((j - j % 2) / d_model)
+        table[..., j] = np.cos(angle) if j % 2 else np.sin(angle)
+    return table
 
 
 def transformer_lm(weights: Weights, token_ids: np.ndarray, config: ModelConfig) -> np.ndarray:
     """Token ids (B, T) to logits (B, T, V) of the next token."""
-    T = token_ids.shape[1]
+    positions = np.arange(token_ids.shape[1])
     x = embedding(weights["token_embeddings.weight"], token_ids)
+    if config.position == "learned":
+        x = x + embedding(weights["position_embeddings.weight"], positions)
+    if config.position == "sinusoidal":
+        x = x + sinusoids(config.d_model, positions)
     for i in range(config.num_layers):
-        x = transformer_block(below(weights, f"layers.{i}."), x, config, causal_mask(T), np.arange(T))
-    return linear(rmsnorm(x, weights["ln_final.weight"]), weights["lm_head.weight"])
+        x = transformer_block(
+            below(weights, f"layers.{i}."), x, config, causal_mask(len(positions)), positions
+        )
+    if config.norm_position == "pre":
+        x = norm(weights, "ln_final", x, config)
+    return linear(x, weights["token_embeddings.weight" if config.tie_embeddings else "lm_head.weight"])
 
 
 # Training

@@ -23,7 +23,8 @@ LINEAR, EMBEDDING, NORM, SWIGLU = (f"{P}{name}.py" for name in ("linear", "embed
 ROPE, ATTENTION, HEADS = f"{P}rope.py", f"{P}attention.py", f"{P}multihead_self_attention.py"
 BLOCK, MODEL, OPTIMIZER = f"{P}transformer_block.py", f"{P}transformer_lm.py", f"{P}optimizer.py"
 SCHEDULE, STEP, RUN = f"{P}schedule.py", f"{P}train_step.py", f"{P}training_run.py"
-DATA = "tests/lm/test_data.py"
+GELU, LAYERNORM, FEED_FORWARD = (f"{P}{name}.py" for name in ("gelu", "layernorm", "feed_forward"))
+FAMILY, DATA = f"{P}family.py", "tests/lm/test_data.py"
 
 FAULTS = (
     # Functions
@@ -186,17 +187,17 @@ FAULTS = (
         NORM,
     ),
     _fault(
-        "another default of epsilon",
-        "jax_impl/layers.py",
-        "eps: float = 1e-5",
-        "eps: float = 1e-6",
+        "epsilon is not the config's",
+        "jax_impl/model.py",
+        "eps=config.norm_eps",
+        "eps=1e-6",
         BLOCK,
     ),
     _fault(
         "the norm squares in bfloat16",
         "jax_impl/layers.py",
-        "x32 = at_least_float32(x)",
-        "x32 = x",
+        "x32 = at_least_float32(x)\n    inverse_rms",
+        "x32 = x\n    inverse_rms",
         NORM,
     ),
     _fault(
@@ -336,8 +337,8 @@ FAULTS = (
     _fault(
         "heads interleave in the projections",
         "torch_impl/attention.py",
-        "projection(x_BTD).unflatten(-1, (self.num_heads, -1)).transpose(-2, -3)",
-        "projection(x_BTD).unflatten(-1, (-1, self.num_heads)).movedim(-1, -3)",
+        "projection(x_BTD).unflatten(-1, (-1, self.d_head)).transpose(-2, -3)",
+        "projection(x_BTD).unflatten(-1, (self.d_head, -1)).movedim(-1, -3)",
         HEADS,
     ),
     _fault(
@@ -372,28 +373,28 @@ FAULTS = (
     _fault(
         "a residual connection is lost",
         "torch_impl/model.py",
-        "return x_BTD + self.ffn(self.ln2(x_BTD))",
-        "return self.ffn(self.ln2(x_BTD))",
+        "x_BTD + self.ffn(self.before(self.ln2, x_BTD))",
+        "self.ffn(self.before(self.ln2, x_BTD))",
         BLOCK,
     ),
     _fault(
         "the feed-forward layer reads the stream unnormalised",
         "jax_impl/model.py",
-        'rmsnorm(params["ln2"], x_BTD)',
+        "before(ln2, x_BTD)",
         "x_BTD",
         BLOCK,
     ),
     _fault(
         "the first norm serves twice",
         "torch_impl/model.py",
-        "self.ffn(self.ln2(x_BTD))",
-        "self.ffn(self.ln1(x_BTD))",
+        "self.ffn(self.before(self.ln2, x_BTD))",
+        "self.ffn(self.before(self.ln1, x_BTD))",
         BLOCK,
     ),
     _fault(
         "the final norm is left out",
         "jax_impl/model.py",
-        'return rmsnorm(params["ln_final"], x_BTD), written',
+        'return before(params.get("ln_final"), x_BTD), written',
         "return x_BTD, written",
         MODEL,
     ),
@@ -414,8 +415,8 @@ FAULTS = (
     _fault(
         "decoding is off by one position",
         "torch_impl/backend.py",
-        "tables = _tables(config, positions_B[:, None, None])",
-        "tables = _tables(config, positions_B[:, None, None] + 1)",
+        "tables_of(m, positions_B[:, None], m.context_length)",
+        "tables_of(m, positions_B[:, None] + 1, m.context_length + 1)",
         MODEL,
     ),
     _fault(
@@ -424,6 +425,123 @@ FAULTS = (
         "lengths_B - 1]",
         "lengths_B - 2]",
         MODEL,
+    ),
+    # The family
+    _fault(
+        "GELU by tanh",
+        "torch_impl/functional.py",
+        "0.5 * x32 * torch.erfc(-x32 * 0.5**0.5)",
+        "0.5 * x32 * (1 + torch.tanh(0.7978845608 * (x32 + 0.044715 * x32**3)))",
+        GELU,
+    ),
+    _fault(
+        "GELU's tail cancels",
+        "jax_impl/functional.py",
+        "jax.lax.erfc(-x32 * 0.5**0.5)",
+        "(1 + jax.lax.erf(x32 * 0.5**0.5))",
+        GELU,
+    ),
+    _fault(
+        "relu passes a gradient at 0",
+        "jax_impl/functional.py",
+        "jnp.where(x > 0, x, 0.0)",
+        "jnp.where(x >= 0, x, 0.0)",
+        GELU,
+    ),
+    _fault(
+        "LayerNorm forgets the mean",
+        "torch_impl/layers.py",
+        "centred = x32 - x32.mean(-1, keepdim=True)",
+        "centred = x32",
+        LAYERNORM,
+    ),
+    _fault(
+        "LayerNorm divides by n - 1",
+        "jax_impl/layers.py",
+        "jnp.square(centred).mean(-1, keepdims=True)",
+        "x32.var(-1, ddof=1, keepdims=True)",
+        LAYERNORM,
+    ),
+    _fault(
+        "the bias is added twice",
+        "jax_impl/layers.py",
+        'y + jnp.broadcast_to(params["bias"].astype(x.dtype), y.shape)',
+        'y + 2 * jnp.broadcast_to(params["bias"].astype(x.dtype), y.shape)',
+        LINEAR,
+    ),
+    _fault(
+        "the feed-forward layer takes SiLU for GELU",
+        "torch_impl/model.py",
+        "partial(FeedForward, gelu)",
+        "partial(FeedForward, silu)",
+        FEED_FORWARD,
+    ),
+    _fault(
+        "query heads share keys in the wrong order",
+        "torch_impl/attention.py",
+        "q_BHTK.unflatten(-3, groups).flatten(-3, -2)",
+        "q_BHTK.unflatten(-3, groups[::-1]).transpose(-3, -4).flatten(-3, -2)",
+        HEADS,
+    ),
+    _fault(
+        "keys are normalised with the queries' gains",
+        "jax_impl/attention.py",
+        '("k_norm", k_BHTK)',
+        '("q_norm", k_BHTK)',
+        HEADS,
+    ),
+    _fault(
+        "queries are normalised after they are turned",
+        "torch_impl/attention.py",
+        "        q_BHTK, k_BHTK = self.q_norm(q_BHTK), self.k_norm(k_BHTK)\n"
+        "        if tables is not None:\n"
+        "            q_BHTK, k_BHTK = rope(q_BHTK, tables), rope(k_BHTK, tables)\n",
+        "        if tables is not None:\n"
+        "            q_BHTK, k_BHTK = rope(q_BHTK, tables), rope(k_BHTK, tables)\n"
+        "        q_BHTK, k_BHTK = self.q_norm(q_BHTK), self.k_norm(k_BHTK)\n",
+        FAMILY,
+    ),
+    _fault(
+        "post-norm stands before the sum",
+        "jax_impl/model.py",
+        "after(ln1, x_BTD + attended_BTD)\n    return after(ln2",
+        "x_BTD + after(ln1, attended_BTD)\n    return after(ln2",
+        FAMILY,
+    ),
+    _fault(
+        "post-norm has a norm at its end",
+        "torch_impl/model.py",
+        'make_norm(config, device, dtype) if config.norm_position == "pre" else Identity()',
+        "make_norm(config, device, dtype)",
+        FAMILY,
+    ),
+    _fault(
+        "the parallel feed-forward layer reads the stream unnormalised",
+        "torch_impl/model.py",
+        "self.ffn(normed_BTD)",
+        "self.ffn(x_BTD)",
+        FAMILY,
+    ),
+    _fault(
+        "learned positions are not decoded",
+        "jax_impl/model.py",
+        'embedding(params["position_embeddings"], tables[0])',
+        'embedding(params["position_embeddings"], jnp.zeros_like(tables[0]))',
+        FAMILY,
+    ),
+    _fault(
+        "sine and cosine change places",
+        "lm/init.py",
+        "np.stack((sin, cos), axis=-1)",
+        "np.stack((cos, sin), axis=-1)",
+        FAMILY,
+    ),
+    _fault(
+        "a learned position beyond the last is taken for it",
+        "lm/init.py",
+        "positions.max(initial=-1) >= length",
+        "positions.max(initial=-1) > length",
+        FAMILY,
     ),
     # Optimizers and schedule
     _fault(

@@ -30,6 +30,10 @@ def test_relative_error() -> None:
 def test_a_gradient_that_is_zero_is_judged_by_what_flowed_in() -> None:
     assert relative_error(np.full(1, 1e-17), np.full(1, 1e-18), flow=10.0) == pytest.approx(9e-19)
     assert relative_error(np.full(1, 2e-3), np.full(1, 1e-3), flow=10.0) == 1
+    # Of two gradients that are both no more than rounding, a third says that they are zero.
+    a, b = np.full(1, 2e-7), np.full(1, -1e-7)
+    assert relative_error(a, b, flow=10.0) == pytest.approx(3)
+    assert relative_error(a, b, flow=10.0, exact=np.zeros(1)) == pytest.approx(3e-8)
 
 
 def test_ulps() -> None:
@@ -90,7 +94,16 @@ def spreads(case: Case, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("layer", ["multihead_self_attention", "transformer_block", "transformer_lm"])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        "multihead_self_attention",
+        "multihead_self_attention of groups",
+        "transformer_block",
+        "transformer_lm",
+        "transformer_lm of the family",
+    ],
+)
 def test_scores_of_drawn_cases_spread_as_the_table_asks(layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rarely more than 10, and never much more."""
     found = [
@@ -117,6 +130,11 @@ def test_beyond_the_spread_conditioning_takes_over(spread: float) -> None:
 def test_the_oracle_on_numbers_worked_by_hand() -> None:
     np.testing.assert_allclose(oracle.softmax(np.log([1.0, 2.0, 5.0]), -1), [1 / 8, 2 / 8, 5 / 8])
     np.testing.assert_allclose(oracle.silu(np.array([0.0, np.log(3)])), [0, 0.75 * np.log(3)])
+    np.testing.assert_allclose(oracle.gelu(np.array([0.0, 1.0])), [0, 0.841344746068543])
+    np.testing.assert_allclose(
+        oracle.layernorm(np.array([1.0, 3.0]), np.array([1.0, 2.0]), np.array([0.5, 0.0]), 0.0), [-0.5, 2]
+    )
+    np.testing.assert_allclose(oracle.sinusoids(3, np.array([0, 1]))[:, 1], [1, np.cos(1)])
     np.testing.assert_allclose(
         oracle.token_cross_entropy(np.log([[1.0, 3.0]]), np.array([1])), [np.log(4 / 3)]
     )

@@ -49,7 +49,7 @@ def test_tiny_gradients_are_not_scaled_up() -> None:
     """Squares of 1e-25 vanish in float32; the norm is then 0 in both, and the gradients pass as they are."""
     tiny = np.full(5, np.float64(np.float32(1e-25)))
     norms = answers("global_norm", {"a": tiny})
-    assert {name: float(norm) for name, (norm, _) in norms.items()} == {"torch": 0.0, "jax": 0.0}
+    assert [float(norm) for norm, _ in norms.values()] == [0.0] * len(norms)
     for output, _ in answers("clip_gradients", {"a": tiny}, max_norm=1.0).values():
         np.testing.assert_array_equal(output, tiny)
 
@@ -58,3 +58,10 @@ def test_bfloat16_gradients_are_measured_in_float32() -> None:
     """In bfloat16 a sum of ones stops growing at 256."""
     for norm, _ in answers("global_norm", {"a": np.ones(4096)}, dtype="bfloat16").values():
         assert float(norm) == 64
+
+
+def test_millions_of_float32_gradients() -> None:
+    """One sum over 2 million squares in float32 is off by 1e-5 and more: torch's own norm would be."""
+    arrays = {"a": normal(2, 4096, 512)}
+    for norm, _ in answers("global_norm", arrays).values():
+        assert_close(norm, np.linalg.norm(arrays["a"]))

@@ -16,6 +16,13 @@ def test_parity(case: Case, dtype: Dtype) -> None:
     assert_parity(case, dtype)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@examples(5)
+@given(case=cases("linear with bias"))
+def test_parity_with_bias(case: Case, dtype: Dtype) -> None:
+    assert_parity(case, dtype)
+
+
 def test_the_weight_is_d_out_by_d_in() -> None:
     """Row o of the weight makes output o: on small integers exactly, in both directions."""
     x, weight = np.array([[1.0, 2.0]]), np.array([[1.0, 0.0], [0.0, 1.0], [3.0, 4.0]])

@@ -24,6 +24,14 @@ def test_parity(case: Case, layer: str, dtype: Dtype) -> None:
     assert_parity(Case(layer, case.shape, case.seed, case.scale, case.mask, case.positions), dtype)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@examples(4)
+@given(case=cases("multihead_self_attention of groups"))
+def test_parity_of_groups(case: Case, dtype: Dtype) -> None:
+    """Query heads that share keys, biases, and norms of queries and keys."""
+    assert_parity(case, dtype)
+
+
 def arrays(T: int = 6, D: int = 8) -> Arrays:
     """An input of batch 2, and weights."""
     weights = {

@@ -1,0 +1,59 @@
+"""gelu and relu: parity, and their laws."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+
+from lm.parity import oracle
+from lm.parity.budgets import ULPS, Dtype, as_dtype, ulps
+from lm.parity.cases import Case
+from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, normal
+
+
+@pytest.mark.parametrize("layer", ["gelu", "relu"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@examples(10)
+@given(case=cases("gelu"))
+def test_parity(case: Case, layer: str, dtype: Dtype) -> None:
+    assert_parity(Case(layer, case.shape, case.seed, case.scale), dtype)
+
+
+def test_is_the_exact_one() -> None:
+    """As torch computes it by default, and not the approximation by tanh, which is off by 4.7e-4."""
+    x = np.linspace(-4, 4, 1001)
+    exact = torch.nn.functional.gelu(torch.tensor(x)).numpy()
+    for output, _ in answers("gelu", {"x": x}, dtype="float64").values():
+        assert_close(output, exact, "float64")
+
+
+def test_odd_part_is_half_the_identity() -> None:
+    """gelu(x) - gelu(-x) = x, since Phi(x) + Phi(-x) = 1."""
+    x = 3 * normal(0, 100)
+    plus, minus = answers("gelu", {"x": x}), answers("gelu", {"x": -x})
+    for name in plus:
+        assert_close(plus[name][0] - minus[name][0], x)
+
+
+def test_the_tail_keeps_its_digits() -> None:
+    """1 + erf(-6) is 0 in float32; the tail's condition number is x^2, hence 36 roundings and a few."""
+    x = np.array([-6.0])
+    expected = -6 * math.erfc(6 / 2**0.5) / 2
+    for output, _ in answers("gelu", {"x": x}).values():
+        assert ulps(output, np.array([expected]), "float32") <= ULPS + 36
+
+
+def test_relu_at_zero() -> None:
+    """Its gradient there is 0 in both, where torch's clamp would say 1."""
+    for output, gradients in answers("relu", {"x": np.array([-1.0, 0.0, 2.0])}).values():
+        np.testing.assert_array_equal(output, [0, 0, 2])
+        np.testing.assert_array_equal(gradients["x"], [0, 0, 1])
+
+
+def test_bfloat16_is_computed_in_float32() -> None:
+    """One rounding, of the result."""
+    x = as_dtype(3 * normal(1, 64), "bfloat16")
+    for output, _ in answers("gelu", {"x": x}, dtype="bfloat16").values():
+        np.testing.assert_array_equal(output, as_dtype(oracle.gelu(x), "bfloat16"))

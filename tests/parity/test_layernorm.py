@@ -1,0 +1,55 @@
+"""layernorm: parity, and its laws."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+
+from lm.parity import oracle
+from lm.parity.budgets import Dtype, as_dtype
+from lm.parity.cases import Arrays, Case
+from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, normal
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@examples(8)
+@given(case=cases("layernorm"))
+def test_parity(case: Case, dtype: Dtype) -> None:
+    assert_parity(case, dtype)
+
+
+def arrays(D: int = 8) -> Arrays:
+    """An input of six rows, gains and biases."""
+    return {"x": normal(0, 6, D), "weight": 1 + normal(1, D) / 4, "bias": normal(2, D)}
+
+
+def test_is_that_of_torch() -> None:
+    given = arrays()
+    x, weight, bias = (torch.tensor(given[name]) for name in ("x", "weight", "bias"))
+    expected = torch.nn.functional.layer_norm(x, (8,), weight, bias, 1e-5).numpy()
+    for output, _ in answers("layernorm", given, dtype="float64", eps=1e-5).values():
+        assert_close(output, expected, "float64")
+
+
+def test_ignores_a_scale_and_a_shift() -> None:
+    """Away from epsilon."""
+    given = arrays()
+    moved = given | {"x": 2.0**12 * given["x"] + 2.0**12}
+    near = answers("layernorm", given | {"x": 2.0**12 * given["x"]}, dtype="float64", eps=1e-5)
+    for name, (output, _) in answers("layernorm", moved, dtype="float64", eps=1e-5).items():
+        assert_close(output, near[name][0], "float64")
+
+
+def test_epsilon_is_inside_the_root() -> None:
+    x = np.array([[2.0**-30, -(2.0**-30)]])
+    given = {"x": x, "weight": np.ones(2), "bias": np.zeros(2)}
+    for output, _ in answers("layernorm", given, eps=1e-5).values():
+        assert_close(output, x / np.sqrt(1e-5 + x**2))
+
+
+def test_bfloat16_is_computed_in_float32() -> None:
+    """One rounding, of the result."""
+    given = arrays()
+    given["x"] = as_dtype(given["x"], "bfloat16")
+    for output, _ in answers("layernorm", given, dtype="bfloat16", eps=1e-5).values():
+        np.testing.assert_array_equal(output, as_dtype(oracle.layernorm(*given.values()), "bfloat16"))
