@@ -27,11 +27,19 @@ def keep_freed_memory() -> bool:
     for parameter, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_ARENA_MAX, 1)):
         libc.mallopt(parameter, value)
     # The heap grows by half of the main memory, none of which is taken before it is written to.
-    libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+    libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = (
+        ctypes.c_void_p,
+        [ctypes.c_size_t],
+        [ctypes.c_void_p],
+    )
     size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     start = libc.malloc(size)
     if start:
         first = -start % _HUGE_PAGE + start
-        libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t((start + size - first) // _HUGE_PAGE * _HUGE_PAGE), _MADV_HUGEPAGE)
+        libc.madvise(
+            ctypes.c_void_p(first),
+            ctypes.c_size_t((start + size - first) // _HUGE_PAGE * _HUGE_PAGE),
+            _MADV_HUGEPAGE,
+        )
         libc.free(start)
     return True
