@@ -2,8 +2,8 @@
 
 Three accounts. `course` is the sum that the course asks for: everything on its list, alive at once. `torch` and
 `jax` are what that backend's step needs on a CPU. Under JAX the gradient of each single operation keeps what it
-reads, and XLA fuses no further than from one matrix product to the next; torch's hand-written gradients
-(`torch_impl/fused.py`) keep what they cannot compute again.
+reads, attention's excepted, and XLA fuses no further than from one matrix product to the next; torch's hand-written
+gradients (`torch_impl/fused.py`) keep what they cannot compute again.
 """
 
 from collections import Counter
@@ -149,13 +149,20 @@ def _block(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> dict[str,
         }
     else:
         kept |= {"attn: queries": stream * w, "attn: keys": kv * w}
-        kept |= {"attn: exponentials of scores": scores * w, "attn: weights": scores * o}
+        # Once more, where they are rounded or regrouped to multiply by.
+        twice = x < w or m.num_kv_heads < m.num_heads
+        kept["attn: weights"] = scores * w * (2 if twice else 1)
     if m.qk_norm:
         kept["attn: query and key norms"] = (stream + kv) * (x if account == "torch" else 2 * w)
     if m.block == "sequential":
         kept |= {"ffn: norm": norm, "ffn: input": stream * o}
-    # SiLU multiplies its input by the sigmoid; GELU, half of its input by erfc of its multiple.
-    activation = {"silu": 2 * hidden * w, "gelu": 3 * hidden * w, "relu": hidden}
+    # SiLU multiplies its input by the sigmoid; GELU, half of its input by erfc of its multiple; of ReLU, torch keeps
+    # where its input is positive, and JAX the input.
+    activation = {
+        "silu": 2 * hidden * w,
+        "gelu": 3 * hidden * w,
+        "relu": hidden * (1 if account == "torch" else w),
+    }
     # torch keeps w1 x and w3 x; JAX w1 x, its sigmoid, the product of both, and w3 x.
     activation["swiglu"] = 2 * hidden * x if account == "torch" else 2 * hidden * (w + x)
     return kept | {f"ffn: {m.ffn}": activation[m.ffn], "ffn: w2's input": hidden * x}
@@ -192,10 +199,10 @@ def _in_loss(m: ModelConfig, account: Account, sizes: _Sizes) -> int:
 def _in_feed_forward(m: ModelConfig, account: Account, sizes: _Sizes) -> int:
     """What the feed-forward's backward pass needs beside what was kept: gradients of its product and factors.
 
-    torch: of all three; JAX: of the product, the others taking the place of what they came from.
+    torch: of all three; JAX fuses one of them away.
     """
     assert m.d_ff is not None
-    return (3 if account == "torch" else 1) * positions(m, "layers") * m.d_ff * sizes.activation
+    return (3 if account == "torch" else 2) * positions(m, "layers") * m.d_ff * sizes.activation
 
 
 def _in_attention(m: ModelConfig, account: Account, sizes: _Sizes) -> int:
