@@ -106,12 +106,14 @@ def _measure(
     row: str, runs: tuple[str, ...], job: dict[str, Any], rounds: int
 ) -> dict[str, list[dict[str, Any]]]:
     samples: dict[str, list[dict[str, Any]]] = {run: [] for run in runs}
+    # An installed package has its bytecode, so let processes keep that of ours.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     for number in range(rounds):
         for run, results in samples.items():
             print(f"\r{row}: round {number + 1} of {rounds}, {run:30}", end="", file=sys.stderr, flush=True)
             command = [sys.executable, "-m", "bench.tokenizer_runs", run, json.dumps(job)]
             root = Path(__file__).parents[1]
-            done = subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=root)
+            done = subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=root, env=environment)
             results.append(json.loads(done.stdout))
     print("\r" + " " * 100 + "\r", end="", file=sys.stderr)
     return samples

@@ -137,7 +137,7 @@ def multihead_self_attention(
         q_BHTK, k_BHTK = rope(q_BHTK, tables), rope(k_BHTK, tables)
     if cache is not None and slots_BT is not None:
         cache = cache.write(k_BHTK, v_BHTK, slots_BT)
-        k_BHTK, v_BHTK = cache
+        k_BHTK, v_BHTK = (x_BHSK[:, :, : mask.shape[-1]] for x_BHSK in cache)
     out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, mask)
     return linear(params["output_proj"], out_BHTK.swapaxes(-2, -3).reshape(x_BTD.shape)), cache
 

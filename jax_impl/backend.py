@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jax_impl.attention import LayerCache, causal_mask
-from jax_impl.functional import clip_gradients, token_cross_entropy
+from jax_impl.functional import at_least_float32, clip_gradients, token_cross_entropy
 from jax_impl.layers import Params
 from jax_impl.model import Tables, embed, hidden_states, logits, tables_of, transformer_lm
 from jax_impl.optimizer import AdamWState, adamw_init, adamw_update
-from lm.backend import DecodeStep, EvalStep, Prefill, TrainStep
+from lm.backend import DecodeStep, EvalStep, Logits, Prefill, TrainStep
 from lm.checkpoint import Leaves
 from lm.config import TrainConfig
 from lm.data import Batch, check_token_ids
@@ -205,50 +205,69 @@ def make_eval_step(config: TrainConfig) -> EvalStep:
     return eval_step
 
 
-def make_prefill(config: TrainConfig) -> Prefill:
-    """One pass over the prompts, that fills a cache of context_length slots."""
-    m, dtype = config.model, jnp.dtype(config.compute_dtype)
+def make_logits(config: TrainConfig) -> Logits:
+    """One forward pass, without a cache."""
 
     @jax.jit
+    def jitted(params: Params, token_ids_BT: Array) -> Array:
+        logits_BTV = transformer_lm(params, token_ids_BT, config.model, jnp.dtype(config.compute_dtype))
+        return logits_BTV.astype(config.param_dtype)
+
+    def all_logits(state: TrainState, token_ids_BT: Int[np.ndarray, "B T"]) -> Float[np.ndarray, "B T V"]:
+        check_token_ids(token_ids_BT, config.model.vocab_size)
+        return np.asarray(jitted(state.params, token_ids_BT))
+
+    return all_logits
+
+
+def make_prefill(config: TrainConfig) -> Prefill:
+    """One pass over the prompts, that fills the first slots of a cache."""
+    m, dtype = config.model, jnp.dtype(config.compute_dtype)
+
+    @partial(jax.jit, static_argnums=3)
     def jitted(
-        params: Params, token_ids_BT: Array, lengths_B: Array
+        params: Params, token_ids_BT: Array, lengths_B: Array, slots: int
     ) -> tuple[Array, list[LayerCache | None]]:
         B, T = token_ids_BT.shape
         assert m.num_kv_heads is not None  # filled in by ModelConfig
-        zeros = jnp.zeros((B, m.num_kv_heads, m.context_length, m.d_head), dtype)
+        zeros = jnp.zeros((B, m.num_kv_heads, slots, m.d_head), dtype)
         caches = [LayerCache(zeros, zeros) for _ in params["layers"]]
-        # Query t sees slots 0 .. t; what lies behind a shorter prompt's end is overwritten before it is seen.
-        mask_TS = causal_mask(m.context_length)[:T]
+        # What lies behind a shorter prompt's end is overwritten before it is seen.
+        mask_TT = causal_mask(T)
         slots_BT = jnp.broadcast_to(jnp.arange(T)[None, :], (B, T))
         tables = tables_of(m, np.arange(T), m.context_length, config.param_dtype)
         x_BTD = embed(params, token_ids_BT, m, dtype, tables)
-        x_BTD, written = hidden_states(params, x_BTD, m, mask_TS, tables, caches, slots_BT)
+        x_BTD, written = hidden_states(params, x_BTD, m, mask_TT, tables, caches, slots_BT)
         last_BD = x_BTD[jnp.arange(B), lengths_B - 1]
-        return logits(params, last_BD), written
+        return at_least_float32(logits(params, last_BD)), written
 
     def prefill(
-        state: TrainState, token_ids_BT: Int[np.ndarray, "B T"], lengths_B: Int[np.ndarray, " B"]
+        state: TrainState,
+        token_ids_BT: Int[np.ndarray, "B T"],
+        lengths_B: Int[np.ndarray, " B"],
+        slots: int | None = None,
     ) -> tuple[np.ndarray, list[LayerCache | None]]:
         check_token_ids(token_ids_BT, m.vocab_size)
-        logits_BV, caches = jitted(state.params, token_ids_BT, lengths_B)
-        return np.asarray(logits_BV).astype(np.float64), caches
+        logits_BV, caches = jitted(state.params, token_ids_BT, lengths_B, slots or m.context_length)
+        return np.asarray(logits_BV), caches
 
     return prefill
 
 
 def make_decode_step(config: TrainConfig) -> DecodeStep:
-    """One token a sequence against the cache, which slides: position t takes slot t mod context_length."""
+    """One token a sequence against the cache, which slides: position t takes slot t mod S."""
     m, dtype = config.model, jnp.dtype(config.compute_dtype)
 
     @partial(jax.jit, donate_argnums=1)
     def jitted(
         params: Params, caches: list[LayerCache], ids_B1: Array, positions_B: Array, tables: Tables
     ) -> tuple[Array, list[LayerCache | None]]:
-        mask_B11S = jnp.arange(m.context_length)[None, None, None, :] <= positions_B[:, None, None, None]
-        slots_B1 = positions_B[:, None] % m.context_length
+        S = caches[0].k_BHSK.shape[2]
+        mask_B11S = jnp.arange(S)[None, None, None, :] <= positions_B[:, None, None, None]
+        slots_B1 = positions_B[:, None] % S
         x_B1D = embed(params, ids_B1, m, dtype, tables)
         x_B1D, written = hidden_states(params, x_B1D, m, mask_B11S, tables, caches, slots_B1)
-        return logits(params, x_B1D[:, 0]), written
+        return at_least_float32(logits(params, x_B1D[:, 0])), written
 
     def decode_step(
         state: TrainState,
@@ -259,6 +278,6 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
         check_token_ids(token_ids_B, m.vocab_size)
         tables = tables_of(m, positions_B[:, None], m.context_length, config.param_dtype)
         logits_BV, caches_out = jitted(state.params, caches, token_ids_B[:, None], positions_B, tables)
-        return np.asarray(logits_BV).astype(np.float64), caches_out
+        return np.asarray(logits_BV), caches_out
 
     return decode_step

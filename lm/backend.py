@@ -34,11 +34,27 @@ class EvalStep(Protocol):
 
 
 @runtime_checkable
+class Logits(Protocol):
+    def __call__(self, state: Any, token_ids: Int[np.ndarray, "B T"], /) -> Float[np.ndarray, "B T V"]:
+        """The logits after each token, in the weights' type; T is at most context_length."""
+
+
+@runtime_checkable
 class Prefill(Protocol):
     def __call__(
-        self, state: Any, token_ids: Int[np.ndarray, "B T"], lengths: Int[np.ndarray, " B"], /
+        self,
+        state: Any,
+        token_ids: Int[np.ndarray, "B T"],
+        lengths: Int[np.ndarray, " B"],
+        slots: int | None = None,
+        /,
     ) -> tuple[Float[np.ndarray, "B V"], Any]:
-        """Read prompts, padded on the right; return the logits after each one's last token, and the cache."""
+        """Read prompts, padded on the right; return the logits after each one's last token, and the cache.
+
+        Args:
+            slots: Slots of the cache, of which position t takes t mod slots: T or more, and context_length, as if not
+                given, unless the text will end before that.
+        """
 
 
 @runtime_checkable
@@ -48,7 +64,7 @@ class DecodeStep(Protocol):
     ) -> tuple[Float[np.ndarray, "B V"], Any]:
         """Read one more token of each sequence, at its position; return the logits after it, and the cache.
 
-        Consumes `cache`, which holds the last context_length positions.
+        Consumes `cache`.
         """
 
 
@@ -71,6 +87,8 @@ class Backend(Protocol):
     def make_train_step(self, config: TrainConfig) -> TrainStep: ...
 
     def make_eval_step(self, config: TrainConfig) -> EvalStep: ...
+
+    def make_logits(self, config: TrainConfig) -> Logits: ...
 
     def make_prefill(self, config: TrainConfig) -> Prefill: ...
 

@@ -15,6 +15,7 @@ from tokenizer.errors import InputError
 ComputeDtype = Literal["float32", "bfloat16", "float64"]
 Schedule = Literal["cosine", "linear", "constant"]
 Decay = Literal["all", "matrices"]
+TrackerName = Literal["tensorboard", "wandb"]
 Architecture = Literal["decoder", "encoder", "encoder_decoder"]
 Norm = Literal["rmsnorm", "layernorm", "none"]
 NormPosition = Literal["pre", "post"]

@@ -4,7 +4,7 @@ import glob
 import hashlib
 import json
 import math
-import mmap
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +38,9 @@ class Batch:
 
 
 def open_tokens(path: Path, vocab_size: int, context_length: int) -> Tokens:
-    """Map a .npy file of token ids into memory, after a look at all of it (over 1 GiB: at a sample).
+    """Map a token file into memory, after a look at all of it (over 1 GiB: at a sample).
+
+    Token files are .npy, or nanoGPT's .bin: ids as little-endian uint16, and nothing else.
 
     Raises:
         InputError: not such a file, an id of vocab_size or more, or shorter than one window and its target.
@@ -46,13 +48,19 @@ def open_tokens(path: Path, vocab_size: int, context_length: int) -> Tokens:
     try:
         with path.open("rb") as file:
             magic = file.read(6)
-        tokens = np.load(path, mmap_mode="r", allow_pickle=False) if magic == b"\x93NUMPY" else None
+        tokens = None
+        if magic == b"\x93NUMPY":
+            tokens = np.load(path, mmap_mode="r", allow_pickle=False)
+        elif magic and path.suffix == ".bin":
+            tokens = np.memmap(path, "<u2", mode="r")
     except ValueError as error:
         raise InputError(
-            f"{path}: not a readable .npy file ({error}); make one with lm tokenizer encode"
+            f"{path}: not a readable .npy file, nor .bin of uint16 ({error}); make one with lm tokenizer encode"
         ) from None
     if tokens is None or tokens.ndim != 1 or tokens.dtype.kind not in "ui":
-        raise InputError(f"{path}: not a .npy file of token ids; make one with lm tokenizer encode")
+        raise InputError(
+            f"{path}: not a .npy file of token ids, nor a .bin of them; make one with lm tokenizer encode"
+        )
     if len(tokens) < context_length + 1:
         raise InputError(
             f"{path}: {len(tokens)} tokens are fewer than one window of context_length + 1 = "
@@ -60,9 +68,8 @@ def open_tokens(path: Path, vocab_size: int, context_length: int) -> Tokens:
         )
     # Every batch is checked again, so of a file that takes long to read a sample will do here.
     for start, stop in _blocks(tokens.nbytes):
-        block = tokens[start // tokens.itemsize : stop // tokens.itemsize]
+        block = _read(tokens, [(start // tokens.itemsize, stop // tokens.itemsize)])[0]
         check_token_ids(block, vocab_size, f"{path}: ")
-        _let_go(block)
     return tokens
 
 
@@ -116,9 +123,6 @@ def open_corpus(
         matches = [pattern] if pattern.exists() else [Path(p) for p in sorted(glob.glob(str(pattern)))]
         opened = [open_tokens(path, vocab_size, context_length) for path in matches or [pattern]]
         windows = [len(tokens) - context_length for tokens in opened]
-        for tokens in opened:
-            # Windows lie far apart: reading ahead of each would read much for nothing.
-            tokens._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
         factor = weights[i] / sum(windows) if weights else 1.0
         files += opened
         paths += matches
@@ -143,12 +147,12 @@ def get_batch(
     """
     corpus = tokens if isinstance(tokens, Corpus) else Corpus((tokens,), (1.0,))
     starts = corpus.starts(seed, step, batch_size, context_length)
-    for i in {i for i, _ in starts}:
-        _refuse_vanished(corpus.files[i])
-    views = [corpus.files[i][start : start + context_length + 1] for i, start in starts]
-    windows = np.stack([_as_int32(view) for view in views])
-    for view in views:
-        _let_go(view)
+    windows: Tokens = np.empty((batch_size, context_length + 1), np.int32)
+    for i, file in enumerate(corpus.files):
+        mine = [k for k, (chosen, _) in enumerate(starts) if chosen == i]
+        parts = [(starts[k][1], starts[k][1] + context_length + 1) for k in mine]
+        for k, window in zip(mine, _read(file, parts), strict=True):
+            windows[k] = _as_int32(window)
     windows = windows.reshape(micro_batches, -1, context_length + 1)
     return Batch(windows[..., :-1], windows[..., 1:])
 
@@ -179,10 +183,7 @@ def eval_batches(tokens: Tokens, batch_size: int, context_length: int) -> Iterat
     """
     num_targets, span = len(tokens) - 1, batch_size * context_length
     for start in range(0, num_targets, span):
-        _refuse_vanished(tokens)
-        view = tokens[start : start + span + 1]
-        chunk = _as_int32(view)
-        _let_go(view)
+        chunk = _as_int32(_read(tokens, [(start, start + span + 1)])[0])
         padded = np.zeros(span + 1, np.int32)
         padded[: len(chunk)] = chunk
         shape = 1, batch_size, context_length
@@ -199,24 +200,28 @@ def _as_int32(tokens: Tokens) -> Tokens:
     return np.array(tokens, np.int32)
 
 
-def _refuse_vanished(tokens: Tokens) -> None:
-    """Refuse a mapped file that has gone, or is shorter than its map, whose end would be a bus error."""
-    if not isinstance(tokens, np.memmap):
-        return
-    path = Path(str(tokens.filename))
-    size = path.stat().st_size if path.exists() else None
-    if size is None or size < tokens.offset + tokens.nbytes:
-        what = "has gone" if size is None else "was cut short"
-        raise InputError(f"{path}: {what} while it was in use; put it back, and go on with --resume")
+def _read(tokens: Tokens, parts: Sequence[tuple[int, int]]) -> list[Tokens]:
+    """Parts of an array, from start to stop; those of a memory map are read from its file.
 
-
-def _let_go(tokens: Tokens) -> None:
-    """Give the memory of a part of a map back, which would count as ours until memory runs short."""
-    if isinstance(tokens, np.memmap) and tokens.size:
-        mapped = tokens._mmap  # type: ignore[attr-defined]
-        offset = tokens.ctypes.data - np.frombuffer(mapped, np.uint8, 1).ctypes.data
-        aligned = offset // mmap.PAGESIZE * mmap.PAGESIZE
-        mapped.madvise(mmap.MADV_DONTNEED, aligned, offset - aligned + tokens.nbytes)
+    Touching a map whose file has been cut short is a bus error, which ends the process; and what was touched counts
+    as this process's memory until memory runs short.
+    """
+    if not isinstance(tokens, np.memmap) or not parts:
+        return [tokens[start:stop] for start, stop in parts]
+    path, mapped, found = Path(str(tokens.filename)), tokens._mmap, []  # type: ignore[attr-defined]
+    offset = tokens.ctypes.data - np.frombuffer(mapped, np.uint8, 1).ctypes.data
+    changed = f"{path}: has changed while it was in use; put it back, and go on with --resume"
+    try:
+        with path.open("rb", buffering=0) as file:
+            for start, stop in parts:
+                size = (min(stop, len(tokens)) - start) * tokens.itemsize
+                data = os.pread(file.fileno(), size, offset + start * tokens.itemsize)
+                if len(data) < size or os.fstat(file.fileno()).st_size != mapped.size():
+                    raise InputError(changed)
+                found.append(np.frombuffer(data, tokens.dtype))
+    except OSError as error:
+        raise InputError(f"{changed} ({error.strerror})") from None
+    return found
 
 
 def check_token_ids(token_ids: Integer[np.ndarray, "..."], vocab_size: int, where: str = "") -> None:

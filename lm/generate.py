@@ -24,8 +24,8 @@ class Drawn(NamedTuple):
 
     row: int
     token: int
-    log_probability: float
-    """The model's own, in nats: before temperature and the other rules."""
+    log_probability: float | None
+    """The model's own, in nats, before temperature and the other rules; where asked for."""
     tie: Choice | None
     """The choice, where its runner-up lies so close that rounding may have decided."""
 
@@ -39,6 +39,7 @@ def generate(
     sampling: SamplingConfig,
     stop_tokens: Collection[int] = (),
     endings: dict[int, Ending] | None = None,
+    log_probabilities: bool = False,
 ) -> Iterator[Drawn]:
     """Continue the prompts, `sampling.samples` rows each, up to and without a stop token; step by step, row by row.
 
@@ -58,11 +59,14 @@ def generate(
     context_length = config.model.context_length
     lengths = np.array([len(prompt) for prompt, _ in rows])
     # A power of two, so that prompts of many lengths share few compiled passes.
-    T = min(context_length, max(16, 1 << (int(lengths.max()) - 1).bit_length()))
+    T, slots = (
+        min(context_length, max(16, 1 << (int(n) - 1).bit_length()))
+        for n in (lengths.max(), lengths.max() + sampling.max_new_tokens)
+    )
     token_ids = np.zeros((len(rows), T), np.int32)
     for row, (text, _) in enumerate(rows):
         token_ids[row, : len(text)] = text
-    logits, cache = prefill(state, token_ids, lengths)
+    logits, cache = prefill(state, token_ids, lengths, slots)
     # Learned positions end with the context: the last of them still tells the token after it.
     last_position = context_length - 1 if config.model.position == "learned" else np.inf
     tokens = np.zeros(len(rows), np.int32)
@@ -73,7 +77,7 @@ def generate(
             if len(text) - 1 > last_position:
                 endings[row] = "context"
                 continue
-            drawn = _draw(row, logits[row], text, sample, sampling, config)
+            drawn = _draw(row, logits[row], text, sample, sampling, config, log_probabilities)
             if drawn.token in stop_tokens:
                 endings[row] = "stop"
                 continue
@@ -106,10 +110,13 @@ def _draw(
     sample: int,
     sampling: SamplingConfig,
     config: TrainConfig,
+    log_probabilities: bool,
 ) -> Drawn:
     choice = choose_token(logits, text, sampling, sample)
-    shifted = logits - logits.max()
-    log_probability = float(shifted[choice.token] - np.log(np.exp(shifted).sum()))
+    log_probability = None
+    if log_probabilities:
+        shifted = logits.astype(np.float64) - logits.max()
+        log_probability = float(shifted[choice.token] - np.log(np.exp(shifted).sum()))
     # Either logit may be off by what parity allows.
     rounding = 2 * BUDGETS[config.compute_dtype].model_forward * float(np.abs(logits).max())
     return Drawn(row, choice.token, log_probability, choice if choice.gap <= rounding else None)
@@ -166,6 +173,7 @@ def complete(
     completions: Sequence[Completion],
     sampling: SamplingConfig,
     stop_token: str = END_OF_TEXT,
+    log_probabilities: bool = False,
 ) -> Iterator[tuple[Completion, str]]:
     """Let the completions grow to their ends, and return each with its new text, as it comes.
 
@@ -178,7 +186,7 @@ def complete(
     prompts = [tokenizer.encode(c.prompt or END_OF_TEXT) for c in completions[:: sampling.samples]]
     stop_tokens = {i for text, i in tokenizer.special_tokens.items() if text == stop_token}
     endings: dict[int, Ending] = {}
-    for drawn in generate(*steps, state, config, prompts, sampling, stop_tokens, endings):
+    for drawn in generate(*steps, state, config, prompts, sampling, stop_tokens, endings, log_probabilities):
         completion = completions[drawn.row]
         yield completion, completion.add(drawn)
         if completion.ending == "stop":

@@ -61,17 +61,13 @@ def read_run(folder: Path, name: str) -> Run:
     if facts is None:
         raise InputError(f"{folder}: holds no run.json; give the folder of a run of lm train")
     config: TrainConfig = from_dict(TrainConfig, facts["config"], f"{folder}/run.json")
-    saved: dict[str, Any] = {}
-    for newest in checkpoint.all_of(folder)[:1]:
-        try:
-            saved = json.loads((newest / "state.json").read_bytes())
-        except (OSError, ValueError):
-            saved = {}
+    saved = next(map(checkpoint.unverified_state, checkpoint.all_of(folder)), {})
     iteration, memory = saved.get("iteration"), saved.get("peak_memory_bytes")
-    early = config.patience is not None and saved.get("evaluations_since_best", 0) >= config.patience
+    waited = saved.get("evaluations_since_best")
+    early = config.patience is not None and isinstance(waited, int) and waited >= config.patience
     if _is_locked(folder):
         state = "running"
-    elif iteration is None:
+    elif not iteration:
         state = "new"
     else:
         state = "done" if iteration == config.steps or early else "stopped"
@@ -212,4 +208,4 @@ def _numbers(runs: list[Run]) -> list[list[str]]:
 def _number(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.4f}"
+    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.5g}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int, UInt64
 
 from lm.rng import philox, uniform
 from tokenizer.errors import InputError
@@ -49,6 +49,11 @@ class SamplingConfig:
             if not fits:
                 raise InputError(f"{name} is {getattr(self, name)}: {mend}")
 
+    @property
+    def truncates(self) -> bool:
+        """Whether a rule leaves tokens out."""
+        return self.top_k is not None or self.top_p < 1 or self.min_p > 0
+
 
 def next_token_probabilities(
     logits: Float[np.ndarray, " V"], sampling: SamplingConfig
@@ -58,7 +63,7 @@ def next_token_probabilities(
     Of equally likely tokens the one with the smaller id counts as the likelier, so that top-k keeps k, and the nucleus
     is the smallest that reaches top_p. What is left sums to 1 after each rule.
     """
-    p = np.exp((logits - logits.max()) / sampling.temperature, dtype=np.float64)
+    p = np.exp((logits.astype(np.float64) - logits.max()) / sampling.temperature)
     p /= p.sum()
     if sampling.top_k is not None and sampling.top_k < len(p):
         least = np.partition(p, -sampling.top_k)[-sampling.top_k]
@@ -99,13 +104,18 @@ def penalised(
     return logits
 
 
+MARGIN = 1.0
+"""How far behind the winner a runner-up is sure to be found, in units of log p."""
+
+
 class Choice(NamedTuple):
     """A token, and how nearly another one was chosen in its place."""
 
     token: int
     runner_up: int
     gap: float
-    """How far the runner-up lies behind, in units of a logit; infinite without a rival."""
+    """How far the runner-up lies behind, in units of a logit; infinite without a rival. Of a runner-up that is further
+    behind than MARGIN times the temperature nothing is said for certain."""
 
 
 def choose_token(
@@ -113,7 +123,8 @@ def choose_token(
 ) -> Choice:
     """The next token of a text, drawn by the rules of `sampling`: a pure function of the arguments.
 
-    The token is the largest of log p + Gumbel noise (Gumbel, 1954); at temperature 0, the first of the largest logits.
+    The token is the largest of logit / temperature + Gumbel noise (Gumbel, 1954) among those that the rules leave; at
+    temperature 0, the first of the largest logits.
     Two backends whose logits differ by rounding then choose differently only where the two largest lie that
     close; inverting a cumulative sum, they would at each of its boundaries.
 
@@ -123,17 +134,27 @@ def choose_token(
     """
     logits = penalised(logits, seen, sampling.repetition_penalty)
     if sampling.temperature == 0:
-        return _largest_two(logits)
-    p = next_token_probabilities(logits, sampling)
-    u = uniform(philox(sampling.seed, f"sample/{sample}", len(seen)).random_raw(len(p)))
-    with np.errstate(divide="ignore"):  # log 0 is -inf, and is never the largest
-        choice = _largest_two(np.log(p) - np.log(-np.log(u)))
+        return _largest_two(logits, np.arange(len(logits)))
+    bits = philox(sampling.seed, f"sample/{sample}", len(seen)).random_raw(len(logits))
+    if sampling.truncates:
+        ids = np.flatnonzero(next_token_probabilities(logits, sampling))
+    else:
+        # Most tokens of a vocabulary cannot win, even with the largest of all the noise.
+        first = int(logits.argmax())
+        most, its = _gumbel(np.array([bits.max(), bits[first]]))
+        ids = np.flatnonzero(logits >= logits[first] - (most - its + MARGIN) * sampling.temperature)
+    scores = logits[ids].astype(np.float64) / sampling.temperature + _gumbel(bits[ids])
+    choice = _largest_two(scores, ids)
     return choice._replace(gap=choice.gap * sampling.temperature)
 
 
-def _largest_two(scores: Float[np.ndarray, " V"]) -> Choice:
+def _gumbel(bits: UInt64[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
+    return -np.log(-np.log(uniform(bits)))
+
+
+def _largest_two(scores: Float[np.ndarray, " N"], ids: Int[np.ndarray, " N"]) -> Choice:
     token = int(scores.argmax())
     others = scores.copy()
     others[token] = -np.inf
     runner_up = int(others.argmax())
-    return Choice(token, runner_up, float(scores[token] - others[runner_up]))
+    return Choice(int(ids[token]), int(ids[runner_up]), float(scores[token] - others[runner_up]))

@@ -2,16 +2,17 @@
 
 import contextlib
 import math
+import os
 import signal
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from lm import checkpoint, run
 from lm.accounting import peak_memory
 from lm.backend import Backend, BackendName, load
-from lm.config import TrainConfig
+from lm.config import TrackerName, TrainConfig
 from lm.data import Batch, get_batch, open_corpus, open_tokens, prefetched, read_sidecar
 from lm.evaluate import evaluate
 from lm.files import refuse_existing, remove_leftovers
@@ -19,6 +20,7 @@ from lm.generate import sampler
 from lm.log import MetricsLog
 from lm.run import Inputs
 from lm.schedule import learning_rate
+from lm.track import refuse_missing
 from tokenizer.errors import InputError
 
 # The first steps compile and allocate.
@@ -54,6 +56,7 @@ def train(
     out: Path,
     resume: bool = False,
     profile: bool = False,
+    track: Sequence[TrackerName] = (),
 ) -> bool:
     """Train a model into the run folder `out`, with a checkpoint at the end.
 
@@ -65,10 +68,11 @@ def train(
             (and it is true), or the loss is not finite.
     """
     model = config.model
+    refuse_missing(track)
     with contextlib.ExitStack() as stack:
         stop_requested = stack.enter_context(_stop_signals())
         corpus, paths = open_corpus(inputs.train, inputs.weights, model.vocab_size, model.context_length)
-        inputs = Inputs(paths, inputs.val, inputs.weights, inputs.init_from)
+        inputs = replace(inputs, train=paths)
         val_tokens = open_tokens(inputs.val, model.vocab_size, model.context_length)
         if config.eval_windows is not None:
             val_tokens = val_tokens[: config.eval_windows * model.context_length + 1]
@@ -91,7 +95,7 @@ def train(
         remove_leftovers(out / "checkpoints")
         run.write(out, facts, inputs)
 
-        log = stack.enter_context(MetricsLog(out, first_step, config, read_sidecar(inputs.val)))
+        log = stack.enter_context(MetricsLog(out, first_step, config, read_sidecar(inputs.val), track))
         train_step, eval_step = backend.make_train_step(config), backend.make_eval_step(config)
         sample = sampler(backend, config, run.sample_tokenizer(out, config))
         tracing = stack.enter_context(contextlib.ExitStack())
@@ -127,7 +131,7 @@ def train(
                 tracing.enter_context(backend.trace(folder))
             try:
                 batch = next(batches)
-            except InputError:
+            except InputError:  # a token file has changed
                 save(step)
                 raise
             lr = learning_rate(step, config.steps, config.optimizer)
@@ -197,10 +201,15 @@ def _read_progress(saved: dict[str, Any]) -> Progress:
 def _stop_signals() -> Iterator[Callable[[], bool]]:
     """Turn SIGINT and SIGTERM into an answer to "shall I stop?", so that a step is never left half done."""
     received: list[int] = []
-    before = {
-        s: signal.signal(s, lambda number, _: received.append(number))
-        for s in (signal.SIGINT, signal.SIGTERM)
-    }
+
+    def note(number: int, _: object) -> None:
+        if not received:
+            # Not by print, which may be at work just now.
+            with contextlib.suppress(OSError):
+                os.write(2, f"\n{signal.Signals(number).name}: ends, and saves, after this step\n".encode())
+        received.append(number)
+
+    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: bool(received)
     finally:

@@ -80,12 +80,14 @@ class LayerCache:
     k_BHSK: Float[Tensor, "B H S K"]
     v_BHSK: Float[Tensor, "B H S K"]
 
-    def write(self, k_BHTK: Tensor, v_BHTK: Tensor, slots_BT: Int[Tensor, "B T"]) -> tuple[Tensor, Tensor]:
-        """Store the new keys and values in their slots and return all of them."""
+    def write(
+        self, k_BHTK: Tensor, v_BHTK: Tensor, slots_BT: Int[Tensor, "B T"], S: int
+    ) -> tuple[Tensor, Tensor]:
+        """Store the new keys and values in their slots and return those of the first S."""
         index = slots_BT[:, None, :, None].expand(k_BHTK.shape)
         self.k_BHSK.scatter_(2, index, k_BHTK)
         self.v_BHSK.scatter_(2, index, v_BHTK)
-        return self.k_BHSK, self.v_BHSK
+        return self.k_BHSK[:, :, :S], self.v_BHSK[:, :, :S]
 
 
 class MultiHeadSelfAttention(nn.Module):
@@ -135,7 +137,7 @@ class MultiHeadSelfAttention(nn.Module):
         if tables is not None:
             q_BHTK, k_BHTK = rope(q_BHTK, tables), rope(k_BHTK, tables)
         if cache is not None and slots_BT is not None:
-            k_BHTK, v_BHTK = cache.write(k_BHTK, v_BHTK, slots_BT)
+            k_BHTK, v_BHTK = cache.write(k_BHTK, v_BHTK, slots_BT, mask.shape[-1])
         out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, mask)
         return self.output_proj(out_BHTK.transpose(-2, -3).flatten(-2))
 

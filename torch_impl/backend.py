@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lm.backend import DecodeStep, EvalStep, Prefill, TrainStep
+from lm.backend import DecodeStep, EvalStep, Logits, Prefill, TrainStep
 from lm.checkpoint import Leaves
 from lm.config import TrainConfig
 from lm.data import Batch, check_token_ids
 from lm.init import initial_weights
 from tokenizer.errors import InputError
 from torch_impl.attention import LayerCache, causal_mask
-from torch_impl.functional import clip_gradients, token_cross_entropy
+from torch_impl.functional import at_least_float32, clip_gradients, token_cross_entropy
 from torch_impl.model import TransformerLM
 from torch_impl.optimizer import AdamW
 
@@ -159,38 +159,53 @@ def make_eval_step(config: TrainConfig) -> EvalStep:
     return eval_step
 
 
+def make_logits(config: TrainConfig) -> Logits:
+    """One forward pass, without a cache."""
+
+    @torch.no_grad()
+    def all_logits(state: TrainState, token_ids_BT: Int[np.ndarray, "B T"]) -> Float[np.ndarray, "B T V"]:
+        check_token_ids(token_ids_BT, config.model.vocab_size)
+        logits_BTV = state.model(torch.tensor(token_ids_BT, device=config.device))
+        return logits_BTV.to(getattr(torch, config.param_dtype)).cpu().numpy()
+
+    return all_logits
+
+
 def make_prefill(config: TrainConfig) -> Prefill:
-    """One pass over the prompts, that fills a cache of context_length slots."""
+    """One pass over the prompts, that fills the first slots of a cache."""
     m = config.model
 
     @torch.no_grad()
     def prefill(
-        state: TrainState, token_ids_BT: Int[np.ndarray, "B T"], lengths_B: Int[np.ndarray, " B"]
+        state: TrainState,
+        token_ids_BT: Int[np.ndarray, "B T"],
+        lengths_B: Int[np.ndarray, " B"],
+        slots: int | None = None,
     ) -> tuple[np.ndarray, list[LayerCache]]:
         check_token_ids(token_ids_BT, m.vocab_size)
         B, T = token_ids_BT.shape
         assert m.num_kv_heads is not None  # filled in by ModelConfig
-        shape = B, m.num_kv_heads, m.context_length, m.d_head
+        shape = B, m.num_kv_heads, slots or m.context_length, m.d_head
         options: dict[str, Any] = {"dtype": state.model.compute_dtype, "device": config.device}
         caches = [
             LayerCache(torch.zeros(shape, **options), torch.zeros(shape, **options))
             for _ in state.model.layers
         ]
-        # Query t sees slots 0 .. t; what lies behind a shorter prompt's end is overwritten before it is seen.
-        mask_TS = causal_mask(m.context_length, config.device)[:T]
+        # What lies behind a shorter prompt's end is overwritten before it is seen.
+        mask_TT = causal_mask(T, config.device)
         slots_BT = torch.arange(T, device=config.device).expand(B, T)
         ids_BT = torch.tensor(token_ids_BT, device=config.device)
         tables = state.model.first_tables(T)
         x_BTD = state.model.embed(ids_BT, tables)
-        x_BTD = state.model.hidden_states(x_BTD, mask_TS, tables, caches, slots_BT)
+        x_BTD = state.model.hidden_states(x_BTD, mask_TT, tables, caches, slots_BT)
         last_BD = x_BTD[torch.arange(B), torch.tensor(lengths_B) - 1]
-        return state.model.logits(last_BD).double().cpu().numpy(), caches
+        return at_least_float32(state.model.logits(last_BD)).cpu().numpy(), caches
 
     return prefill
 
 
 def make_decode_step(config: TrainConfig) -> DecodeStep:
-    """One token a sequence against the cache, which slides: position t takes slot t mod context_length."""
+    """One token a sequence against the cache, which slides: position t takes slot t mod S."""
     m = config.model
 
     @torch.no_grad()
@@ -201,14 +216,15 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
         positions_B: Int[np.ndarray, " B"],
     ) -> tuple[np.ndarray, list[LayerCache]]:
         check_token_ids(token_ids_B, m.vocab_size)
-        mask_B11S = torch.tensor(
-            np.arange(m.context_length) <= positions_B[:, None, None, None], device=config.device
-        )
-        slots_B1 = torch.tensor(positions_B[:, None] % m.context_length, device=config.device)
+        S = caches[0].k_BHSK.shape[2]
+        # Slots that no sequence has come to are left out.
+        filled = np.arange(min(S, positions_B.max() + 1))
+        mask_B11S = torch.tensor(filled <= positions_B[:, None, None, None], device=config.device)
+        slots_B1 = torch.tensor(positions_B[:, None] % S, device=config.device)
         tables = state.model.tables_of(m, positions_B[:, None], m.context_length)
         ids_B1 = torch.tensor(token_ids_B[:, None], device=config.device)
         x_B1D = state.model.embed(ids_B1, tables)
         x_B1D = state.model.hidden_states(x_B1D, mask_B11S, tables, caches, slots_B1)
-        return state.model.logits(x_B1D[:, 0]).double().cpu().numpy(), caches
+        return at_least_float32(state.model.logits(x_B1D[:, 0])).cpu().numpy(), caches
 
     return decode_step

@@ -16,10 +16,12 @@ from tyro import MISSING_NONPROP
 from tyro.conf import OmitSubcommandPrefixes, subcommand
 
 from lm.cli.accounting import Accounting, accounting_defaults
-from lm.cli.compare import Report, Runs
+from lm.cli.compare import Report, Runs, Track
 from lm.cli.corpus import Data, Stories
+from lm.cli.exchange import Export, Import
 from lm.cli.generate import Generate
 from lm.cli.prove import Demo, Parity
+from lm.cli.score import Score
 from lm.cli.tokenizer import TokenizerCommand
 from lm.cli.train import Train, train_defaults
 from lm.cli.trained import Eval
@@ -42,8 +44,12 @@ def parse(arguments: Sequence[str]) -> Any:
         | Annotated[Eval, subcommand("eval", prefix_name=False)]
         | Annotated[Generate, subcommand("generate", prefix_name=False)]
         | Annotated[Accounting, subcommand("accounting", prefix_name=False, default=accounting)]
+        | Annotated[Score, subcommand("score", prefix_name=False)]
+        | Annotated[Export, subcommand("export", prefix_name=False)]
+        | Annotated[Import, subcommand("import", prefix_name=False)]
         | Annotated[Runs, subcommand("runs", prefix_name=False)]
         | Annotated[Report, subcommand("report", prefix_name=False)]
+        | Annotated[Track, subcommand("track", prefix_name=False)]
         | Annotated[Data, subcommand("data", prefix_name=False)]
         | Annotated[Parity, subcommand("parity", prefix_name=False)]
         | Annotated[Demo, subcommand("demo", prefix_name=False)]

@@ -51,7 +51,9 @@ class Generate(Trained):
         ]
         config, backend, state = self.load()
         steps = backend.make_prefill(config), backend.make_decode_step(config)
-        texts = complete(steps, state, config, tokenizer, completions, self.sampling, self.stop_token)
+        texts = complete(
+            steps, state, config, tokenizer, completions, self.sampling, self.stop_token, self.json
+        )
         streamed = len(completions) == 1 and not self.json
         shown = False
         try:

@@ -12,7 +12,7 @@ from tyro import MISSING, MISSING_NONPROP
 from tyro.conf import arg
 
 from lm.cli.settings import Backend, leave_derived_open
-from lm.config import TrainConfig, load_config
+from lm.config import TrackerName, TrainConfig, load_config
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Train:
     backend: Backend
     """Framework to train with."""
     train: tuple[Path, ...]
-    """Token files to train on, from lm tokenizer encode, or globs such as 'stories/*.npy': one corpus."""
+    """Token files to train on, from lm tokenizer encode, or globs such as 'stories/*.npy': one corpus. nanoGPT's .bin
+    files do too."""
     val: Path
     """Token file to evaluate on."""
     out: Path
@@ -34,18 +35,22 @@ class Train:
     """Share of the training windows from each of --train; if not given, each gives windows by its size."""
     init_from: Path | None = None
     """Start from the weights of this run or checkpoint (fine-tuning), not from the seed's."""
+    tokenizer: Path | None = None
+    """Folder of the tokenizer of token files that do not name theirs, such as nanoGPT's."""
     resume: bool = False
     """Go on from the newest intact checkpoint in --out, with otherwise the same command."""
     profile: bool = False
     """Write the framework's own trace of a few steps to OUT/profile."""
+    track: tuple[TrackerName, ...] = ()
+    """Copy the metrics as they come, to OUT/tensorboard or to Weights & Biases, as its WANDB_ variables say."""
 
     def run(self) -> None:
         from lm import checkpoint
         from lm.run import Inputs
         from lm.train import train
 
-        inputs = Inputs(self.train, self.val, self.weights, self.init_from)
-        if train(self.settings, self.backend, inputs, self.out, self.resume, self.profile):
+        inputs = Inputs(self.train, self.val, self.weights, self.init_from, self.tokenizer)
+        if train(self.settings, self.backend, inputs, self.out, self.resume, self.profile, self.track):
             print(f"{checkpoint.latest(self.out)}: done")
         else:
             command = shlex.join([a for a in sys.argv[1:] if a != "--resume"])

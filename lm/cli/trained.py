@@ -1,6 +1,5 @@
 """What commands of a trained model start from, and `lm eval`."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,14 +34,10 @@ class Trained:
 
     def load(self) -> tuple[TrainConfig, Any, Any]:
         """The model's config, its backend, and its state without the optimizer's."""
-        from lm import run
-        from lm.backend import load
+        from lm.api import load
 
-        path = self.path
-        config, facts = run.load_facts(path)
-        config = dataclasses.replace(config, device=self.device, threads=self.threads)
-        backend = load(self.backend or facts["backend"], config)
-        return config, backend, run.load_state(path, config, backend, with_optimizer=False)
+        model = load(self.checkpoint, self.backend, best=self.best, device=self.device, threads=self.threads)
+        return model.config, model.backend, model.state
 
 
 @dataclass(frozen=True)

@@ -625,15 +625,15 @@ FAULTS = (
     _fault(
         "warm-up is one step ahead",
         "lm/schedule.py",
-        "        return step / warmup_steps * max_learning_rate\n    if step >= cosine_steps",
-        "        return (step + 1) / warmup_steps * max_learning_rate\n    if step >= cosine_steps",
+        "return step / warmup_steps",
+        "return (step + 1) / warmup_steps",
         SCHEDULE,
     ),
     _fault(
         "the cosine counts the warm-up",
         "lm/schedule.py",
-        "progress = (step - warmup_steps) / (cosine_steps",
-        "progress = step / (cosine_steps",
+        "progress = (step - warmup_steps) / (last_step",
+        "progress = step / (last_step",
         SCHEDULE,
     ),
     # Steps, runs, checkpoints
@@ -661,8 +661,8 @@ FAULTS = (
     _fault(
         "the loop's learning rate is one step late",
         "lm/schedule.py",
-        "warmup = step + 1, config.learning_rate",
-        "warmup = step, config.learning_rate",
+        "(config.schedule, step + 1,",
+        "(config.schedule, step,",
         RUN,
     ),
     _fault(

@@ -124,9 +124,9 @@ def test_flops_are_xlas(member: str) -> None:
 
     from jax_impl.model import transformer_lm
 
-    config = TrainConfig(ModelConfig(1000, 32, 256, 2, 2, **FAMILY[member]))
+    config = TrainConfig(ModelConfig(1000, 8, 768, 1, 2, **FAMILY[member]))
     state = load("jax", config).init_state(config, 0)
-    ids = jax.numpy.zeros((1, 32), np.int32)
+    ids = jax.numpy.zeros((1, 8), np.int32)
 
     def forward(params: Any) -> Any:
         return transformer_lm(params, ids, config.model)

@@ -365,6 +365,19 @@ def test_a_tokenizer_goes_out_and_comes_back(pipeline: Path, capsys: Capture) ->
     assert "exists" in refused(capsys, "tokenizer", "import", "--input", exported, "--out", back)
 
 
+def test_gpt2s_files_come_in(pipeline: Path, capsys: Capture) -> None:
+    ours, gpt2 = Tokenizer.load(pipeline / "tokenizer"), pipeline / "gpt2"
+    gpt2.mkdir()
+    for name in ("vocab.json", "merges.txt"):
+        (gpt2 / name).write_bytes((pipeline / "tokenizer" / name).read_bytes())
+    assert lm("tokenizer", "import", "--input", gpt2, "--out", pipeline / "back") == 0
+    assert Tokenizer.load(pipeline / "back").sha256 == ours.sha256
+    (gpt2 / "merges.txt").unlink()
+    line = refused(capsys, "tokenizer", "import", "--input", gpt2, "--out", pipeline / "other")
+    assert f"cannot read {gpt2 / 'merges.txt'}" in line
+    assert not (pipeline / "other").exists()
+
+
 def test_tokens_are_shown_with_their_ids(made_pipeline: Path, capsys: Capture) -> None:
     assert lm("tokenizer", "inspect", "Once upon", "--tokenizer", made_pipeline / "tokenizer") == 0
     shown = re.sub(r"\033\[[\d;]*m", " ", capsys.readouterr().out).split()

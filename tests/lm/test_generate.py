@@ -60,6 +60,20 @@ def test_a_stop_token_ends_its_row_only(backend_name: str) -> None:
         assert endings[row] == ("stop" if stop in tokens else "length")
 
 
+@pytest.mark.parametrize("backend_name", ["torch", "jax"])
+def test_learned_positions_end_the_text(backend_name: str) -> None:
+    model = dataclasses.replace(CONFIG.model, position="learned")
+    tokens, endings = write(
+        backend_name,
+        PROMPTS,
+        SamplingConfig(max_new_tokens=12),
+        config=dataclasses.replace(CONFIG, model=model),
+    )
+    # The token after the last position is told by it, and not read.
+    assert [len(prompt) + len(tokens[row]) for row, prompt in enumerate(PROMPTS)] == [9, 9, 9]
+    assert set(endings.values()) == {"context"}
+
+
 def test_the_caller_may_end_a_row() -> None:
     backend = load("torch", CONFIG)
     steps = backend.make_prefill(CONFIG), backend.make_decode_step(CONFIG)
@@ -97,7 +111,10 @@ def test_within_the_context_the_cache_changes_nothing(backend_name: str) -> None
 
 def fake_steps(logits: np.ndarray) -> tuple[Any, Any]:
     """A model that says the same at every step."""
-    return lambda state, ids, lengths: (logits, None), lambda state, cache, ids, positions: (logits, None)
+    return lambda state, ids, lengths, slots=None: (logits, None), lambda state, cache, ids, positions: (
+        logits,
+        None,
+    )
 
 
 def test_log_probabilities_and_ties() -> None:
@@ -106,7 +123,7 @@ def test_log_probabilities_and_ties() -> None:
     for logits, tied in ((near, True), (near.round(2) - [[0, 1, 0]], False)):
         config = dataclasses.replace(CONFIG, compute_dtype="float32")
         sampling = SamplingConfig(max_new_tokens=1, temperature=0.0, top_k=1)
-        (drawn,) = generate(*fake_steps(logits), None, config, [[1]], sampling)
+        (drawn,) = generate(*fake_steps(logits), None, config, [[1]], sampling, log_probabilities=True)
         assert drawn.token == 0
         assert drawn.log_probability == pytest.approx(5.0 - np.log(np.exp(logits).sum()), rel=1e-12)
         assert (drawn.tie is not None) == tied

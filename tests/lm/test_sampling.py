@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm.sampling import SamplingConfig, choose_token, next_token_probabilities, penalised
+from lm.rng import philox, uniform
+from lm.sampling import MARGIN, SamplingConfig, choose_token, next_token_probabilities, penalised
 from tokenizer import InputError
 
 # Halves, so that ties are common and shifts exact.
@@ -96,6 +97,26 @@ def test_draws_follow_the_probabilities(config: SamplingConfig) -> None:
     assert ((counts[p > 0] - expected) ** 2 / expected).sum() < limit
 
 
+@given(LOGITS, TEMPERATURES, st.integers(0, 1000))
+def test_leaving_out_hopeless_tokens_changes_nothing(
+    logits: np.ndarray, temperature: float, position: int
+) -> None:
+    """The winner, and a near runner-up, of all tokens' scores, where most are never computed."""
+    logits = np.concatenate([logits, np.linspace(-30, 0, 100)])
+    config = SamplingConfig(temperature=temperature, seed=3)
+    choice = choose_token(logits, range(position), config, 0)
+    u = uniform(philox(3, "sample/0", position).random_raw(len(logits)))
+    scores = logits / temperature - np.log(-np.log(u))
+    second, first = np.argsort(scores)[-2:]
+    gap = scores[first] - scores[second]
+    assert choice.token == first
+    if gap < MARGIN:
+        assert choice.runner_up == second
+        assert choice.gap == pytest.approx(gap * temperature, abs=1e-12)
+    else:
+        assert choice.gap > MARGIN * temperature
+
+
 def test_a_draw_depends_on_seed_sample_and_position() -> None:
     flat = np.zeros(1000)
     keys = list(itertools.product(range(5), repeat=3))
@@ -114,6 +135,8 @@ def test_the_gap_is_what_changes_the_choice() -> None:
         config = SamplingConfig(temperature=temperature)
         for position in range(50):
             token, runner_up, gap = choose_token(logits, range(position), config, 0)
+            if gap > MARGIN * temperature > 0:
+                continue
             for part, expected in ((0.99, token), (1.01, runner_up)):
                 nearer = logits.copy()
                 nearer[runner_up] += part * gap
