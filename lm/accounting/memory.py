@@ -1,8 +1,9 @@
 """The memory of a training step: what is alive at its fullest moments, each a line a * sequences + b.
 
 Three accounts. `course` is the sum that the course asks for: everything on its list, alive at once. `torch` and
-`jax` are what that backend's step needs on a CPU. Their lists are one: autograd and XLA both keep what the gradient
-of each single operation reads, and XLA fuses no further than from one matrix product to the next.
+`jax` are what that backend's step needs on a CPU. Under JAX the gradient of each single operation keeps what it
+reads, attention's excepted, and XLA fuses no further than from one matrix product to the next; torch's hand-written
+gradients (`torch_impl/fused.py`) keep what they cannot compute again.
 """
 
 from collections import Counter
@@ -75,19 +76,19 @@ def memory(config: TrainConfig, account: Account) -> Memory:
     state = 3 * weights + casts
     # Gradients of the micro-batches before this one.
     earlier = weights if config.grad_accumulation > 1 else 0
-    blocks = _all_blocks(m, sizes)
+    blocks = _all_blocks(m, account, sizes)
     kept = {"block inputs": _streams(m) * sizes.activation} if m.remat == "block" else blocks
-    kept |= _end(m, sizes)
-    last = _block(m, positions(m, "layers"), sizes)
-    # What the block that is computed again keeps, or what the last block has given back when it comes to attention.
-    change = (
-        sum(last.values()) if m.remat == "block" else -sum(b for name, b in last.items() if name[:3] == "ffn")
-    )
+    kept |= _end(m, account, sizes)
+    last = _block(m, positions(m, "layers"), account, sizes)
+    # What the last block keeps when it is computed again, and what it has given back when it comes to attention.
+    redone = sum(last.values()) if m.remat == "block" else 0
+    done = sum(size for name, size in last.items() if name.startswith("ffn"))
     held = sum(kept.values())
     moments = {
         "loss": Line(held + _in_loss(m, account, sizes), state + earlier),
-        "attention backward": Line(held + change + _in_attention(m, account, sizes), state + earlier),
-        "update": Line(0, state - casts + weights + sizes.weight * max(prod(s) for s in shapes.values())),
+        "feed-forward backward": Line(held + redone + _in_feed_forward(m, account, sizes), state + earlier),
+        "attention backward": Line(held + redone - done + _in_attention(m, account, sizes), state + earlier),
+        "update": Line(0, 4 * weights),
     }
     return Memory(weights, weights, 2 * weights, kept, moments)
 
@@ -120,47 +121,66 @@ def _streams(m: ModelConfig) -> int:
     return sum(m.num_layers * T * m.d_model for T in _stacks(m))
 
 
-def _all_blocks(m: ModelConfig, sizes: _Sizes) -> dict[str, int]:
+def _all_blocks(m: ModelConfig, account: Account, sizes: _Sizes) -> dict[str, int]:
     total: Counter[str] = Counter()
     for T in _stacks(m):
-        total.update({name: m.num_layers * b for name, b in _block(m, T, sizes).items()})
+        total.update({name: m.num_layers * b for name, b in _block(m, T, account, sizes).items()})
     return dict(total)
 
 
-def _block(m: ModelConfig, T: int, sizes: _Sizes) -> dict[str, int]:
+def _block(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> dict[str, int]:
     """What one block keeps of one sequence, in bytes, in the order of `model.py`, `layers.py`, `attention.py`."""
     assert m.d_ff is not None
     assert m.num_kv_heads is not None
     stream, kv, scores, hidden = T * m.d_model, T * m.num_kv_heads * m.d_head, m.num_heads * T * T, T * m.d_ff
     w, x, o = sizes.weight, sizes.activation, sizes.operand
-    norm = 0 if m.norm == "none" else 2 * stream * w
+    norm = stream * _norm(m, account, sizes)
     kept = {
-        "attn: norm's input and normalised": norm,
+        "attn: norm": norm,
         "attn: input": stream * o,
-        "attn: queries": stream * w,
-        "attn: keys": kv * w,
         "attn: values": kv * o,
-        "attn: exponentials of scores": scores * w,
-        "attn: weights": scores * o,
         "attn: heads' output": stream * o,
     }
+    if account == "torch":
+        kept |= {
+            "attn: queries": stream * x,
+            "attn: keys": kv * x,
+            "attn: sums of exponentials": m.num_heads * T * w,
+        }
+    else:
+        kept |= {"attn: queries": stream * w, "attn: keys": kv * w}
+        # Once more, where they are rounded or regrouped to multiply by.
+        twice = x < w or m.num_kv_heads < m.num_heads
+        kept["attn: weights"] = scores * w * (2 if twice else 1)
     if m.qk_norm:
-        kept["attn: query and key norms' input and normalised"] = 2 * (stream + kv) * w
+        kept["attn: query and key norms"] = (stream + kv) * (x if account == "torch" else 2 * w)
     if m.block == "sequential":
-        kept |= {"ffn: norm's input and normalised": norm, "ffn: input": stream * o}
-    # SiLU multiplies its input by the sigmoid; GELU, half of its input by erfc of its multiple.
-    activation = {"silu": 2 * hidden * w, "swiglu": 2 * hidden * w, "gelu": 3 * hidden * w, "relu": hidden}
-    kept |= {f"ffn: inside {m.ffn}": activation[m.ffn], "ffn: w2's input": hidden * x}
-    if m.ffn == "swiglu":
-        kept["ffn: silu(w1 x) and w3 x"] = 2 * hidden * x
-    return kept
+        kept |= {"ffn: norm": norm, "ffn: input": stream * o}
+    # SiLU multiplies its input by the sigmoid; GELU, half of its input by erfc of its multiple; of ReLU, torch keeps
+    # where its input is positive, and JAX the input.
+    activation = {
+        "silu": 2 * hidden * w,
+        "gelu": 3 * hidden * w,
+        "relu": hidden * (1 if account == "torch" else w),
+    }
+    # torch keeps w1 x and w3 x; JAX w1 x, its sigmoid, the product of both, and w3 x.
+    activation["swiglu"] = 2 * hidden * x if account == "torch" else 2 * hidden * (w + x)
+    return kept | {f"ffn: {m.ffn}": activation[m.ffn], "ffn: w2's input": hidden * x}
 
 
-def _end(m: ModelConfig, sizes: _Sizes) -> dict[str, int]:
+def _norm(m: ModelConfig, account: Account, sizes: _Sizes) -> int:
+    """Bytes that a norm keeps for each element: its input in float32 (of LayerNorm: centred) and normalised; torch's
+    RMSNorm its input alone, as it comes."""
+    if m.norm == "none":
+        return 0
+    return sizes.activation if account == "torch" and m.norm == "rmsnorm" else 2 * sizes.weight
+
+
+def _end(m: ModelConfig, account: Account, sizes: _Sizes) -> dict[str, int]:
     """What follows the blocks keeps: norms, the head's input, and the loss."""
-    norms = 0 if m.norm == "none" or m.norm_position == "post" else 2 * sizes.weight
+    norm = 0 if m.norm_position == "post" else _norm(m, account, sizes)
     return {
-        "final norm's input and normalised": sum(_stacks(m)) * m.d_model * norms,
+        "final norm": sum(_stacks(m)) * m.d_model * norm,
         "head: input": m.context_length * m.d_model * sizes.operand,
     }
 
@@ -168,20 +188,33 @@ def _end(m: ModelConfig, sizes: _Sizes) -> dict[str, int]:
 def _in_loss(m: ModelConfig, account: Account, sizes: _Sizes) -> int:
     """What is alive between logits and their gradient.
 
-    torch: the logits (in their own type too, where it is narrower), less their maximum, and exponentiated; JAX: two
+    torch: exponentials and gradient as activations and, where those are narrower, the gradient in float32; JAX: two
     parts of the gradient, of the target's logit and of the sum of exponentials.
     """
-    logits = m.context_length * m.vocab_size
-    narrower = sizes.activation if sizes.activation < sizes.weight else 0
-    return logits * (3 * sizes.weight + narrower if account == "torch" else 2 * sizes.weight)
+    narrow = sizes.activation < sizes.weight
+    torch = 2 * sizes.activation + (sizes.weight if narrow else 0)
+    return m.context_length * m.vocab_size * (torch if account == "torch" else 2 * sizes.weight)
+
+
+def _in_feed_forward(m: ModelConfig, account: Account, sizes: _Sizes) -> int:
+    """What the feed-forward's backward pass needs beside what was kept: gradients of its product and factors.
+
+    torch: of all three; JAX fuses one of them away.
+    """
+    assert m.d_ff is not None
+    return (3 if account == "torch" else 2) * positions(m, "layers") * m.d_ff * sizes.activation
 
 
 def _in_attention(m: ModelConfig, account: Account, sizes: _Sizes) -> int:
-    """The matrices of scores' size that attention's backward pass needs beside what was kept.
+    """What attention's backward pass needs beside what was kept: its gradients.
 
-    torch: gradients of weights, exponentials and sums, and a product on the way to the last; JAX fuses two of them.
+    torch: of output, queries, keys and values; JAX: of weights and of scores.
     """
-    return (4 if account == "torch" else 2) * m.num_heads * positions(m, "layers") ** 2 * sizes.weight
+    T = positions(m, "layers")
+    if account == "torch":
+        assert m.num_kv_heads is not None
+        return 2 * T * (m.d_model + m.num_kv_heads * m.d_head) * sizes.activation
+    return 2 * m.num_heads * T * T * sizes.weight
 
 
 def _course(m: ModelConfig, size: int) -> dict[str, int]:
