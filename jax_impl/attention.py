@@ -1,6 +1,6 @@
 """Rotary positions, scaled dot-product attention, and multi-head causal self-attention."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,14 +40,35 @@ def scaled_dot_product_attention(
     if mask is not None:
         is_read = mask.any(-2)[..., None]
         K, V = (jnp.where(jnp.broadcast_to(is_read, x.shape), x, 0) for x in (K, V))
+    return _attend(Q, K, V, mask)
+
+
+@jax.custom_vjp
+def _attend(Q: Array, K: Array, V: Array, mask: Array | None) -> Array:
+    return _attend_and_keep(Q, K, V, mask)[0]
+
+
+def _attend_and_keep(Q: Array, K: Array, V: Array, mask: Array | None) -> tuple[Array, tuple[Any, ...]]:
     scores = at_least_float32(Q) @ at_least_float32(K).mT * Q.shape[-1] ** -0.5
     if mask is not None:
         scores = jnp.where(jnp.broadcast_to(mask, scores.shape), scores, -jnp.inf)
-    largest = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
+    largest = scores.max(-1, keepdims=True)
     exp = jnp.exp(scores - jnp.where(largest == -jnp.inf, 0.0, largest))
     total = exp.sum(-1, keepdims=True)
     weights = exp / jnp.where(total == 0.0, 1.0, total)
-    return weights.astype(V.dtype) @ V
+    return weights.astype(V.dtype) @ V, (Q, K, V, weights)
+
+
+def _attend_gradient(kept: tuple[Any, ...], g: Array) -> tuple[Array, Array, Array, None]:
+    """By the softmax's own gradient, weights * (d_weights - mean): from the formula above XLA makes more passes."""
+    Q, K, V, weights = kept
+    d_weights = at_least_float32(g @ V.mT)
+    mean = (weights * d_weights).sum(-1, keepdims=True)
+    d_scores = (weights * (d_weights - mean) / Q.shape[-1] ** 0.5).astype(Q.dtype)
+    return d_scores @ K, d_scores.mT @ Q, weights.astype(V.dtype).mT @ g, None
+
+
+_attend.defvjp(_attend_and_keep, _attend_gradient)
 
 
 def grouped_query_attention(

@@ -174,11 +174,9 @@ def make_train_step(config: TrainConfig) -> TrainStep:
         finite = jnp.isfinite(total) & jnp.isfinite(norm)
         # Gains and biases have one axis.
         decay = jax.tree.map(lambda p: o.weight_decay if p.ndim > 1 or o.decay == "all" else 0.0, params)
-        updated = adamw_update(clipped, optimizer, params, lr, (o.beta1, o.beta2), o.eps, decay)
-        state = TrainState(
-            *jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, (params, optimizer))
-        )
-        return state, {"loss": total, "grad_norm": norm, "finite": finite}
+        betas = o.beta1, o.beta2
+        updated = adamw_update(clipped, optimizer, params, lr, betas, o.eps, decay, finite)
+        return TrainState(*updated), {"loss": total, "grad_norm": norm, "finite": finite}
 
     # As scalars of the weights' type, so that neither a new value recompiles nor float64 creeps in.
     scalar = np.dtype(config.param_dtype).type

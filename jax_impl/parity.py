@@ -81,8 +81,8 @@ def _clip(a: JaxArrays, max_norm: float) -> Array:
 def _steps(a: JaxArrays, init: Callable[..., Any], update: Callable[..., Any]) -> Array:
     params = a["weight"]
     state = init(params)
-    for name in ("0.gradient", "1.gradient", "2.gradient"):
-        params, state = update(a[name], state, params)
+    for t in range(len(a) - 1):
+        params, state = update(a[f"{t}.gradient"], state, params)
     return params
 
 

@@ -21,6 +21,7 @@ from safetensors.numpy import save_file
 import lm
 from lm import checkpoint, run
 from lm.backend import BackendName
+from lm.checkpoint import Leaves
 from lm.config import ModelConfig, TrainConfig, from_dict
 from lm.files import json_text, published, refuse_existing, write_json
 from lm.generate import END_OF_TEXT
@@ -117,19 +118,12 @@ def export_llama(step_path: Path, tokenizer: Tokenizer | None, out: Path) -> Non
             f"{step_path}: Llama's format cannot express {', '.join(odd)}; export a model of {fitting}"
         )
     expected = {name: (shape, config.param_dtype) for name, shape in parameter_shapes(model).items()}
-    weights = {
-        llama_name(name): np.ascontiguousarray(half_split(array, model.d_head))
-        if _is_rotated(name)
-        else array
-        for name, array in checkpoint.read_leaves(step_path / "model.safetensors", expected)
-    }
+    weights = checkpoint.read_leaves(step_path / "model.safetensors", expected)
     end = tokenizer.special_tokens.get(END_OF_TEXT) if tokenizer else None
     ends = {"bos_token_id": end, "eos_token_id": end}
     with published(out) as temporary:
         temporary.mkdir()
-        save_file(weights, temporary / "model.safetensors", metadata={"format": "pt"})
-        llama_config = _llama_config(model, config.param_dtype) | ends
-        (temporary / "config.json").write_text(json_text(llama_config), encoding="utf-8")
+        write_llama(model, weights, temporary, ends)
         # Greedy, as transformers does where nothing else is said.
         (temporary / "generation_config.json").write_text(json_text(ends), encoding="utf-8")
         if tokenizer:
@@ -143,6 +137,19 @@ def export_llama(step_path: Path, tokenizer: Tokenizer | None, out: Path) -> Non
                 "model_max_length": model.context_length,
             }
             (temporary / "tokenizer_config.json").write_text(json_text(tokenizer_config), encoding="utf-8")
+
+
+def write_llama(model: ModelConfig, weights: Leaves, folder: Path, ends: Mapping[str, int | None]) -> None:
+    """Write config.json and model.safetensors of a model that Llama's format can express."""
+    theirs = {
+        llama_name(name): np.ascontiguousarray(half_split(array, model.d_head))
+        if _is_rotated(name)
+        else array
+        for name, array in weights
+    }
+    save_file(theirs, folder / "model.safetensors", metadata={"format": "pt"})
+    dtype = str(next(iter(theirs.values())).dtype)
+    (folder / "config.json").write_text(json_text(_llama_config(model, dtype) | dict(ends)), encoding="utf-8")
 
 
 def _llama_config(model: ModelConfig, dtype: str) -> dict[str, Any]:

@@ -28,6 +28,10 @@ from tokenizer.errors import InputError
 _PROFILED = range(2, 5)
 
 
+class NotFiniteError(InputError):
+    """A step's loss or gradient norm was not finite, and ended the run."""
+
+
 @dataclass
 class Progress:
     """What a run knows of its past beside its weights; part of every checkpoint."""
@@ -66,7 +70,8 @@ def train(
 
     Raises:
         InputError: a file cannot be used or written, `out` holds a run (and `resume` is false) or not this one
-            (and it is true), or the loss is not finite.
+            (and it is true).
+        NotFiniteError: a loss or gradient norm is not finite, and `skip_nonfinite` is false.
     """
     model = config.model
     refuse_missing(track)
@@ -159,7 +164,7 @@ def train(
                 bad_step, what = log.not_finite
                 starts = source.chosen(config, bad_step - 1)
                 where = ", ".join(f"{source.paths[i].name}[{start}]" for i, start in starts[:4])
-                raise InputError(
+                raise NotFiniteError(
                     f"step {bad_step}: {what}, and was left out; saved. Look at its batch, {config.batch_size} "
                     f"windows that start at {where}{', ...' if len(starts) > 4 else ''}, or lower "
                     "optimizer.learning-rate in a new run, or go on without the step: --resume --skip-nonfinite"

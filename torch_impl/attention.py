@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_impl import fused
 from torch_impl.functional import at_least_float32
 from torch_impl.layers import Identity, Linear, RMSNorm
 
@@ -19,6 +20,8 @@ def rope(x_TK: Float[Tensor, "*T K"], tables: Rope) -> Float[Tensor, "*T K"]:
     The tables' leading dimensions broadcast against those of x.
     """
     cos_TP, sin_TP = tables
+    if fused.is_wanted():
+        return fused.rotate(x_TK, cos_TP, sin_TP)
     even_TP, odd_TP = at_least_float32(x_TK).unflatten(-1, (-1, 2)).unbind(-1)
     rotated = torch.stack((even_TP * cos_TP - odd_TP * sin_TP, even_TP * sin_TP + odd_TP * cos_TP), dim=-1)
     return rotated.flatten(-2).to(x_TK.dtype)
@@ -37,6 +40,8 @@ def scaled_dot_product_attention(
             attend to nothing yields zeros with zero gradients; a key and value that no query may attend to
             are not read, whatever they hold, NaN included.
     """
+    if fused.is_wanted():
+        return fused.attention(Q, K, V, mask)
     if mask is not None:
         is_read = mask.any(-2)[..., None]
         K, V = torch.where(is_read, K, 0), torch.where(is_read, V, 0)

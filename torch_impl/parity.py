@@ -1,7 +1,9 @@
 """The layers as functions of named arrays, for `lm parity` and tests/parity. Beside `jax_impl/parity.py`."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from lm.init import rope_tables
 from lm.parity import cases
 from lm.parity.budgets import Dtype
 from lm.parity.cases import Arrays, Given, array_dtype
+from torch_impl import fused
 from torch_impl.attention import MultiHeadSelfAttention, padding_mask, rope, scaled_dot_product_attention
 from torch_impl.functional import (
     clip_gradients,
@@ -43,7 +46,7 @@ def evaluate(layer: str, given: Given, cotangent: np.ndarray, dtype: Dtype, mode
     """The layer's output, and the gradients of sum(cotangent * output) with respect to every array.
 
     Args:
-        mode: "eager", or a backend of torch.compile.
+        mode: "eager"; "plain", which is eager without the fast paths; or a backend of torch.compile.
     """
     arrays = {
         name: torch.tensor(a, dtype=getattr(torch, array_dtype(name, dtype))).requires_grad_()
@@ -56,10 +59,16 @@ def evaluate(layer: str, given: Given, cotangent: np.ndarray, dtype: Dtype, mode
         constants["cos"], constants["sin"] = (torch.tensor(table, dtype=param_dtype) for table in tables)
     statics = given.statics | {"compute_dtype": getattr(torch, dtype), "param_dtype": param_dtype}
     f = LAYERS[layer](arrays, constants, statics)
-    if mode != "eager":
+    if mode not in ("eager", "plain"):
         # An optimizer is a loop over parameters, which may break the graph; a layer may not.
         f = torch.compile(f, backend=mode, fullgraph=cases.LAYERS[layer].differentiable)
-    output = f(arrays)
+    # Code that is being compiled takes the plain path: so does this.
+    with (
+        mock.patch.object(fused, "is_wanted", return_value=False)
+        if mode == "plain"
+        else contextlib.nullcontext()
+    ):
+        output = f(arrays)
     gradients = {}
     if output.requires_grad:
         leaves = torch.autograd.grad(
@@ -100,8 +109,8 @@ def _steps(a: Tensors, make: Callable[[list[nn.Parameter]], Optimizer]) -> Calla
     optimizer = make([weight])
 
     def call(a: Tensors) -> Tensor:
-        for name in ("0.gradient", "1.gradient", "2.gradient"):
-            weight.grad = a[name].detach()
+        for t in range(len(a) - 1):
+            weight.grad = a[f"{t}.gradient"].detach()
             optimizer.step()
         return weight.detach()
 

@@ -1,5 +1,6 @@
 """The command `lm train`."""
 
+import dataclasses
 import shlex
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 from tyro import MISSING, MISSING_NONPROP
 from tyro.conf import arg
 
-from lm.cli.settings import Backend
+from lm.cli.settings import Backend, leave_derived_open
 from lm.config import TrackerName, TrainConfig, load_config
 
 
@@ -58,13 +59,17 @@ class Train:
 
 def train_defaults(arguments: Sequence[str]) -> Any:
     """The defaults of `lm train`: the settings of its --config, where there is one."""
+    settings = given_config(arguments)
+    return MISSING_NONPROP if settings is None else Train(MISSING, MISSING, MISSING, MISSING, settings)
+
+
+def given_config(arguments: Sequence[str], default: Path | None = None) -> TrainConfig | None:
+    """The settings of --config, or of the default file, with what follows from others left open for flags."""
     words = [word for a in arguments for word in (a.split("=", 1) if a.startswith("--config=") else [a])]
-    if "--config" not in words[:-1]:
-        return MISSING_NONPROP
-    path = Path(words[len(words) - words[::-1].index("--config")])
+    path = default
+    if "--config" in words[:-1]:
+        path = Path(words[len(words) - words[::-1].index("--config")])
+    if path is None:
+        return None
     settings = load_config(path)
-    for name, value in settings.model.derived().items():
-        if getattr(settings.model, name) == value:
-            # Left open, for a flag that changes what it follows from.
-            object.__setattr__(settings.model, name, None)
-    return Train(MISSING, MISSING, MISSING, MISSING, settings)
+    return dataclasses.replace(settings, model=leave_derived_open(settings.model))

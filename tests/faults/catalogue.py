@@ -545,6 +545,56 @@ FAULTS = (
         "positions.max(initial=-1) > length",
         FAMILY,
     ),
+    # Gradients written by hand
+    _fault(
+        "the norm's own gradient takes the root for a constant",
+        "torch_impl/fused.py",
+        ".sub_(normed.mul_(mean))",
+        "",
+        NORM,
+    ),
+    _fault(
+        "the gate's slope is its sigmoid",
+        "torch_impl/fused.py",
+        "torch.lerp(silu, silu.new_ones(()), sigmoid)",
+        "sigmoid",
+        SWIGLU,
+    ),
+    _fault(
+        "the loss's gradient ignores what flows in",
+        "torch_impl/fused.py",
+        "(at_target.expm1() * g.flatten())",
+        "at_target.expm1()",
+        LOSS,
+    ),
+    _fault(
+        "the gradient of scores lacks the softmax's mean",
+        "torch_impl/fused.py",
+        "d_weights.sub_(mean[b, h, t])",
+        "d_weights",
+        ATTENTION,
+    ),
+    _fault(
+        "the gradient of scores lacks the softmax's mean, in JAX",
+        "jax_impl/attention.py",
+        "weights * (d_weights - mean) /",
+        "weights * d_weights /",
+        ATTENTION,
+    ),
+    _fault(
+        "keys of a block of queries end too soon",
+        "torch_impl/fused.py",
+        "max(by_any, 1)",
+        "max(by_any - 1, 1)",
+        f"{P}fused.py",
+    ),
+    _fault(
+        "the fast RoPE turns the other way",
+        "torch_impl/fused.py",
+        "torch.complex(cos_TP, sin_TP)",
+        "torch.complex(cos_TP, -sin_TP)",
+        ROPE,
+    ),
     # Optimizers and schedule
     _fault(
         "epsilon after bias correction",
@@ -563,9 +613,9 @@ FAULTS = (
     _fault(
         "decay before the update",
         "torch_impl/optimizer.py",
-        "p.addcdiv_(m, v.sqrt().add_(eps), value=-step_size)\n",
-        'p.sub_(p, alpha=lr * group["weight_decay"])\n'
-        "                p.addcdiv_(m, v.sqrt().add_(eps), value=-step_size)\n                continue\n",
+        "w.addcdiv_(m, v.sqrt().add_(eps), value=-step_size)\n",
+        'w.sub_(w, alpha=lr * group["weight_decay"])\n'
+        "                    w.addcdiv_(m, v.sqrt().add_(eps), value=-step_size)\n                    continue\n",
         OPTIMIZER,
     ),
     _fault(
@@ -606,8 +656,8 @@ FAULTS = (
     _fault(
         "Nesterov's step",
         "torch_impl/optimizer.py",
-        "p.addcdiv_(m, ",
-        "p.addcdiv_(beta1 * m + (1 - beta1) * p.grad, ",
+        "w.addcdiv_(m, ",
+        "w.addcdiv_(beta1 * m + (1 - beta1) * g, ",
         OPTIMIZER,
     ),
     _fault(
