@@ -469,6 +469,8 @@ def _oracle_sequences(f: Callable[..., np.ndarray], *names: str) -> Callable[[Gi
 
 
 _SEQUENCES = ((3, 5, 5, 1, 4, 4, 12, 11),)
+# What the hidden cache attends to shows from the second block on.
+_PREFIXED = ((3, 5, 3, 2, 4, 4, 12, 11),)
 
 LAYERS: dict[str, Layer] = {
     "softmax": Layer(
@@ -575,14 +577,14 @@ LAYERS: dict[str, Layer] = {
         dtypes=("float64", "float32"),
     ),
     "prefix_decoder": Layer(
-        ((3, 5, 3, 1, 4, 4, 12, 11),),
+        _PREFIXED,
         _prefix_decoder,
         _oracle_sequences(oracle.prefix_decoder, "x", "token_ids", "num_tokens"),
         whole_model=True,
         dtypes=("float64", "float32"),
     ),
     "encoder_decoder": Layer(
-        ((3, 5, 3, 1, 4, 4, 12, 11),),
+        _PREFIXED,
         _encoder_decoder,
         _oracle_sequences(oracle.encoder_decoder, "token_ids", "num_tokens", "prefix"),
         whole_model=True,
