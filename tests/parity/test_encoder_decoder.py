@@ -1,7 +1,5 @@
 """encoder_decoder, and its decoder behind a hidden cache: parity with an oracle that knows no padding, and laws."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,8 +16,7 @@ from tokenizer import InputError
 DECODER, MODEL = "prefix_decoder", "encoder_decoder"
 BACKENDS: tuple[BackendName, ...] = ("torch", "jax")
 ROPE, LEARNED = variant(position="rope", num_kv_heads=1), variant(position="learned", tie_embeddings=True)
-SINUSOIDAL, NONE = variant(position="sinusoidal"), variant(position="none")
-"""Seeds of four models of the family."""
+"""Seeds of two models of the family."""
 
 
 def model(seed: int, layer: str = MODEL) -> Given:
@@ -35,7 +32,7 @@ def outputs(given: Given, layer: str = MODEL, **constants: np.ndarray) -> dict[s
 
 @pytest.mark.parametrize("layer", [DECODER, MODEL])
 @pytest.mark.parametrize("dtype", LAYERS[MODEL].dtypes)
-@examples(2)
+@examples(1)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_parity(seed: int, layer: str, dtype: Dtype) -> None:
     assert_parity(Case(layer, LAYERS[layer].shapes[0], seed), dtype)
@@ -60,9 +57,9 @@ def test_tokens_see_all_of_the_prefix_and_the_tokens_before_them(seed: int) -> N
             np.testing.assert_array_equal(changed, np.broadcast_to(np.arange(3) >= place, (3, 3)))
 
 
-@pytest.mark.parametrize("seed", [ROPE, LEARNED, SINUSOIDAL, NONE])
+@pytest.mark.parametrize("seed", [ROPE, LEARNED])
 def test_how_much_padding_there_is_changes_nothing(seed: int) -> None:
-    """With all four kinds of positions: RoPE's angles, too, go on where the prefix ends, not its padding."""
+    """RoPE's angles, too, go on where the prefix ends, not its padding."""
     given = model(seed)
     whole = outputs(given)
     for name, output in outputs(given, prefix=np.pad(given.constants["prefix"], ((0, 0), (0, 1)))).items():
@@ -129,12 +126,10 @@ def test_beyond_the_context_the_prefix_stays_in_sight(name: BackendName) -> None
     assert np.abs(last(prefix, 0) - last((prefix + 1) % 11, 0)).max() > 1e-6
 
 
-@pytest.mark.parametrize("dtype", RUN)
-def test_steps_of_training(dtype: Any) -> None:
+def test_steps_of_training() -> None:
     """Losses, and weights after ten steps in micro-batches, torch against JAX; a row without any target is no NaN."""
     given = model(LEARNED)
-    config = TrainConfig(given.statics["config"], compute_dtype=dtype)
-    rng = np.random.default_rng(0)
+    config = TrainConfig(given.statics["config"], compute_dtype="float64")
     results = []
     for name in BACKENDS:
         backend, rng = load(name, config), np.random.default_rng(0)
@@ -153,9 +148,9 @@ def test_steps_of_training(dtype: Any) -> None:
             (np.array(losses), {k: np.array(a, np.float64) for k, a in backend.read_weights(state)})
         )
     (a, weights), (b, others) = results
-    np.testing.assert_array_less(np.abs(a - b) / b, RUN[dtype])
+    np.testing.assert_array_less(np.abs(a - b) / b, RUN["float64"])
     for weight, array in weights.items():
-        assert relative_error(array, others[weight]) <= RUN[dtype], weight
+        assert relative_error(array, others[weight]) <= RUN["float64"], weight
 
 
 @pytest.mark.parametrize("name", BACKENDS)
