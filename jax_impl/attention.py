@@ -1,12 +1,14 @@
 """Rotary positions, scaled dot-product attention, and multi-head causal self-attention."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jax_impl.functional import at_least_float32
+from jax_impl.functional import Draw, at_least_float32, dropout
 from jax_impl.layers import Params, linear, rmsnorm
 
 Rope = tuple[Float[Array, "... P"], Float[Array, "... P"]]
@@ -29,6 +31,7 @@ def scaled_dot_product_attention(
     K: Float[Array, "*B S K"],
     V: Float[Array, "*B S V"],
     mask: Bool[Array, "... T S"] | None = None,
+    drop: Callable[[Array], Array] | None = None,
 ) -> Float[Array, "*B T V"]:
     """softmax(Q K^T / sqrt(d_k)) V (Vaswani et al., 2017, eq. 1).
 
@@ -36,6 +39,7 @@ def scaled_dot_product_attention(
         mask: True where the query may attend to the key; broadcasts against (*B, T, S). A query that may
             attend to nothing yields zeros with zero gradients; a key and value that no query may attend to
             are not read, whatever they hold, NaN included.
+        drop: What is done to the weights in training.
     """
     if mask is not None:
         is_read = mask.any(-2)[..., None]
@@ -47,6 +51,8 @@ def scaled_dot_product_attention(
     exp = jnp.exp(scores - jnp.where(largest == -jnp.inf, 0.0, largest))
     total = exp.sum(-1, keepdims=True)
     weights = exp / jnp.where(total == 0.0, 1.0, total)
+    if drop is not None:
+        weights = drop(weights)
     return weights.astype(V.dtype) @ V
 
 
@@ -55,6 +61,7 @@ def grouped_query_attention(
     k_BGSK: Float[Array, "*B G S K"],
     v_BGSK: Float[Array, "*B G S K"],
     mask: Bool[Array, "*M T S"],
+    drop: Callable[[Array], Array] | None = None,
 ) -> Float[Array, "*B H T K"]:
     """Attention whose key head g serves the query heads g H/G .. (g + 1) H/G (Ainslie et al., 2023).
 
@@ -65,7 +72,7 @@ def grouped_query_attention(
     G = k_BGSK.shape[-3]
     rows = q_BHTK.reshape(*B, G, -1, K)
     mask = jnp.broadcast_to(mask[..., None, :, :], (*M, H // G, T, S)).reshape(*M, -1, S)
-    out = scaled_dot_product_attention(rows, k_BGSK, v_BGSK, mask)
+    out = scaled_dot_product_attention(rows, k_BGSK, v_BGSK, mask, drop)
     return out.reshape(q_BHTK.shape)
 
 
@@ -93,12 +100,15 @@ def multihead_self_attention(
     cache: LayerCache | None = None,
     slots_BT: Int[Array, "B T"] | None = None,
     qk_norm_eps: float = 1e-5,
+    attention_dropout: float = 0.0,
+    draw: Draw | None = None,
 ) -> tuple[Float[Array, "*B T D"], LayerCache | None]:
     """Attention of num_heads heads over one sequence, with RoPE where tables are given.
 
     Args:
         qk_norm_eps: Epsilon of the RMSNorm over each head's queries and keys, before RoPE (Dehghani et al., 2023,
             section 2), which is there if its gains are.
+        attention_dropout: Share of the attention weights that is dropped where a draw is given.
 
     Returns:
         The output, and the cache with this call's keys and values where one was given.
@@ -117,7 +127,8 @@ def multihead_self_attention(
     if cache is not None and slots_BT is not None:
         cache = cache.write(k_BHTK, v_BHTK, slots_BT)
         k_BHTK, v_BHTK = cache
-    out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, mask)
+    drop = partial(dropout, rate=attention_dropout, draw=draw, place="weights") if draw else None
+    out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, mask, drop)
     return linear(params["output_proj"], out_BHTK.swapaxes(-2, -3).reshape(x_BTD.shape)), cache
 
 

@@ -4,13 +4,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from jax_impl.attention import LayerCache, Rope, causal_mask, multihead_self_attention
-from jax_impl.functional import gelu, relu, silu
+from jax_impl.functional import Draw, dropout, gelu, relu, silu
 from jax_impl.layers import Params, embedding, feed_forward, identity, layernorm, linear, rmsnorm, swiglu
 from lm.config import ModelConfig
 from lm.init import position_tables
@@ -33,6 +34,36 @@ def norms(config: ModelConfig) -> tuple[Callable[..., Array], Callable[..., Arra
     return (norm, identity) if config.norm_position == "pre" else (identity, norm)
 
 
+def branches(
+    params: Params,
+    config: ModelConfig,
+    mask: Bool[Array, "*M T S"],
+    tables: Rope | None,
+    cache: LayerCache | None,
+    slots_BT: Int[Array, "B T"] | None,
+    draw: Draw | None,
+) -> tuple[
+    Callable[[Array], tuple[Array, LayerCache | None]], Callable[[Array], Array], Callable[..., Array]
+]:
+    """A block's attention and feed-forward as functions of what they read, and what is done to what they return."""
+    return (
+        partial(
+            multihead_self_attention,
+            params["attn"],
+            num_heads=config.num_heads,
+            mask=mask,
+            tables=tables,
+            cache=cache,
+            slots_BT=slots_BT,
+            qk_norm_eps=config.norm_eps,
+            attention_dropout=config.attention_dropout,
+            draw=draw,
+        ),
+        partial(FEED_FORWARDS[config.ffn], params["ffn"]),
+        partial(dropout, rate=config.residual_dropout, draw=draw),
+    )
+
+
 def transformer_block(
     params: Params,
     x_BTD: Float[Array, "B T D"],
@@ -41,6 +72,7 @@ def transformer_block(
     tables: Rope | None = None,
     cache: LayerCache | None = None,
     slots_BT: Int[Array, "B T"] | None = None,
+    draw: Draw | None = None,
 ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
     """Attention, then feed-forward, each added to the residual stream.
 
@@ -48,11 +80,10 @@ def transformer_block(
     (Xiong et al., 2020, figure 1).
     """
     (before, after), ln1, ln2 = norms(config), params.get("ln1"), params.get("ln2")
-    attended_BTD, cache = multihead_self_attention(
-        params["attn"], before(ln1, x_BTD), config.num_heads, mask, tables, cache, slots_BT, config.norm_eps
-    )
-    x_BTD = after(ln1, x_BTD + attended_BTD)
-    return after(ln2, x_BTD + FEED_FORWARDS[config.ffn](params["ffn"], before(ln2, x_BTD))), cache
+    attention, feed, drop = branches(params, config, mask, tables, cache, slots_BT, draw)
+    attended_BTD, cache = attention(before(ln1, x_BTD))
+    x_BTD = after(ln1, x_BTD + drop(attended_BTD, place="attn"))
+    return after(ln2, x_BTD + drop(feed(before(ln2, x_BTD)), place="ffn")), cache
 
 
 def parallel_block(
@@ -63,14 +94,15 @@ def parallel_block(
     tables: Rope | None = None,
     cache: LayerCache | None = None,
     slots_BT: Int[Array, "B T"] | None = None,
+    draw: Draw | None = None,
 ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
     """Attention and feed-forward of one normalised stream, both added to it (Chowdhery et al., 2022, section 2)."""
     (before, after), ln1 = norms(config), params.get("ln1")
+    attention, feed, drop = branches(params, config, mask, tables, cache, slots_BT, draw)
     normed_BTD = before(ln1, x_BTD)
-    attended_BTD, cache = multihead_self_attention(
-        params["attn"], normed_BTD, config.num_heads, mask, tables, cache, slots_BT, config.norm_eps
-    )
-    return after(ln1, x_BTD + attended_BTD + FEED_FORWARDS[config.ffn](params["ffn"], normed_BTD)), cache
+    attended_BTD, cache = attention(normed_BTD)
+    fed_BTD = feed(normed_BTD)
+    return after(ln1, x_BTD + drop(attended_BTD, place="attn") + drop(fed_BTD, place="ffn")), cache
 
 
 BLOCKS = {"sequential": transformer_block, "parallel": parallel_block}
@@ -82,6 +114,7 @@ def embed(
     config: ModelConfig,
     compute_dtype: DTypeLike,
     tables: Tables,
+    draw: Draw | None = None,
 ) -> Float[Array, "B T D"]:
     """The residual stream before the first block."""
     x_BTD = embedding(params["token_embeddings"], token_ids_BT)
@@ -89,7 +122,7 @@ def embed(
         x_BTD = x_BTD + jnp.broadcast_to(embedding(params["position_embeddings"], tables[0]), x_BTD.shape)
     elif config.position == "sinusoidal":
         x_BTD = x_BTD + jnp.broadcast_to(tables[0], x_BTD.shape)
-    return x_BTD.astype(compute_dtype)
+    return dropout(x_BTD.astype(compute_dtype), config.embedding_dropout, draw, "embedding")
 
 
 def hidden_states(
@@ -100,6 +133,7 @@ def hidden_states(
     tables: Tables,
     caches: list[LayerCache] | None = None,
     slots_BT: Int[Array, "B T"] | None = None,
+    draw: Draw | None = None,
 ) -> tuple[Float[Array, "B T D"], list[LayerCache | None]]:
     """The residual stream after the last block, normalised, and the caches, one a layer, as written.
 
@@ -108,9 +142,14 @@ def hidden_states(
     """
     # Every head of a sequence has its positions.
     rope: Any = tuple(jnp.expand_dims(t, -3) for t in tables) if config.position == "rope" else None
-    block, (before, _), written = BLOCKS[config.block], norms(config), []
+    (before, _), written = norms(config), []
+    block: Any = partial(BLOCKS[config.block], config=config, mask=mask, tables=rope, slots_BT=slots_BT)
+    if config.remat == "block":
+        # The backward pass keeps only each block's input, and computes the rest again (Chen et al., 2016).
+        block = jax.checkpoint(block)
     for i, layer in enumerate(params["layers"]):
-        x_BTD, cache = block(layer, x_BTD, config, mask, rope, caches[i] if caches else None, slots_BT)
+        within = draw.at(f"layers.{i}") if draw else None
+        x_BTD, cache = block(layer, x_BTD, cache=caches[i] if caches else None, draw=within)
         written.append(cache)
     return before(params.get("ln_final"), x_BTD), written
 
@@ -133,14 +172,16 @@ def transformer_lm(
     token_ids_BT: Int[Array, "B T"],
     config: ModelConfig,
     compute_dtype: DTypeLike | None = None,
+    draw: Draw | None = None,
 ) -> Float[Array, "B T V"]:
     """Token ids to logits of the next token.
 
     Args:
         compute_dtype: Type of the activations; the weights' own if not given.
+        draw: What to drop; nothing if not given.
     """
     T, param_dtype = token_ids_BT.shape[1], params["token_embeddings"]["weight"].dtype
     tables = tables_of(config, np.arange(T), config.context_length, param_dtype)
-    x_BTD = embed(params, token_ids_BT, config, compute_dtype or param_dtype, tables)
-    x_BTD, _ = hidden_states(params, x_BTD, config, causal_mask(T), tables)
+    x_BTD = embed(params, token_ids_BT, config, compute_dtype or param_dtype, tables, draw)
+    x_BTD, _ = hidden_states(params, x_BTD, config, causal_mask(T), tables, draw=draw)
     return logits(params, x_BTD)

@@ -2,16 +2,18 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lm.config import ModelConfig
 from lm.init import position_tables
 from torch_impl.attention import LayerCache, MultiHeadSelfAttention, Rope, causal_mask
-from torch_impl.functional import gelu, relu, silu
+from torch_impl.functional import Draw, dropout, gelu, relu, silu
 from torch_impl.layers import Embedding, FeedForward, Identity, LayerNorm, Linear, RMSNorm, SwiGLU
 
 Tables = tuple[Tensor, ...]
@@ -54,6 +56,7 @@ class TransformerBlock(nn.Module):
         self, config: ModelConfig, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__()
+        self.residual_dropout = config.residual_dropout
         self.before, self.after = (_apply, _skip) if config.norm_position == "pre" else (_skip, _apply)
         self.ln1 = make_norm(config, device, dtype)
         self.attn = MultiHeadSelfAttention(
@@ -64,6 +67,7 @@ class TransformerBlock(nn.Module):
             config.bias,
             config.num_kv_heads,
             config.norm_eps if config.qk_norm else None,
+            config.attention_dropout,
         )
         self.ln2 = make_norm(config, device, dtype)
         self.ffn = FEED_FORWARDS[config.ffn](config.d_model, config.d_ff, device, dtype, config.bias)
@@ -75,10 +79,12 @@ class TransformerBlock(nn.Module):
         tables: Rope | None = None,
         cache: LayerCache | None = None,
         slots_BT: Int[Tensor, "B T"] | None = None,
+        draw: Draw | None = None,
     ) -> Float[Tensor, "B T D"]:
-        attended_BTD = self.attn(self.before(self.ln1, x_BTD), mask, tables, cache, slots_BT)
-        x_BTD = self.after(self.ln1, x_BTD + attended_BTD)
-        return self.after(self.ln2, x_BTD + self.ffn(self.before(self.ln2, x_BTD)))
+        drop = partial(dropout, rate=self.residual_dropout, draw=draw)
+        attended_BTD = self.attn(self.before(self.ln1, x_BTD), mask, tables, cache, slots_BT, draw)
+        x_BTD = self.after(self.ln1, x_BTD + drop(attended_BTD, place="attn"))
+        return self.after(self.ln2, x_BTD + drop(self.ffn(self.before(self.ln2, x_BTD)), place="ffn"))
 
 
 class ParallelBlock(TransformerBlock):
@@ -97,13 +103,25 @@ class ParallelBlock(TransformerBlock):
         tables: Rope | None = None,
         cache: LayerCache | None = None,
         slots_BT: Int[Tensor, "B T"] | None = None,
+        draw: Draw | None = None,
     ) -> Float[Tensor, "B T D"]:
+        drop = partial(dropout, rate=self.residual_dropout, draw=draw)
         normed_BTD = self.before(self.ln1, x_BTD)
-        attended_BTD = self.attn(normed_BTD, mask, tables, cache, slots_BT)
-        return self.after(self.ln1, x_BTD + attended_BTD + self.ffn(normed_BTD))
+        attended_BTD = self.attn(normed_BTD, mask, tables, cache, slots_BT, draw)
+        fed_BTD = self.ffn(normed_BTD)
+        return self.after(self.ln1, x_BTD + drop(attended_BTD, place="attn") + drop(fed_BTD, place="ffn"))
 
 
 BLOCKS = {"sequential": TransformerBlock, "parallel": ParallelBlock}
+
+
+def _once(block: nn.Module, *args: Any) -> Tensor:
+    return block(*args)
+
+
+def _recomputed(block: nn.Module, *args: Any) -> Tensor:
+    """The block, of which the backward pass keeps only the input, and computes the rest again (Chen et al., 2016)."""
+    return checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False)
 
 
 class Stack(nn.Module):
@@ -130,7 +148,9 @@ class Stack(nn.Module):
             self.position_embeddings = Embedding(length, config.d_model, device, dtype)
         elif config.position == "sinusoidal":
             self.position_embeddings = Identity()
+        self.embedding_dropout = config.embedding_dropout
         self.rotary = config.position == "rope"
+        self.run = _recomputed if config.remat == "block" else _once
         self.layers = nn.ModuleList(
             BLOCKS[config.block](config, device, dtype) for _ in range(config.num_layers)
         )
@@ -154,12 +174,14 @@ class Stack(nn.Module):
         """The tables of positions 0 .. T - 1."""
         return tuple(self.get_buffer(f"table{i}")[:T] for i in range(self.num_tables))
 
-    def embed(self, token_ids_BT: Int[Tensor, "B T"], tables: Tables) -> Float[Tensor, "B T D"]:
+    def embed(
+        self, token_ids_BT: Int[Tensor, "B T"], tables: Tables, draw: Draw | None = None
+    ) -> Float[Tensor, "B T D"]:
         """The residual stream before the first block."""
         x_BTD = self.token_embeddings(token_ids_BT)
         if self.position_embeddings is not None:
             x_BTD = x_BTD + self.position_embeddings(*tables)
-        return x_BTD.to(self.compute_dtype)
+        return dropout(x_BTD.to(self.compute_dtype), self.embedding_dropout, draw, "embedding")
 
     def hidden_states(
         self,
@@ -168,6 +190,7 @@ class Stack(nn.Module):
         tables: Tables,
         caches: list[LayerCache] | None = None,
         slots_BT: Int[Tensor, "B T"] | None = None,
+        draw: Draw | None = None,
     ) -> Float[Tensor, "B T D"]:
         """The residual stream after the last block, normalised. Caches, one a layer, are written in place.
 
@@ -177,7 +200,8 @@ class Stack(nn.Module):
         # Every head of a sequence has its positions.
         rope = tuple(table.unsqueeze(-3) for table in tables) if self.rotary else None
         for i, layer in enumerate(self.layers):
-            x_BTD = layer(x_BTD, mask, rope, caches[i] if caches else None, slots_BT)
+            within = draw.at(f"layers.{i}") if draw else None
+            x_BTD = self.run(layer, x_BTD, mask, rope, caches[i] if caches else None, slots_BT, within)
         return self.ln_final(x_BTD)
 
 
@@ -201,7 +225,8 @@ class TransformerLM(Stack):
         head = self.token_embeddings if self.lm_head is None else self.lm_head
         return x @ head.weight.to(x.dtype).T
 
-    def forward(self, token_ids_BT: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
+    def forward(self, token_ids_BT: Int[Tensor, "B T"], draw: Draw | None = None) -> Float[Tensor, "B T V"]:
         T = token_ids_BT.shape[1]
         tables, mask = self.first_tables(T), causal_mask(T, token_ids_BT.device)
-        return self.logits(self.hidden_states(self.embed(token_ids_BT, tables), mask, tables))
+        x_BTD = self.embed(token_ids_BT, tables, draw)
+        return self.logits(self.hidden_states(x_BTD, mask, tables, draw=draw))

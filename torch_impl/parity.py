@@ -15,6 +15,7 @@ from lm.parity.budgets import Dtype
 from lm.parity.cases import Arrays, Given, array_dtype
 from torch_impl.attention import MultiHeadSelfAttention, rope, scaled_dot_product_attention
 from torch_impl.functional import (
+    Draw,
     clip_gradients,
     cross_entropy,
     gelu,
@@ -104,6 +105,16 @@ def _lm(s: dict[str, Any]) -> TransformerLM:
     return TransformerLM(s["config"], s["compute_dtype"], dtype=s["param_dtype"])
 
 
+def _family(a: Tensors, c: Tensors, s: dict[str, Any]) -> Callable[[Tensors], Tensor]:
+    model, draw = _lm(s), Draw(s["seed"], s["step"], c["rows"])
+    # For good, and not by functional_call: a block that is computed again needs its weights in the backward pass.
+    for name, array in a.items():
+        owner, _, leaf = name.rpartition(".")
+        delattr(model.get_submodule(owner), leaf)
+        setattr(model.get_submodule(owner), leaf, array)
+    return lambda a: model(c["token_ids"], draw)
+
+
 def _loss(a: Tensors, c: Tensors, s: dict[str, Any]) -> Callable[[Tensors], Tensor]:
     logits = _module(_lm(s), c["token_ids"])
     return lambda a: cross_entropy(logits(a), c["targets"])
@@ -151,7 +162,7 @@ LAYERS: dict[str, Callable[[Tensors, Tensors, dict[str, Any]], Callable[[Tensors
         BLOCKS[s["config"].block](s["config"]), c["mask"], _tables(c)
     ),
     "transformer_lm": lambda a, c, s: _module(_lm(s), c["token_ids"]),
-    "transformer_lm of the family": lambda a, c, s: _module(_lm(s), c["token_ids"]),
+    "transformer_lm of the family": _family,
     "training loss": _loss,
     "adamw": lambda a, c, s: _steps(a, lambda p: AdamW(p, s["lr"], weight_decay=0.1)),
     "sgd": lambda a, c, s: _steps(a, lambda p: SGD(p, s["lr"])),

@@ -196,8 +196,9 @@ def test_tied_weights_are_one_leaf_with_both_gradients() -> None:
     config, name = tied.given.statics["config"], "token_embeddings.weight"
     untied = ModelConfig(**{**vars(config), "tie_embeddings": False})
     arrays = tied.given.arrays | {"lm_head.weight": tied.given.arrays[name]}
-    together = answers(FAMILY, tied.given.arrays, tied.given.constants, dtype="float64", config=config)
-    apart = answers(FAMILY, arrays, tied.given.constants, dtype="float64", config=untied)
+    ids = {"token_ids": tied.given.constants["token_ids"]}
+    together = answers("transformer_lm", tied.given.arrays, ids, dtype="float64", config=config)
+    apart = answers("transformer_lm", arrays, ids, dtype="float64", config=untied)
     for backend, (output, gradients) in together.items():
         assert_close(output, apart[backend][0], "float64", "model_forward")
         both = apart[backend][1][name] + apart[backend][1]["lm_head.weight"]
