@@ -218,7 +218,7 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
             np.arange(m.context_length) <= positions_B[:, None, None, None], device=config.device
         )
         slots_B1 = torch.tensor(positions_B[:, None] % m.context_length, device=config.device)
-        tables = state.model.tables_of(m, positions_B[:, None], m.context_length)
+        tables = state.model.tables_of(positions_B[:, None])
         ids_B1 = torch.tensor(token_ids_B[:, None], device=config.device)
         x_B1D = state.model.embed(ids_B1, tables)
         x_B1D = state.model.hidden_states(x_B1D, mask_B11S, tables, caches, slots_B1)

@@ -156,22 +156,24 @@ class Stack(nn.Module):
         )
         self.ln_final = make_norm(config, device, dtype) if config.norm_position == "pre" else Identity()
         self.compute_dtype = compute_dtype or self.token_embeddings.weight.dtype
-        tables = self.tables_of(config, np.arange(length), length)
+        self.config, self.length = config, length
+        tables = self.tables_of(np.arange(length))
         self.num_tables = len(tables)
         for i, table in enumerate(tables):
             self.register_buffer(f"table{i}", table, persistent=False)
 
-    def tables_of(self, config: ModelConfig, positions: Int[np.ndarray, "..."], length: int) -> Tables:
-        """The tables of these positions, floating-point ones in the weights' type; of learned positions there are
-        `length`."""
+    def tables_of(self, positions: Int[np.ndarray, "..."]) -> Tables:
+        """The tables of these positions, floating-point ones in the weights' type."""
         weight = self.token_embeddings.weight
         return tuple(
             torch.tensor(t, device=weight.device, dtype=weight.dtype if t.dtype.kind == "f" else None)
-            for t in position_tables(config, positions, length)
+            for t in position_tables(self.config, positions, self.length)
         )
 
     def first_tables(self, T: int) -> Tables:
-        """The tables of positions 0 .. T - 1."""
+        """The tables of positions 0 .. T - 1: kept ones, up to the longest sequence."""
+        if T > self.length:
+            return self.tables_of(np.arange(T))
         return tuple(self.get_buffer(f"table{i}")[:T] for i in range(self.num_tables))
 
     def embed(

@@ -416,8 +416,8 @@ FAULTS = (
     _fault(
         "decoding is off by one position",
         "torch_impl/backend.py",
-        "tables_of(m, positions_B[:, None], m.context_length)",
-        "tables_of(m, positions_B[:, None] + 1, m.context_length + 1)",
+        "tables_of(positions_B[:, None])",
+        "tables_of(positions_B[:, None] + 1)",
         MODEL,
     ),
     _fault(
