@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test torture faults
+.PHONY: help demo test torture faults bench
 help:
 	@echo "make demo   text, tokenizer, a model trained in torch and in JAX: runs/demo/report.md"
 	@echo "make test   linter, formatter, type checker, tests"
 	@echo "make faults break either backend in each of many ways, and see the tests go red"
+	@echo "make bench  time a training step in JAX and torch beside torch's own parts, parity first"
 	@echo "make torture   200 kills -9 of training runs in each backend"
 
 demo: .venv/ready
@@ -17,6 +18,9 @@ test: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+bench: .venv/ready
+	$(BIN)/python -m bench train-step
 
 torture: .venv/ready
 	$(BIN)/python -m tests.torture --kills 200

@@ -1,16 +1,22 @@
-"""Run a benchmark: `python -m bench tokenizer --help`."""
+"""Run a benchmark: `python -m bench train-step --help`."""
 
 import importlib
 import sys
 
-BENCHMARKS = ("tokenizer",)  # modules of this package with a function main(arguments)
+BENCHMARKS = (
+    "generate",
+    "tokenizer",
+    "train-step",
+    "layers",
+    "data",
+)  # modules with a function main(arguments)
 
 
 def main() -> None:
     """Run the benchmark that the first argument names."""
     if len(sys.argv) < 2 or sys.argv[1] not in BENCHMARKS:
         sys.exit(f"usage: python -m bench {{{','.join(BENCHMARKS)}}} [--help]")
-    importlib.import_module(f"bench.{sys.argv[1]}").main(sys.argv[2:])
+    importlib.import_module(f"bench.{sys.argv[1].replace('-', '_')}").main(sys.argv[2:])
 
 
 if __name__ == "__main__":

@@ -7,15 +7,14 @@ text.
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from bench.machine import describe
 
 END = "<|endoftext|>"
 
@@ -27,6 +26,7 @@ ROWS = {
     "encode the file, two processes": ("encode_file_2", "encode_file_1"),
     "encode 100 characters": ("prompt_twinlm", "prompt_tokenizers", "prompt_tiktoken"),
 }
+PACKAGES = ("numpy", "regex", "tiktoken", "tokenizers")
 BUILT_IN = {"story": (200, 10_000), "web": (90, 32_000)}  # megabytes, vocabulary size
 
 
@@ -71,7 +71,12 @@ def main(arguments: list[str]) -> None:
             print(f"| {row:30} | {run:24} | {_time(seconds):>10} | {faster:>9} | {memory:4} MB |")
             row = ""
     if options.json:
-        about = {"corpus": options.corpus, "bytes": size, "vocab_size": vocab_size, "machine": _machine()}
+        about = {
+            "corpus": options.corpus,
+            "bytes": size,
+            "vocab_size": vocab_size,
+            "machine": describe(PACKAGES),
+        }
         options.json.write_text(json.dumps(about | {"samples": samples}, indent=1) + "\n")
 
 
@@ -106,12 +111,14 @@ def _measure(
     row: str, runs: tuple[str, ...], job: dict[str, Any], rounds: int
 ) -> dict[str, list[dict[str, Any]]]:
     samples: dict[str, list[dict[str, Any]]] = {run: [] for run in runs}
+    # An installed package has its bytecode, so let processes keep that of ours.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     for number in range(rounds):
         for run, results in samples.items():
             print(f"\r{row}: round {number + 1} of {rounds}, {run:30}", end="", file=sys.stderr, flush=True)
             command = [sys.executable, "-m", "bench.tokenizer_runs", run, json.dumps(job)]
             root = Path(__file__).parents[1]
-            done = subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=root)
+            done = subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=root, env=environment)
             results.append(json.loads(done.stdout))
     print("\r" + " " * 100 + "\r", end="", file=sys.stderr)
     return samples
@@ -122,17 +129,3 @@ def _time(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.2f} {unit}"
     return f"{seconds * 1e6:.1f} us"
-
-
-def _machine() -> dict[str, Any]:
-    """Return the hardware and the versions that the numbers depend on."""
-    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    models = [line.partition(":")[2].strip() for line in cpuinfo.split("\n") if line.startswith("model name")]
-    packages = ("numpy", "regex", "tiktoken", "tokenizers")
-    return {
-        "processor": models[0] if models else platform.processor(),
-        "processors": os.cpu_count(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        **{package: version(package) for package in packages},
-    }

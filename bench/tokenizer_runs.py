@@ -99,7 +99,8 @@ def encode_file(job: Job, num_workers: int) -> float:
     from tokenizer.encode_corpus import encode_corpus
 
     tokenizer, output = _twinlm(job), Path(job["tokenizer"]) / "ids.npy"
-    return encode_corpus(job["corpus"], tokenizer, output, num_workers=num_workers, overwrite=True).seconds
+    output.unlink(missing_ok=True)
+    return encode_corpus(job["corpus"], tokenizer, output, num_workers=num_workers).seconds
 
 
 def encode_file_1(job: Job) -> float:

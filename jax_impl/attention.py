@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,16 +44,41 @@ def scaled_dot_product_attention(
     if mask is not None:
         is_read = mask.any(-2)[..., None]
         K, V = (jnp.where(jnp.broadcast_to(is_read, x.shape), x, 0) for x in (K, V))
+    if drop is None:
+        return _attend(Q, K, V, mask)
+    return drop(_weights(Q, K, mask)).astype(V.dtype) @ V
+
+
+def _weights(Q: Array, K: Array, mask: Array | None) -> Array:
     scores = at_least_float32(Q) @ at_least_float32(K).mT * Q.shape[-1] ** -0.5
     if mask is not None:
         scores = jnp.where(jnp.broadcast_to(mask, scores.shape), scores, -jnp.inf)
     largest = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
     exp = jnp.exp(scores - jnp.where(largest == -jnp.inf, 0.0, largest))
     total = exp.sum(-1, keepdims=True)
-    weights = exp / jnp.where(total == 0.0, 1.0, total)
-    if drop is not None:
-        weights = drop(weights)
-    return weights.astype(V.dtype) @ V
+    return exp / jnp.where(total == 0.0, 1.0, total)
+
+
+@jax.custom_vjp
+def _attend(Q: Array, K: Array, V: Array, mask: Array | None) -> Array:
+    return _attend_and_keep(Q, K, V, mask)[0]
+
+
+def _attend_and_keep(Q: Array, K: Array, V: Array, mask: Array | None) -> tuple[Array, tuple[Any, ...]]:
+    weights = _weights(Q, K, mask)
+    return weights.astype(V.dtype) @ V, (Q, K, V, weights)
+
+
+def _attend_gradient(kept: tuple[Any, ...], g: Array) -> tuple[Array, Array, Array, None]:
+    """By the softmax's own gradient, weights * (d_weights - mean): from the formula above XLA makes more passes."""
+    Q, K, V, weights = kept
+    d_weights = at_least_float32(g @ V.mT)
+    mean = (weights * d_weights).sum(-1, keepdims=True)
+    d_scores = (weights * (d_weights - mean) / Q.shape[-1] ** 0.5).astype(Q.dtype)
+    return d_scores @ K, d_scores.mT @ Q, weights.astype(V.dtype).mT @ g, None
+
+
+_attend.defvjp(_attend_and_keep, _attend_gradient)
 
 
 def grouped_query_attention(
@@ -126,10 +151,24 @@ def multihead_self_attention(
         q_BHTK, k_BHTK = rope(q_BHTK, tables), rope(k_BHTK, tables)
     if cache is not None and slots_BT is not None:
         cache = cache.write(k_BHTK, v_BHTK, slots_BT)
-        k_BHTK, v_BHTK = cache
-    drop = partial(dropout, rate=attention_dropout, draw=draw, place="weights") if draw else None
+        k_BHTK, v_BHTK = (x_BHSK[:, :, : mask.shape[-1]] for x_BHSK in cache)
+    dropping = draw is not None and attention_dropout > 0.0
+    drop = partial(dropout, rate=attention_dropout, draw=draw, place="weights") if dropping else None
     out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, mask, drop)
     return linear(params["output_proj"], out_BHTK.swapaxes(-2, -3).reshape(x_BTD.shape)), cache
+
+
+def padding_mask(num_tokens_B: Int[Array, " B"], T: int) -> Bool[Array, "B 1 T T"]:
+    """True where key s is one of the sequence's tokens, not padding: s < num_tokens."""
+    valid_BT = jnp.arange(T, dtype=num_tokens_B.dtype)[None, :] < num_tokens_B[:, None]
+    return jnp.broadcast_to(valid_BT[:, None, None, :], (len(num_tokens_B), 1, T, T))
+
+
+def prefix_mask(num_tokens_B: Int[Array, " B"], P: int, T: int) -> Bool[Array, "B 1 S S"]:
+    """Of a prefix padded to P places, and T tokens behind it: all see the prefix, and tokens those up to themselves."""
+    place_1S = jnp.arange(P + T, dtype=num_tokens_B.dtype)[None, :]
+    valid_BS = (place_1S < num_tokens_B[:, None]) | (place_1S >= P)
+    return valid_BS[:, None, None, :] & (causal_mask(P + T) | (place_1S < P))[None, None]
 
 
 def causal_mask(T: int) -> Bool[Array, "T T"]:

@@ -12,16 +12,25 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jax_impl.attention import LayerCache, causal_mask
-from jax_impl.functional import Draw, clip_gradients, token_cross_entropy
+from jax_impl.functional import Draw, at_least_float32, clip_gradients, token_cross_entropy
 from jax_impl.layers import Params
-from jax_impl.model import Tables, embed, hidden_states, logits, tables_of, transformer_lm
+from jax_impl.model import MODELS, Tables, behind, embed, encode, hidden_states, logits, tables_of
 from jax_impl.optimizer import AdamWState, adamw_init, adamw_update
-from lm.backend import DecodeStep, EvalStep, Prefill, TrainStep
+from lm.backend import DecodeStep, EvalStep, Logits, Prefill, TrainStep
 from lm.checkpoint import Leaves
 from lm.config import TrainConfig
-from lm.data import Batch, check_token_ids
+from lm.data import Batch, check_batch, check_token_ids
 from lm.init import initial_weights
 from tokenizer.errors import InputError
+
+
+class Cache(NamedTuple):
+    """What decoding goes on from: a cache a layer, of P slots for a prefix and as many behind them as tokens need."""
+
+    num_tokens_B: Int[np.ndarray, " B"]
+    """Each prefix's tokens, 0 without one."""
+    P: int
+    layers: list[LayerCache | None]
 
 
 class TrainState(NamedTuple):
@@ -117,13 +126,14 @@ def read_optimizer(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
     yield from _named_leaves(state.optimizer._asdict())
 
 
-def _arrays(batch: Batch, config: TrainConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Inputs, targets and loss mask of all micro-batches."""
-    check_token_ids(batch.inputs, config.model.vocab_size)
-    check_token_ids(batch.targets, config.model.vocab_size)
+def _arrays(
+    batch: Batch, config: TrainConfig
+) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray | None]:
+    """What the model takes, targets and loss mask of all micro-batches."""
+    check_batch(batch, config.model.vocab_size)
     # Copies: JAX may read NumPy's memory in place, and after the call that it was given to has returned.
     return (
-        batch.inputs.copy(),
+        tuple(array.copy() for array in batch.model_inputs),
         batch.targets.copy(),
         None if batch.loss_mask is None else batch.loss_mask.copy(),
     )
@@ -146,11 +156,11 @@ def compiler_options(config: TrainConfig) -> dict[str, str]:
 
 def make_train_step(config: TrainConfig) -> TrainStep:
     """Forward, backward, clipping and AdamW, as one jitted function that donates the state's memory."""
-    o = config.optimizer
+    model, o = MODELS[config.model.architecture], config.optimizer
 
     def loss(
         params: Params,
-        inputs_BT: Array,
+        inputs: tuple[Array, ...],
         targets_BT: Array,
         mask_BT: Array | None,
         rows_B: Array,
@@ -158,17 +168,17 @@ def make_train_step(config: TrainConfig) -> TrainStep:
         step: Array,
     ) -> Array:
         draw = Draw(config.seed, step, rows_B) if config.model.drops else None
-        logits_BTV = transformer_lm(params, inputs_BT, config.model, jnp.dtype(config.compute_dtype), draw)
+        logits_BTV = model(params, *inputs, config.model, jnp.dtype(config.compute_dtype), draw)
         return _sum_losses(logits_BTV, targets_BT, mask_BT) / count
 
     @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options(config))
     def jitted(
-        state: TrainState, batch: tuple[Array, Array, Array | None], count: Array, lr: Array
+        state: TrainState, batch: tuple[tuple[Array, ...], Array, Array | None], count: Array, lr: Array
     ) -> tuple[TrainState, dict[str, Array]]:
         params, optimizer = state
         assert optimizer is not None
         micro_step, step = jax.value_and_grad(loss), optimizer.step
-        M, B = batch[0].shape[:2]
+        M, B = batch[1].shape[:2]
         micro_batches = *batch, jnp.arange(M * B, dtype=np.int32).reshape(M, B)
         if M == 1:
             total, gradients = micro_step(params, *jax.tree.map(lambda x: x[0], micro_batches), count, step)
@@ -186,11 +196,9 @@ def make_train_step(config: TrainConfig) -> TrainStep:
         finite = jnp.isfinite(total) & jnp.isfinite(norm)
         # Gains and biases have one axis.
         decay = jax.tree.map(lambda p: o.weight_decay if p.ndim > 1 or o.decay == "all" else 0.0, params)
-        updated = adamw_update(clipped, optimizer, params, lr, (o.beta1, o.beta2), o.eps, decay)
-        state = TrainState(
-            *jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, (params, optimizer))
-        )
-        return state, {"loss": total, "grad_norm": norm, "finite": finite}
+        betas = o.beta1, o.beta2
+        updated = adamw_update(clipped, optimizer, params, lr, betas, o.eps, decay, finite)
+        return TrainState(*updated), {"loss": total, "grad_norm": norm, "finite": finite}
 
     # As scalars of the weights' type, so that neither a new value recompiles nor float64 creeps in.
     scalar = np.dtype(config.param_dtype).type
@@ -203,12 +211,13 @@ def make_train_step(config: TrainConfig) -> TrainStep:
 
 def make_eval_step(config: TrainConfig) -> EvalStep:
     """Forward only."""
+    model = MODELS[config.model.architecture]
 
     @jax.jit
     def jitted(
-        params: Params, inputs_BT: Array, targets_BT: Array, mask_BT: Array | None
+        params: Params, inputs: tuple[Array, ...], targets_BT: Array, mask_BT: Array | None
     ) -> tuple[Array, Array]:
-        logits_BTV = transformer_lm(params, inputs_BT, config.model, jnp.dtype(config.compute_dtype))
+        logits_BTV = model(params, *inputs, config.model, jnp.dtype(config.compute_dtype))
         hits_BT = logits_BTV.argmax(-1).astype(targets_BT.dtype) == targets_BT
         correct = (hits_BT if mask_BT is None else hits_BT & mask_BT).sum()
         return _sum_losses(logits_BTV, targets_BT, mask_BT), correct
@@ -225,60 +234,126 @@ def make_eval_step(config: TrainConfig) -> EvalStep:
     return eval_step
 
 
-def make_prefill(config: TrainConfig) -> Prefill:
-    """One pass over the prompts, that fills a cache of context_length slots."""
-    m, dtype = config.model, jnp.dtype(config.compute_dtype)
+def make_logits(config: TrainConfig) -> Logits:
+    """One forward pass, without a cache."""
+    model = MODELS[config.model.architecture]
 
     @jax.jit
+    def jitted(params: Params, *inputs: Array) -> Array:
+        logits_BTV = model(params, *inputs, config.model, jnp.dtype(config.compute_dtype))
+        return logits_BTV.astype(config.param_dtype)
+
+    def all_logits(
+        state: TrainState,
+        token_ids_BT: Int[np.ndarray, "B T"],
+        num_tokens_B: Int[np.ndarray, " B"] | None = None,
+        prefix_BP: Int[np.ndarray, "B P"] | None = None,
+    ) -> Float[np.ndarray, "B T V"]:
+        inputs = [a for a in (token_ids_BT, num_tokens_B, prefix_BP) if a is not None]
+        for token_ids in inputs[::2]:
+            check_token_ids(token_ids, config.model.vocab_size)
+        return np.asarray(jitted(state.params, *inputs))
+
+    return all_logits
+
+
+def make_prefill(config: TrainConfig) -> Prefill:
+    """One pass over the prompts, that fills the first slots of a cache."""
+    m, dtype = config.model, jnp.dtype(config.compute_dtype)
+
+    @partial(jax.jit, static_argnums=3)
     def jitted(
-        params: Params, token_ids_BT: Array, lengths_B: Array
+        params: Params,
+        token_ids_BT: Array,
+        lengths_B: Array,
+        slots: int,
+        prefix_BP: Array | None,
+        num_tokens_B: Array,
     ) -> tuple[Array, list[LayerCache | None]]:
         B, T = token_ids_BT.shape
+        decoder = _decoder(params)
+        if prefix_BP is None:
+            tables = tables_of(m, np.arange(T), m.context_length, config.param_dtype)
+            x_BSD, mask = embed(decoder, token_ids_BT, m, dtype, tables), causal_mask(T)
+        else:
+            hidden_BPD = encode(params["encoder"], prefix_BP, num_tokens_B, m, dtype)
+            x_BSD, mask, tables = behind(decoder, hidden_BPD, num_tokens_B, token_ids_BT, m)
+        S = x_BSD.shape[1]
         assert m.num_kv_heads is not None  # filled in by ModelConfig
-        zeros = jnp.zeros((B, m.num_kv_heads, m.context_length, m.d_head), dtype)
-        caches = [LayerCache(zeros, zeros) for _ in params["layers"]]
-        # Query t sees slots 0 .. t; what lies behind a shorter prompt's end is overwritten before it is seen.
-        mask_TS = causal_mask(m.context_length)[:T]
-        slots_BT = jnp.broadcast_to(jnp.arange(T)[None, :], (B, T))
-        tables = tables_of(m, np.arange(T), m.context_length, config.param_dtype)
-        x_BTD = embed(params, token_ids_BT, m, dtype, tables)
-        x_BTD, written = hidden_states(params, x_BTD, m, mask_TS, tables, caches, slots_BT)
-        last_BD = x_BTD[jnp.arange(B), lengths_B - 1]
-        return logits(params, last_BD), written
+        zeros = jnp.zeros((B, m.num_kv_heads, S - T + slots, m.d_head), dtype)
+        caches = [LayerCache(zeros, zeros) for _ in decoder["layers"]]
+        # What lies behind a shorter prompt's end is overwritten before it is seen.
+        slots_BS = jnp.broadcast_to(jnp.arange(S)[None, :], (B, S))
+        x_BSD, written = hidden_states(decoder, x_BSD, m, mask, tables, caches, slots_BS)
+        last_BD = x_BSD[jnp.arange(B), S - T + lengths_B - 1]
+        return at_least_float32(logits(decoder, last_BD)), written
 
     def prefill(
-        state: TrainState, token_ids_BT: Int[np.ndarray, "B T"], lengths_B: Int[np.ndarray, " B"]
-    ) -> tuple[np.ndarray, list[LayerCache | None]]:
+        state: TrainState,
+        token_ids_BT: Int[np.ndarray, "B T"],
+        lengths_B: Int[np.ndarray, " B"],
+        slots: int | None = None,
+        prefix_BP: Int[np.ndarray, "B P"] | None = None,
+        num_tokens_B: Int[np.ndarray, " B"] | None = None,
+    ) -> tuple[np.ndarray, Cache]:
         check_token_ids(token_ids_BT, m.vocab_size)
-        logits_BV, caches = jitted(state.params, token_ids_BT, lengths_B)
-        return np.asarray(logits_BV).astype(np.float64), caches
+        if prefix_BP is None or num_tokens_B is None:
+            num_tokens_B, P = np.zeros(len(lengths_B), np.int64), 0
+        else:
+            check_token_ids(prefix_BP, m.vocab_size)
+            P = prefix_BP.shape[1]
+        logits_BV, caches = jitted(
+            state.params, token_ids_BT, lengths_B, slots or m.context_length, prefix_BP, num_tokens_B
+        )
+        return np.asarray(logits_BV), Cache(num_tokens_B, P, caches)
 
     return prefill
 
 
+def _decoder(params: Params) -> Params:
+    return params.get("decoder", params)
+
+
 def make_decode_step(config: TrainConfig) -> DecodeStep:
-    """One token a sequence against the cache, which slides: position t takes slot t mod context_length."""
+    """One token a sequence against the cache, which slides: position t takes slot t mod S, behind the prefix's."""
     m, dtype = config.model, jnp.dtype(config.compute_dtype)
 
-    @partial(jax.jit, donate_argnums=1)
+    @partial(jax.jit, donate_argnums=1, static_argnums=2)
     def jitted(
-        params: Params, caches: list[LayerCache], ids_B1: Array, positions_B: Array, tables: Tables
+        params: Params,
+        caches: list[LayerCache],
+        P: int,
+        ids_B1: Array,
+        position_B1: Array,
+        num_tokens_B1: Array,
+        tables: Tables,
     ) -> tuple[Array, list[LayerCache | None]]:
-        mask_B11S = jnp.arange(m.context_length)[None, None, None, :] <= positions_B[:, None, None, None]
-        slots_B1 = positions_B[:, None] % m.context_length
-        x_B1D = embed(params, ids_B1, m, dtype, tables)
-        x_B1D, written = hidden_states(params, x_B1D, m, mask_B11S, tables, caches, slots_B1)
-        return logits(params, x_B1D[:, 0]), written
+        S, decoder = caches[0].k_BHSK.shape[2] - P, _decoder(params)
+        sees_BS = jnp.concatenate(
+            (jnp.arange(P)[None, :] < num_tokens_B1, jnp.arange(S)[None, :] <= position_B1), axis=1
+        )
+        slots_B1, mask_B11S = P + position_B1 % S, sees_BS[:, None, None, :]
+        x_B1D = embed(decoder, ids_B1, m, dtype, tables)
+        x_B1D, written = hidden_states(decoder, x_B1D, m, mask_B11S, tables, caches, slots_B1)
+        return at_least_float32(logits(decoder, x_B1D[:, 0])), written
 
     def decode_step(
         state: TrainState,
-        caches: list[LayerCache],
+        cache: Cache,
         token_ids_B: Int[np.ndarray, " B"],
         positions_B: Int[np.ndarray, " B"],
-    ) -> tuple[np.ndarray, list[LayerCache | None]]:
+    ) -> tuple[np.ndarray, Cache]:
         check_token_ids(token_ids_B, m.vocab_size)
-        tables = tables_of(m, positions_B[:, None], m.context_length, config.param_dtype)
-        logits_BV, caches_out = jitted(state.params, caches, token_ids_B[:, None], positions_B, tables)
-        return np.asarray(logits_BV).astype(np.float64), caches_out
+        position_B1, num_tokens_B1 = (
+            positions_B[:, None],
+            cache.num_tokens_B[:, None].astype(positions_B.dtype),
+        )
+        # RoPE goes on where the prefix ends.
+        place_B1 = position_B1 + num_tokens_B1 if m.position == "rope" else position_B1
+        tables = tables_of(m, place_B1, m.context_length, config.param_dtype)
+        logits_BV, written = jitted(
+            state.params, cache.layers, cache.P, token_ids_B[:, None], position_B1, num_tokens_B1, tables
+        )
+        return np.asarray(logits_BV), cache._replace(layers=written)
 
     return decode_step

@@ -10,7 +10,14 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from jax_impl.attention import LayerCache, Rope, causal_mask, multihead_self_attention
+from jax_impl.attention import (
+    LayerCache,
+    Rope,
+    causal_mask,
+    multihead_self_attention,
+    padding_mask,
+    prefix_mask,
+)
 from jax_impl.functional import Draw, dropout, gelu, relu, silu
 from jax_impl.layers import Params, embedding, feed_forward, identity, layernorm, linear, rmsnorm, swiglu
 from lm.config import ModelConfig
@@ -185,3 +192,100 @@ def transformer_lm(
     x_BTD = embed(params, token_ids_BT, config, compute_dtype or param_dtype, tables, draw)
     x_BTD, _ = hidden_states(params, x_BTD, config, causal_mask(T), tables, draw=draw)
     return logits(params, x_BTD)
+
+
+def transformer_encoder(
+    params: Params,
+    token_ids_BT: Int[Array, "B T"],
+    num_tokens_B: Int[Array, " B"],
+    config: ModelConfig,
+    compute_dtype: DTypeLike | None = None,
+    draw: Draw | None = None,
+) -> Float[Array, "B T V"]:
+    """Token ids to logits of the token at each place, from the tokens on both sides (Devlin et al., 2019)."""
+    return logits(params, encode(params, token_ids_BT, num_tokens_B, config, compute_dtype, draw))
+
+
+def encode(
+    params: Params,
+    token_ids_BT: Int[Array, "B T"],
+    num_tokens_B: Int[Array, " B"],
+    config: ModelConfig,
+    compute_dtype: DTypeLike | None = None,
+    draw: Draw | None = None,
+) -> Float[Array, "B T D"]:
+    """The hidden states of an encoder, whose sequences are padded to T."""
+    T, param_dtype = token_ids_BT.shape[1], params["token_embeddings"]["weight"].dtype
+    tables, mask = tables_of(config, np.arange(T), T, param_dtype), padding_mask(num_tokens_B, T)
+    x_BTD = embed(params, token_ids_BT, config, compute_dtype or param_dtype, tables, draw)
+    x_BTD, _ = hidden_states(params, x_BTD, config, mask, tables, draw=draw)
+    return x_BTD
+
+
+def behind(
+    params: Params,
+    hidden_BPD: Float[Array, "B P D"],
+    num_tokens_B: Int[Array, " B"],
+    token_ids_BT: Int[Array, "B T"],
+    config: ModelConfig,
+    draw: Draw | None = None,
+) -> tuple[Float[Array, "B S D"], Bool[Array, "B 1 S S"], Tables]:
+    """What the blocks read of a cache of P places and the tokens behind it.
+
+    Added positions count the tokens from 0, and RoPE goes on where the prefix ends, so that padding counts nowhere.
+    """
+    (P, T), param_dtype = (
+        (hidden_BPD.shape[1], token_ids_BT.shape[1]),
+        params["token_embeddings"]["weight"].dtype,
+    )
+    place_1S = jnp.arange(P + T, dtype=num_tokens_B.dtype)[None, :]
+    is_token_BP1 = (place_1S[:, :P] < num_tokens_B[:, None])[..., None]
+    cache_BPD = jnp.where(jnp.broadcast_to(is_token_BP1, hidden_BPD.shape), hidden_BPD, 0)
+    tables = tables_of(config, np.arange(T), config.context_length, param_dtype)
+    x_BTD = embed(params, token_ids_BT, config, hidden_BPD.dtype, tables, draw)
+    if config.position == "rope":
+        tables = tables_of(config, np.arange(P + T), P + T, param_dtype)
+        place_BS = jnp.where(place_1S < P, place_1S, place_1S - P + num_tokens_B[:, None])
+        tables = tuple(table[place_BS] for table in tables)
+    return jnp.concatenate((cache_BPD, x_BTD), axis=1), prefix_mask(num_tokens_B, P, T), tables
+
+
+def prefix_decoder(
+    params: Params,
+    hidden_BPD: Float[Array, "B P D"],
+    num_tokens_B: Int[Array, " B"],
+    token_ids_BT: Int[Array, "B T"],
+    config: ModelConfig,
+    draw: Draw | None = None,
+) -> Float[Array, "B T V"]:
+    """A hidden cache, and token ids behind it, to logits of the next token.
+
+    The cache is put before the tokens' embeddings: all blocks see one sequence, in which the cache attends to all of
+    the cache, and a token to all of the cache and to the tokens up to itself.
+    """
+    x_BSD, mask, tables = behind(params, hidden_BPD, num_tokens_B, token_ids_BT, config, draw)
+    x_BSD, _ = hidden_states(params, x_BSD, config, mask, tables, draw=draw)
+    return logits(params, x_BSD[:, hidden_BPD.shape[1] :])
+
+
+def encoder_decoder(
+    params: Params,
+    token_ids_BT: Int[Array, "B T"],
+    num_tokens_B: Int[Array, " B"],
+    prefix_BP: Int[Array, "B P"],
+    config: ModelConfig,
+    compute_dtype: DTypeLike | None = None,
+    draw: Draw | None = None,
+) -> Float[Array, "B T V"]:
+    """A prefix, whose hidden states are the decoder's cache, and token ids that follow, to logits of the next token."""
+    in_encoder, in_decoder = (draw.at(half) if draw else None for half in ("encoder", "decoder"))
+    hidden_BPD = encode(params["encoder"], prefix_BP, num_tokens_B, config, compute_dtype, in_encoder)
+    return prefix_decoder(params["decoder"], hidden_BPD, num_tokens_B, token_ids_BT, config, in_decoder)
+
+
+MODELS: dict[str, Callable[..., Array]] = {
+    "decoder": transformer_lm,
+    "encoder": transformer_encoder,
+    "encoder_decoder": encoder_decoder,
+}
+"""Each takes its weights, a batch's inputs, and its num_tokens and prefix where it has them, config, dtype and draw."""

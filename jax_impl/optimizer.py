@@ -5,7 +5,7 @@ from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 Tree: TypeAlias = PyTree[Float[Array, "..."]]
 
@@ -33,11 +33,13 @@ def adamw_update(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     weight_decay: float | PyTree[float] = 0.01,
+    apply: bool | Bool[Array, ""] = True,
 ) -> tuple[Tree, AdamWState]:
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019, algorithm 2), as the course writes it.
 
     The bias correction is folded into the step size, epsilon is added to the uncorrected root, and the decay
-    follows the update, by lr * weight_decay: one number for all parameters, or a tree of them.
+    follows the update, by lr * weight_decay: one number for all parameters, or a tree of them. Where `apply` is false
+    nothing changes: chosen here, value by value, so that XLA can write over the old ones.
 
     Returns:
         The new parameters and state.
@@ -47,11 +49,11 @@ def adamw_update(
 
     def update(p: Array, g: Array, m: Array, v: Array, decay: float) -> tuple[Array, Array, Array]:
         rate, t = jnp.asarray(lr, p.dtype), step.astype(p.dtype)
-        m = beta1 * m + (1 - beta1) * g
-        v = beta2 * v + (1 - beta2) * jnp.square(g)
+        m = jnp.where(apply, beta1 * m + (1 - beta1) * g, m)
+        v = jnp.where(apply, beta2 * v + (1 - beta2) * jnp.square(g), v)
         step_size = rate * jnp.sqrt(_one_minus_power(beta2, t)) / _one_minus_power(beta1, t)
-        p = p - step_size * (m / (jnp.sqrt(v) + eps))
-        return p - rate * decay * p, m, v
+        before, p = p, p - step_size * (m / (jnp.sqrt(v) + eps))
+        return jnp.where(apply, p - rate * decay * p, before), m, v
 
     decays = (
         jax.tree.map(lambda _: weight_decay, params)
@@ -60,7 +62,7 @@ def adamw_update(
     )
     updated = jax.tree.map(update, params, gradients, state.m, state.v, decays)
     params, m, v = jax.tree.transpose(jax.tree.structure(params), None, updated)
-    return params, AdamWState(m, v, step)
+    return params, AdamWState(m, v, jnp.where(apply, step, state.step))
 
 
 def _one_minus_power(beta: float, t: Float[Array, ""]) -> Float[Array, ""]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jax_impl.attention import multihead_self_attention, rope, scaled_dot_product_attention
+from jax_impl.attention import multihead_self_attention, padding_mask, rope, scaled_dot_product_attention
 from jax_impl.backend import nested
 from jax_impl.functional import (
     Draw,
@@ -22,8 +22,17 @@ from jax_impl.functional import (
     softmax,
     token_cross_entropy,
 )
-from jax_impl.layers import embedding, layernorm, linear, rmsnorm, swiglu
-from jax_impl.model import BLOCKS, FEED_FORWARDS, transformer_lm
+from jax_impl.layers import Params, embedding, layernorm, linear, rmsnorm, swiglu
+from jax_impl.model import (
+    BLOCKS,
+    FEED_FORWARDS,
+    encoder_decoder,
+    hidden_states,
+    prefix_decoder,
+    tables_of,
+    transformer_encoder,
+    transformer_lm,
+)
 from jax_impl.optimizer import adamw_init, adamw_update, sgd_init, sgd_update
 from lm.init import rope_tables
 from lm.parity.budgets import Dtype
@@ -73,14 +82,27 @@ def _clip(a: JaxArrays, max_norm: float) -> Array:
 def _steps(a: JaxArrays, init: Callable[..., Any], update: Callable[..., Any]) -> Array:
     params = a["weight"]
     state = init(params)
-    for name in ("0.gradient", "1.gradient", "2.gradient"):
-        params, state = update(a[name], state, params)
+    for t in range(len(a) - 1):
+        params, state = update(a[f"{t}.gradient"], state, params)
     return params
 
 
 def _lm(a: JaxArrays, c: JaxArrays, s: dict[str, Any]) -> Array:
     draw = Draw(s["seed"], jnp.int32(s["step"]), c["rows"]) if "rows" in c else None
     return transformer_lm(nested(a), c["token_ids"], s["config"], s["compute_dtype"], draw)
+
+
+def _encoder_stack(params: Params, x_BTD: Array, c: JaxArrays, s: dict[str, Any]) -> Array:
+    """An encoder's blocks alone."""
+    config, T = s["config"], x_BTD.shape[1]
+    tables = tables_of(config, np.arange(T), T, s["compute_dtype"])
+    return hidden_states(params, x_BTD, config, padding_mask(c["num_tokens"], T), tables)[0]
+
+
+def _padded(out_BTD: Array, c: JaxArrays) -> Array:
+    """Outputs with zeros at the padding, where they may be anything."""
+    is_token_BT = jnp.arange(out_BTD.shape[1])[None, :] < c["num_tokens"].astype(int)[:, None]
+    return jnp.where(jnp.broadcast_to(is_token_BT[..., None], out_BTD.shape), out_BTD, 0)
 
 
 LAYERS: dict[str, Callable[[JaxArrays, JaxArrays, dict[str, Any]], Array]] = {
@@ -118,6 +140,16 @@ LAYERS: dict[str, Callable[[JaxArrays, JaxArrays, dict[str, Any]], Array]] = {
     "transformer_lm": _lm,
     "transformer_lm of the family": _lm,
     "training loss": lambda a, c, s: cross_entropy(_lm(a, c, s), c["targets"]),
+    "encoder_stack": lambda a, c, s: _padded(_encoder_stack(nested(a), a["x"], c, s), c),
+    "transformer_encoder": lambda a, c, s: _padded(
+        transformer_encoder(nested(a), c["token_ids"], c["num_tokens"], s["config"], s["compute_dtype"]), c
+    ),
+    "prefix_decoder": lambda a, c, s: prefix_decoder(
+        nested(a), a["x"], c["num_tokens"], c["token_ids"], s["config"]
+    ),
+    "encoder_decoder": lambda a, c, s: encoder_decoder(
+        nested(a), c["token_ids"], c["num_tokens"], c["prefix"], s["config"], s["compute_dtype"]
+    ),
     "adamw": lambda a, c, s: _steps(a, adamw_init, partial(adamw_update, lr=s["lr"], weight_decay=0.1)),
     "sgd": lambda a, c, s: _steps(a, sgd_init, partial(sgd_update, lr=s["lr"])),
 }

@@ -34,11 +34,42 @@ class EvalStep(Protocol):
 
 
 @runtime_checkable
+class Logits(Protocol):
+    def __call__(
+        self,
+        state: Any,
+        token_ids: Int[np.ndarray, "B T"],
+        num_tokens: Int[np.ndarray, " B"] | None = None,
+        prefix: Int[np.ndarray, "B P"] | None = None,
+        /,
+    ) -> Float[np.ndarray, "B T V"]:
+        """The logits after each token, of an encoder at each token, in the weights' type; T is at most context_length.
+
+        Args:
+            num_tokens, prefix: As in `lm.data.Batch`, where the architecture needs them.
+        """
+
+
+@runtime_checkable
 class Prefill(Protocol):
     def __call__(
-        self, state: Any, token_ids: Int[np.ndarray, "B T"], lengths: Int[np.ndarray, " B"], /
+        self,
+        state: Any,
+        token_ids: Int[np.ndarray, "B T"],
+        lengths: Int[np.ndarray, " B"],
+        slots: int | None = None,
+        prefix: Int[np.ndarray, "B P"] | None = None,
+        num_tokens: Int[np.ndarray, " B"] | None = None,
+        /,
     ) -> tuple[Float[np.ndarray, "B V"], Any]:
-        """Read prompts, padded on the right; return the logits after each one's last token, and the cache."""
+        """Read prompts, padded on the right; return the logits after each one's last token, and the cache.
+
+        Args:
+            slots: Slots of the cache, of which position t takes t mod slots: T or more, and context_length, as if not
+                given, unless the text will end before that.
+            prefix, num_tokens: What the encoder of an encoder-decoder reads, padded, and the tokens of each; the
+                prompts are then the starts of the decoder's texts.
+        """
 
 
 @runtime_checkable
@@ -48,7 +79,7 @@ class DecodeStep(Protocol):
     ) -> tuple[Float[np.ndarray, "B V"], Any]:
         """Read one more token of each sequence, at its position; return the logits after it, and the cache.
 
-        Consumes `cache`, which holds the last context_length positions.
+        Consumes `cache`.
         """
 
 
@@ -72,9 +103,13 @@ class Backend(Protocol):
 
     def make_eval_step(self, config: TrainConfig) -> EvalStep: ...
 
-    def make_prefill(self, config: TrainConfig) -> Prefill: ...
+    def make_logits(self, config: TrainConfig) -> Logits: ...
 
-    def make_decode_step(self, config: TrainConfig) -> DecodeStep: ...
+    def make_prefill(self, config: TrainConfig) -> Prefill:
+        """Not of an encoder, which writes no text."""
+
+    def make_decode_step(self, config: TrainConfig) -> DecodeStep:
+        """Likewise."""
 
     def trace(self, folder: Path) -> AbstractContextManager[None]:
         """Have the framework's own profiler trace what runs inside, into files under `folder`."""

@@ -144,6 +144,14 @@ def read_state(path: Path) -> dict[str, Any]:
     return state
 
 
+def unverified_state(path: Path) -> dict[str, Any]:
+    """What state.json says, at a glance: the hashes are not looked at. Empty where it cannot be read."""
+    try:
+        return _read_json(path / "state.json")
+    except (InputError, OSError):
+        return {}
+
+
 def read_leaves(
     file: Path, expected: Mapping[str, tuple[tuple[int, ...], str]]
 ) -> Iterator[tuple[str, np.ndarray]]:
@@ -182,10 +190,7 @@ def _best_first(paths: list[Path]) -> list[tuple[float, Path]]:
     """Those of the checkpoints that know their validation loss, by it; of equal ones the older is better."""
     losses = []
     for path in paths:
-        try:
-            loss = _read_json(path / "state.json").get("val_loss")
-        except InputError:
-            continue
+        loss = unverified_state(path).get("val_loss")
         if isinstance(loss, float) and math.isfinite(loss):
             losses.append((loss, path))
     return sorted(losses, key=lambda pair: (pair[0], _step(pair[1])))
@@ -202,6 +207,7 @@ def _read_json(file: Path) -> dict[str, Any]:
     if file.stat().st_size <= _LARGEST_JSON:
         try:
             value = json.loads(file.read_bytes())
+            json_text(value).encode()  # what could not be written again, such as NaN, was not written by us
         except (ValueError, RecursionError):
             value = None
     if not isinstance(value, dict):

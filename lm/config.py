@@ -15,6 +15,7 @@ from tokenizer.errors import InputError
 ComputeDtype = Literal["float32", "bfloat16", "float64"]
 Schedule = Literal["cosine", "linear", "constant"]
 Decay = Literal["all", "matrices"]
+TrackerName = Literal["tensorboard", "wandb"]
 Architecture = Literal["decoder", "encoder", "encoder_decoder"]
 Norm = Literal["rmsnorm", "layernorm", "none"]
 NormPosition = Literal["pre", "post"]
@@ -214,6 +215,10 @@ class TrainConfig:
     """Micro-batches that a step's batch is split into, to save memory; divides batch_size."""
     seed: int = 0
     """Seed of the initial weights and of the batches."""
+    mask_rate: float = 0.15
+    """Share of the tokens that an encoder is to name, of which 8 in 10 are hidden and 1 is another."""
+    mask_token: int | None = None
+    """Id that hides a token from an encoder; if not given, that of the tokenizer's <|mask|>."""
     compute_dtype: ComputeDtype = "float32"
     """Type of activations; weights and moments stay float32 (float64 for float64)."""
     log_interval: int = 10
@@ -257,6 +262,22 @@ class TrainConfig:
             f"batch_size {self.batch_size} is not divisible by grad_accumulation {self.grad_accumulation}",
         )
         _require_one_of(self, "compute_dtype", ComputeDtype)
+        _require(0 < self.mask_rate < 1, f"mask_rate is {self.mask_rate}: give a number above 0 and below 1")
+        architecture, vocab_size = self.model.architecture, self.model.vocab_size
+        if self.mask_token is not None:
+            _require(
+                architecture == "encoder" and 0 <= self.mask_token < vocab_size,
+                f"mask_token is {self.mask_token}: an encoder needs one from 0 to vocab_size - 1 = {vocab_size - 1}, "
+                "other architectures none",
+            )
+        _require(
+            self.sample_every is None or architecture != "encoder",
+            f"sample_every is {self.sample_every}, but an encoder writes no text: leave it out",
+        )
+        _require(
+            self.sample_every is None or architecture != "encoder_decoder" or bool(self.sample_prompt),
+            "sample_prompt is empty: give the prefix that samples of an encoder-decoder follow from",
+        )
 
     @property
     def param_dtype(self) -> Literal["float32", "float64"]:

@@ -4,11 +4,12 @@ import glob
 import hashlib
 import json
 import math
-import mmap
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,22 @@ Tokens = np.ndarray
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows of tokens and the token that follows each. The leading axis counts micro-batches."""
+    """Windows of tokens and what is to be predicted at each position. The leading axis counts micro-batches."""
 
     inputs: Int[np.ndarray, "A B T"]
     targets: Int[np.ndarray, "A B T"]
+    """Of a decoder, the token that follows; of an encoder, the token that stood there before some were masked."""
     loss_mask: Bool[np.ndarray, "A B T"] | None = None
     """True where a position counts; everywhere if None."""
+    num_tokens: Int[np.ndarray, "A B"] | None = None
+    """Tokens of the sequence that attends both ways, padding behind them: an encoder's inputs, or the prefix."""
+    prefix: Int[np.ndarray, "A B P"] | None = None
+    """What the encoder of an encoder-decoder reads."""
+
+    @property
+    def model_inputs(self) -> tuple[np.ndarray, ...]:
+        """What the model takes: inputs, and num_tokens and prefix where there are any."""
+        return tuple(a for a in (self.inputs, self.num_tokens, self.prefix) if a is not None)
 
     @property
     def num_targets(self) -> int:
@@ -38,7 +49,9 @@ class Batch:
 
 
 def open_tokens(path: Path, vocab_size: int, context_length: int) -> Tokens:
-    """Map a .npy file of token ids into memory, after a look at all of it (over 1 GiB: at a sample).
+    """Map a token file into memory, after a look at all of it (over 1 GiB: at a sample).
+
+    Token files are .npy, or nanoGPT's .bin: ids as little-endian uint16, and nothing else.
 
     Raises:
         InputError: not such a file, an id of vocab_size or more, or shorter than one window and its target.
@@ -46,13 +59,19 @@ def open_tokens(path: Path, vocab_size: int, context_length: int) -> Tokens:
     try:
         with path.open("rb") as file:
             magic = file.read(6)
-        tokens = np.load(path, mmap_mode="r", allow_pickle=False) if magic == b"\x93NUMPY" else None
+        tokens = None
+        if magic == b"\x93NUMPY":
+            tokens = np.load(path, mmap_mode="r", allow_pickle=False)
+        elif magic and path.suffix == ".bin":
+            tokens = np.memmap(path, "<u2", mode="r")
     except ValueError as error:
         raise InputError(
-            f"{path}: not a readable .npy file ({error}); make one with lm tokenizer encode"
+            f"{path}: not a readable .npy file, nor .bin of uint16 ({error}); make one with lm tokenizer encode"
         ) from None
     if tokens is None or tokens.ndim != 1 or tokens.dtype.kind not in "ui":
-        raise InputError(f"{path}: not a .npy file of token ids; make one with lm tokenizer encode")
+        raise InputError(
+            f"{path}: not a .npy file of token ids, nor a .bin of them; make one with lm tokenizer encode"
+        )
     if len(tokens) < context_length + 1:
         raise InputError(
             f"{path}: {len(tokens)} tokens are fewer than one window of context_length + 1 = "
@@ -60,9 +79,8 @@ def open_tokens(path: Path, vocab_size: int, context_length: int) -> Tokens:
         )
     # Every batch is checked again, so of a file that takes long to read a sample will do here.
     for start, stop in _blocks(tokens.nbytes):
-        block = tokens[start // tokens.itemsize : stop // tokens.itemsize]
+        block = read_parts(tokens, [(start // tokens.itemsize, stop // tokens.itemsize)])[0]
         check_token_ids(block, vocab_size, f"{path}: ")
-        _let_go(block)
     return tokens
 
 
@@ -79,18 +97,24 @@ class Corpus:
 
         The file is drawn by the shares, the start uniformly from the file's 0 .. tokens - context_length - 1.
         """
-        bits = philox(seed, "batch", step).random_raw(batch_size)
-        if len(self.files) == 1:
-            chosen = np.zeros(batch_size, np.int64)
-        else:
-            u = uniform(philox(seed, "file", step).random_raw(batch_size))
-            sums = np.cumsum(self.shares)
-            # Never a file beyond the last, whatever rounding does.
-            chosen = np.searchsorted(sums[:-1], u * sums[-1], side="right")
-        return [
-            (int(i), int(integers(bits[k : k + 1], len(self.files[i]) - context_length)[0]))
-            for k, i in enumerate(chosen)
-        ]
+        return draw(
+            [len(tokens) - context_length for tokens in self.files], self.shares, seed, step, batch_size
+        )
+
+
+def draw(
+    sizes: Sequence[int], shares: Sequence[float], seed: int, step: int, batch_size: int
+) -> list[tuple[int, int]]:
+    """Which file each member of a step's batch is in, drawn by the shares, and which of the file's `size` it is."""
+    bits = philox(seed, "batch", step).random_raw(batch_size)
+    if len(sizes) == 1:
+        chosen = np.zeros(batch_size, np.int64)
+    else:
+        u = uniform(philox(seed, "file", step).random_raw(batch_size))
+        sums = np.cumsum(shares)
+        # Never a file beyond the last, whatever rounding does.
+        chosen = np.searchsorted(sums[:-1], u * sums[-1], side="right")
+    return [(i, int(integers(bits[k : k + 1], sizes[i])[0])) for k, i in enumerate(chosen.tolist())]
 
 
 def open_corpus(
@@ -106,24 +130,36 @@ def open_corpus(
     Raises:
         InputError: a pattern matches nothing, the weights do not fit, or a file cannot be used.
     """
+    found = find_files(patterns, weights)
+    opened = [[open_tokens(path, vocab_size, context_length) for path in paths] for paths in found]
+    files = tuple(chain(*opened))
+    shares = mixture([[len(tokens) - context_length for tokens in some] for some in opened], weights)
+    return Corpus(files, shares), tuple(chain(*found))
+
+
+def find_files(patterns: Sequence[Path], weights: Sequence[float]) -> list[list[Path]]:
+    """The files of each pattern; the pattern itself where it matches none.
+
+    Raises:
+        InputError: the weights do not fit.
+    """
     if weights and (len(weights) != len(patterns) or not all(0 < w < math.inf for w in weights)):
         raise InputError(
             f"the weights are {' '.join(map(str, weights))}: give one number above 0 for each of the "
             f"{len(patterns)} files or globs to train on"
         )
-    files, paths, shares = [], [], []
-    for i, pattern in enumerate(patterns):
-        matches = [pattern] if pattern.exists() else [Path(p) for p in sorted(glob.glob(str(pattern)))]
-        opened = [open_tokens(path, vocab_size, context_length) for path in matches or [pattern]]
-        windows = [len(tokens) - context_length for tokens in opened]
-        for tokens in opened:
-            # Windows lie far apart: reading ahead of each would read much for nothing.
-            tokens._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
-        factor = weights[i] / sum(windows) if weights else 1.0
-        files += opened
-        paths += matches
-        shares += [n * factor for n in windows]
-    return Corpus(tuple(files), tuple(shares)), tuple(paths)
+    return [
+        [pattern] if pattern.exists() else [Path(p) for p in sorted(glob.glob(str(pattern)))] or [pattern]
+        for pattern in patterns
+    ]
+
+
+def mixture(sizes: Sequence[Sequence[int]], weights: Sequence[float]) -> tuple[float, ...]:
+    """The share of each file, from the sizes of each pattern's files and the weights as in `open_corpus`."""
+    factors = (
+        [w / sum(some) for w, some in zip(weights, sizes, strict=True)] if weights else [1.0] * len(sizes)
+    )
+    return tuple(size * factor for some, factor in zip(sizes, factors, strict=True) for size in some)
 
 
 def get_batch(
@@ -143,12 +179,12 @@ def get_batch(
     """
     corpus = tokens if isinstance(tokens, Corpus) else Corpus((tokens,), (1.0,))
     starts = corpus.starts(seed, step, batch_size, context_length)
-    for i in {i for i, _ in starts}:
-        _refuse_vanished(corpus.files[i])
-    views = [corpus.files[i][start : start + context_length + 1] for i, start in starts]
-    windows = np.stack([_as_int32(view) for view in views])
-    for view in views:
-        _let_go(view)
+    windows: Tokens = np.empty((batch_size, context_length + 1), np.int32)
+    for i, file in enumerate(corpus.files):
+        mine = [k for k, (chosen, _) in enumerate(starts) if chosen == i]
+        parts = [(starts[k][1], starts[k][1] + context_length + 1) for k in mine]
+        for k, window in zip(mine, read_parts(file, parts), strict=True):
+            windows[k] = as_int32(window)
     windows = windows.reshape(micro_batches, -1, context_length + 1)
     return Batch(windows[..., :-1], windows[..., 1:])
 
@@ -179,10 +215,7 @@ def eval_batches(tokens: Tokens, batch_size: int, context_length: int) -> Iterat
     """
     num_targets, span = len(tokens) - 1, batch_size * context_length
     for start in range(0, num_targets, span):
-        _refuse_vanished(tokens)
-        view = tokens[start : start + span + 1]
-        chunk = _as_int32(view)
-        _let_go(view)
+        chunk = as_int32(read_parts(tokens, [(start, start + span + 1)])[0])
         padded = np.zeros(span + 1, np.int32)
         padded[: len(chunk)] = chunk
         shape = 1, batch_size, context_length
@@ -190,7 +223,7 @@ def eval_batches(tokens: Tokens, batch_size: int, context_length: int) -> Iterat
         yield Batch(padded[:-1].reshape(shape), padded[1:].reshape(shape), is_target.reshape(shape))
 
 
-def _as_int32(tokens: Tokens) -> Tokens:
+def as_int32(tokens: Tokens) -> Tokens:
     """A copy as int32, to which every type of token file is widened; what does not fit stays out of range."""
     if tokens.dtype.itemsize >= 4:
         limits = np.iinfo(np.int32)
@@ -199,24 +232,31 @@ def _as_int32(tokens: Tokens) -> Tokens:
     return np.array(tokens, np.int32)
 
 
-def _refuse_vanished(tokens: Tokens) -> None:
-    """Refuse a mapped file that has gone, or is shorter than its map, whose end would be a bus error."""
-    if not isinstance(tokens, np.memmap):
-        return
-    path = Path(str(tokens.filename))
-    size = path.stat().st_size if path.exists() else None
-    if size is None or size < tokens.offset + tokens.nbytes:
-        what = "has gone" if size is None else "was cut short"
-        raise InputError(f"{path}: {what} while it was in use; put it back, and go on with --resume")
+def read_parts(tokens: np.ndarray, parts: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+    """Parts of an array, from start to stop; those of a memory map are read from its file.
 
+    Touching a map whose file has been cut short is a bus error, which ends the process; and what was touched counts
+    as this process's memory until memory runs short.
 
-def _let_go(tokens: Tokens) -> None:
-    """Give the memory of a part of a map back, which would count as ours until memory runs short."""
-    if isinstance(tokens, np.memmap) and tokens.size:
-        mapped = tokens._mmap  # type: ignore[attr-defined]
-        offset = tokens.ctypes.data - np.frombuffer(mapped, np.uint8, 1).ctypes.data
-        aligned = offset // mmap.PAGESIZE * mmap.PAGESIZE
-        mapped.madvise(mmap.MADV_DONTNEED, aligned, offset - aligned + tokens.nbytes)
+    Raises:
+        InputError: the file has gone, or was changed.
+    """
+    if not isinstance(tokens, np.memmap) or not parts:
+        return [tokens[start:stop] for start, stop in parts]
+    path, mapped, found = Path(str(tokens.filename)), tokens._mmap, []  # type: ignore[attr-defined]
+    offset = tokens.ctypes.data - np.frombuffer(mapped, np.uint8, 1).ctypes.data
+    changed = f"{path}: has changed while it was in use; put it back, and go on with --resume"
+    try:
+        with path.open("rb", buffering=0) as file:
+            for start, stop in parts:
+                size = (min(stop, len(tokens)) - start) * tokens.itemsize
+                data = os.pread(file.fileno(), size, offset + start * tokens.itemsize)
+                if len(data) < size or os.fstat(file.fileno()).st_size != mapped.size():
+                    raise InputError(changed)
+                found.append(np.frombuffer(data, tokens.dtype))
+    except OSError as error:
+        raise InputError(f"{changed} ({error.strerror})") from None
+    return found
 
 
 def check_token_ids(token_ids: Integer[np.ndarray, "..."], vocab_size: int, where: str = "") -> None:
@@ -229,6 +269,13 @@ def check_token_ids(token_ids: Integer[np.ndarray, "..."], vocab_size: int, wher
             f"{where}token id {low if low < 0 else high} is outside 0 .. {vocab_size - 1}; "
             "encode with the model's own tokenizer, or set model.vocab_size to fit"
         )
+
+
+def check_batch(batch: Batch, vocab_size: int) -> None:
+    """Refuse ids out of range in a batch."""
+    for token_ids in (batch.inputs, batch.targets, batch.prefix):
+        if token_ids is not None:
+            check_token_ids(token_ids, vocab_size)
 
 
 def sidecar_path(path: Path) -> Path:

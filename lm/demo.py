@@ -1,16 +1,14 @@
 """`lm demo`: the whole pipeline on a small model, in both backends, and a report of what came of it."""
 
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from lm.config import load_config
 from lm.data import file_sha256, read_sidecar
 from lm.evaluate import entropy_floor
-from lm.files import json_text, published, refuse_existing, write_json
+from lm.files import published
 from lm.run import read_metrics
+from lm.stages import claim, make_tokens, run_command, stage
 from tokenizer.errors import InputError
 
 Record: TypeAlias = dict[str, Any]
@@ -33,32 +31,26 @@ def demo(out: Path, input_path: Path | None) -> None:
     """
     if not CONFIG.is_file():
         raise InputError(f"{CONFIG} is missing: run lm demo from a checkout of twinlm, where configs/ is")
-    _claim(out, input_path)
-    text, val_text = out / "train.txt", out / "val.txt"
-    if input_path is None:
-        _stage(text, "stories", "--out", text, "--bytes", TRAIN_BYTES, "--seed", 1)
-        _stage(val_text, "stories", "--out", val_text, "--bytes", VAL_BYTES, "--seed", 2)
-    elif not val_text.exists():
-        _split(input_path, text, val_text)
-    tokenizer, tokens, val_tokens = out / "tokenizer", out / "train.npy", out / "val.npy"
-    _stage(tokenizer, "tokenizer", "train", "--input", text, "--vocab-size", VOCAB_SIZE, "--out", tokenizer)
-    _stage(tokens, "tokenizer", "encode", "--tokenizer", tokenizer, "--input", text, "--out", tokens)
-    _stage(
-        val_tokens, "tokenizer", "encode", "--tokenizer", tokenizer, "--input", val_text, "--out", val_tokens
+    claim(
+        out / "demo.json",
+        "the demo",
+        {"input_sha256": None if input_path is None else file_sha256(input_path)},
     )
+    tokens, val_tokens = make_tokens(out, input_path, VOCAB_SIZE, TRAIN_BYTES, VAL_BYTES)
     steps = f"step-{load_config(CONFIG).steps:08d}"
     for name in BACKENDS:
         folder = out / name
         flags = ["--resume"] if (folder / "checkpoints").exists() else []
         data = "--train", tokens, "--val", val_tokens
-        _stage(
+        stage(
             folder / "checkpoints" / steps,
             *("train", "--backend", name, "--config", CONFIG, *data, "--out", folder, *flags),
         )
-        _lm("eval", "--checkpoint", folder, "--tokens", val_tokens)
+        run_command("eval", "--checkpoint", folder, "--tokens", val_tokens)
     prompt = "--prompt", PROMPT, *SAMPLING
     texts = {
-        name: _lm("generate", "--backend", name, "--checkpoint", out / "torch", *prompt) for name in BACKENDS
+        name: run_command("generate", "--backend", name, "--checkpoint", out / "torch", *prompt)
+        for name in BACKENDS
     }
     metrics = {name: read_metrics(out / name) for name in BACKENDS}
     floor = entropy_floor(read_sidecar(val_tokens))
@@ -67,60 +59,6 @@ def demo(out: Path, input_path: Path | None) -> None:
     with published(out / "report.md") as temporary:
         temporary.write_text(_report(metrics, floor, texts), encoding="utf-8")
     print(f"\n{out}/report.md and {out}/curves.png are written")
-
-
-def _claim(out: Path, input_path: Path | None) -> None:
-    """Note in `out` what text this demo is of, and refuse a folder that is of another."""
-    text = {"input_sha256": None if input_path is None else file_sha256(input_path)}
-    note = out / "demo.json"
-    if not note.exists():
-        refuse_existing(out)
-        write_json(note, text)
-    elif note.read_text(encoding="utf-8") != json_text(text):
-        raise InputError(f"{out} holds the demo of another text: choose another --out, or delete it first")
-
-
-def _split(input_path: Path, train_text: Path, val_text: Path) -> None:
-    """The first nine tenths of the text, up to the end of a line, to train on; the rest to evaluate on."""
-    text = input_path.read_bytes()
-    cut = text.find(b"\n", len(text) * 9 // 10) + 1 or len(text) * 9 // 10
-    for path, part in ((train_text, text[:cut]), (val_text, text[cut:])):
-        with published(path) as temporary:
-            temporary.write_bytes(part)
-
-
-def _stage(result: Path, *command: object) -> None:
-    """Run a command unless its result is there."""
-    if result.exists():
-        print(f"\n# {result} is there already")
-    else:
-        _lm(*command)
-
-
-def _lm(*command: object) -> str:
-    """Show and run an `lm` command in a process of its own, since two frameworks in one contend for threads.
-
-    Returns:
-        What it printed, which is passed on as it comes.
-    """
-    words = [str(word) for word in command]
-    print(f"\n$ lm {shlex.join(words)}", flush=True)
-    printed = ""
-    with subprocess.Popen(
-        [sys.executable, "-m", "lm", *words], stdout=subprocess.PIPE, encoding="utf-8"
-    ) as process:
-        assert process.stdout is not None
-        try:
-            while char := process.stdout.read(1):
-                print(char, end="", flush=True)
-                printed += char
-        except KeyboardInterrupt:
-            # The command was interrupted too: let it save and say how to go on.
-            print(process.communicate()[0], end="")
-            raise
-    if process.returncode:
-        sys.exit(process.returncode)  # the command has said why
-    return printed
 
 
 def _series(records: list[Record], key: str) -> list[Record]:

@@ -1,4 +1,4 @@
-"""Loss of a whole token file."""
+"""Loss and accuracy on a whole file."""
 
 import math
 from dataclasses import dataclass
@@ -6,17 +6,19 @@ from typing import Any
 
 from lm.backend import EvalStep
 from lm.config import TrainConfig
-from lm.data import Tokens, eval_batches
+from lm.data import Tokens
+from lm.pairs import PairFile
+from lm.sources import evaluation_batches
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well a model predicts a token file."""
+    """How well a model predicts a file."""
 
     loss: float
     """Mean cross-entropy in nats per predicted token."""
     num_targets: int
-    """Predicted tokens: all but the first."""
+    """Predicted tokens: all but the first; an encoder's masked ones; the targets of pairs, with their end tokens."""
     accuracy: float
     """Share of them that were the likeliest token."""
 
@@ -26,14 +28,14 @@ class Evaluation:
         return math.exp(self.loss) if self.loss < 709 else math.inf
 
 
-def evaluate(eval_step: EvalStep, state: Any, tokens: Tokens, config: TrainConfig) -> Evaluation:
-    """Mean loss over all tokens, in windows of context_length that do not overlap, the last one shorter.
+def evaluate(eval_step: EvalStep, state: Any, data: Tokens | PairFile, config: TrainConfig) -> Evaluation:
+    """Mean loss over all tokens, in windows of context_length that do not overlap, the last one shorter; or over pairs.
 
     Each token but the first is predicted once, so the loss does not depend on seeds or batch size, and runs of
     the same context_length compare.
     """
     total, num_targets, correct = 0.0, 0, 0
-    for batch in eval_batches(tokens, config.batch_size, config.model.context_length):
+    for batch in evaluation_batches(data, config):
         batch_total, batch_targets, batch_correct = eval_step(state, batch)
         total += batch_total
         num_targets += batch_targets

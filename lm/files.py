@@ -1,14 +1,12 @@
-"""Writing so that a reader, or a crash, never sees half a file."""
+"""Files and folders of results: never overwritten, never half there."""
 
-import contextlib
 import json
 import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tokenizer.errors import InputError
+from tokenizer.publish import published, remove
 
 
 def refuse_existing(path: Path) -> None:
@@ -17,57 +15,18 @@ def refuse_existing(path: Path) -> None:
         raise InputError(f"{path} exists already: choose another name, or delete it first")
 
 
-def fsync(path: Path) -> None:
-    """Flush a file, or the names in a folder, to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def published(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` to write a file or folder to, then flush it and rename it there.
-
-    On any error the temporary path is removed and `path` stays as it was.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    # Process numbers come again, and a killed process cleans nothing up.
-    _remove(temporary)
-    try:
-        yield temporary
-        for written in (*temporary.iterdir(), temporary) if temporary.is_dir() else (temporary,):
-            fsync(written)
-        temporary.replace(path)
-        fsync(path.parent)
-    except BaseException as error:
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)
-        _remove(temporary)
-        raise
-
-
 def discard(folder: Path) -> None:
     """Delete a folder so that a reader never sees half of it: it is hidden first."""
     hidden = folder.with_name(f".{folder.name}.{os.getpid()}.old.tmp")
-    _remove(hidden)
+    remove(hidden)
     folder.rename(hidden)
-    _remove(hidden)
+    remove(hidden)
 
 
 def remove_leftovers(folder: Path) -> None:
     """Delete what writers to this folder left when they were killed. None may be at work."""
     for leftover in folder.glob(".*.tmp"):
-        _remove(leftover)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+        remove(leftover)
 
 
 def json_text(value: Any) -> str:

@@ -1,75 +1,33 @@
 """Text from a model, one token at a time; which token is NumPy's business, so both backends write the same."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+import codecs
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from lm.backend import Backend, DecodeStep, Prefill
 from lm.config import TrainConfig
-from lm.rng import philox, uniform
+from lm.parity.budgets import BUDGETS
+from lm.sampling import Choice, SamplingConfig, choose_token
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
 
 END_OF_TEXT = "<|endoftext|>"
+Ending = Literal["stop", "length", "context", "interrupted"]
+"""Why a text ended: at a stop token or text, at max_new_tokens, where learned positions end, or by Ctrl-C."""
 
 
-@dataclass(frozen=True)
-class SamplingConfig:
-    """How a token is chosen from the model's probabilities."""
+class Drawn(NamedTuple):
+    """A token drawn for one row of the batch."""
 
-    max_new_tokens: int = 256
-    """Stop after this many tokens, if nothing else has."""
-    temperature: float = 1.0
-    """Logits are divided by this; 0 takes the likeliest token."""
-    top_p: float = 1.0
-    """Choose among the fewest likeliest tokens whose probabilities reach this sum (nucleus sampling)."""
-    seed: int = 0
-    """Seed of the draws."""
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise InputError(f"max_new_tokens is {self.max_new_tokens}: give 1 or more")
-        if not self.temperature >= 0:
-            raise InputError(f"temperature is {self.temperature}: give 0 (the likeliest token) or more")
-        if not 0 < self.top_p <= 1:
-            raise InputError(f"top_p is {self.top_p}: give a number above 0, and at most 1")
-        if not 0 <= self.seed < 2**64:
-            raise InputError(f"seed is {self.seed}: give a number from 0 to 2^64 - 1")
-
-
-def next_token_probabilities(
-    logits: Float[np.ndarray, " V"], temperature: float, top_p: float
-) -> Float[np.ndarray, " V"]:
-    """Probabilities after temperature and nucleus truncation (Holtzman et al., 2020, eq. 3), in float64.
-
-    The nucleus is the smallest set of likeliest tokens whose probabilities reach top_p; of equally likely tokens
-    the one with the smaller id goes in first.
-    """
-    logits = logits.astype(np.float64)
-    if temperature == 0:
-        return np.eye(1, len(logits), int(logits.argmax()))[0]
-    exp = np.exp((logits - logits.max()) / temperature)
-    probabilities = exp / exp.sum()
-    if top_p < 1:
-        order = np.argsort(-probabilities, kind="stable")
-        before = np.cumsum(probabilities[order]) - probabilities[order]
-        probabilities[order[before >= top_p]] = 0
-        probabilities /= probabilities.sum()
-    return probabilities
-
-
-def choose_token(probabilities: Float[np.ndarray, " V"], seed: int, sample: int, position: int) -> int:
-    """Draw a token id, a pure function of the arguments: the largest of log p + Gumbel noise (Gumbel, 1954).
-
-    Two backends whose logits differ by rounding then draw differently only where the two largest lie that close;
-    inverting a cumulative sum, they would at each of its boundaries.
-    """
-    u = uniform(philox(seed, f"sample/{sample}", position).random_raw(len(probabilities)))
-    with np.errstate(divide="ignore"):  # log 0 is -inf, and is never the largest
-        return int(np.argmax(np.log(probabilities) - np.log(-np.log(u))))
+    row: int
+    token: int
+    log_probability: float | None
+    """The model's own, in nats, before temperature and the other rules; where asked for."""
+    tie: Choice | None
+    """The choice, where its runner-up lies so close that rounding may have decided."""
 
 
 def generate(
@@ -77,24 +35,222 @@ def generate(
     decode_step: DecodeStep,
     state: Any,
     config: TrainConfig,
-    prompt: list[int],
+    prompts: Sequence[Sequence[int]],
     sampling: SamplingConfig,
-    stop_token: int | None,
-) -> Iterator[int]:
-    """Read the prompt, and return the tokens that continue it, up to and without the stop token.
+    stop_tokens: Collection[int] = (),
+    endings: dict[int, Ending] | None = None,
+    log_probabilities: bool = False,
+    prefix: tuple[np.ndarray, np.ndarray] | tuple[()] = (),
+) -> Iterator[Drawn]:
+    """Continue the prompts, `sampling.samples` rows each, up to and without a stop token; step by step, row by row.
 
-    Beyond the context the cache slides: each token sees the context_length tokens before it, at their positions.
+    A row's draws depend on the seed, the sample's number within its prompt and the token's position, and not on the
+    other rows. Beyond the context the cache slides: each token sees the context_length tokens before it, at
+    their positions; learned positions end there.
+
+    Args:
+        endings: Filled with the reason why each row has ended. The caller may end a row by an entry of its own.
+        prefix: What an encoder reads for each row, padded, and the tokens of each; see `prefix_generation`.
 
     Raises:
-        InputError: the prompt is empty or longer than the context.
+        InputError: a prompt is empty or longer than the context.
     """
-    T = config.model.context_length
-    _check_prompt(prompt, config)
-    # Always as long as the context, so that prompts of all lengths share one compiled pass.
-    token_ids = np.zeros((1, T), np.int32)
-    token_ids[0, : len(prompt)] = prompt
-    logits, cache = prefill(state, token_ids, np.array([len(prompt)]))
-    return _continue(decode_step, state, logits, cache, len(prompt), sampling, stop_token)
+    check_prompts(prompts, config)
+    endings = {} if endings is None else endings
+    rows = [(list(prompt), sample) for prompt in prompts for sample in range(sampling.samples)]
+    context_length = config.model.context_length
+    lengths = np.array([len(prompt) for prompt, _ in rows])
+    # A power of two, so that prompts of many lengths share few compiled passes.
+    T, slots = (
+        min(context_length, max(16, 1 << (int(n) - 1).bit_length()))
+        for n in (lengths.max(), lengths.max() + sampling.max_new_tokens)
+    )
+    token_ids = np.zeros((len(rows), T), np.int32)
+    for row, (text, _) in enumerate(rows):
+        token_ids[row, : len(text)] = text
+    logits, cache = prefill(state, token_ids, lengths, slots, *prefix)
+    # Learned positions end with the context: the last of them still tells the token after it.
+    last_position = context_length - 1 if config.model.position == "learned" else np.inf
+    tokens = np.zeros(len(rows), np.int32)
+    for step in range(sampling.max_new_tokens):
+        for row, (text, sample) in enumerate(rows):
+            if row in endings:
+                continue
+            if len(text) - 1 > last_position:
+                endings[row] = "context"
+                continue
+            drawn = _draw(row, logits[row], text, sample, sampling, config, log_probabilities)
+            if drawn.token in stop_tokens:
+                endings[row] = "stop"
+                continue
+            text.append(drawn.token)
+            tokens[row] = drawn.token
+            yield drawn
+        if len(endings) == len(rows):
+            return
+        if step + 1 < sampling.max_new_tokens:
+            # A row that has ended reads its last token again, since shapes are fixed; nobody looks.
+            positions = np.array([min(len(text) - 1, last_position) for text, _ in rows], np.int64)
+            logits, cache = decode_step(state, cache, tokens, positions)
+    endings |= {row: "length" for row in range(len(rows)) if row not in endings}
+
+
+def prefix_generation(
+    prefill: Prefill,
+    decode_step: DecodeStep,
+    state: Any,
+    config: TrainConfig,
+    prefixes: Sequence[Sequence[int]],
+    sampling: SamplingConfig,
+    start_token: int,
+    stop_tokens: Collection[int],
+    endings: dict[int, Ending] | None = None,
+    log_probabilities: bool = False,
+) -> Iterator[Drawn]:
+    """What follows from each prefix, `sampling.samples` rows each: `lm.generate.generate` from the start token on.
+
+    Prefixes of different lengths share a batch, and none changes what another gives.
+
+    Raises:
+        InputError: a prefix is empty or longer than the model's.
+    """
+    check_prefixes(prefixes, config)
+    rows = [prefix for prefix in prefixes for _ in range(sampling.samples)]
+    prefix_BP = np.zeros((len(rows), config.model.prefix_length or 0), np.int32)
+    for row, prefix in enumerate(rows):
+        prefix_BP[row, : len(prefix)] = prefix
+    starts = [[start_token]] * len(prefixes)
+    read = prefix_BP, np.array([len(prefix) for prefix in rows])
+    return generate(
+        prefill, decode_step, state, config, starts, sampling, stop_tokens, endings, log_probabilities, read
+    )
+
+
+def check_prompts(prompts: Sequence[Sequence[int]], config: TrainConfig) -> None:
+    """Refuse a prompt that is empty or longer than the context."""
+    for prompt in prompts:
+        if not 0 < len(prompt) <= config.model.context_length:
+            raise InputError(
+                f"the prompt has {len(prompt)} tokens; give from 1 to the model's context_length "
+                f"{config.model.context_length}"
+            )
+
+
+def check_prefixes(prefixes: Sequence[Sequence[int]], config: TrainConfig) -> None:
+    """Refuse a prefix that is empty or longer than the model's longest."""
+    longest = config.model.prefix_length or 0
+    for prefix in prefixes:
+        if not 0 < len(prefix) <= longest:
+            raise InputError(
+                f"the prefix has {len(prefix)} tokens; give from 1 to the model's prefix_length {longest}"
+            )
+
+
+def _draw(
+    row: int,
+    logits: Float[np.ndarray, " V"],
+    text: list[int],
+    sample: int,
+    sampling: SamplingConfig,
+    config: TrainConfig,
+    log_probabilities: bool,
+) -> Drawn:
+    choice = choose_token(logits, text, sampling, sample)
+    log_probability = None
+    if log_probabilities:
+        shifted = logits.astype(np.float64) - logits.max()
+        log_probability = float(shifted[choice.token] - np.log(np.exp(shifted).sum()))
+    # Either logit may be off by what parity allows.
+    rounding = 2 * BUDGETS[config.compute_dtype].model_forward * float(np.abs(logits).max())
+    return Drawn(row, choice.token, log_probability, choice if choice.gap <= rounding else None)
+
+
+class Completion:
+    """The text that continues one prompt: grows by whole characters, and never into a stop text."""
+
+    def __init__(self, prompt: str, tokenizer: Tokenizer, stop: tuple[str, ...] = ()) -> None:
+        self.prompt = prompt
+        self.text = ""
+        self.drawn: list[Drawn] = []
+        self.ending: Ending | None = None
+        self._tokenizer = tokenizer
+        self._stop = stop
+        # A character may be spread over several tokens.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held = ""
+
+    def add(self, drawn: Drawn) -> str:
+        """Take one more token and return the text that is certain now; at a stop text, the ending is "stop"."""
+        self.drawn.append(drawn)
+        self._held += self._decoder.decode(self._tokenizer.decode_bytes([drawn.token]))
+        found = [at for text in self._stop if (at := self._held.find(text)) >= 0]
+        if found:
+            self.ending = "stop"
+            return self._give(min(found), drop_rest=True)
+        # An end that a stop text begins with waits for what follows.
+        waiting = max(
+            (n for text in self._stop for n in range(1, len(text)) if self._held.endswith(text[:n])),
+            default=0,
+        )
+        return self._give(len(self._held) - waiting)
+
+    def finish(self, ending: Ending = "interrupted") -> str:
+        """End the text, if it has not ended, and return what was held back, half characters as U+FFFD."""
+        if self.ending is not None:
+            return ""
+        self.ending = ending
+        self._held += self._decoder.decode(b"", final=True)
+        return self._give(len(self._held))
+
+    def _give(self, n: int, drop_rest: bool = False) -> str:
+        text, self._held = self._held[:n], "" if drop_rest else self._held[n:]
+        self.text += text
+        return text
+
+
+def complete(
+    steps: tuple[Prefill, DecodeStep],
+    state: Any,
+    config: TrainConfig,
+    tokenizer: Tokenizer,
+    completions: Sequence[Completion],
+    sampling: SamplingConfig,
+    stop_token: str = END_OF_TEXT,
+    log_probabilities: bool = False,
+) -> Iterator[tuple[Completion, str]]:
+    """Let the completions grow to their ends, and return each with its new text, as it comes.
+
+    Args:
+        completions: `sampling.samples` of each prompt in a row. An empty prompt is the start of a new text; an
+            encoder-decoder's is the prefix, which may not be empty.
+
+    Raises:
+        InputError: a prompt is longer than the context, or a prefix empty or longer than the model's longest.
+    """
+    texts = [c.prompt for c in completions[:: sampling.samples]]
+    stop_tokens = {i for text, i in tokenizer.special_tokens.items() if text == stop_token}
+    endings: dict[int, Ending] = {}
+    if config.model.architecture == "encoder_decoder":
+        prefixes = [tokenizer.encode(text) for text in texts]
+        start = tokenizer.special_tokens[END_OF_TEXT]
+        grown = prefix_generation(
+            *steps, state, config, prefixes, sampling, start, stop_tokens, endings, log_probabilities
+        )
+    else:
+        prompts = [tokenizer.encode(text or END_OF_TEXT) for text in texts]
+        grown = generate(*steps, state, config, prompts, sampling, stop_tokens, endings, log_probabilities)
+    for drawn in grown:
+        completion = completions[drawn.row]
+        yield completion, completion.add(drawn)
+        if completion.ending == "stop":
+            endings[drawn.row] = "stop"
+    for row, completion in enumerate(completions):
+        yield completion, completion.finish(endings[row])
+
+
+def opening(prompt: str, config: TrainConfig) -> str:
+    """What a text begins with: the prompt, which of an encoder-decoder is another text, not the start of this one."""
+    return "" if config.model.architecture == "encoder_decoder" else prompt
 
 
 def sampler(backend: Backend, config: TrainConfig, tokenizer: Tokenizer | None) -> Callable[[Any], str]:
@@ -107,36 +263,14 @@ def sampler(backend: Backend, config: TrainConfig, tokenizer: Tokenizer | None) 
     if tokenizer is None:
         return lambda state: ""
     steps = backend.make_prefill(config), backend.make_decode_step(config)
-    end = tokenizer.special_tokens.get(END_OF_TEXT)
-    prompt = tokenizer.encode(config.sample_prompt or END_OF_TEXT)
-    _check_prompt(prompt, config)
+    check = check_prefixes if config.model.architecture == "encoder_decoder" else check_prompts
+    check([tokenizer.encode(config.sample_prompt or END_OF_TEXT)], config)
     sampling = SamplingConfig(max_new_tokens=64, temperature=0.8, seed=config.seed)
-    return lambda state: (
-        config.sample_prompt + tokenizer.decode(list(generate(*steps, state, config, prompt, sampling, end)))
-    )
 
+    def sample(state: Any) -> str:
+        completion = Completion(config.sample_prompt, tokenizer)
+        for _ in complete(steps, state, config, tokenizer, [completion], sampling):
+            pass
+        return opening(config.sample_prompt, config) + completion.text
 
-def _check_prompt(prompt: list[int], config: TrainConfig) -> None:
-    if not 0 < len(prompt) <= config.model.context_length:
-        raise InputError(
-            f"the prompt has {len(prompt)} tokens; give from 1 to the model's context_length "
-            f"{config.model.context_length}"
-        )
-
-
-def _continue(
-    decode_step: DecodeStep,
-    state: Any,
-    logits: Float[np.ndarray, "1 V"],
-    cache: Any,
-    start: int,
-    sampling: SamplingConfig,
-    stop_token: int | None,
-) -> Iterator[int]:
-    for position in range(start, start + sampling.max_new_tokens):
-        probabilities = next_token_probabilities(logits[0], sampling.temperature, sampling.top_p)
-        token = choose_token(probabilities, sampling.seed, 0, position)
-        if token == stop_token:
-            return
-        yield token
-        logits, cache = decode_step(state, cache, np.array([token], np.int32), np.array([position]))
+    return sample

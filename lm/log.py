@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,31 @@ from tqdm import tqdm
 
 from lm import run
 from lm.accounting import train_flops_per_token
-from lm.config import TrainConfig
+from lm.config import TrackerName, TrainConfig
 from lm.evaluate import Evaluation, bits_per_byte, entropy_floor
 from lm.files import published
+from lm.track import Trackers
 from tokenizer.errors import InputError
 
 
 class MetricsLog:
     """metrics.jsonl and the progress bar. A step's metrics are read while the next one runs, not to stall it."""
 
-    def __init__(self, out: Path, first_step: int, config: TrainConfig, val_facts: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        out: Path,
+        first_step: int,
+        config: TrainConfig,
+        val_facts: dict[str, Any],
+        track: Sequence[TrackerName],
+    ) -> None:
         self._path = out / "metrics.jsonl"
         # What a run did after the checkpoint that it resumes from, it is about to do again.
         kept = [m for m in run.read_metrics(out) if m["step"] <= first_step]
         with published(self._path) as temporary:
             temporary.write_text("".join(json.dumps(m) + "\n" for m in kept), encoding="utf-8")
         self._file = self._path.open("a", encoding="utf-8")
+        self._trackers = Trackers(track, out)
         self._start = time.perf_counter() - (kept[-1]["seconds"] if kept else 0.0)
         self._config = config
         # A bar where somebody watches, a line an evaluation where output goes to a file.
@@ -51,6 +60,7 @@ class MetricsLog:
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
+        self._trackers.close()
         # What a full disk did not take has been reported.
         with contextlib.suppress(OSError):
             self._file.close()
@@ -91,9 +101,10 @@ class MetricsLog:
         """Write down an evaluation after the step last noted."""
         self.flush()
         loss = evaluation.loss
-        self._show(val=f"{loss:.3f}")
+        self._show(val=f"{loss:.3f}", acc=f"{evaluation.accuracy:.1%}")
         if self._floor is not None:
             self._show(gap=f"{loss - self._floor:.3f}")
+        self._bar.set_postfix(self._shown)
         if self._bar.disable:
             step, first_time = self._last_step, self._first[1]
             left = (time.perf_counter() - first_time) / (step - self._first[0]) * (self._config.steps - step)
@@ -106,6 +117,7 @@ class MetricsLog:
                 "tokens": self._last_tokens,
                 "val_loss": loss,
                 "perplexity": evaluation.perplexity,
+                "accuracy": evaluation.accuracy,
                 **({} if bits is None else {"bits_per_byte": bits}),
             }
         )
@@ -122,7 +134,7 @@ class MetricsLog:
     def _show(self, **values: str) -> None:
         """What the bar shows, always in the same order."""
         shown = self._shown | values
-        order = ("loss", "val", "gap", "lr", "norm", "tok/s", "MFU")
+        order = ("loss", "val", "gap", "acc", "lr", "norm", "tok/s", "MFU")
         self._shown = {name: shown[name] for name in order if name in shown}
 
     def sync(self) -> None:
@@ -138,6 +150,7 @@ class MetricsLog:
         with self._said():
             self._file.write(json.dumps(record) + "\n")
             self._file.flush()
+        self._trackers.write(record)
 
     @contextlib.contextmanager
     def _said(self) -> Iterator[None]:

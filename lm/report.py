@@ -61,17 +61,13 @@ def read_run(folder: Path, name: str) -> Run:
     if facts is None:
         raise InputError(f"{folder}: holds no run.json; give the folder of a run of lm train")
     config: TrainConfig = from_dict(TrainConfig, facts["config"], f"{folder}/run.json")
-    saved: dict[str, Any] = {}
-    for newest in checkpoint.all_of(folder)[:1]:
-        try:
-            saved = json.loads((newest / "state.json").read_bytes())
-        except (OSError, ValueError):
-            saved = {}
+    saved = next(map(checkpoint.unverified_state, checkpoint.all_of(folder)), {})
     iteration, memory = saved.get("iteration"), saved.get("peak_memory_bytes")
-    early = config.patience is not None and saved.get("evaluations_since_best", 0) >= config.patience
+    waited = saved.get("evaluations_since_best")
+    early = config.patience is not None and isinstance(waited, int) and waited >= config.patience
     if _is_locked(folder):
         state = "running"
-    elif iteration is None:
+    elif not iteration:
         state = "new"
     else:
         state = "done" if iteration == config.steps or early else "stopped"
@@ -170,7 +166,10 @@ def _series(r: Run) -> dict[str, Any]:
         seconds = m["seconds"] - before["seconds"]
         m["rate"] = (m["tokens"] - before["tokens"]) / seconds if seconds > 0 else None
         before = m
-    train_keys, val_keys = ("train_loss", "lr", "grad_norm", "rate"), ("val_loss", "bits_per_byte")
+    train_keys, val_keys = (
+        ("train_loss", "lr", "grad_norm", "rate"),
+        ("val_loss", "accuracy", "bits_per_byte"),
+    )
     return {
         "name": r.name,
         "floor": r.facts.get("floor"),
@@ -202,6 +201,7 @@ def _numbers(runs: list[Run]) -> list[list[str]]:
     row("lowest validation loss", [r.best() for r in runs])
     row("entropy floor", [r.facts.get("floor") for r in runs])
     row("perplexity", [r.last("perplexity") for r in runs])
+    row("accuracy", [r.last("accuracy") for r in runs])
     row("bits per byte", [r.last("bits_per_byte") for r in runs])
     row("seconds", [r.metrics[-1]["seconds"] if r.metrics else None for r in runs])
     row("tokens a second", [r.rate() for r in runs])
@@ -212,4 +212,4 @@ def _numbers(runs: list[Run]) -> list[list[str]]:
 def _number(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.4f}"
+    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.5g}"

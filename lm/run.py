@@ -19,10 +19,11 @@ import lm
 from lm import checkpoint
 from lm.backend import Backend, BackendName
 from lm.config import TrainConfig, from_dict
-from lm.data import fingerprint, read_sidecar
+from lm.data import read_sidecar
 from lm.evaluate import entropy_floor
-from lm.files import write_json
+from lm.files import json_text, write_json
 from lm.init import optimizer_shapes, parameter_shapes
+from lm.sources import data_fingerprint, text_facts
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
 
@@ -60,6 +61,8 @@ class Inputs:
     """What `lm.data.open_corpus` mixes by."""
     init_from: Path | None = None
     """Checkpoint whose weights the run starts from."""
+    tokenizer: Path | None = None
+    """Tokenizer of token files that name none."""
 
 
 def tokenizer_of(tokens_path: Path) -> Tokenizer | None:
@@ -78,16 +81,25 @@ def tokenizer_of(tokens_path: Path) -> Tokenizer | None:
     return tokenizer
 
 
+def tokenizer_for(inputs: Inputs) -> Tokenizer | None:
+    """The tokenizer of a run's token files: what they name, or what is named for them."""
+    if inputs.tokenizer is None:
+        return tokenizer_of(inputs.train[0])
+    tokenizer = Tokenizer.load(inputs.tokenizer)
+    refuse_other_tokenizer(inputs.train[0], tokenizer.sha256, str(inputs.tokenizer))
+    return tokenizer
+
+
 def describe(config: TrainConfig, inputs: Inputs) -> dict[str, Any]:
     """What identifies a run, in its checkpoints too: config and hashes of everything that it reads.
 
     Raises:
         InputError: the token files are of different tokenizers.
     """
-    tokenizer = tokenizer_of(inputs.train[0])
+    tokenizer = tokenizer_for(inputs)
     for path in (*inputs.train[1:], inputs.val):
         refuse_other_tokenizer(path, tokenizer.sha256 if tokenizer else None, str(inputs.train[0]))
-    hashes = [fingerprint(path) for path in inputs.train]
+    hashes = [data_fingerprint(path, config) for path in inputs.train]
     if len(hashes) > 1:
         mixture = json.dumps([hashes, inputs.weights])
         hashes = [hashlib.sha256(mixture.encode()).hexdigest()]
@@ -97,7 +109,7 @@ def describe(config: TrainConfig, inputs: Inputs) -> dict[str, Any]:
         "threads": config.threads,
         "tokenizer_sha256": tokenizer.sha256 if tokenizer else None,
         "train_sha256": hashes[0],
-        "val_sha256": fingerprint(inputs.val),
+        "val_sha256": data_fingerprint(inputs.val, config),
     }
 
 
@@ -124,13 +136,13 @@ def versions(backend: Backend) -> dict[str, str]:
     }
 
 
-def write(run: Path, facts: dict[str, Any], inputs: Inputs) -> None:
+def write(run: Path, facts: dict[str, Any], inputs: Inputs, config: TrainConfig) -> None:
     """Make the folder of a run, or bring it up to date: run.json, and a copy of the tokenizer."""
     paths = {"train": [os.path.abspath(path) for path in inputs.train], "val": os.path.abspath(inputs.val)}
     # run.json first: a folder that holds it can be resumed, whatever else a crash has kept from it.
-    floor = entropy_floor(read_sidecar(inputs.val))
+    floor = entropy_floor(text_facts(inputs.val, config))
     write_json(run / "run.json", {**facts, **paths, "weights": inputs.weights, "floor": floor})
-    tokenizer = tokenizer_of(inputs.train[0])
+    tokenizer = tokenizer_for(inputs)
     if tokenizer:
         tokenizer.save(run / "tokenizer")
 
@@ -165,18 +177,29 @@ def read_facts(run: Path) -> dict[str, Any] | None:
         return None
     try:
         facts = json.loads(path.read_bytes())
+        json_text(facts)  # has no NaN
     except (ValueError, RecursionError):
         facts = None
     _check_facts(facts, path)
+    if not isinstance(facts.get("floor"), float | None) or not isinstance(facts.get("versions"), dict):
+        raise InputError(f"{path}: floor or versions are missing or strange; it was not written by lm train")
     return facts
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
     """The tokenizer of a run; `path` is its folder or a checkpoint's."""
+    tokenizer = find_tokenizer(path)
+    if tokenizer is None:
+        raise InputError(
+            f"{path}: the tokenizer is missing, since the run's token files name none; train with --tokenizer"
+        )
+    return tokenizer
+
+
+def find_tokenizer(path: Path) -> Tokenizer | None:
+    """The tokenizer of a run, where it has one; `path` is its folder or a checkpoint's."""
     folder = checkpoint.latest(path).resolve().parents[1] / "tokenizer"
-    if not folder.is_dir():
-        raise InputError(f"{folder} is missing: the run was trained on a token file that names no tokenizer")
-    return Tokenizer.load(folder)
+    return Tokenizer.load(folder) if folder.is_dir() else None
 
 
 def load_facts(step_path: Path) -> tuple[TrainConfig, dict[str, Any]]:
@@ -334,10 +357,11 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines[:-1], 1):
         try:
             record = json.loads(line)
+            json_text(record)  # has no NaN
         except (ValueError, RecursionError):
             record = None
-        numbers = isinstance(record, dict) and [record.get("step"), record.get("seconds")]
-        if not numbers or not all(isinstance(n, int | float) for n in numbers):
+        numbers = isinstance(record, dict) and [record.get(key) for key in ("step", "tokens", "seconds")]
+        if not numbers or not all(isinstance(n, int | float) and 0 <= n < 2**63 for n in numbers):
             raise InputError(f"{path}, line {number}: not a record of a step; delete the line")
         records.append(record)
     return records

@@ -2,27 +2,34 @@
 
 import contextlib
 import math
+import os
 import signal
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from lm import checkpoint, run
 from lm.accounting import peak_memory
 from lm.backend import Backend, BackendName, load
-from lm.config import TrainConfig
-from lm.data import Batch, get_batch, open_corpus, open_tokens, prefetched, read_sidecar
+from lm.config import TrackerName, TrainConfig
+from lm.data import Batch, prefetched
 from lm.evaluate import evaluate
 from lm.files import refuse_existing, remove_leftovers
 from lm.generate import sampler
 from lm.log import MetricsLog
 from lm.run import Inputs
 from lm.schedule import learning_rate
+from lm.sources import first_windows, open_evaluation, open_source, text_facts, with_mask_token
+from lm.track import refuse_missing
 from tokenizer.errors import InputError
 
 # The first steps compile and allocate.
 _PROFILED = range(2, 5)
+
+
+class NotFiniteError(InputError):
+    """A step's loss or gradient norm was not finite, and ended the run."""
 
 
 @dataclass
@@ -54,6 +61,7 @@ def train(
     out: Path,
     resume: bool = False,
     profile: bool = False,
+    track: Sequence[TrackerName] = (),
 ) -> bool:
     """Train a model into the run folder `out`, with a checkpoint at the end.
 
@@ -62,16 +70,19 @@ def train(
 
     Raises:
         InputError: a file cannot be used or written, `out` holds a run (and `resume` is false) or not this one
-            (and it is true), or the loss is not finite.
+            (and it is true).
+        NotFiniteError: a loss or gradient norm is not finite, and `skip_nonfinite` is false.
     """
     model = config.model
+    refuse_missing(track)
     with contextlib.ExitStack() as stack:
         stop_requested = stack.enter_context(_stop_signals())
-        corpus, paths = open_corpus(inputs.train, inputs.weights, model.vocab_size, model.context_length)
-        inputs = Inputs(paths, inputs.val, inputs.weights, inputs.init_from)
-        val_tokens = open_tokens(inputs.val, model.vocab_size, model.context_length)
+        source = open_source(config, inputs.train, inputs.weights)
+        inputs = replace(inputs, train=source.paths)
+        val_data = open_evaluation(config, inputs.val)
         if config.eval_windows is not None:
-            val_tokens = val_tokens[: config.eval_windows * model.context_length + 1]
+            val_data = first_windows(val_data, config, config.eval_windows)
+        config = with_mask_token(config, run.tokenizer_for(inputs), inputs.train[0])
         facts = run.describe(config, inputs)
         if not resume:
             refuse_existing(out)
@@ -89,18 +100,17 @@ def train(
         stack.enter_context(run.locked(out))
         remove_leftovers(out)
         remove_leftovers(out / "checkpoints")
-        run.write(out, facts, inputs)
+        run.write(out, facts, inputs, config)
 
-        log = stack.enter_context(MetricsLog(out, first_step, config, read_sidecar(inputs.val)))
+        facts_of_val = text_facts(inputs.val, config)
+        log = stack.enter_context(MetricsLog(out, first_step, config, facts_of_val, track))
         train_step, eval_step = backend.make_train_step(config), backend.make_eval_step(config)
         sample = sampler(backend, config, run.sample_tokenizer(out, config))
         tracing = stack.enter_context(contextlib.ExitStack())
         tokens_per_step = config.batch_size * model.context_length
 
         def make_batch(step: int) -> Batch:
-            return get_batch(
-                corpus, config.seed, step, config.batch_size, model.context_length, config.grad_accumulation
-            )
+            return source.batch(config, step)
 
         def save(step: int) -> None:
             nonlocal saved_step
@@ -127,7 +137,7 @@ def train(
                 tracing.enter_context(backend.trace(folder))
             try:
                 batch = next(batches)
-            except InputError:
+            except InputError:  # a token file has changed
                 save(step)
                 raise
             lr = learning_rate(step, config.steps, config.optimizer)
@@ -140,7 +150,7 @@ def train(
                 log.flush()
                 tracing.close()
             if last or done % config.eval_interval == 0:
-                evaluation = evaluate(eval_step, state, val_tokens, config)
+                evaluation = evaluate(eval_step, state, val_data, config)
                 log.evaluation(evaluation)
                 progress.evaluated(evaluation.loss)
                 keep_best = max(config.keep_best, config.patience is not None)
@@ -152,9 +162,9 @@ def train(
             if log.not_finite and not config.skip_nonfinite:
                 save(done)
                 bad_step, what = log.not_finite
-                starts = corpus.starts(config.seed, bad_step - 1, config.batch_size, model.context_length)
-                where = ", ".join(f"{paths[i].name}[{start}]" for i, start in starts[:4])
-                raise InputError(
+                starts = source.chosen(config, bad_step - 1)
+                where = ", ".join(f"{source.paths[i].name}[{start}]" for i, start in starts[:4])
+                raise NotFiniteError(
                     f"step {bad_step}: {what}, and was left out; saved. Look at its batch, {config.batch_size} "
                     f"windows that start at {where}{', ...' if len(starts) > 4 else ''}, or lower "
                     "optimizer.learning-rate in a new run, or go on without the step: --resume --skip-nonfinite"
@@ -197,10 +207,15 @@ def _read_progress(saved: dict[str, Any]) -> Progress:
 def _stop_signals() -> Iterator[Callable[[], bool]]:
     """Turn SIGINT and SIGTERM into an answer to "shall I stop?", so that a step is never left half done."""
     received: list[int] = []
-    before = {
-        s: signal.signal(s, lambda number, _: received.append(number))
-        for s in (signal.SIGINT, signal.SIGTERM)
-    }
+
+    def note(number: int, _: object) -> None:
+        if not received:
+            # Not by print, which may be at work just now.
+            with contextlib.suppress(OSError):
+                os.write(2, f"\n{signal.Signals(number).name}: ends, and saves, after this step\n".encode())
+        received.append(number)
+
+    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: bool(received)
     finally:

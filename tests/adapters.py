@@ -29,7 +29,7 @@ from jax_impl.backend import nested
 from lm.config import ModelConfig
 from lm.data import check_token_ids, get_batch
 from lm.init import rope_tables
-from lm.schedule import cosine_schedule
+from lm.schedule import schedule
 from tokenizer import Tokenizer, train_bpe
 from tokenizer.errors import InputError
 from torch_impl.optimizer import AdamW
@@ -291,7 +291,7 @@ def run_get_lr_cosine_schedule(
     warmup_iters: int,
     cosine_cycle_iters: int,
 ) -> float:
-    return cosine_schedule(it, max_learning_rate, min_learning_rate, warmup_iters, cosine_cycle_iters)
+    return schedule("cosine", it, max_learning_rate, min_learning_rate, warmup_iters, cosine_cycle_iters)
 
 
 def run_save_checkpoint(

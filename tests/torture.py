@@ -116,7 +116,7 @@ def torture(backend: str, kills: int, seed: int, folder: Path) -> None:
     assert status == 0, log.read_text()
     # The start is most of it.
     duration, expected = (time.monotonic() - start) / 2, result(whole)
-    done = finished = resumed = 0
+    done = finished = resumed = torn = 0
     while done < kills or finished == 0:
         fresh = not out.exists()
         before = newest(out)
@@ -136,14 +136,15 @@ def torture(backend: str, kills: int, seed: int, folder: Path) -> None:
             done += 1
             assert newest(out) >= before, f"a kill cost the checkpoint of step {before}"
             resumed += not fresh
+            torn += any(out.glob("checkpoints/.*.tmp"))
         else:
             assert status == 0, log.read_text()
             assert result(out) == expected, "the run came to another end than the one left alone"
             finished += 1
             shutil.rmtree(out)
     print(
-        f"{backend}: {done} kills (seed {seed}), {resumed} of resumed runs; {finished} runs came to their end, "
-        f"each bitwise as one left alone; {time.monotonic() - start:.0f} s",
+        f"{backend}: {done} kills (seed {seed}), {resumed} of resumed runs, {torn} in the middle of a save; "
+        f"{finished} runs came to their end, each bitwise as one left alone; {time.monotonic() - start:.0f} s",
         flush=True,
     )
 

@@ -1,20 +1,25 @@
 """Count the distinct pre-tokens of a text."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from tokenizer.blocks import BLOCK, cut_blocks, token_edges
+from tokenizer.dask_engine import divide, reduce_tasks
 from tokenizer.errors import InputError
 from tokenizer.files import not_utf8
 from tokenizer.piece_index import PieceIndex
 from tokenizer.pretokenize import Pretokenizer
 from tokenizer.progress import Progress
-from tokenizer.ranges import cut_file, open_range
+from tokenizer.ranges import cut_files, open_range
 from tokenizer.runs import edges_of, runs
 from tokenizer.workers import Result, Task, run_tasks
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 @dataclass(frozen=True)
@@ -29,14 +34,14 @@ class PieceCounts:
 class _Counter:
     """Adds up how often pieces occur, and keeps the bytes of each."""
 
-    def __init__(self, pretokenizer: Pretokenizer) -> None:
+    def __init__(self, special_tokens: Sequence[str]) -> None:
         self._index = PieceIndex()
         self._counts = np.zeros(0, np.int64)
         self._waiting = [np.zeros(0, np.int64)]  # numbers of pieces that are to be counted
         self._num_waiting = 0
         self._data = [np.zeros(0, np.uint8)]
         self._lengths = [np.zeros(0, np.int64)]
-        special = [token.encode() for token in pretokenizer.special_tokens]
+        special = [token.encode() for token in special_tokens]
         self._number(b"".join(special), edges_of([len(token) for token in special]))
 
     def add(self, data: bytes, edges: np.ndarray) -> None:
@@ -53,9 +58,10 @@ class _Counter:
         self._add_up()
         np.add.at(self._counts, numbers, counts)
 
-    def result(self) -> PieceCounts:
+    def result(self) -> Result:
+        """Return the distinct pieces one behind the other, the length of each and its count."""
         self._add_up()
-        return PieceCounts(np.concatenate(self._data), np.concatenate(self._lengths), self._counts)
+        return [np.concatenate(self._data), np.concatenate(self._lengths), self._counts]
 
     def _number(self, data: bytes, edges: np.ndarray) -> np.ndarray:
         numbers, new = self._index.number(data + bytes(PieceIndex.PADDING), edges)
@@ -79,18 +85,16 @@ def gather(data: bytes, edges: np.ndarray, pieces: np.ndarray) -> tuple[np.ndarr
 
 
 class CountWorker:
-    """Counts the distinct pieces of ranges of a file; a `workers.Worker`."""
+    """Counts the distinct pieces of ranges of files; a `workers.Worker`."""
 
-    def __init__(self, path: str | Path, pretokenizer: Pretokenizer, block_size: int) -> None:
-        self._path = path
+    def __init__(self, pretokenizer: Pretokenizer, block_size: int) -> None:
         self._pretokenizer = pretokenizer
         self._block_size = block_size
-        self._pieces = _Counter(self._pretokenizer)
+        self._pieces = _Counter(self._pretokenizer.special_tokens)
 
     def setup(self) -> dict[str, Any]:
-        """Return the arguments of `from_setup`."""
+        """Return the argument of `from_setup`."""
         return {
-            "path": str(self._path),
             "pattern": self._pretokenizer.pattern,
             "special_tokens": self._pretokenizer.special_tokens,
             "block_size": self._block_size,
@@ -100,57 +104,73 @@ class CountWorker:
     def from_setup(cls, setup: dict[str, Any]) -> Self:
         """Make a worker in another process."""
         pretokenizer = Pretokenizer(setup["pattern"], setup["special_tokens"])
-        return cls(setup["path"], pretokenizer, setup["block_size"])
+        return cls(pretokenizer, setup["block_size"])
 
     def run(self, task: Task) -> Result:
         """Count the pieces of a range; returns nothing yet."""
-        start, end = task
+        path, start, end = task
         try:
-            with open_range(self._path, start, end) as read:
+            with open_range(path, start, end) as read:
                 for block in cut_blocks(read, self._pretokenizer, self._block_size):
                     self._pieces.add(block.data, block.edges)
         except UnicodeDecodeError as error:
-            raise InputError(not_utf8(self._path, start + error.start)) from None
+            raise InputError(not_utf8(path, start + error.start)) from None
         return []
 
     def finish(self) -> Result:
         """Return the distinct pre-tokens, special tokens first: data, lengths, counts."""
-        counted = self._pieces.result()
+        data, lengths, counts = counted = self._pieces.result()
         # Each distinct piece is there once now: split those that hold several pre-tokens, and count again.
-        data, edges = counted.data.tobytes(), edges_of(counted.lengths)
-        token_starts = token_edges(data, edges, self._pretokenizer)
-        if len(token_starts) > len(edges):
-            tokens = _Counter(self._pretokenizer)
-            tokens.add_counted(
-                data, token_starts, counted.counts[np.searchsorted(edges, token_starts[:-1], "right") - 1]
-            )
-            counted = tokens.result()
-        return [counted.data, counted.lengths, counted.counts]
+        edges = edges_of(lengths)
+        token_starts = token_edges(data.tobytes(), edges, self._pretokenizer)
+        if len(token_starts) == len(edges):
+            return counted
+        tokens = _Counter(self._pretokenizer.special_tokens)
+        tokens.add_counted(
+            data.tobytes(), token_starts, counts[np.searchsorted(edges, token_starts[:-1], "right") - 1]
+        )
+        return tokens.result()
 
 
 def count_pieces(
-    path: str | Path,
+    paths: list[str],
     pretokenizer: Pretokenizer,
     num_workers: int,
     progress: Progress,
     range_size: int,
     block_size: int = BLOCK,
 ) -> PieceCounts:
-    """Count the distinct pre-tokens of a file, special tokens among them.
+    """Count the distinct pre-tokens of files, special tokens among them.
 
     Raises:
-        InputError: the file is not UTF-8.
+        InputError: a file is not UTF-8.
     """
-    worker = CountWorker(path, pretokenizer, block_size)
-    ranges = list(cut_file(path, pretokenizer, range_size))
+    worker = CountWorker(pretokenizer, block_size)
+    ranges = list(cut_files(paths, pretokenizer, range_size))
     results = run_tasks(worker, ranges, num_workers)
-    for start, end in ranges:
+    for _, start, end in ranges:
         next(results)
         progress(end - start)
-    parts = [PieceCounts(*result) for result in results]
+    return PieceCounts(*add_counts(pretokenizer.special_tokens, list(results)))
+
+
+def count_pieces_on(
+    client: "Client", paths: list[str], num_bytes: int, pretokenizer: Pretokenizer, progress: Progress
+) -> PieceCounts:
+    """Count as `count_pieces` does, on a Dask cluster, which shows its progress itself."""
+    paths, range_size = divide(paths, num_bytes, client)
+    ranges = cut_files(paths, pretokenizer, range_size)
+    add = partial(add_counts, pretokenizer.special_tokens)
+    counted = reduce_tasks(CountWorker(pretokenizer, BLOCK), ranges, add, client)
+    progress(num_bytes)
+    return PieceCounts(*counted)
+
+
+def add_counts(special_tokens: Sequence[str], parts: list[Result]) -> Result:
+    """Add up several counts: data, lengths, counts; special tokens first."""
     if len(parts) == 1:
         return parts[0]
-    total = _Counter(pretokenizer)
-    for part in parts:
-        total.add_counted(part.data.tobytes(), edges_of(part.lengths), part.counts)
+    total = _Counter(special_tokens)
+    for data, lengths, counts in parts:
+        total.add_counted(data.tobytes(), edges_of(lengths), counts)
     return total.result()

@@ -1,19 +1,29 @@
-"""Encode a text file into a .npy file of token ids."""
+"""Encode text files into a .npy file of token ids."""
 
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from tokenizer.dask_engine import divide, map_tasks
+from tokenizer.encode_stream import StreamEncoder
 from tokenizer.errors import InputError
-from tokenizer.files import atomic_output, not_utf8
+from tokenizer.files import not_utf8
 from tokenizer.progress import progress_bar
-from tokenizer.ranges import cut_file, file_size, open_range, share
+from tokenizer.publish import published, start_to_flush
+from tokenizer.ranges import cut_files, open_range, share
+from tokenizer.sources import Paths, find_files
 from tokenizer.tokenizer import Tokenizer
 from tokenizer.workers import Result, Task, run_tasks
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+FLUSH = 1 << 22  # bytes after which the disk begins to write
 
 
 @dataclass(frozen=True)
@@ -27,82 +37,95 @@ class EncodeResult:
 
 
 def encode_corpus(
-    input_path: str | Path,
+    input_paths: Paths,
     tokenizer: Tokenizer,
     output_path: str | Path,
     *,
     num_workers: int | None = None,
     progress: bool = False,
     overwrite: bool = False,
+    client: "Client | None" = None,
 ) -> EncodeResult:
-    """Encode a UTF-8 text file into a one-dimensional .npy array of ids, uint16 or uint32.
+    """Encode UTF-8 text files into a one-dimensional .npy array of ids, uint16 or uint32.
 
-    The output appears in full or not at all. Memory does not grow with the file.
+    The ids of a file follow those of the file before. The output appears in full or not at all. Memory does
+    not grow with the text.
 
     Args:
-        input_path: the text.
+        input_paths: the text: a file or several, globs, addresses that fsspec knows.
         tokenizer: what encodes it.
         output_path: the .npy file to write.
         num_workers: processes that encode; None for as many as there are processors. The result is the same.
         progress: show a progress bar on stderr.
         overwrite: replace an existing `output_path`.
+        client: a Dask cluster that encodes, instead of processes of this machine. The result is the same.
 
     Raises:
-        InputError: the input is missing, empty or not UTF-8, or the output exists and `overwrite` is false.
+        InputError: an input is missing, empty or not UTF-8, or the output exists and `overwrite` is false.
     """
     start = time.perf_counter()
     output_path = Path(output_path)
     if output_path.exists() and not overwrite:
         raise InputError(f"{output_path} exists; choose another output, or remove it first")
-    num_bytes = file_size(input_path, "encode")
-    workers, range_size = share(num_bytes, num_workers)
-    worker = EncodeWorker(input_path, tokenizer)
-    ranges = cut_file(input_path, tokenizer.pretokenizer, range_size)
-    num_tokens = 0
+    paths, num_bytes = find_files(input_paths, "encode")
+    worker = EncodeWorker(tokenizer.stream_encoder)
+    if client is None:
+        workers, range_size = share(num_bytes, num_workers)
+        encoded = run_tasks(worker, cut_files(paths, tokenizer.pretokenizer, range_size), workers)
+    else:
+        paths, range_size = divide(paths, num_bytes, client)
+        encoded = map_tasks(worker, cut_files(paths, tokenizer.pretokenizer, range_size), client)
+    num_tokens = flushed = 0
     dtype = tokenizer.dtype.newbyteorder("<")  # the same file on every machine
-    with atomic_output(output_path) as file, progress_bar(progress, "encode", num_bytes, "B") as update:
-        file.write(_npy_header(0, dtype))
-        for ids, done in run_tasks(worker, ranges, workers):
+    with (
+        closing(encoded) as results,
+        published(output_path) as temporary,
+        open(temporary, "wb") as file,
+        progress_bar(progress, "encode", num_bytes, "B") as update,
+    ):
+        file.write(npy_header(0, dtype))
+        for ids, done in filter(None, results):  # a worker says nothing at the end
             file.write(ids.astype(dtype, copy=False).data)
             num_tokens += len(ids)
             update(int(done[0]))
+            if file.tell() - flushed > FLUSH:
+                flushed = start_to_flush(file, flushed)
         file.seek(0)
-        file.write(_npy_header(num_tokens, dtype))
+        file.write(npy_header(num_tokens, dtype))
     return EncodeResult(num_tokens, num_bytes, time.perf_counter() - start, str(tokenizer.dtype))
 
 
 class EncodeWorker:
-    """Encodes ranges of a file; a `workers.Worker`."""
+    """Encodes ranges of files; a `workers.Worker`."""
 
-    def __init__(self, path: str | Path, tokenizer: Tokenizer) -> None:
-        self._path = path
-        self._tokenizer = tokenizer
+    def __init__(self, encoder: StreamEncoder) -> None:
+        self._encoder = encoder
 
     def setup(self) -> dict[str, Any]:
-        """Return the arguments of `from_setup`."""
-        return {"path": str(self._path), "tokenizer": self._tokenizer.to_dict()}
+        """Return the argument of `from_setup`."""
+        return self._encoder.setup()
 
     @classmethod
     def from_setup(cls, setup: dict[str, Any]) -> Self:
         """Make a worker in another process."""
-        return cls(setup["path"], Tokenizer.from_dict(setup["tokenizer"]))
+        return cls(StreamEncoder.from_setup(setup))
 
     def run(self, task: Task) -> Result:
         """Return the ids of a range, and its number of bytes."""
-        start, end = task
+        path, start, end = task
         try:
-            with open_range(self._path, start, end) as read:
-                ids = [ids for ids, _ in self._tokenizer.stream_encoder.encode(read)]
+            with open_range(path, start, end) as read:
+                ids = [ids for ids, _ in self._encoder.encode(read)]
         except UnicodeDecodeError as error:
-            raise InputError(not_utf8(self._path, start + error.start)) from None
+            raise InputError(not_utf8(path, start + error.start)) from None
         return [np.concatenate(ids), np.array([end - start])]
 
     def finish(self) -> Result:
         """Return nothing more."""
-        return [np.zeros(0, self._tokenizer.dtype), np.zeros(1, np.int64)]
+        return []
 
 
-def _npy_header(length: int, dtype: np.dtype) -> bytes:
+def npy_header(length: int, dtype: np.dtype) -> bytes:
     """Return the header of a one-dimensional .npy file, as long for every length.
 
     NumPy leaves room in the header for a length of up to 21 digits, so that one can be written over another.

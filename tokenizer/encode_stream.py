@@ -1,12 +1,14 @@
 """Encode a stream of text, block by block, with memory that does not grow with the stream."""
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
 
 from tokenizer.blocks import BLOCK, cut_blocks, token_edges
 from tokenizer.count import gather
-from tokenizer.merge_pieces import PieceMerger
+from tokenizer.merge_pieces import PieceMerger, Ranks
 from tokenizer.piece_index import PieceIndex
 from tokenizer.pretokenize import Pretokenizer
 from tokenizer.runs import edges_of, runs
@@ -21,21 +23,50 @@ class StreamEncoder:
     Args:
         pretokenizer: the pattern and the special tokens.
         special_ids: the ids of the special tokens, in the pretokenizer's order.
-        merger: encodes a piece that comes for the first time.
+        byte_ids: the id of each byte.
+        ranks: the merges, ranks ascending.
         dtype: of the ids.
     """
 
     def __init__(
-        self, pretokenizer: Pretokenizer, special_ids: list[int], merger: PieceMerger, dtype: np.dtype
+        self,
+        pretokenizer: Pretokenizer,
+        special_ids: list[int],
+        byte_ids: list[int],
+        ranks: Ranks,
+        dtype: np.dtype,
     ) -> None:
-        self._pretokenizer, self._special_ids, self._merger, self._dtype = (
-            pretokenizer,
-            special_ids,
-            merger,
-            dtype,
-        )
+        self._pretokenizer, self._special_ids = pretokenizer, special_ids
+        self._byte_ids, self._ranks, self._dtype = byte_ids, ranks, dtype
         self._is_warm = False
         self._forget()
+
+    def setup(self) -> dict[str, Any]:
+        """Return the argument of `from_setup`, as JSON can express it."""
+        return {
+            "pattern": self._pretokenizer.pattern,
+            "special_tokens": self._pretokenizer.special_tokens,
+            "special_ids": self._special_ids,
+            "byte_ids": self._byte_ids,
+            "merges": [[*pair, merged] for pair, (_, merged) in self._ranks.items()],
+            "dtype": self._dtype.str,
+        }
+
+    @classmethod
+    def from_setup(cls, setup: dict[str, Any]) -> Self:
+        """Make an encoder in another process, equal but that it has seen no text."""
+        return cls(
+            Pretokenizer(setup["pattern"], setup["special_tokens"]),
+            setup["special_ids"],
+            setup["byte_ids"],
+            {(left, right): (rank, merged) for rank, (left, right, merged) in enumerate(setup["merges"])},
+            np.dtype(setup["dtype"]),
+        )
+
+    @cached_property
+    def merger(self) -> PieceMerger:
+        """What encodes a piece that comes for the first time."""
+        return PieceMerger(self._byte_ids, self._ranks)
 
     def encode(
         self, read: Callable[[int], bytes], block_size: int = BLOCK, batch: int = 16, check: bool = True
@@ -68,11 +99,12 @@ class StreamEncoder:
         self._num_bytes = 0
         self._new: list[tuple[np.ndarray, np.ndarray]] = []  # bytes and lengths of pieces to be merged
         special = [token.encode() for token in self._pretokenizer.special_tokens]
-        self._number(b"".join(special), edges_of([len(token) for token in special]))
+        numbers = self._number(b"".join(special), edges_of([len(token) for token in special]))
         self._new = []
         # The ids of all pieces, one behind the other; of each piece, where they start, how many they are,
         # the first.
-        self._ids = np.array(self._special_ids, self._dtype)
+        self._ids = np.zeros(len(special), self._dtype)
+        self._ids[numbers] = self._special_ids
         self._starts = np.arange(len(special))
         self._counts = np.ones(len(special), np.int64)
         self._first = self._ids
@@ -98,7 +130,7 @@ class StreamEncoder:
         data = np.concatenate([data for data, _ in self._new])
         edges = edges_of(np.concatenate([lengths for _, lengths in self._new]))
         self._new = []
-        ids, places = self._merger.merge(data, token_edges(data.tobytes(), edges, self._pretokenizer))
+        ids, places = self.merger.merge(data, token_edges(data.tobytes(), edges, self._pretokenizer))
         bounds = np.searchsorted(places, edges)
         self._starts = np.concatenate([self._starts, bounds[:-1] + len(self._ids)])
         self._counts = np.concatenate([self._counts, np.diff(bounds)])

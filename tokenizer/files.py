@@ -1,14 +1,13 @@
 """Reading and writing tokenizer files: GPT-2's vocab.json and merges.txt."""
 
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from tokenizer.errors import InputError
+from tokenizer.publish import published
 
 
 @cache
@@ -147,27 +146,7 @@ def not_utf8(path: str | Path, offset: int) -> str:
     )
 
 
-@contextmanager
-def atomic_output(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that appears in full when the block ends, or not at all, even if the machine stops.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def write_text(path: Path, text: str) -> None:
     """Write a text file, in full or not at all."""
-    with atomic_output(path) as file:
-        file.write(text.encode())
+    with published(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")

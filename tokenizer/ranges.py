@@ -1,9 +1,8 @@
-"""Cut a file into ranges that can be tokenized alone."""
+"""Cut files into ranges that can be tokenized alone."""
 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import regex
@@ -12,35 +11,20 @@ from tokenizer.blocks import certain_edges
 from tokenizer.cuts import BREAK, CLASSES, UNKNOWN
 from tokenizer.errors import InputError
 from tokenizer.pretokenize import Pretokenizer
+from tokenizer.sources import open_source
 from tokenizer.workers import default_num_workers
 
 RANGE = 1 << 20  # bytes; encoded, most fit in a pipe, so that a process need not wait to get rid of them
 SMALL = 1 << 25  # bytes; what is smaller is done sooner than other processes have started
 
-
-def file_size(path: str | Path, purpose: str) -> int:
-    """Return the size of a text file.
-
-    Raises:
-        InputError: the file cannot be read or is empty.
-    """
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise InputError(
-            f"cannot read {path}: {error.strerror}; give the path of a text file to {purpose}"
-        ) from None
-    if size == 0:
-        raise InputError(f"{path} is empty; give a file with text to {purpose}")
-    return size
+Range = tuple[str, int, int]  # a file, the first byte, the byte after the last
 
 
 def share(num_bytes: int, num_workers: int | None) -> tuple[int, int]:
-    """Return how many processes to use for a file, and how many bytes to give to one of them at a time.
+    """Return how many processes to use for a text, and how many bytes to give to one of them at a time.
 
     Args:
-        num_bytes: the size of the file.
+        num_bytes: the size of the text.
         num_workers: how many were asked for; None for as many as there are processors.
 
     Raises:
@@ -54,28 +38,28 @@ def share(num_bytes: int, num_workers: int | None) -> tuple[int, int]:
     return num_workers, min(RANGE, 1 + num_bytes // (4 * num_workers))
 
 
-def cut_file(
-    path: str | Path, pretokenizer: Pretokenizer, range_size: int, window: int = 1 << 13
-) -> Iterator[tuple[int, int]]:
-    """Yield ranges (start, end), of about `range_size` bytes where the text allows, that cover the file."""
-    size, start = os.path.getsize(path), 0
+def cut_files(
+    paths: list[str], pretokenizer: Pretokenizer, range_size: int, window: int = 1 << 13
+) -> Iterator[Range]:
+    """Yield ranges, of about `range_size` bytes where the text allows, that cover one file after the other."""
     margin = _margin(pretokenizer)
     window = max(window, 8 * margin)
-    with open(path, "rb") as file:
-        while start < size:
-            at, end = start + range_size, size
-            while at < size:
-                file.seek(at)
-                data = file.read(window)
-                edges = safe_edges(data, pretokenizer)
-                if len(edges):
-                    end = at + int(edges[0])
-                    break
-                at += max(
-                    1, len(data) - 2 * margin
-                )  # where the inner part of this window ends, the next begins
-            yield start, end
-            start = end
+    for path in paths:
+        with open_source(path) as file:
+            size, start = file.seek(0, os.SEEK_END), 0
+            while start < size:
+                at, end = start + range_size, size
+                while at < size:
+                    file.seek(at)
+                    data = file.read(window)
+                    edges = safe_edges(data, pretokenizer)
+                    if len(edges):
+                        end = at + int(edges[0])
+                        break
+                    # Where the inner part of this window ends, the next begins.
+                    at += max(1, len(data) - 2 * margin)
+                yield path, start, end
+                start = end
 
 
 def _margin(pretokenizer: Pretokenizer) -> int:
@@ -112,10 +96,10 @@ def safe_edges(data: bytes, pretokenizer: Pretokenizer) -> np.ndarray:
 
 
 @contextmanager
-def open_range(path: str | Path, start: int, end: int) -> Iterator[Callable[[int], bytes]]:
+def open_range(path: str, start: int, end: int) -> Iterator[Callable[[int], bytes]]:
     """Give a function that reads the next bytes of a range, at most so many, and none at its end."""
     _keep_freed_memory()
-    with open(path, "rb", buffering=0) as file:
+    with open_source(path, read_ahead=min(end - start, 1 << 24)) as file:
         file.seek(start)
         yield lambda size: file.read(min(size, end - file.tell()))
 

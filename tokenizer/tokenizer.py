@@ -7,14 +7,14 @@ from functools import cached_property
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from tokenizer import files, tokenizers_json
 from tokenizer.encode_stream import StreamEncoder
 from tokenizer.errors import InputError
-from tokenizer.merge_pieces import LONG, PieceMerger
+from tokenizer.merge_pieces import LONG
 from tokenizer.pretokenize import Pretokenizer, encode_utf8
 
 SHORT = 4096  # characters; up to so many, a loop over pre-tokens is faster than blocks in NumPy
@@ -92,9 +92,12 @@ class Tokenizer:
     @cached_property
     def sha256(self) -> str:
         """A hash of everything the ids depend on: vocabulary, merges, special tokens, pattern."""
-        content = self.to_dict()
-        content["vocab"] = sorted((token.hex(), i) for token, i in self._ids.items())
-        content["special_tokens"] = sorted(self.special_tokens)
+        content = {
+            "vocab": sorted((token.hex(), i) for token, i in self._ids.items()),
+            "merges": [[left.hex(), right.hex()] for left, right in self.merges],
+            "special_tokens": sorted(self.special_tokens),
+            "pattern": self.pretokenizer.pattern,
+        }
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
@@ -145,11 +148,7 @@ class Tokenizer:
     def stream_encoder(self) -> StreamEncoder:
         """What encodes long texts."""
         special_ids = [self.special_tokens[token] for token in self.pretokenizer.special_tokens]
-        return StreamEncoder(self.pretokenizer, special_ids, self._merger, self.dtype)
-
-    @cached_property
-    def _merger(self) -> PieceMerger:
-        return PieceMerger(self._byte_ids, self._ranks)
+        return StreamEncoder(self.pretokenizer, special_ids, self._byte_ids, self._ranks, self.dtype)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD.
@@ -178,7 +177,9 @@ class Tokenizer:
         """Return the ids of a pre-token, and remember them."""
         data = piece.encode()
         if len(data) > LONG:
-            found, _ = self._merger.merge(np.frombuffer(data, np.uint8), np.array([0, len(data)]))
+            found, _ = self.stream_encoder.merger.merge(
+                np.frombuffer(data, np.uint8), np.array([0, len(data)])
+            )
             return found.tolist()
         ids = [self._byte_ids[byte] for byte in data]
         while True:
@@ -191,22 +192,6 @@ class Tokenizer:
             self._cache.clear()
         self._cache[piece] = ids
         return ids
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all that makes the tokenizer, as JSON can express it."""
-        return {
-            "vocab": [[i, token.hex()] for i, token in sorted(self.vocab.items())],
-            "merges": [[left.hex(), right.hex()] for left, right in self.merges],
-            "special_tokens": list(self.special_tokens),
-            "pattern": self.pretokenizer.pattern,
-        }
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> Self:
-        """Make a tokenizer from what `to_dict` gave."""
-        vocab = {i: bytes.fromhex(token) for i, token in content["vocab"]}
-        merges = [(bytes.fromhex(left), bytes.fromhex(right)) for left, right in content["merges"]]
-        return cls(vocab, merges, content["special_tokens"], content["pattern"])
 
     @classmethod
     def from_files(

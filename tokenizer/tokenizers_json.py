@@ -111,8 +111,10 @@ _MODEL_OPTIONS = (
 
 def _changes_ids(post_processor: Any) -> str:
     """Return the reason if a post-processor may add tokens; ByteLevel only trims offsets."""
-    if post_processor is None or post_processor["type"] == "ByteLevel":
-        return ""
+    match post_processor:
+        # The last is a template without special tokens, as transformers saves it.
+        case None | {"type": "ByteLevel"} | {"type": "TemplateProcessing", "single": [{"Sequence": _}]}:
+            return ""
     return f"it has a post_processor {post_processor['type']}, which may add tokens"
 
 

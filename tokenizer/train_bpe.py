@@ -6,14 +6,18 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tokenizer.count import PieceCounts, count_pieces
+from tokenizer.count import PieceCounts, count_pieces, count_pieces_on
 from tokenizer.errors import InputError
 from tokenizer.learn_merges import learn_merges
 from tokenizer.pretokenize import Pretokenizer
 from tokenizer.progress import progress_bar
-from tokenizer.ranges import file_size, share
+from tokenizer.ranges import share
+from tokenizer.sources import Paths, find_files
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 Vocab = dict[int, bytes]
 Merges = list[tuple[bytes, bytes]]
@@ -40,7 +44,7 @@ class TrainResult:
 
 
 def train_bpe(
-    input_path: str | Path, vocab_size: int, special_tokens: Iterable[str] = (), **options: Any
+    input_path: Paths, vocab_size: int, special_tokens: Iterable[str] = (), **options: Any
 ) -> tuple[Vocab, Merges]:
     """Train a vocabulary on a text file: `train` without the statistics, the course's interface.
 
@@ -59,29 +63,32 @@ def train_bpe(
 
 
 def train(
-    input_path: str | Path,
+    input_path: Paths,
     vocab_size: int,
     special_tokens: Iterable[str] = (),
     *,
     num_workers: int | None = None,
     pattern: str = "gpt2",
     progress: bool = False,
+    client: "Client | None" = None,
 ) -> TrainResult:
-    """Train a vocabulary on a UTF-8 text file.
+    """Train a vocabulary on UTF-8 text files.
 
     The pair of neighbours that occurs most often is merged, again and again; ties go to the greater pair of
     byte strings. The vocabulary is smaller than asked for where the text has no pair left to merge.
 
     Args:
-        input_path: a text file; special tokens in it separate its documents and are not trained on.
+        input_path: the text: a file or several, globs, addresses that fsspec knows; special tokens in it
+            separate its documents and are not trained on.
         vocab_size: number of tokens, at least 256 and one for each special token.
         special_tokens: strings, first in the vocabulary in this order.
-        num_workers: processes that count; None for as many as there are processors. Does not change the
-        result. pattern: "gpt2", "cl100k", "o200k", or a regular expression.
+        num_workers: processes that count; None for as many as there are processors. The result is the same.
+        pattern: "gpt2", "cl100k", "o200k", or a regular expression.
         progress: show a progress bar on stderr.
+        client: a Dask cluster that counts, instead of processes of this machine. The result is the same.
 
     Raises:
-        InputError: the file is missing, empty or not UTF-8, or another argument is unusable.
+        InputError: a file is missing, empty or not UTF-8, or another argument is unusable.
     """
     pretokenizer = Pretokenizer(pattern, special_tokens)
     num_special = len(pretokenizer.special_tokens)
@@ -91,10 +98,13 @@ def train(
             f"{256 + num_special}; ask for at least that many"
         )
     start = time.perf_counter()
-    num_bytes = file_size(input_path, "train on")
+    paths, num_bytes = find_files(input_path, "train on")
     workers, range_size = share(num_bytes, num_workers)
     with progress_bar(progress, "count", num_bytes, "B") as update:
-        counted = count_pieces(input_path, pretokenizer, workers, update, range_size)
+        if client is None:
+            counted = count_pieces(paths, pretokenizer, workers, update, range_size)
+        else:
+            counted = count_pieces_on(client, paths, num_bytes, pretokenizer, update)
     num_special_seen = int(counted.counts[:num_special].sum())
     pieces = PieceCounts(
         counted.data[counted.lengths[:num_special].sum() :],

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from importlib import import_module
 from io import BufferedWriter, FileIO
@@ -51,7 +51,7 @@ def default_num_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_tasks(worker: Worker, tasks: Iterable[Task], num_workers: int) -> Iterator[Result]:
+def run_tasks(worker: Worker, tasks: Iterable[Task], num_workers: int) -> Generator[Result, None, None]:
     """Yield the result of each task, in order; then what each worker that ran any has to say at the end.
 
     The first of the workers is this process, which begins at once; others join in when they have started.
@@ -65,8 +65,8 @@ def run_tasks(worker: Worker, tasks: Iterable[Task], num_workers: int) -> Iterat
     num_yielded = 0
     children: list[_Child] = []
     try:
-        setup = worker.setup() if num_workers > 1 else {}
-        children.extend(_Child(type(worker), setup) for _ in range(num_workers - 1))
+        children.extend(_Child(type(worker)) for _ in range(num_workers - 1))
+        setup = worker.setup() if children else {}  # while they start
         while True:
             for child in children:
                 child.take(numbered)
@@ -81,7 +81,7 @@ def run_tasks(worker: Worker, tasks: Iterable[Task], num_workers: int) -> Iterat
             elif not any(child.numbers for child in children):
                 break
             for child in _that_replied(children, wait=not own):
-                outcomes |= child.receive()
+                outcomes |= child.receive(setup)
             while num_yielded in outcomes:
                 yield _result(outcomes.pop(num_yielded))
                 num_yielded += 1
@@ -102,9 +102,8 @@ def _result(outcome: Result | InputError) -> Result:
 class _Child:
     """A worker in another process."""
 
-    def __init__(self, worker: type[Worker], setup: dict[str, Any]) -> None:
+    def __init__(self, worker: type[Worker]) -> None:
         self.numbers: deque[int] = deque()  # of the tasks it was given, in order
-        self._setup = setup
         self._has_started = self._has_run = False
         # The same search path as here, so that it works from a checkout, installed or not.
         arguments = f"{worker.__module__!r}, {worker.__name__!r}"
@@ -129,13 +128,16 @@ class _Child:
             self._has_run = True
             self._send(numbered[1])
 
-    def receive(self) -> dict[int, Result | InputError]:
-        """Return what its oldest task led to, by number, waiting for it; or nothing if it has just started."""
+    def receive(self, setup: dict[str, Any]) -> dict[int, Result | InputError]:
+        """Return what its oldest task led to, by number, waiting for it.
+
+        If it has just started, give it its setup and return nothing.
+        """
         if self._has_started:
             return {self.numbers.popleft(): self._read()}
         self._read()
         self._has_started = True
-        self._send(self._setup)
+        self._send(setup)
         return {}
 
     def finish(self) -> Iterator[Result]:

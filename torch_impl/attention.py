@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_impl import fused
 from torch_impl.functional import Draw, at_least_float32, dropout
 from torch_impl.layers import Identity, Linear, RMSNorm
 
@@ -21,6 +22,8 @@ def rope(x_TK: Float[Tensor, "*T K"], tables: Rope) -> Float[Tensor, "*T K"]:
     The tables' leading dimensions broadcast against those of x.
     """
     cos_TP, sin_TP = tables
+    if fused.is_wanted():
+        return fused.rotate(x_TK, cos_TP, sin_TP)
     even_TP, odd_TP = at_least_float32(x_TK).unflatten(-1, (-1, 2)).unbind(-1)
     rotated = torch.stack((even_TP * cos_TP - odd_TP * sin_TP, even_TP * sin_TP + odd_TP * cos_TP), dim=-1)
     return rotated.flatten(-2).to(x_TK.dtype)
@@ -41,6 +44,8 @@ def scaled_dot_product_attention(
             are not read, whatever they hold, NaN included.
         drop: What is done to the weights in training.
     """
+    if fused.is_wanted() and drop is None:
+        return fused.attention(Q, K, V, mask)
     if mask is not None:
         is_read = mask.any(-2)[..., None]
         K, V = torch.where(is_read, K, 0), torch.where(is_read, V, 0)
@@ -82,12 +87,14 @@ class LayerCache:
     k_BHSK: Float[Tensor, "B H S K"]
     v_BHSK: Float[Tensor, "B H S K"]
 
-    def write(self, k_BHTK: Tensor, v_BHTK: Tensor, slots_BT: Int[Tensor, "B T"]) -> tuple[Tensor, Tensor]:
-        """Store the new keys and values in their slots and return all of them."""
+    def write(
+        self, k_BHTK: Tensor, v_BHTK: Tensor, slots_BT: Int[Tensor, "B T"], S: int
+    ) -> tuple[Tensor, Tensor]:
+        """Store the new keys and values in their slots and return those of the first S."""
         index = slots_BT[:, None, :, None].expand(k_BHTK.shape)
         self.k_BHSK.scatter_(2, index, k_BHTK)
         self.v_BHSK.scatter_(2, index, v_BHTK)
-        return self.k_BHSK, self.v_BHSK
+        return self.k_BHSK[:, :, :S], self.v_BHSK[:, :, :S]
 
 
 class MultiHeadSelfAttention(nn.Module):
@@ -141,10 +148,27 @@ class MultiHeadSelfAttention(nn.Module):
         if tables is not None:
             q_BHTK, k_BHTK = rope(q_BHTK, tables), rope(k_BHTK, tables)
         if cache is not None and slots_BT is not None:
-            k_BHTK, v_BHTK = cache.write(k_BHTK, v_BHTK, slots_BT)
-        drop = partial(dropout, rate=self.attention_dropout, draw=draw, place="weights") if draw else None
-        out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, mask, drop)
+            k_BHTK, v_BHTK = cache.write(k_BHTK, v_BHTK, slots_BT, mask.shape[-1])
+        out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, mask, self._dropping(draw))
         return self.output_proj(out_BHTK.transpose(-2, -3).flatten(-2))
+
+    def _dropping(self, draw: Draw | None) -> Callable[[Tensor], Tensor] | None:
+        if draw is None or self.attention_dropout == 0.0:
+            return None
+        return partial(dropout, rate=self.attention_dropout, draw=draw, place="weights")
+
+
+def padding_mask(num_tokens_B: Int[Tensor, " B"], T: int) -> Bool[Tensor, "B 1 T T"]:
+    """True where key s is one of the sequence's tokens, not padding: s < num_tokens."""
+    valid_BT = torch.arange(T, device=num_tokens_B.device) < num_tokens_B[:, None]
+    return valid_BT[:, None, None, :].expand(-1, -1, T, -1)
+
+
+def prefix_mask(num_tokens_B: Int[Tensor, " B"], P: int, T: int) -> Bool[Tensor, "B 1 S S"]:
+    """Of a prefix padded to P places, and T tokens behind it: all see the prefix, and tokens those up to themselves."""
+    place_S = torch.arange(P + T, device=num_tokens_B.device)
+    valid_BS = (place_S < num_tokens_B[:, None]) | (place_S >= P)
+    return valid_BS[:, None, None, :] & (causal_mask(P + T, num_tokens_B.device) | (place_S < P))
 
 
 def causal_mask(T: int, device: torch.device | str | None = None) -> Bool[Tensor, "T T"]:

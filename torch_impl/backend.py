@@ -4,30 +4,39 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lm.backend import DecodeStep, EvalStep, Prefill, TrainStep
+from lm.backend import DecodeStep, EvalStep, Logits, Prefill, TrainStep
 from lm.checkpoint import Leaves
 from lm.config import TrainConfig
-from lm.data import Batch, check_token_ids
+from lm.data import Batch, check_batch, check_token_ids
 from lm.init import initial_weights
 from tokenizer.errors import InputError
 from torch_impl.attention import LayerCache, causal_mask
-from torch_impl.functional import Draw, clip_gradients, token_cross_entropy
-from torch_impl.model import TransformerLM
+from torch_impl.functional import Draw, at_least_float32, clip_gradients, token_cross_entropy
+from torch_impl.model import MODELS, EncoderDecoder
 from torch_impl.optimizer import AdamW
+
+
+class Cache(NamedTuple):
+    """What decoding goes on from: a cache a layer, of P slots for a prefix and as many behind them as tokens need."""
+
+    num_tokens_B: Int[np.ndarray, " B"]
+    """Each prefix's tokens, 0 without one."""
+    P: int
+    layers: list[LayerCache]
 
 
 @dataclass
 class TrainState:
-    """The model and its optimizer; both are changed in place."""
+    """The model, of the architecture's class, and its optimizer; both are changed in place."""
 
-    model: TransformerLM
+    model: Any
     optimizer: AdamW
 
     @property
@@ -71,7 +80,9 @@ def init_state(config: TrainConfig, seed: int) -> TrainState:
 def load_state(config: TrainConfig, weights: Leaves, optimizer: Leaves | None) -> TrainState:
     """A state of these leaves, copied into memory that torch allocated."""
     dtype = getattr(torch, config.param_dtype)
-    model = TransformerLM(config.model, getattr(torch, config.compute_dtype), config.device, dtype)
+    model = MODELS[config.model.architecture](
+        config.model, getattr(torch, config.compute_dtype), config.device, dtype
+    )
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, array in weights:
@@ -107,15 +118,15 @@ def read_optimizer(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
     yield "step", np.array(state.step, np.int32)
 
 
-def _micro_batches(batch: Batch, state: TrainState) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Inputs, targets and loss mask of each micro-batch, on the model's device."""
-    embeddings = state.model.token_embeddings.weight
-    device, vocab_size = embeddings.device, embeddings.shape[0]
-    check_token_ids(batch.inputs, vocab_size)
-    check_token_ids(batch.targets, vocab_size)
+def _micro_batches(
+    batch: Batch, config: TrainConfig
+) -> Iterator[tuple[tuple[Tensor, ...], Tensor, Tensor | None]]:
+    """What the model takes, targets and loss mask of each micro-batch, on the model's device."""
+    check_batch(batch, config.model.vocab_size)
     for i in range(len(batch.inputs)):
-        inputs, targets = (torch.tensor(a[i], device=device) for a in (batch.inputs, batch.targets))
-        mask = None if batch.loss_mask is None else torch.tensor(batch.loss_mask[i], device=device)
+        inputs = tuple(torch.tensor(a[i], device=config.device) for a in batch.model_inputs)
+        targets = torch.tensor(batch.targets[i], device=config.device)
+        mask = None if batch.loss_mask is None else torch.tensor(batch.loss_mask[i], device=config.device)
         yield inputs, targets, mask
 
 
@@ -128,8 +139,7 @@ def _draw(config: TrainConfig, state: TrainState, first_row: int, rows: int) -> 
     """What the step that follows drops of these rows of its batch."""
     if not config.model.drops:
         return None
-    device = state.model.token_embeddings.weight.device
-    rows_B = torch.arange(first_row, first_row + rows, dtype=torch.int32, device=device)
+    rows_B = torch.arange(first_row, first_row + rows, dtype=torch.int32, device=config.device)
     return Draw(config.seed, state.step, rows_B)
 
 
@@ -139,9 +149,9 @@ def make_train_step(config: TrainConfig) -> TrainStep:
     def train_step(state: TrainState, batch: Batch, lr: float) -> tuple[TrainState, dict[str, Any]]:
         state.optimizer.zero_grad()
         losses = []
-        for i, (inputs_BT, targets_BT, mask_BT) in enumerate(_micro_batches(batch, state)):
-            draw = _draw(config, state, i * len(inputs_BT), len(inputs_BT))
-            loss = _sum_losses(state.model(inputs_BT, draw), targets_BT, mask_BT) / batch.num_targets
+        for i, (inputs, targets_BT, mask_BT) in enumerate(_micro_batches(batch, config)):
+            draw = _draw(config, state, i * len(targets_BT), len(targets_BT))
+            loss = _sum_losses(state.model(*inputs, draw=draw), targets_BT, mask_BT) / batch.num_targets
             loss.backward()
             losses.append(loss.detach())
         total = torch.stack(losses).sum()
@@ -162,8 +172,8 @@ def make_eval_step(config: TrainConfig) -> EvalStep:
     @torch.no_grad()
     def eval_step(state: TrainState, batch: Batch) -> tuple[float, int, int]:
         total, correct = 0.0, 0
-        for inputs_BT, targets_BT, mask_BT in _micro_batches(batch, state):
-            logits_BTV = state.model(inputs_BT)
+        for inputs, targets_BT, mask_BT in _micro_batches(batch, config):
+            logits_BTV = state.model(*inputs)
             total += float(_sum_losses(logits_BTV, targets_BT, mask_BT))
             hits_BT = logits_BTV.argmax(-1) == targets_BT
             correct += int((hits_BT if mask_BT is None else hits_BT & mask_BT).sum())
@@ -172,56 +182,96 @@ def make_eval_step(config: TrainConfig) -> EvalStep:
     return eval_step
 
 
+def make_logits(config: TrainConfig) -> Logits:
+    """One forward pass, without a cache."""
+
+    @torch.no_grad()
+    def all_logits(
+        state: TrainState,
+        token_ids_BT: Int[np.ndarray, "B T"],
+        num_tokens_B: Int[np.ndarray, " B"] | None = None,
+        prefix_BP: Int[np.ndarray, "B P"] | None = None,
+    ) -> Float[np.ndarray, "B T V"]:
+        inputs = [a for a in (token_ids_BT, num_tokens_B, prefix_BP) if a is not None]
+        for token_ids in inputs[::2]:
+            check_token_ids(token_ids, config.model.vocab_size)
+        logits_BTV = state.model(*(torch.tensor(a, device=config.device) for a in inputs))
+        return logits_BTV.to(getattr(torch, config.param_dtype)).cpu().numpy()
+
+    return all_logits
+
+
 def make_prefill(config: TrainConfig) -> Prefill:
-    """One pass over the prompts, that fills a cache of context_length slots."""
+    """One pass over the prompts, that fills the first slots of a cache."""
     m = config.model
 
     @torch.no_grad()
     def prefill(
-        state: TrainState, token_ids_BT: Int[np.ndarray, "B T"], lengths_B: Int[np.ndarray, " B"]
-    ) -> tuple[np.ndarray, list[LayerCache]]:
+        state: TrainState,
+        token_ids_BT: Int[np.ndarray, "B T"],
+        lengths_B: Int[np.ndarray, " B"],
+        slots: int | None = None,
+        prefix_BP: Int[np.ndarray, "B P"] | None = None,
+        num_tokens_B: Int[np.ndarray, " B"] | None = None,
+    ) -> tuple[np.ndarray, Cache]:
         check_token_ids(token_ids_BT, m.vocab_size)
         B, T = token_ids_BT.shape
+        decoder, ids_BT = _decoder(state.model), torch.tensor(token_ids_BT, device=config.device)
+        if prefix_BP is None or num_tokens_B is None:
+            num_tokens_B, tables = np.zeros(B, np.int64), decoder.first_tables(T)
+            x_BSD, mask = decoder.embed(ids_BT, tables), causal_mask(T, config.device)
+        else:
+            check_token_ids(prefix_BP, m.vocab_size)
+            prefix, num_tokens = (torch.tensor(a, device=config.device) for a in (prefix_BP, num_tokens_B))
+            hidden_BPD = state.model.encoder.encode(prefix, num_tokens)
+            x_BSD, mask, tables = decoder.behind(hidden_BPD, num_tokens, ids_BT)
+        S = x_BSD.shape[1]
         assert m.num_kv_heads is not None  # filled in by ModelConfig
-        shape = B, m.num_kv_heads, m.context_length, m.d_head
-        options: dict[str, Any] = {"dtype": state.model.compute_dtype, "device": config.device}
+        shape = B, m.num_kv_heads, S - T + (slots or m.context_length), m.d_head
+        options: dict[str, Any] = {"dtype": decoder.compute_dtype, "device": config.device}
         caches = [
-            LayerCache(torch.zeros(shape, **options), torch.zeros(shape, **options))
-            for _ in state.model.layers
+            LayerCache(torch.zeros(shape, **options), torch.zeros(shape, **options)) for _ in decoder.layers
         ]
-        # Query t sees slots 0 .. t; what lies behind a shorter prompt's end is overwritten before it is seen.
-        mask_TS = causal_mask(m.context_length, config.device)[:T]
-        slots_BT = torch.arange(T, device=config.device).expand(B, T)
-        ids_BT = torch.tensor(token_ids_BT, device=config.device)
-        tables = state.model.first_tables(T)
-        x_BTD = state.model.embed(ids_BT, tables)
-        x_BTD = state.model.hidden_states(x_BTD, mask_TS, tables, caches, slots_BT)
-        last_BD = x_BTD[torch.arange(B), torch.tensor(lengths_B) - 1]
-        return state.model.logits(last_BD).double().cpu().numpy(), caches
+        # What lies behind a shorter prompt's end is overwritten before it is seen.
+        slots_BS = torch.arange(S, device=config.device).expand(B, S)
+        x_BSD = decoder.hidden_states(x_BSD, mask, tables, caches, slots_BS)
+        last_BD = x_BSD[torch.arange(B), torch.tensor(S - T + lengths_B - 1)]
+        logits_BV = at_least_float32(decoder.logits(last_BD)).cpu().numpy()
+        return logits_BV, Cache(num_tokens_B, S - T, caches)
 
     return prefill
 
 
+def _decoder(model: Any) -> Any:
+    return model.decoder if isinstance(model, EncoderDecoder) else model
+
+
 def make_decode_step(config: TrainConfig) -> DecodeStep:
-    """One token a sequence against the cache, which slides: position t takes slot t mod context_length."""
+    """One token a sequence against the cache, which slides: position t takes slot t mod S, behind the prefix's."""
     m = config.model
 
     @torch.no_grad()
     def decode_step(
         state: TrainState,
-        caches: list[LayerCache],
+        cache: Cache,
         token_ids_B: Int[np.ndarray, " B"],
         positions_B: Int[np.ndarray, " B"],
-    ) -> tuple[np.ndarray, list[LayerCache]]:
+    ) -> tuple[np.ndarray, Cache]:
         check_token_ids(token_ids_B, m.vocab_size)
-        mask_B11S = torch.tensor(
-            np.arange(m.context_length) <= positions_B[:, None, None, None], device=config.device
-        )
-        slots_B1 = torch.tensor(positions_B[:, None] % m.context_length, device=config.device)
-        tables = state.model.tables_of(positions_B[:, None])
+        decoder, P = _decoder(state.model), cache.P
+        position_B1, num_tokens_B1 = positions_B[:, None], cache.num_tokens_B[:, None]
+        S = cache.layers[0].k_BHSK.shape[2] - P
+        # Slots that no sequence has come to are left out.
+        filled = np.arange(min(S, positions_B.max() + 1))
+        sees_BS = np.concatenate((np.arange(P) < num_tokens_B1, filled <= position_B1), axis=1)
+        mask_B11S = torch.tensor(sees_BS[:, None, None], device=config.device)
+        slots_B1 = torch.tensor(P + position_B1 % S, device=config.device)
+        # RoPE goes on where the prefix ends.
+        place_B1 = position_B1 + num_tokens_B1 if m.position == "rope" else position_B1
+        tables = decoder.tables_of(place_B1)
         ids_B1 = torch.tensor(token_ids_B[:, None], device=config.device)
-        x_B1D = state.model.embed(ids_B1, tables)
-        x_B1D = state.model.hidden_states(x_B1D, mask_B11S, tables, caches, slots_B1)
-        return state.model.logits(x_B1D[:, 0]).double().cpu().numpy(), caches
+        x_B1D = decoder.embed(ids_B1, tables)
+        x_B1D = decoder.hidden_states(x_B1D, mask_B11S, tables, cache.layers, slots_B1)
+        return at_least_float32(decoder.logits(x_B1D[:, 0])).cpu().numpy(), cache
 
     return decode_step

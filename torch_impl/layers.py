@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from torch_impl import fused
 from torch_impl.functional import at_least_float32, silu
 
 
@@ -67,6 +68,8 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(d_model, device=device, dtype=dtype))
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        if fused.is_wanted():
+            return fused.RMSNorm.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
         x32 = at_least_float32(x)
         inverse_rms = torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
         return (x32 * inverse_rms * self.weight).to(x.dtype)
@@ -118,6 +121,8 @@ class SwiGLU(nn.Module):
         self.w3 = Linear(d_model, d_ff, device, dtype, bias)
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        if fused.is_wanted():
+            return self.w2(fused.SiLUGate.apply(self.w1(x), self.w3(x)))  # type: ignore[no-untyped-call]
         return self.w2(silu(self.w1(x)) * self.w3(x))
 
 

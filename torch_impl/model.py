@@ -8,11 +8,19 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from lm.config import ModelConfig
 from lm.init import position_tables
-from torch_impl.attention import LayerCache, MultiHeadSelfAttention, Rope, causal_mask
+from torch_impl.attention import (
+    LayerCache,
+    MultiHeadSelfAttention,
+    Rope,
+    causal_mask,
+    padding_mask,
+    prefix_mask,
+)
 from torch_impl.functional import Draw, dropout, gelu, relu, silu
 from torch_impl.layers import Embedding, FeedForward, Identity, LayerNorm, Linear, RMSNorm, SwiGLU
 
@@ -120,8 +128,16 @@ def _once(block: nn.Module, *args: Any) -> Tensor:
 
 
 def _recomputed(block: nn.Module, *args: Any) -> Tensor:
-    """The block, of which the backward pass keeps only the input, and computes the rest again (Chen et al., 2016)."""
-    return checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False)
+    """The block, of which the backward pass keeps only the input, and computes the rest again (Chen et al., 2016).
+
+    Of the same weights, also where functional_call lent them to the module for the forward pass alone.
+    """
+    weights: dict[str, Tensor] = dict(block.named_parameters())
+
+    def run(*args: Any) -> Tensor:
+        return functional_call(block, weights, args)
+
+    return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False)
 
 
 class Stack(nn.Module):
@@ -172,7 +188,7 @@ class Stack(nn.Module):
 
     def first_tables(self, T: int) -> Tables:
         """The tables of positions 0 .. T - 1: kept ones, up to the longest sequence."""
-        if T > self.length:
+        if self.length < T:
             return self.tables_of(np.arange(T))
         return tuple(self.get_buffer(f"table{i}")[:T] for i in range(self.num_tables))
 
@@ -206,9 +222,17 @@ class Stack(nn.Module):
             x_BTD = self.run(layer, x_BTD, mask, rope, caches[i] if caches else None, slots_BT, within)
         return self.ln_final(x_BTD)
 
+    def encode(
+        self, token_ids_BT: Int[Tensor, "B T"], num_tokens_B: Int[Tensor, " B"], draw: Draw | None = None
+    ) -> Float[Tensor, "B T D"]:
+        """The hidden states of an encoder, whose sequences are padded to T."""
+        T = token_ids_BT.shape[1]
+        tables, mask = self.first_tables(T), padding_mask(num_tokens_B, T)
+        return self.hidden_states(self.embed(token_ids_BT, tables, draw), mask, tables, draw=draw)
 
-class TransformerLM(Stack):
-    """Token ids to logits of the next token."""
+
+class StackWithHead(Stack):
+    """A stack, and the head that makes logits of what it gives."""
 
     def __init__(
         self,
@@ -227,8 +251,109 @@ class TransformerLM(Stack):
         head = self.token_embeddings if self.lm_head is None else self.lm_head
         return x @ head.weight.to(x.dtype).T
 
+
+class TransformerLM(StackWithHead):
+    """Token ids to logits of the next token."""
+
     def forward(self, token_ids_BT: Int[Tensor, "B T"], draw: Draw | None = None) -> Float[Tensor, "B T V"]:
         T = token_ids_BT.shape[1]
         tables, mask = self.first_tables(T), causal_mask(T, token_ids_BT.device)
         x_BTD = self.embed(token_ids_BT, tables, draw)
         return self.logits(self.hidden_states(x_BTD, mask, tables, draw=draw))
+
+
+class TransformerEncoder(StackWithHead):
+    """Token ids to logits of the token at each place, from the tokens on both sides (Devlin et al., 2019)."""
+
+    def forward(
+        self, token_ids_BT: Int[Tensor, "B T"], num_tokens_B: Int[Tensor, " B"], draw: Draw | None = None
+    ) -> Float[Tensor, "B T V"]:
+        return self.logits(self.encode(token_ids_BT, num_tokens_B, draw))
+
+
+class PrefixDecoder(StackWithHead):
+    """A hidden cache, and token ids behind it, to logits of the next token.
+
+    The cache is put before the tokens' embeddings: all blocks see one sequence, in which the cache attends to all of
+    the cache, and a token to all of the cache and to the tokens up to itself.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        compute_dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(config, compute_dtype, device, dtype)
+        assert config.prefix_length is not None
+        places = np.arange(config.prefix_length + config.context_length)
+        for i, table in enumerate(self.tables_of(places) if self.rotary else ()):
+            self.register_buffer(f"rope{i}", table, persistent=False)
+
+    def behind(
+        self,
+        hidden_BPD: Float[Tensor, "B P D"],
+        num_tokens_B: Int[Tensor, " B"],
+        token_ids_BT: Int[Tensor, "B T"],
+        draw: Draw | None = None,
+    ) -> tuple[Float[Tensor, "B S D"], Bool[Tensor, "B 1 S S"], Tables]:
+        """What the blocks read of a cache of P places and the tokens behind it.
+
+        Added positions count the tokens from 0, and RoPE goes on where the prefix ends, so that padding counts nowhere.
+        """
+        (P, T), device = (hidden_BPD.shape[1], token_ids_BT.shape[1]), hidden_BPD.device
+        is_token_BP1 = (torch.arange(P, device=device) < num_tokens_B[:, None])[..., None]
+        x_BTD = self.embed(token_ids_BT, self.first_tables(T), draw)
+        x_BSD = torch.cat((torch.where(is_token_BP1, hidden_BPD, 0), x_BTD), dim=1)
+        tables: Tables = ()
+        if self.rotary:
+            place_S = torch.arange(P + T, device=device)
+            place_BS = torch.where(place_S < P, place_S, place_S - P + num_tokens_B[:, None])
+            tables = self.get_buffer("rope0")[place_BS], self.get_buffer("rope1")[place_BS]
+        return x_BSD, prefix_mask(num_tokens_B, P, T), tables
+
+    def forward(
+        self,
+        hidden_BPD: Float[Tensor, "B P D"],
+        num_tokens_B: Int[Tensor, " B"],
+        token_ids_BT: Int[Tensor, "B T"],
+        draw: Draw | None = None,
+    ) -> Float[Tensor, "B T V"]:
+        x_BSD = self.hidden_states(*self.behind(hidden_BPD, num_tokens_B, token_ids_BT, draw), draw=draw)
+        return self.logits(x_BSD[:, hidden_BPD.shape[1] :])
+
+
+class EncoderDecoder(nn.Module):
+    """A prefix, whose hidden states are the decoder's cache, and token ids that follow, to logits of the next token."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        compute_dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        assert config.prefix_length is not None
+        self.encoder = Stack(config, config.prefix_length, compute_dtype, device, dtype)
+        self.decoder = PrefixDecoder(config, compute_dtype, device, dtype)
+
+    def forward(
+        self,
+        token_ids_BT: Int[Tensor, "B T"],
+        num_tokens_B: Int[Tensor, " B"],
+        prefix_BP: Int[Tensor, "B P"],
+        draw: Draw | None = None,
+    ) -> Float[Tensor, "B T V"]:
+        in_encoder, in_decoder = (draw.at(half) if draw else None for half in ("encoder", "decoder"))
+        hidden_BPD = self.encoder.encode(prefix_BP, num_tokens_B, in_encoder)
+        return self.decoder(hidden_BPD, num_tokens_B, token_ids_BT, in_decoder)
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "decoder": TransformerLM,
+    "encoder": TransformerEncoder,
+    "encoder_decoder": EncoderDecoder,
+}
+"""Each takes a batch's inputs, and its num_tokens and prefix where it has them, and a draw."""

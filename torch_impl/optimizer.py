@@ -8,6 +8,7 @@ import torch
 from torch.optim import Optimizer
 
 from tokenizer.errors import InputError
+from torch_impl.fused import cache_sized
 
 
 class AdamW(Optimizer):
@@ -48,12 +49,13 @@ class AdamW(Optimizer):
                 if not state:
                     state.update(step=0, m=torch.zeros_like(p), v=torch.zeros_like(p))
                 state["step"] += 1
-                m, v, t = state["m"], state["v"], state["step"]
-                m.mul_(beta1).add_(p.grad, alpha=1 - beta1)
-                v.mul_(beta2).addcmul_(p.grad, p.grad, value=1 - beta2)
+                t = state["step"]
                 step_size = lr * math.sqrt(1 - beta2**t) / (1 - beta1**t)
-                p.addcdiv_(m, v.sqrt().add_(eps), value=-step_size)
-                p.sub_(p, alpha=lr * group["weight_decay"])
+                for w, g, m, v in cache_sized(p, p.grad, state["m"], state["v"]):
+                    m.mul_(beta1).add_(g, alpha=1 - beta1)
+                    v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+                    w.addcdiv_(m, v.sqrt().add_(eps), value=-step_size)
+                    w.sub_(w, alpha=lr * group["weight_decay"])
         return loss
 
 

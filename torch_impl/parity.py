@@ -1,7 +1,9 @@
 """The layers as functions of named arrays, for `lm parity` and tests/parity. Beside `jax_impl/parity.py`."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -13,7 +15,8 @@ from lm.init import rope_tables
 from lm.parity import cases
 from lm.parity.budgets import Dtype
 from lm.parity.cases import Arrays, Given, array_dtype
-from torch_impl.attention import MultiHeadSelfAttention, rope, scaled_dot_product_attention
+from torch_impl import fused
+from torch_impl.attention import MultiHeadSelfAttention, padding_mask, rope, scaled_dot_product_attention
 from torch_impl.functional import (
     Draw,
     clip_gradients,
@@ -26,7 +29,15 @@ from torch_impl.functional import (
     token_cross_entropy,
 )
 from torch_impl.layers import Embedding, LayerNorm, Linear, RMSNorm, SwiGLU
-from torch_impl.model import BLOCKS, FEED_FORWARDS, TransformerLM
+from torch_impl.model import (
+    BLOCKS,
+    FEED_FORWARDS,
+    EncoderDecoder,
+    PrefixDecoder,
+    Stack,
+    TransformerEncoder,
+    TransformerLM,
+)
 from torch_impl.optimizer import SGD, AdamW
 
 Tensors = dict[str, Tensor]
@@ -36,7 +47,7 @@ def evaluate(layer: str, given: Given, cotangent: np.ndarray, dtype: Dtype, mode
     """The layer's output, and the gradients of sum(cotangent * output) with respect to every array.
 
     Args:
-        mode: "eager", or a backend of torch.compile.
+        mode: "eager"; "plain", which is eager without the fast paths; or a backend of torch.compile.
     """
     arrays = {
         name: torch.tensor(a, dtype=getattr(torch, array_dtype(name, dtype))).requires_grad_()
@@ -49,16 +60,22 @@ def evaluate(layer: str, given: Given, cotangent: np.ndarray, dtype: Dtype, mode
         constants["cos"], constants["sin"] = (torch.tensor(table, dtype=param_dtype) for table in tables)
     statics = given.statics | {"compute_dtype": getattr(torch, dtype), "param_dtype": param_dtype}
     f = LAYERS[layer](arrays, constants, statics)
-    if mode != "eager":
+    if mode not in ("eager", "plain"):
         # An optimizer is a loop over parameters, which may break the graph; a layer may not.
         f = torch.compile(f, backend=mode, fullgraph=cases.LAYERS[layer].differentiable)
-    output = f(arrays)
-    gradients = {}
-    if output.requires_grad:
-        leaves = torch.autograd.grad(
-            output, list(arrays.values()), torch.tensor(cotangent, dtype=output.dtype)
-        )
-        gradients = {name: g.double().numpy() for name, g in zip(arrays, leaves, strict=True)}
+    # Code that is being compiled takes the plain path: so does this.
+    with (
+        mock.patch.object(fused, "is_wanted", return_value=False)
+        if mode == "plain"
+        else contextlib.nullcontext()
+    ):
+        output = f(arrays)
+        gradients = {}
+        if output.requires_grad:
+            leaves = torch.autograd.grad(
+                output, list(arrays.values()), torch.tensor(cotangent, dtype=output.dtype)
+            )
+            gradients = {name: g.double().numpy() for name, g in zip(arrays, leaves, strict=True)}
     return output.detach().double().numpy(), gradients
 
 
@@ -93,31 +110,47 @@ def _steps(a: Tensors, make: Callable[[list[nn.Parameter]], Optimizer]) -> Calla
     optimizer = make([weight])
 
     def call(a: Tensors) -> Tensor:
-        for name in ("0.gradient", "1.gradient", "2.gradient"):
-            weight.grad = a[name].detach()
+        for t in range(len(a) - 1):
+            weight.grad = a[f"{t}.gradient"].detach()
             optimizer.step()
         return weight.detach()
 
     return call
 
 
-def _lm(s: dict[str, Any]) -> TransformerLM:
-    return TransformerLM(s["config"], s["compute_dtype"], dtype=s["param_dtype"])
-
-
-def _family(a: Tensors, c: Tensors, s: dict[str, Any]) -> Callable[[Tensors], Tensor]:
-    model, draw = _lm(s), Draw(s["seed"], s["step"], c["rows"])
-    # For good, and not by functional_call: a block that is computed again needs its weights in the backward pass.
-    for name, array in a.items():
-        owner, _, leaf = name.rpartition(".")
-        delattr(model.get_submodule(owner), leaf)
-        setattr(model.get_submodule(owner), leaf, array)
-    return lambda a: model(c["token_ids"], draw)
+def _model(s: dict[str, Any], model: Callable[..., nn.Module], *sizes: int) -> nn.Module:
+    return model(s["config"], *sizes, s["compute_dtype"], dtype=s["param_dtype"])
 
 
 def _loss(a: Tensors, c: Tensors, s: dict[str, Any]) -> Callable[[Tensors], Tensor]:
-    logits = _module(_lm(s), c["token_ids"])
+    logits = _module(_model(s, TransformerLM), c["token_ids"])
     return lambda a: cross_entropy(logits(a), c["targets"])
+
+
+def _tokens_only(out_BTD: Tensor, num_tokens_B: Tensor) -> Tensor:
+    """The output with zeros at the padding, where it may be anything."""
+    is_token_BT = torch.arange(out_BTD.shape[1]) < num_tokens_B[:, None]
+    return torch.where(is_token_BT[..., None], out_BTD, 0)
+
+
+class _EncoderStack(Stack):
+    """An encoder's blocks alone."""
+
+    def forward(self, x_BTD: Tensor, num_tokens_B: Tensor) -> Tensor:
+        T = x_BTD.shape[1]
+        return self.hidden_states(x_BTD, padding_mask(num_tokens_B, T), self.first_tables(T))
+
+
+def _padded(module: nn.Module, c: Tensors, *inputs: Tensor) -> Callable[[Tensors], Tensor]:
+    """A module's outputs with zeros at the padding, where they may be anything."""
+    f = _module(module, *inputs, c["num_tokens"])
+
+    def call(a: Tensors) -> Tensor:
+        out_BTD = f(a)
+        is_token_BT = torch.arange(out_BTD.shape[1]) < c["num_tokens"][:, None]
+        return torch.where(is_token_BT[..., None], out_BTD, 0)
+
+    return call
 
 
 LAYERS: dict[str, Callable[[Tensors, Tensors, dict[str, Any]], Callable[[Tensors], Tensor]]] = {
@@ -161,9 +194,17 @@ LAYERS: dict[str, Callable[[Tensors, Tensors, dict[str, Any]], Callable[[Tensors
     "transformer_block": lambda a, c, s: _module(
         BLOCKS[s["config"].block](s["config"]), c["mask"], _tables(c)
     ),
-    "transformer_lm": lambda a, c, s: _module(_lm(s), c["token_ids"]),
-    "transformer_lm of the family": _family,
+    "transformer_lm": lambda a, c, s: _module(_model(s, TransformerLM), c["token_ids"]),
+    "transformer_lm of the family": lambda a, c, s: _module(
+        _model(s, TransformerLM), c["token_ids"], Draw(s["seed"], s["step"], c["rows"])
+    ),
     "training loss": _loss,
+    "encoder_stack": lambda a, c, s: _padded(_model(s, _EncoderStack, s["config"].context_length), c),
+    "transformer_encoder": lambda a, c, s: _padded(_model(s, TransformerEncoder), c, c["token_ids"]),
+    "prefix_decoder": lambda a, c, s: _module(_model(s, PrefixDecoder), c["num_tokens"], c["token_ids"]),
+    "encoder_decoder": lambda a, c, s: _module(
+        _model(s, EncoderDecoder), c["token_ids"], c["num_tokens"], c["prefix"]
+    ),
     "adamw": lambda a, c, s: _steps(a, lambda p: AdamW(p, s["lr"], weight_decay=0.1)),
     "sgd": lambda a, c, s: _steps(a, lambda p: SGD(p, s["lr"])),
 }

@@ -15,12 +15,19 @@ import tyro
 from tyro import MISSING_NONPROP
 from tyro.conf import OmitSubcommandPrefixes, subcommand
 
-from lm.cli.compare import Report, Runs
+from lm.allocator import keep_freed_memory
+from lm.cli.accounting import Accounting, accounting_defaults
+from lm.cli.compare import Report, Runs, Track
 from lm.cli.corpus import Data, Stories
+from lm.cli.exchange import Export, Import
+from lm.cli.experiment import Experiment, experiment_defaults
+from lm.cli.generate import Generate
+from lm.cli.pairs import Pairs
 from lm.cli.prove import Demo, Parity
+from lm.cli.score import Score
 from lm.cli.tokenizer import TokenizerCommand
 from lm.cli.train import Train, train_defaults
-from lm.cli.trained import Eval, Generate
+from lm.cli.trained import Eval
 from tokenizer.errors import InputError
 
 
@@ -30,15 +37,25 @@ def parse(arguments: Sequence[str]) -> Any:
     Raises:
         InputError: a flag is wrong; in one line, where tyro draws a box.
     """
-    defaults = train_defaults(arguments) if arguments[:1] == ["train"] else MISSING_NONPROP
+    command = arguments[:1]
+    train = train_defaults(arguments) if command == ["train"] else MISSING_NONPROP
+    accounting = accounting_defaults(arguments) if command == ["accounting"] else MISSING_NONPROP
+    experiment = experiment_defaults(arguments) if command == ["experiment"] else MISSING_NONPROP
     commands = (
         Annotated[Stories, subcommand("stories", prefix_name=False)]
+        | Annotated[Pairs, subcommand("pairs", prefix_name=False)]
         | Annotated[TokenizerCommand, subcommand("tokenizer", prefix_name=False)]
-        | Annotated[Train, subcommand("train", prefix_name=False, default=defaults)]
+        | Annotated[Train, subcommand("train", prefix_name=False, default=train)]
         | Annotated[Eval, subcommand("eval", prefix_name=False)]
         | Annotated[Generate, subcommand("generate", prefix_name=False)]
+        | Annotated[Accounting, subcommand("accounting", prefix_name=False, default=accounting)]
+        | Annotated[Experiment, subcommand("experiment", prefix_name=False, default=experiment)]
+        | Annotated[Score, subcommand("score", prefix_name=False)]
+        | Annotated[Export, subcommand("export", prefix_name=False)]
+        | Annotated[Import, subcommand("import", prefix_name=False)]
         | Annotated[Runs, subcommand("runs", prefix_name=False)]
         | Annotated[Report, subcommand("report", prefix_name=False)]
+        | Annotated[Track, subcommand("track", prefix_name=False)]
         | Annotated[Data, subcommand("data", prefix_name=False)]
         | Annotated[Parity, subcommand("parity", prefix_name=False)]
         | Annotated[Demo, subcommand("demo", prefix_name=False)]
@@ -74,6 +91,8 @@ def _one_line(box: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code: 0, 2 for what the user got wrong, 130 for Ctrl-C."""
+    if arguments is None:  # not where a program of its own calls us
+        keep_freed_memory()
     try:
         parse(sys.argv[1:] if arguments is None else arguments).run()
         sys.stdout.flush()

@@ -1,10 +1,11 @@
-"""Commands that compare runs: `lm runs`, `lm report`."""
+"""Commands that show runs: `lm runs`, `lm report`, `lm track`."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from tyro.conf import Positional
 
+from lm.config import TrackerName
 from tokenizer.errors import InputError
 
 
@@ -37,3 +38,20 @@ class Report:
             raise InputError("no run is given: lm report RUN [RUN ...]")
         write_report(list(self.runs), self.out)
         print(f"{self.out}: {len(self.runs)} runs; open it in a browser")
+
+
+@dataclass(frozen=True)
+class Track:
+    """Copy a run's metrics to TensorBoard's files or to Weights & Biases, as lm train --track does while it trains."""
+
+    folder: Positional[Path]
+    """Folder of a run."""
+    to: tuple[TrackerName, ...] = ("tensorboard",)
+    """Where to: RUN/tensorboard; Weights & Biases, as its WANDB_ variables say."""
+
+    def run(self) -> None:
+        from lm.track import export
+
+        for name in self.to:
+            export(name, self.folder)
+            print(f"{self.folder}: copied to {name}")

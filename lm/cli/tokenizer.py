@@ -2,9 +2,11 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, subcommand
 
@@ -13,10 +15,10 @@ from lm.cli.settings import END_OF_TEXT
 
 @dataclass(frozen=True)
 class TokenizerTrain:
-    """Train a byte-level BPE tokenizer on a text file."""
+    """Train a byte-level BPE tokenizer on text files."""
 
-    input: Path
-    """Text file, UTF-8."""
+    input: tuple[str, ...]
+    """Text files, UTF-8: paths, globs such as 'text/*.txt', and addresses such as s3://... (by fsspec)."""
     out: Path
     """Folder to write: vocab.json and merges.txt in GPT-2's format, and the special tokens."""
     vocab_size: int
@@ -25,6 +27,10 @@ class TokenizerTrain:
     """Texts that are always one token."""
     pattern: str = "gpt2"
     """How text is cut into pre-tokens: gpt2, cl100k, o200k, or a regular expression."""
+    engine: Literal["local", "dask"] = "local"
+    """Count in processes of this machine, or on a Dask cluster. The result is the same."""
+    scheduler: str | None = None
+    """Address of the Dask cluster's scheduler; without it, one is started on this machine."""
 
     def run(self) -> None:
         from lm.files import refuse_existing
@@ -33,19 +39,21 @@ class TokenizerTrain:
         from tokenizer.train_bpe import train
 
         refuse_existing(self.out)
-        result = train(
-            self.input,
-            self.vocab_size,
-            self.special_tokens,
-            pattern=self.pattern,
-            progress=sys.stderr.isatty(),
-        )
+        with _cluster(self.engine, self.scheduler) as client:
+            result = train(
+                self.input,
+                self.vocab_size,
+                self.special_tokens,
+                pattern=self.pattern,
+                progress=sys.stderr.isatty(),
+                client=client,
+            )
         _save_tokenizer(Tokenizer(result.vocab, result.merges, self.special_tokens, self.pattern), self.out)
         learned = sorted((left + right for left, right in result.merges), key=len, reverse=True)
         print(
             f"{self.out}: {len(result.vocab):,} tokens\n"
             f"longest tokens   {', '.join(repr(printable(token)) for token in learned[:5])}\n"
-            f"compression      {result.bytes_per_token:.3f} bytes per token of {self.input}\n"
+            f"compression      {result.bytes_per_token:.3f} bytes per token of {', '.join(self.input)}\n"
             f"seconds          {', '.join(f'{phase} {s:.2f}' for phase, s in result.seconds.items())}\n"
             f"peak memory      {result.peak_memory / 2**20:.0f} MiB"
         )
@@ -53,38 +61,65 @@ class TokenizerTrain:
 
 @dataclass(frozen=True)
 class TokenizerEncode:
-    """Encode a text file into a .npy file of token ids."""
+    """Encode text files, or pairs for an encoder-decoder, into a .npy file of token ids."""
 
     tokenizer: Path
     """Folder of a tokenizer, from lm tokenizer train."""
-    input: Path
-    """Text file, UTF-8."""
+    input: tuple[str, ...]
+    """Text files, UTF-8: paths, globs such as 'text/*.txt', and addresses such as s3://... (by fsspec).
+    Of .jsonl files, each line is a pair: {"prefix": "some text", "target": "what follows"}."""
     out: Path
     """Token file to write; FILE.npy.json beside it records the tokenizer, the bytes, and known nats."""
+    engine: Literal["local", "dask"] = "local"
+    """Encode in processes of this machine, or on a Dask cluster. The result is the same."""
+    scheduler: str | None = None
+    """Address of the Dask cluster's scheduler; without it, one is started on this machine."""
 
     def run(self) -> None:
-        from lm.data import file_sha256, read_sidecar, sidecar_path
+        from lm.data import sidecar_path
         from lm.files import write_json
         from tokenizer import Tokenizer
-        from tokenizer.encode_corpus import encode_corpus
+        from tokenizer.errors import InputError
 
-        text_facts = read_sidecar(self.input)
         tokenizer = Tokenizer.load(self.tokenizer)
-        result = encode_corpus(self.input, tokenizer, self.out, progress=sys.stderr.isatty())
         facts = {
             "tokenizer": os.path.relpath(self.tokenizer, self.out.parent),
             "tokenizer_sha256": tokenizer.sha256,
-            "tokens": result.num_tokens,
-            "bytes": result.num_bytes,
         }
-        # The facts of an earlier text of that name would make a false floor.
-        if "nats" in text_facts and text_facts.get("sha256") == file_sha256(self.input):
-            facts["nats"] = text_facts["nats"]
+        pairs = [path.endswith(".jsonl") for path in self.input]
+        if any(pairs) and not all(pairs):
+            raise InputError(f"{' '.join(self.input)}: both texts and pairs (.jsonl); encode them apart")
+        facts |= (self._encode_pairs if all(pairs) else self._encode_text)(tokenizer)
         write_json(sidecar_path(self.out), facts)
+
+    def _encode_pairs(self, tokenizer: Any) -> dict[str, Any]:
+        from tokenizer.encode_pairs import encode_pairs
+
+        result = encode_pairs(self.input, tokenizer, self.out, END_OF_TEXT, progress=sys.stderr.isatty())
+        print(
+            f"{self.out}: {result.num_pairs:,} pairs, {result.num_tokens:,} tokens; to train on them: "
+            f"--model.prefix-length {result.longest_prefix} --model.context-length {result.longest_target} or more"
+        )
+        return {"tokens": result.num_tokens, "pairs": result.num_pairs}
+
+    def _encode_text(self, tokenizer: Any) -> dict[str, Any]:
+        from lm.data import file_sha256, read_sidecar
+        from tokenizer.encode_corpus import encode_corpus
+
+        text_facts = read_sidecar(Path(self.input[0])) if len(self.input) == 1 else {}
+        with _cluster(self.engine, self.scheduler) as client:
+            result = encode_corpus(
+                self.input, tokenizer, self.out, progress=sys.stderr.isatty(), client=client
+            )
+        facts = {"tokens": result.num_tokens, "bytes": result.num_bytes}
+        # The facts of an earlier text of that name would make a false floor.
+        if "nats" in text_facts and text_facts.get("sha256") == file_sha256(Path(self.input[0])):
+            facts["nats"] = text_facts["nats"]
         print(
             f"{self.out}: {result.num_tokens:,} tokens from {result.num_bytes:,} bytes, "
             f"{result.num_bytes / result.num_tokens:.3f} bytes per token"
         )
+        return facts
 
 
 @dataclass(frozen=True)
@@ -123,21 +158,39 @@ class TokenizerExport:
 
 @dataclass(frozen=True)
 class TokenizerImport:
-    """Read a tokenizer.json of the library tokenizers (byte-level BPE with a known pattern)."""
+    """Read a tokenizer.json of the library tokenizers (byte-level BPE with a known pattern), or GPT-2's files."""
 
     input: Path
-    """The tokenizer.json."""
+    """The tokenizer.json, or a folder with GPT-2's vocab.json and merges.txt."""
     out: Path
     """Folder to write."""
+    special_tokens: tuple[str, ...] = (END_OF_TEXT,)
+    """Texts that are always one token; a tokenizer.json has its own, GPT-2's files do not say."""
 
     def run(self) -> None:
         from lm.files import refuse_existing
         from tokenizer import Tokenizer
 
         refuse_existing(self.out)
-        tokenizer = Tokenizer.from_tokenizers_json(self.input)
+        if self.input.is_dir():
+            files = self.input / "vocab.json", self.input / "merges.txt"
+            tokenizer = Tokenizer.from_files(*files, self.special_tokens)
+        else:
+            tokenizer = Tokenizer.from_tokenizers_json(self.input)
         _save_tokenizer(tokenizer, self.out)
         print(f"{self.out}: {tokenizer.vocab_size:,} tokens")
+
+
+@contextmanager
+def _cluster(engine: str, scheduler: str | None) -> Iterator[Any]:
+    """Give a client of the Dask cluster that the flags ask for, or None."""
+    from tokenizer import dask_engine
+    from tokenizer.errors import InputError
+
+    if engine == "local" and scheduler:
+        raise InputError("--scheduler is for --engine dask; add it, or leave out --scheduler")
+    with dask_engine.connect(scheduler) if engine == "dask" else nullcontext() as client:
+        yield client
 
 
 def _save_tokenizer(tokenizer: Any, folder: Path) -> None:

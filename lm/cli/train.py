@@ -1,5 +1,6 @@
 """The command `lm train`."""
 
+import dataclasses
 import shlex
 import sys
 from collections.abc import Sequence
@@ -10,8 +11,8 @@ from typing import Annotated, Any
 from tyro import MISSING, MISSING_NONPROP
 from tyro.conf import arg
 
-from lm.cli.settings import Backend
-from lm.config import TrainConfig, load_config
+from lm.cli.settings import Backend, leave_derived_open
+from lm.config import TrackerName, TrainConfig, load_config
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Train:
     backend: Backend
     """Framework to train with."""
     train: tuple[Path, ...]
-    """Token files to train on, from lm tokenizer encode, or globs such as 'stories/*.npy': one corpus."""
+    """Token files to train on, from lm tokenizer encode, or globs such as 'stories/*.npy': one corpus. nanoGPT's .bin
+    files do too."""
     val: Path
     """Token file to evaluate on."""
     out: Path
@@ -33,18 +35,22 @@ class Train:
     """Share of the training windows from each of --train; if not given, each gives windows by its size."""
     init_from: Path | None = None
     """Start from the weights of this run or checkpoint (fine-tuning), not from the seed's."""
+    tokenizer: Path | None = None
+    """Folder of the tokenizer of token files that do not name theirs, such as nanoGPT's."""
     resume: bool = False
     """Go on from the newest intact checkpoint in --out, with otherwise the same command."""
     profile: bool = False
     """Write the framework's own trace of a few steps to OUT/profile."""
+    track: tuple[TrackerName, ...] = ()
+    """Copy the metrics as they come, to OUT/tensorboard or to Weights & Biases, as its WANDB_ variables say."""
 
     def run(self) -> None:
         from lm import checkpoint
         from lm.run import Inputs
         from lm.train import train
 
-        inputs = Inputs(self.train, self.val, self.weights, self.init_from)
-        if train(self.settings, self.backend, inputs, self.out, self.resume, self.profile):
+        inputs = Inputs(self.train, self.val, self.weights, self.init_from, self.tokenizer)
+        if train(self.settings, self.backend, inputs, self.out, self.resume, self.profile, self.track):
             print(f"{checkpoint.latest(self.out)}: done")
         else:
             command = shlex.join([a for a in sys.argv[1:] if a != "--resume"])
@@ -53,13 +59,17 @@ class Train:
 
 def train_defaults(arguments: Sequence[str]) -> Any:
     """The defaults of `lm train`: the settings of its --config, where there is one."""
+    settings = given_config(arguments)
+    return MISSING_NONPROP if settings is None else Train(MISSING, MISSING, MISSING, MISSING, settings)
+
+
+def given_config(arguments: Sequence[str], default: Path | None = None) -> TrainConfig | None:
+    """The settings of --config, or of the default file, with what follows from others left open for flags."""
     words = [word for a in arguments for word in (a.split("=", 1) if a.startswith("--config=") else [a])]
-    if "--config" not in words[:-1]:
-        return MISSING_NONPROP
-    path = Path(words[len(words) - words[::-1].index("--config")])
+    path = default
+    if "--config" in words[:-1]:
+        path = Path(words[len(words) - words[::-1].index("--config")])
+    if path is None:
+        return None
     settings = load_config(path)
-    for name, value in settings.model.derived().items():
-        if getattr(settings.model, name) == value:
-            # Left open, for a flag that changes what it follows from.
-            object.__setattr__(settings.model, name, None)
-    return Train(MISSING, MISSING, MISSING, MISSING, settings)
+    return dataclasses.replace(settings, model=leave_derived_open(settings.model))

@@ -1,17 +1,13 @@
-"""Commands that use a trained model: `lm eval`, `lm generate`."""
+"""What commands of a trained model start from, and `lm eval`."""
 
-import codecs
-import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from tyro import MISSING
-from tyro.conf import arg
 
-from lm.cli.settings import END_OF_TEXT, Backend
+from lm.cli.settings import Backend
 from lm.config import TrainConfig
-from lm.generate import SamplingConfig
 
 
 @dataclass(frozen=True)
@@ -38,14 +34,10 @@ class Trained:
 
     def load(self) -> tuple[TrainConfig, Any, Any]:
         """The model's config, its backend, and its state without the optimizer's."""
-        from lm import run
-        from lm.backend import load
+        from lm.api import load
 
-        path = self.path
-        config, facts = run.load_facts(path)
-        config = dataclasses.replace(config, device=self.device, threads=self.threads)
-        backend = load(self.backend or facts["backend"], config)
-        return config, backend, run.load_state(path, config, backend, with_optimizer=False)
+        model = load(self.checkpoint, self.backend, best=self.best, device=self.device, threads=self.threads)
+        return model.config, model.backend, model.state
 
 
 @dataclass(frozen=True)
@@ -57,15 +49,15 @@ class Eval(Trained):
 
     def run(self) -> None:
         from lm import run
-        from lm.data import open_tokens, read_sidecar
         from lm.evaluate import bits_per_byte, entropy_floor, evaluate
+        from lm.sources import open_evaluation, text_facts
 
         _, run_facts = run.load_facts(self.path)
         run.refuse_other_tokenizer(self.tokens, run_facts["tokenizer_sha256"], str(self.checkpoint))
         config, backend, state = self.load()
-        tokens = open_tokens(self.tokens, config.model.vocab_size, config.model.context_length)
-        facts = read_sidecar(self.tokens)
-        result = evaluate(backend.make_eval_step(config), state, tokens, config)
+        data = open_evaluation(config, self.tokens)
+        facts = text_facts(self.tokens, config)
+        result = evaluate(backend.make_eval_step(config), state, data, config)
         print(f"loss           {result.loss:.4f} nats per token over {result.num_targets:,} tokens")
         floor = entropy_floor(facts)
         if floor is not None:
@@ -75,32 +67,3 @@ class Eval(Trained):
         if bits is not None:
             print(f"bits per byte  {bits:.4f}")
         print(f"accuracy       {result.accuracy:.2%}")
-
-
-@dataclass(frozen=True)
-class Generate(Trained):
-    """Continue a prompt, up to the end of the text."""
-
-    prompt: str = MISSING
-    """Text to continue; if empty, the start of a new text."""
-    sampling: Annotated[SamplingConfig, arg(name="")] = field(default_factory=SamplingConfig)
-
-    def run(self) -> None:
-        from lm import run
-        from lm.generate import generate
-
-        tokenizer = run.load_tokenizer(self.checkpoint)
-        config, backend, state = self.load()
-        stop = tokenizer.special_tokens.get(END_OF_TEXT)
-        prompt = tokenizer.encode(self.prompt or END_OF_TEXT)
-        steps = backend.make_prefill(config), backend.make_decode_step(config)
-        # A character may be spread over several tokens: it is shown when it is whole.
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        tokens = generate(*steps, state, config, prompt, self.sampling, stop)
-        print(self.prompt, end="", flush=True)
-        try:
-            for token in tokens:
-                print(decoder.decode(tokenizer.decode_bytes([token])), end="", flush=True)
-        except KeyboardInterrupt:
-            pass
-        print(decoder.decode(b"", final=True))

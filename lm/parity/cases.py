@@ -358,6 +358,48 @@ def _oracle_family(given: Given) -> np.ndarray:
     return oracle.transformer_lm(given.arrays, given.constants["token_ids"], statics["config"], drop)
 
 
+def _sequences(rng: Rng, case: Case, architecture: str) -> Given:
+    """A model of the family, sequences of B lengths, and ids in their padding too."""
+    B, P, T, layers, heads, d_head, d_ff, V = case.shape
+    options = VARIANTS[case.seed % len(VARIANTS)] | {"architecture": architecture}
+    if architecture == "encoder_decoder":
+        options["prefix_length"] = P + 1
+    config = _config(layers, heads, d_head, d_ff, T + 1, V, **options)
+    constants = {
+        "token_ids": rng.integers(0, V, (B, T)),
+        "num_tokens": rng.permutation(np.linspace(1, P, B).round().astype(np.int32)),
+    }
+    if architecture == "encoder_decoder":
+        constants["prefix"] = rng.integers(0, V, (B, P))
+    return Given(model_weights(rng, config), constants, {"config": config})
+
+
+def _encoder(rng: Rng, case: Case) -> Given:
+    return _sequences(rng, case, "encoder")
+
+
+def _encoder_decoder(rng: Rng, case: Case) -> Given:
+    return _sequences(rng, case, "encoder_decoder")
+
+
+def _encoder_stack(rng: Rng, case: Case) -> Given:
+    """An encoder's blocks alone, of x."""
+    given = _encoder(rng, case)
+    ids, config = given.constants.pop("token_ids"), given.statics["config"]
+    blocks = {
+        name: a for name, a in given.arrays.items() if not name.startswith(("token_", "position_", "lm_"))
+    }
+    return given._replace(arrays=blocks | {"x": _normal(rng, *ids.shape, config.d_model) * case.scale})
+
+
+def _prefix_decoder(rng: Rng, case: Case) -> Given:
+    """The decoder of an encoder-decoder alone, behind a hidden cache."""
+    given = _encoder_decoder(rng, case)
+    shape, config = given.constants.pop("prefix").shape, given.statics["config"]
+    arrays = {"x": _normal(rng, *shape, config.d_model) * case.scale}
+    return given._replace(arrays=arrays | oracle.below(given.arrays, "decoder."))
+
+
 def _loss(rng: Rng, case: Case) -> Given:
     given = _lm(rng, case)
     ids = given.constants["token_ids"]
@@ -429,6 +471,17 @@ def _oracle_loss(given: Given) -> np.ndarray:
 def _oracle_feed_forward(given: Given) -> np.ndarray:
     return oracle.feed_forward(given.arrays, given.arrays["x"], **given.statics)
 
+
+def _oracle_sequences(f: Callable[..., np.ndarray], *names: str) -> Callable[[Given], np.ndarray]:
+    """An oracle as a function of weights, of some arrays and constants, and of the config."""
+
+    def call(given: Given) -> np.ndarray:
+        return f(given.arrays, *((given.arrays | given.constants)[name] for name in names), **given.statics)
+
+    return call
+
+
+_SEQUENCES = ((3, 5, 5, 1, 4, 4, 12, 11),)
 
 LAYERS: dict[str, Layer] = {
     "softmax": Layer(
@@ -517,6 +570,34 @@ LAYERS: dict[str, Layer] = {
         ((2, 5, 1, 4, 4, 12, 11),),
         _family,
         _oracle_family,
+        whole_model=True,
+        dtypes=("float64", "float32"),
+    ),
+    "encoder_stack": Layer(
+        _SEQUENCES,
+        _encoder_stack,
+        _oracle_sequences(oracle.encoder_stack, "x", "num_tokens"),
+        whole_model=True,
+        dtypes=("float64", "float32"),
+    ),
+    "transformer_encoder": Layer(
+        _SEQUENCES,
+        _encoder,
+        _oracle_sequences(oracle.transformer_encoder, "token_ids", "num_tokens"),
+        whole_model=True,
+        dtypes=("float64", "float32"),
+    ),
+    "prefix_decoder": Layer(
+        ((3, 5, 3, 1, 4, 4, 12, 11),),
+        _prefix_decoder,
+        _oracle_sequences(oracle.prefix_decoder, "x", "token_ids", "num_tokens"),
+        whole_model=True,
+        dtypes=("float64", "float32"),
+    ),
+    "encoder_decoder": Layer(
+        ((3, 5, 3, 1, 4, 4, 12, 11),),
+        _encoder_decoder,
+        _oracle_sequences(oracle.encoder_decoder, "token_ids", "num_tokens", "prefix"),
         whole_model=True,
         dtypes=("float64", "float32"),
     ),

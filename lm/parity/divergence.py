@@ -12,7 +12,7 @@ from lm.backend import BackendName, load
 from lm.config import ModelConfig, OptimizerConfig, TrainConfig
 from lm.data import get_batch
 from lm.parity.budgets import Dtype
-from lm.schedule import cosine_schedule
+from lm.schedule import schedule
 
 MODEL = ModelConfig(vocab_size=48, context_length=16, d_model=32, num_layers=2, num_heads=4, d_ff=64)
 STEPS = 300
@@ -31,7 +31,7 @@ def _weights(name: BackendName, dtype: Dtype, learning_rate: float) -> Iterator[
     for choice in rng.integers(0, 3, 4000):
         tokens.append(int(likely[tokens[-1], choice]))
     for t in range(STEPS):
-        lr = cosine_schedule(t + 1, learning_rate, learning_rate / 10, 30, STEPS)
+        lr = schedule("cosine", t + 1, learning_rate, learning_rate / 10, 30, STEPS)
         state, _ = step(state, get_batch(np.array(tokens), 0, t, config.batch_size, MODEL.context_length), lr)
         weights = sorted(backend.read_weights(state), key=lambda leaf: leaf[0])
         yield np.concatenate([w.ravel() for _, w in weights]).astype(np.float64)

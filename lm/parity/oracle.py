@@ -299,30 +299,117 @@ def dropping(seed: int, step: int, rows: np.ndarray) -> Drop:
     return drop
 
 
-def transformer_lm(
-    weights: Weights,
-    token_ids: np.ndarray,
-    config: ModelConfig,
-    drop: Drop = lambda x, rate, place: x,
-) -> np.ndarray:
-    """Token ids (B, T) to logits (B, T, V) of the next token."""
-    positions = np.arange(token_ids.shape[1])
+def embedded(weights: Weights, token_ids: np.ndarray, config: ModelConfig) -> np.ndarray:
+    """Embeddings of the tokens and of their positions, which count from 0."""
+    positions = np.arange(token_ids.shape[-1])
     x = embedding(weights["token_embeddings.weight"], token_ids)
     if config.position == "learned":
         x = x + embedding(weights["position_embeddings.weight"], positions)
     if config.position == "sinusoidal":
         x = x + sinusoids(config.d_model, positions)
-    x = drop(x, config.embedding_dropout, "embedding")
+    return x
+
+
+def blocks(
+    weights: Weights,
+    x: np.ndarray,
+    config: ModelConfig,
+    mask: np.ndarray,
+    drop: Drop = lambda x, rate, place: x,
+) -> np.ndarray:
+    """All blocks, and the norm at their end. RoPE counts the places from 0."""
     for i in range(config.num_layers):
 
         def drop_in_layer(x: np.ndarray, rate: float, place: str, i: int = i) -> np.ndarray:
             return drop(x, rate, f"layers.{i}.{place}")
 
-        layer, mask = below(weights, f"layers.{i}."), causal_mask(len(positions))
-        x = transformer_block(layer, x, config, mask, positions, drop_in_layer)
-    if config.norm_position == "pre":
-        x = norm(weights, "ln_final", x, config)
+        layer = below(weights, f"layers.{i}.")
+        x = transformer_block(layer, x, config, mask, np.arange(len(mask)), drop_in_layer)
+    return norm(weights, "ln_final", x, config) if config.norm_position == "pre" else x
+
+
+def head(weights: Weights, x: np.ndarray, config: ModelConfig) -> np.ndarray:
+    """The residual stream to logits."""
     return linear(x, weights["token_embeddings.weight" if config.tie_embeddings else "lm_head.weight"])
+
+
+def transformer_lm(
+    weights: Weights, token_ids: np.ndarray, config: ModelConfig, drop: Drop = lambda x, rate, place: x
+) -> np.ndarray:
+    """Token ids (B, T) to logits (B, T, V) of the next token."""
+    x = drop(embedded(weights, token_ids, config), config.embedding_dropout, "embedding")
+    return head(weights, blocks(weights, x, config, causal_mask(token_ids.shape[1]), drop), config)
+
+
+# Each sequence on its own, without padding, which so has no part in what the numbers are.
+
+
+def encoder_stack(weights: Weights, x: np.ndarray, num_tokens: np.ndarray, config: ModelConfig) -> np.ndarray:
+    """The blocks of an encoder: all tokens see all tokens. 0 where x (B, T, D) has padding."""
+    rows = [
+        blocks(weights, x[..., b, :n, :], config, np.ones((n, n), bool)) for b, n in enumerate(num_tokens)
+    ]
+    return padded(rows, x.shape[-2])
+
+
+def transformer_encoder(
+    weights: Weights, token_ids: np.ndarray, num_tokens: np.ndarray, config: ModelConfig
+) -> np.ndarray:
+    """Token ids (B, T) to logits (B, T, V) of the token at each place; 0 where there is padding."""
+    rows = [
+        head(
+            weights,
+            blocks(weights, embedded(weights, ids[:n], config), config, np.ones((n, n), bool)),
+            config,
+        )
+        for ids, n in zip(token_ids, num_tokens, strict=True)
+    ]
+    return padded(rows, token_ids.shape[1])
+
+
+def prefix_decoder(
+    weights: Weights, hidden: np.ndarray, token_ids: np.ndarray, num_tokens: np.ndarray, config: ModelConfig
+) -> np.ndarray:
+    """Hidden states (B, P, D) and token ids (B, T) behind them to logits (B, T, V) of the next token.
+
+    All see the hidden states, and tokens see tokens up to themselves.
+    """
+    rows = []
+    for b, n in enumerate(num_tokens):
+        x = along_tokens(hidden[..., b, :n, :], embedded(weights, token_ids[b], config))
+        S = n + token_ids.shape[1]
+        x = blocks(weights, x, config, causal_mask(S) | (np.arange(S) < n))
+        rows.append(head(weights, x[..., n:, :], config))
+    return padded(rows, token_ids.shape[1])
+
+
+def encoder_decoder(
+    weights: Weights, token_ids: np.ndarray, num_tokens: np.ndarray, prefix: np.ndarray, config: ModelConfig
+) -> np.ndarray:
+    """Prefixes (B, P) and token ids (B, T) that follow from them to logits (B, T, V) of the next token."""
+    encoder, decoder = below(weights, "encoder."), below(weights, "decoder.")
+    rows = []
+    for b, n in enumerate(num_tokens):
+        x = embedded(encoder, prefix[b, :n], config)
+        hidden = blocks(encoder, x, config, np.ones((n, n), bool))
+        # Of one sequence.
+        rows.append(
+            prefix_decoder(decoder, hidden[..., None, :, :], token_ids[b : b + 1], np.array([n]), config)
+        )
+    return np.concatenate(np.broadcast_arrays(*rows), axis=-3)
+
+
+def along_tokens(*parts: np.ndarray) -> np.ndarray:
+    """One sequence after the other, whatever perturbations either has."""
+    lead = np.broadcast_shapes(*(part.shape[:-2] for part in parts))
+    return np.concatenate([np.broadcast_to(part, lead + part.shape[-2:]) for part in parts], axis=-2)
+
+
+def padded(rows: list[np.ndarray], T: int) -> np.ndarray:
+    """Sequences of different lengths, with zeros up to T."""
+    return np.stack(
+        [along_tokens(row, np.zeros((T - row.shape[-2], row.shape[-1]))) for row in rows], axis=-3
+    )
 
 
 # Training

@@ -42,16 +42,22 @@ def evaluators() -> dict[str, Any]:
     return {"torch": load_parity("torch", config).evaluate, "jax": load_parity("jax", config).evaluate}
 
 
-def compare(case: Case, dtype: Dtype, torch_mode: str = "eager", jax_mode: str = "jit") -> Iterator[Error]:
+def compare(
+    case: Case, dtype: Dtype, torch_modes: Sequence[str] = ("eager", "plain"), jax_mode: str = "jit"
+) -> Iterator[Error]:
     """Every output and every gradient of a case: each backend against the oracle, and torch against JAX."""
     problem = case.problem(dtype)
-    modes = {"torch": torch_mode, "jax": jax_mode}
-    answers = {
-        name: evaluate(case.layer, problem.given, problem.cotangent, dtype, modes[name])
-        for name, evaluate in evaluators().items()
-    } | {"oracle": (problem.output, problem.gradients)}
-    for pair in PAIRS:
-        (a_output, a_gradients), (b_output, b_gradients) = (answers[name] for name in pair.split("-"))
+    evaluate = evaluators()
+
+    def run(name: str, mode: str) -> Any:
+        return evaluate[name](case.layer, problem.given, problem.cotangent, dtype, mode)
+
+    answers = {"oracle": (problem.output, problem.gradients), "jax": run("jax", jax_mode)}
+    comparisons = []
+    for mode in torch_modes:
+        found = answers | {"torch": run("torch", mode)}
+        comparisons += [(pair, *(found[name] for name in pair.split("-"))) for pair in PAIRS]
+    for pair, (a_output, a_gradients), (b_output, b_gradients) in comparisons:
         error = relative_error(a_output, b_output)
         yield Error(case.layer, "forward", pair, error, problem.bound(), "output", case)
         if LAYERS[case.layer].element_wise:

@@ -26,6 +26,8 @@ SCHEDULE, STEP, RUN = f"{P}schedule.py", f"{P}train_step.py", f"{P}training_run.
 GELU, LAYERNORM, FEED_FORWARD = (f"{P}{name}.py" for name in ("gelu", "layernorm", "feed_forward"))
 FAMILY, DROPOUT, REMAT = (f"{P}{name}.py" for name in ("family", "dropout", "remat"))
 DATA = "tests/lm/test_data.py"
+ENCODER, PREFIXED = f"{P}encoder.py", f"{P}encoder_decoder.py"
+PAIRS, MASKING = "tests/lm/test_pairs.py", "tests/lm/test_masking.py"
 
 FAULTS = (
     # Functions
@@ -329,11 +331,11 @@ FAULTS = (
         ATTENTION,
     ),
     _fault(
-        "attention passes its maximum a gradient twice",
+        "weights that are dropped sum to a constant",
         "jax_impl/attention.py",
-        "weights = exp / jnp.where(total == 0.0, 1.0, total)",
-        "weights = exp / jax.lax.stop_gradient(jnp.where(total == 0.0, 1.0, total))",
-        ATTENTION,
+        "return exp / jnp.where(total == 0.0, 1.0, total)",
+        "return exp / jax.lax.stop_gradient(jnp.where(total == 0.0, 1.0, total))",
+        FAMILY,
     ),
     _fault(
         "heads interleave in the projections",
@@ -416,8 +418,8 @@ FAULTS = (
     _fault(
         "decoding is off by one position",
         "torch_impl/backend.py",
-        "tables_of(positions_B[:, None])",
-        "tables_of(positions_B[:, None] + 1)",
+        "tables_of(place_B1)",
+        "tables_of(place_B1 + 1)",
         MODEL,
     ),
     _fault(
@@ -600,6 +602,56 @@ FAULTS = (
         "{}",
         REMAT,
     ),
+    # Gradients written by hand
+    _fault(
+        "the norm's own gradient takes the root for a constant",
+        "torch_impl/fused.py",
+        ".sub_(normed.mul_(mean))",
+        "",
+        NORM,
+    ),
+    _fault(
+        "the gate's slope is its sigmoid",
+        "torch_impl/fused.py",
+        "torch.lerp(silu, silu.new_ones(()), sigmoid)",
+        "sigmoid",
+        SWIGLU,
+    ),
+    _fault(
+        "the loss's gradient ignores what flows in",
+        "torch_impl/fused.py",
+        "(at_target.expm1() * g.flatten())",
+        "at_target.expm1()",
+        LOSS,
+    ),
+    _fault(
+        "the gradient of scores lacks the softmax's mean",
+        "torch_impl/fused.py",
+        "d_weights.sub_(mean[b, h, t])",
+        "d_weights",
+        ATTENTION,
+    ),
+    _fault(
+        "the gradient of scores lacks the softmax's mean, in JAX",
+        "jax_impl/attention.py",
+        "weights * (d_weights - mean) /",
+        "weights * d_weights /",
+        ATTENTION,
+    ),
+    _fault(
+        "keys of a block of queries end too soon",
+        "torch_impl/fused.py",
+        "max(by_any, 1)",
+        "max(by_any - 1, 1)",
+        f"{P}fused.py",
+    ),
+    _fault(
+        "the fast RoPE turns the other way",
+        "torch_impl/fused.py",
+        "torch.complex(cos_TP, sin_TP)",
+        "torch.complex(cos_TP, -sin_TP)",
+        ROPE,
+    ),
     # Optimizers and schedule
     _fault(
         "epsilon after bias correction",
@@ -618,9 +670,9 @@ FAULTS = (
     _fault(
         "decay before the update",
         "torch_impl/optimizer.py",
-        "p.addcdiv_(m, v.sqrt().add_(eps), value=-step_size)\n",
-        'p.sub_(p, alpha=lr * group["weight_decay"])\n'
-        "                p.addcdiv_(m, v.sqrt().add_(eps), value=-step_size)\n                continue\n",
+        "w.addcdiv_(m, v.sqrt().add_(eps), value=-step_size)\n",
+        'w.sub_(w, alpha=lr * group["weight_decay"])\n'
+        "                    w.addcdiv_(m, v.sqrt().add_(eps), value=-step_size)\n                    continue\n",
         OPTIMIZER,
     ),
     _fault(
@@ -661,8 +713,8 @@ FAULTS = (
     _fault(
         "Nesterov's step",
         "torch_impl/optimizer.py",
-        "p.addcdiv_(m, ",
-        "p.addcdiv_(beta1 * m + (1 - beta1) * p.grad, ",
+        "w.addcdiv_(m, ",
+        "w.addcdiv_(beta1 * m + (1 - beta1) * g, ",
         OPTIMIZER,
     ),
     _fault(
@@ -682,15 +734,15 @@ FAULTS = (
     _fault(
         "warm-up is one step ahead",
         "lm/schedule.py",
-        "        return step / warmup_steps * max_learning_rate\n    if step >= cosine_steps",
-        "        return (step + 1) / warmup_steps * max_learning_rate\n    if step >= cosine_steps",
+        "return step / warmup_steps",
+        "return (step + 1) / warmup_steps",
         SCHEDULE,
     ),
     _fault(
         "the cosine counts the warm-up",
         "lm/schedule.py",
-        "progress = (step - warmup_steps) / (cosine_steps",
-        "progress = step / (cosine_steps",
+        "progress = (step - warmup_steps) / (last_step",
+        "progress = step / (last_step",
         SCHEDULE,
     ),
     # Steps, runs, checkpoints
@@ -718,8 +770,8 @@ FAULTS = (
     _fault(
         "the loop's learning rate is one step late",
         "lm/schedule.py",
-        "warmup = step + 1, config.learning_rate",
-        "warmup = step, config.learning_rate",
+        "(config.schedule, step + 1,",
+        "(config.schedule, step,",
         RUN,
     ),
     _fault(
@@ -739,8 +791,8 @@ FAULTS = (
     _fault(
         "the last token is never drawn",
         "lm/data.py",
-        "len(self.files[i]) - context_length)",
-        "len(self.files[i]) - context_length - 1)",
+        "len(tokens) - context_length for tokens in self.files",
+        "len(tokens) - context_length - 1 for tokens in self.files",
         DATA,
     ),
     _fault(
@@ -777,5 +829,118 @@ FAULTS = (
         '"jax_default_matmul_precision", "highest"',
         '"jax_default_matmul_precision", "default"',
         STEP,
+    ),
+    # Encoders and encoder-decoders
+    _fault(
+        "an encoder attends to the first padding",
+        "torch_impl/attention.py",
+        "valid_BT = torch.arange(T, device=num_tokens_B.device) < num_tokens_B",
+        "valid_BT = torch.arange(T, device=num_tokens_B.device) <= num_tokens_B",
+        ENCODER,
+    ),
+    _fault(
+        "an encoder attends to what came before only",
+        "jax_impl/attention.py",
+        "(len(num_tokens_B), 1, T, T))",
+        "(len(num_tokens_B), 1, T, T)) & causal_mask(T)[None, None]",
+        ENCODER,
+    ),
+    _fault(
+        "a prefix's padding is attended to",
+        "jax_impl/attention.py",
+        "(place_1S < num_tokens_B[:, None]) | (place_1S >= P)",
+        "(place_1S < P + 0 * num_tokens_B[:, None]) | (place_1S >= P)",
+        PREFIXED,
+    ),
+    _fault(
+        "the hidden cache attends to what came before only",
+        "torch_impl/attention.py",
+        "(causal_mask(P + T, num_tokens_B.device) | (place_S < P))",
+        "(causal_mask(P + T, num_tokens_B.device) | ((place_S < P) & (place_S[:, None] >= P)))",
+        PREFIXED,
+    ),
+    _fault(
+        "the hidden cache attends to the tokens",
+        "jax_impl/attention.py",
+        "(causal_mask(P + T) | (place_1S < P))",
+        "(causal_mask(P + T) | (place_1S < P) | (place_1S.T < P))",
+        PREFIXED,
+    ),
+    _fault(
+        "RoPE goes on behind a prefix's padding",
+        "torch_impl/model.py",
+        "place_S - P + num_tokens_B[:, None]",
+        "place_S + 0 * num_tokens_B[:, None]",
+        PREFIXED,
+    ),
+    _fault(
+        "what the hidden cache's padding holds reaches gradients",
+        "jax_impl/model.py",
+        "cache_BPD = jnp.where(jnp.broadcast_to(is_token_BP1, hidden_BPD.shape), hidden_BPD, 0)",
+        "cache_BPD = hidden_BPD",
+        PREFIXED,
+    ),
+    _fault(
+        "a decoded token takes a slot of the prefix",
+        "torch_impl/backend.py",
+        "torch.tensor(P + position_B1 % S",
+        "torch.tensor(position_B1 % S",
+        PREFIXED,
+    ),
+    _fault(
+        "RoPE forgets the prefix while decoding",
+        "jax_impl/backend.py",
+        'place_B1 = position_B1 + num_tokens_B1 if m.position == "rope" else position_B1',
+        "place_B1 = position_B1",
+        PREFIXED,
+    ),
+    _fault(
+        "decoding attends to a prefix's padding",
+        "jax_impl/backend.py",
+        "jnp.arange(P)[None, :] < num_tokens_B1",
+        "jnp.arange(P)[None, :] < P + 0 * num_tokens_B1",
+        PREFIXED,
+    ),
+    _fault(
+        "a target is predicted from itself",
+        "lm/pairs.py",
+        "targets[row, : len(target) - 1] = target[1:]",
+        "targets[row, : len(target) - 1] = target[:-1]",
+        PAIRS,
+    ),
+    _fault(
+        "a target's padding counts",
+        "lm/pairs.py",
+        "np.arange(model.context_length) < num_targets[:, None]",
+        "np.arange(model.context_length) <= num_targets[:, None]",
+        PAIRS,
+    ),
+    _fault(
+        "pairs that are held out are trained on",
+        "lm/pair_tasks.py",
+        "if is_held_out(*pair) == held_out",
+        "if is_held_out(*pair) or not held_out",
+        PAIRS,
+    ),
+    _fault(
+        "no chosen token stays as it is",
+        "lm/masking.py",
+        "what_NT >= 0.9",
+        "what_NT >= 0.8",
+        MASKING,
+    ),
+    _fault(
+        "padding is chosen to be masked",
+        "lm/masking.py",
+        "np.arange(token_ids_NT.shape[1]) < num_tokens_N[:, None], which_NT, 1.0",
+        "np.arange(token_ids_NT.shape[1]) < num_tokens_N[:, None], which_NT, 0.5",
+        MASKING,
+    ),
+    _fault(
+        "evaluation masks by the seed",
+        "lm/masking.py",
+        'philox(0, "mask evaluation"',
+        'philox(config.seed, "mask evaluation"',
+        MASKING,
     ),
 )

@@ -100,3 +100,12 @@ def test_a_file_that_is_no_safetensors_is_refused(saved: Path) -> None:
         (saved / "model.safetensors").write_bytes(content)
         with pytest.raises(InputError, match="not a readable safetensors file"):
             list(checkpoint.read_leaves(saved / "model.safetensors", facts(WEIGHTS)))
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", '"\\ud800"', "[" * 9999 + "]" * 9999])
+def test_what_could_not_be_saved_again_is_refused(saved: Path, value: str) -> None:
+    state = (saved / "state.json").read_text()
+    (saved / "state.json").write_text(state.replace('"seed": 3', f'"seed": 3, "best_val_loss": {value}'))
+    remake_manifest(saved)
+    with pytest.raises(InputError, match=r"state\.json: not a JSON object, so it is corrupted"):
+        checkpoint.read_state(saved)

@@ -1,11 +1,14 @@
 """The command: what it prints, and that every mistake is answered in one line, with nothing overwritten."""
 
+import io
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,9 +97,58 @@ def test_both_backends_generate_the_same_text(made_pipeline: Path, capsys: Captu
 
 
 def test_an_empty_prompt_starts_a_text(made_pipeline: Path, capsys: Capture) -> None:
-    command = ("generate", "--checkpoint", made_pipeline / "torch", "--prompt", "", "--max-new-tokens", 5)
-    assert lm(*command) == 0
-    assert "<|endoftext|>" not in capsys.readouterr().out
+    texts = []
+    for prompt in (["--prompt", ""], []):
+        assert lm("generate", "--checkpoint", made_pipeline / "torch", *prompt, "--max-new-tokens", 5) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] != "\n"
+    assert "<|endoftext|>" not in texts[0]
+
+
+def test_many_prompts_in_json(
+    made_pipeline: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts from flags, a file and standard input; each continuation is the one it gets alone."""
+    command = ("generate", "--checkpoint", made_pipeline / "torch", "--max-new-tokens", 8, "--seed", 5)
+    (tmp_path / "prompt.txt").write_text("Once\nmore\n")
+    file = ("--prompt-file", tmp_path / "prompt.txt", "--json", "--explain-ties")
+    assert lm(*command, "--prompt", "One day", "é", "--samples", 2, *file) == 0
+    said = capsys.readouterr()
+    lines = [json.loads(line) for line in said.out.splitlines()]
+    assert [(line["prompt"], line["sample"]) for line in lines] == [
+        (prompt, sample) for prompt in ("One day", "é", "Once\nmore") for sample in (0, 1)
+    ]
+    for line in lines:
+        assert len(line["token_ids"]) == len(line["log_probabilities"])
+        assert all(x < 0 for x in line["log_probabilities"])
+        assert line["ending"] in ("length", "stop")
+    assert "within rounding" in said.err
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Once\nmore\n")))
+    assert lm(*command, "--prompt-file", "-") == 0
+    assert capsys.readouterr().out == f"Once\nmore{lines[4]['text']}\n"
+
+
+def test_ctrl_c_keeps_what_was_written(
+    made_pipeline: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lm import generate
+
+    command = ("generate", "--checkpoint", made_pipeline / "torch", "--prompt", "One", "--json")
+    assert lm(*command, "--max-new-tokens", 4) == 0
+    first_four = json.loads(capsys.readouterr().out)
+    draw, calls = generate.choose_token, itertools.count()
+
+    def interrupted(*arguments: Any) -> Any:
+        if next(calls) == 4:
+            raise KeyboardInterrupt
+        return draw(*arguments)
+
+    monkeypatch.setattr(generate, "choose_token", interrupted)
+    assert lm(*command, "--max-new-tokens", 100) == 0
+    assert json.loads(capsys.readouterr().out) == first_four | {"ending": "interrupted"}
+    calls = itertools.count()
+    assert lm(*command[:-1], "--max-new-tokens", 100) == 0
+    assert capsys.readouterr().out == f"One{first_four['text']}\n"
 
 
 def test_a_flag_overrides_the_config(pipeline: Path) -> None:
@@ -248,7 +300,9 @@ def test_nothing_is_overwritten(pipeline: Path, capsys: Capture) -> None:
         (["--prompt", "a", "--top-p", "0"], "top_p is 0"),
         (["--prompt", "a", "--max-new-tokens", "0"], "max_new_tokens is 0"),
         (["--prompt", "a", "--checkpoint", "none"], "none: holds no checkpoint"),
-        ([], "Missing from lm generate: --prompt"),
+        (["--stop-token", "<|end|>"], r"--stop-token '<\|end\|>' is not one of .*: <\|endoftext\|>"),
+        (["--prompt-file", "none"], "none: No such file"),
+        (["--prompt-file", "/bin/true"], "/bin/true: not UTF-8 at byte"),
     ],
 )
 def test_what_lm_generate_refuses(
@@ -309,6 +363,19 @@ def test_a_tokenizer_goes_out_and_comes_back(pipeline: Path, capsys: Capture) ->
     assert lm("tokenizer", "import", "--input", exported, "--out", back) == 0
     assert Tokenizer.load(back).sha256 == Tokenizer.load(pipeline / "tokenizer").sha256
     assert "exists" in refused(capsys, "tokenizer", "import", "--input", exported, "--out", back)
+
+
+def test_gpt2s_files_come_in(pipeline: Path, capsys: Capture) -> None:
+    ours, gpt2 = Tokenizer.load(pipeline / "tokenizer"), pipeline / "gpt2"
+    gpt2.mkdir()
+    for name in ("vocab.json", "merges.txt"):
+        (gpt2 / name).write_bytes((pipeline / "tokenizer" / name).read_bytes())
+    assert lm("tokenizer", "import", "--input", gpt2, "--out", pipeline / "back") == 0
+    assert Tokenizer.load(pipeline / "back").sha256 == ours.sha256
+    (gpt2 / "merges.txt").unlink()
+    line = refused(capsys, "tokenizer", "import", "--input", gpt2, "--out", pipeline / "other")
+    assert f"cannot read {gpt2 / 'merges.txt'}" in line
+    assert not (pipeline / "other").exists()
 
 
 def test_tokens_are_shown_with_their_ids(made_pipeline: Path, capsys: Capture) -> None:

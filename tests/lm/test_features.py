@@ -62,6 +62,7 @@ def test_evaluation_of_the_first_windows(pipeline: Path) -> None:
 def test_patience_ends_a_run_that_no_longer_learns(pipeline: Path, capsys: Capture) -> None:
     # At this rate it soon gets worse.
     flags = ("--steps", 40, "--eval-interval", 1, "--patience", 3, "--optimizer.learning-rate", 3.0)
+    flags += ("--keep-last", 1)
     command = train_command(pipeline, "torch", pipeline / "new", *flags, "--save-interval", 100)
     assert lm(*command) == 0
     assert "stopped early" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import shutil
 import signal
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from lm import checkpoint, run
 from lm.config import ModelConfig, TrainConfig
 from lm.files import json_text
 from lm.init import initial_weights, optimizer_shapes
+from lm.train import Progress, _read_progress
 from tests.lm.test_checkpoint import remake_manifest
 from tokenizer import InputError
 
@@ -54,6 +56,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "threads": None,
         "backend": "torch",
         "versions": {},
+        **asdict(Progress(val_loss=1.0, best_val_loss=1.0)),
         **dict.fromkeys(("tokenizer_sha256", "train_sha256", "val_sha256"), "0" * 64),
     }
     folder = tmp_path_factory.mktemp("whole") / "checkpoints"
@@ -83,12 +86,15 @@ def lengthen(path: Path, draw: random.Random) -> None:
 
 
 def exchange(path: Path, draw: random.Random) -> None:
-    """A file that is missing, another's, a folder, a link, a pipe, or one too many."""
+    """A file that is missing, another's, a folder, a link, a pipe, a device, or one too many."""
     file = path / draw.choice(FILES)
     other = path / draw.choice(FILES)
-    match draw.randrange(7):
+    match draw.randrange(8):
         case 0:
             file.unlink()
+        case 7:
+            file.unlink()
+            file.symlink_to(draw.choice([Path("/dev/zero"), path, file, other]))
         case 1:
             file.write_bytes(other.read_bytes() if other != file else b"\0")
         case 2:
@@ -145,8 +151,12 @@ def state(path: Path, draw: random.Random) -> None:
         table[key] = odd(draw)
     text = json.dumps(facts)
     if draw.random() < 0.1:
-        text = draw.choice(["[" * 100_000, '{"a":' * 100_000, "9" * 6000, "null", "\ufeff" + text])
-    (path / "state.json").write_text(text)
+        deep = text[:-1] + ', "a": ' + "[" * 100_000 + "]" * 100_000 + "}"
+        text = draw.choice(["[" * 100_000, '{"a":' * 100_000, deep, "9" * 6000, "null", "\ufeff" + text])
+    code = draw.choice(["utf-8"] * 9 + ["utf-16", "latin-1"])
+    (path / "state.json").write_bytes(
+        text.replace("torch", "t\u00f6rch" if code == "latin-1" else "torch").encode(code)
+    )
 
 
 def header(path: Path, draw: random.Random) -> None:
@@ -156,7 +166,7 @@ def header(path: Path, draw: random.Random) -> None:
     (size,) = struct.unpack("<Q", data[:8])
     table, body = json.loads(data[8 : 8 + size]), data[8 + size :]
     name = draw.choice([n for n in table if n != "__metadata__"])
-    match draw.randrange(8):
+    match draw.randrange(11):
         case 0:
             absurd = draw.choice([0, 1, 2**20, 2**31, 2**32, 2**62, 2**63, 2**64 - 1, len(data), size - 1])
             file.write_bytes(struct.pack("<Q", absurd) + data[8:])
@@ -181,6 +191,20 @@ def header(path: Path, draw: random.Random) -> None:
             table[name] = odd(draw)
         case 7:
             table[name]["shape"] = table[name]["shape"][::-1] + [1]
+        case 8:  # two tensors in one place
+            other = draw.choice([n for n in table if n != "__metadata__"])
+            table[name]["data_offsets"] = table[other]["data_offsets"]
+        case 9:  # a gap before a tensor and all that come after it
+            start = table[name]["data_offsets"][0]
+            for facts in table.values():
+                if facts.get("data_offsets", [-1])[0] >= start:
+                    facts["data_offsets"] = [at + 8 for at in facts["data_offsets"]]
+            body = body[:start] + draw.randbytes(8) + body[start:]
+        case 10:  # a name twice
+            twice = draw.choice([json.dumps(table[name]), json.dumps(next(iter(table.values()))), "null"])
+            text = json.dumps(table)[:-1] + f", {json.dumps(name)}: {twice}}}"
+            file.write_bytes(struct.pack("<Q", len(text)) + text.encode() + body)
+            return
     new = json.dumps(table).encode(errors="surrogatepass")
     file.write_bytes(struct.pack("<Q", len(new)) + new + body)
 
@@ -271,6 +295,8 @@ def test_damaged_checkpoints_are_refused(whole: Path, tmp_path: Path, no_hang: N
         assert remade, (number, mutate)
         assert mutate is not manifest, (number, mutate)
         assert facts["iteration"] == 7, (number, mutate)
+        # A run that goes on from it can save what it took over.
+        json_text(asdict(_read_progress(facts)))
         if (config.model, config.param_dtype) == (CONFIG.model, CONFIG.param_dtype):
             assert leaves == expected[2], (number, mutate)
         accepted += 1

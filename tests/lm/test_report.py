@@ -75,6 +75,50 @@ def test_a_page_holds_the_runs_numbers(pipeline: Path, capsys: pytest.CaptureFix
     assert "no run is given" in refused(capsys, "report")
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.json", None),
+        ("run.json", "[]"),
+        ("run.json", '{"floor": NaN, '),
+        ("run.json", '{"floor": "low", '),
+        ("run.json", '{"versions": [], '),
+        ("metrics.jsonl", '{"step": 1, "seconds": NaN, "tokens": 1}\n'),
+        ("metrics.jsonl", '{"step": 1, "seconds": 1, "tokens": 1' + "0" * 400 + "}\n"),
+        ("metrics.jsonl", '{"step": "1", "seconds": 1, "tokens": 1}\n'),
+        ("metrics.jsonl", "[" * 100_000 + "\n"),
+    ],
+)
+def test_a_broken_run_is_named_and_the_others_shown(
+    pipeline: Path, capsys: pytest.CaptureFixture[str], name: str, content: str | None
+) -> None:
+    path = pipeline / "torch" / name
+    if content is None:
+        content = path.read_text()[:-9]
+    elif content.endswith(", "):
+        facts = {
+            key: value for key, value in json.loads(path.read_text()).items() if f'"{key}"' not in content
+        }
+        content += json.dumps(facts)[1:]
+    path.write_text(content)
+    capsys.readouterr()
+    assert lm("runs", pipeline) == 0
+    _, jax, broken = capsys.readouterr().out.splitlines()
+    assert jax.startswith("jax")
+    assert broken.startswith(str(path))
+    assert str(path) in refused(capsys, "report", pipeline / "torch", "--out", pipeline / "report.html")
+    assert not (pipeline / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "[" * 100_000, '{"iteration": "6", "evaluations_since_best": "x"}']
+)
+def test_a_run_whose_newest_checkpoint_is_broken(pipeline: Path, content: str) -> None:
+    (pipeline / "torch" / "checkpoints" / "step-00000006" / "state.json").write_text(content)
+    assert read_run(pipeline / "torch", "torch").state in ("new", "stopped")
+    write_report([pipeline / "torch"], pipeline / "report.html")
+
+
 def evil_page(pipeline: Path) -> Path:
     """A page of a run whose name and samples are an attack."""
     folder = pipeline / EVIL.replace("/", "")
@@ -132,6 +176,6 @@ def test_the_page_in_a_browser(pipeline: Path) -> None:
     page = evil_page(pipeline)
     done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=60, check=True)
     assert "<title>twinlm: runs</title>" in done.stdout
-    assert done.stdout.count("<svg") == 5
+    assert done.stdout.count("<svg") == 6
     assert done.stdout.count("<path") >= 10
     assert "validation loss" in done.stdout

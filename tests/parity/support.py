@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from lm.parity.budgets import BUDGETS, Dtype, relative_error
 from lm.parity.cases import LAYERS, MASKS, POSITIONS, SCALES, Case, Given
+from lm.parity.family import VARIANTS
 from lm.parity.run import compare, evaluators
 
 DTYPES: tuple[Dtype, ...] = tuple(BUDGETS)
@@ -34,10 +35,15 @@ def cases(layer: str, *shapes: tuple[int, ...]) -> st.SearchStrategy[Case]:
     )
 
 
-def assert_parity(case: Case, dtype: Dtype, torch_mode: str = "eager", jax_mode: str = "jit") -> None:
-    """torch, JAX and the oracle agree, forward and backward, within the budgets."""
+def variant(**options: Any) -> int:
+    """The seed of the first model of the family that has these options."""
+    return next(i for i, chosen in enumerate(VARIANTS) if options.items() <= chosen.items())
+
+
+def assert_parity(case: Case, dtype: Dtype, jax_mode: str = "jit") -> None:
+    """torch by its fast paths and by the plain formulas, JAX and the oracle agree, forward and backward."""
     __tracebackhide__ = True
-    errors = [error for error in compare(case, dtype, torch_mode, jax_mode) if not error.passed]
+    errors = [error for error in compare(case, dtype, jax_mode=jax_mode) if not error.passed]
     assert not errors, "\n".join(map(str, errors))
 
 
@@ -52,10 +58,9 @@ def answers(
     """Output and gradients by backend, for the laws. Without a cotangent, that of the sum of the output."""
     given = Given(arrays, constants or {}, statics)
     ones = np.ones(LAYERS[layer].oracle(given).shape) if cotangent is None else cotangent
-    return {
-        name: evaluate(layer, given, ones, dtype, {"torch": "eager", "jax": "jit"}[name])
-        for name, evaluate in evaluators().items()
-    }
+    evaluate = evaluators()
+    modes = {"torch": ("torch", "eager"), "torch plain": ("torch", "plain"), "jax": ("jax", "jit")}
+    return {label: evaluate[name](layer, given, ones, dtype, mode) for label, (name, mode) in modes.items()}
 
 
 def normal(seed: int, *shape: int) -> np.ndarray:

@@ -16,7 +16,7 @@ import torch_impl.functional
 from jax_impl.model import transformer_lm
 from lm.backend import BackendName, load
 from lm.config import ModelConfig, OptimizerConfig, TrainConfig
-from lm.data import get_batch
+from lm.data import Batch, get_batch
 from lm.dropout import hashes, kept, mix
 from lm.parity.budgets import BUDGETS, Dtype, relative_error
 from tests.parity.support import examples, normal
@@ -241,3 +241,24 @@ def test_every_rate_acts_at_its_place() -> None:
     assert relative_error(np.array(torch_losses), np.array(jax_losses)) <= BUDGETS["float64"].model_forward
     for key, array in torch_weights.items():
         assert relative_error(array, jax_weights[key]) <= BUDGETS["float64"].model_gradient, key
+
+
+@pytest.mark.parametrize("architecture", ["encoder", "encoder_decoder"])
+def test_the_other_architectures_drop_alike(architecture: Any) -> None:
+    """In both backends, and in the halves of an encoder-decoder not the same."""
+    model = ModelConfig(11, 6, 16, 1, 4, 12, architecture=architecture, **RATES)
+    config = TrainConfig(model, batch_size=4, compute_dtype="float64")
+    ids = np.random.default_rng(0).integers(0, 11, (2, 1, 4, 6)).astype(np.int32)
+    num_tokens = np.array([[6, 2, 1, 4]], np.int32)
+    mask = np.arange(6) < num_tokens[..., None]
+    batch = Batch(ids[0], ids[1], mask, num_tokens, ids[1] if architecture == "encoder_decoder" else None)
+    results = []
+    for name in BACKENDS:
+        backend = load(name, config)
+        state, step = backend.init_state(config, 0), backend.make_train_step(config)
+        plain = backend.make_eval_step(config)(state, batch)[0] / batch.num_targets
+        for _ in range(2):
+            state, metrics = step(state, batch, 1e-2)
+            results.append(float(metrics["loss"]))
+        assert abs(results[-2] - plain) > 1e-4
+    assert relative_error(np.array(results[:2]), np.array(results[2:])) <= BUDGETS["float64"].model_forward

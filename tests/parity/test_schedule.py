@@ -1,11 +1,11 @@
-"""cosine_schedule: one function for both backends, held to the oracle's, and its boundaries."""
+"""The cosine schedule: one function for both backends, held to the oracle's, and its boundaries."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lm.parity import oracle
-from lm.schedule import cosine_schedule
+from lm.schedule import schedule
 from tests.parity.support import assert_close, examples
 
 
@@ -19,7 +19,7 @@ from tests.parity.support import assert_close, examples
 )
 def test_parity(step: int, highest: float, fraction: float, warmup: int, decay: int) -> None:
     arguments = (step, highest, highest * fraction, warmup, warmup + decay)
-    assert_close(cosine_schedule(*arguments), oracle.cosine_schedule(*arguments), "float64")
+    assert_close(schedule("cosine", *arguments), oracle.cosine_schedule(*arguments), "float64")
 
 
 @pytest.mark.parametrize(
@@ -36,12 +36,12 @@ def test_parity(step: int, highest: float, fraction: float, warmup: int, decay: 
     ],
 )
 def test_boundaries(step: int, rate: float) -> None:
-    assert_close(cosine_schedule(step, 1.0, 0.1, 4, 8), rate, "float64")
+    assert_close(schedule("cosine", step, 1.0, 0.1, 4, 8), rate, "float64")
 
 
 def test_without_warmup_it_starts_at_the_top() -> None:
-    assert cosine_schedule(0, 1.0, 0.1, 0, 8) == 1.0
+    assert schedule("cosine", 0, 1.0, 0.1, 0, 8) == 1.0
 
 
 def test_a_cosine_of_no_length_is_the_minimum() -> None:
-    assert cosine_schedule(4, 1.0, 0.1, 4, 4) == 0.1
+    assert schedule("cosine", 4, 1.0, 0.1, 4, 4) == 0.1

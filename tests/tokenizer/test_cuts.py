@@ -14,7 +14,7 @@ from tests.tokenizer.texts import CORNER_CASES, SPECIAL_SETS, TEXTS, texts_with_
 from tokenizer.blocks import cut_blocks, token_edges
 from tokenizer.cuts import NON_ASCII_WHITESPACE
 from tokenizer.pretokenize import PATTERNS, Pretokenizer
-from tokenizer.ranges import cut_file, open_range, safe_edges
+from tokenizer.ranges import cut_files, open_range, safe_edges
 
 
 def tokens_by_blocks(text: str, pretokenizer: Pretokenizer, block_size: int) -> list[str]:
@@ -83,11 +83,11 @@ def test_ranges_equal_whole(
     pretokenizer = Pretokenizer(pattern, specials)
     path = tmp_path_factory.getbasetemp() / "ranges.txt"
     path.write_bytes(text.encode())
-    ranges = list(cut_file(path, pretokenizer, range_size, window=8))
-    assert [0, *[end for _, end in ranges]] == [*[start for start, _ in ranges], len(text.encode())]
+    ranges = list(cut_files([str(path)], pretokenizer, range_size, window=8))
+    assert [0, *[end for _, _, end in ranges]] == [*[start for _, start, _ in ranges], len(text.encode())]
     tokens: list[str] = []
-    for start, end in ranges:
-        with open_range(path, start, end) as read:
+    for _, start, end in ranges:
+        with open_range(str(path), start, end) as read:
             tokens += tokens_by_blocks(read(end - start).decode(), pretokenizer, 1 << 18)
     assert tokens == pretokenizer.split(text)
 
@@ -114,7 +114,7 @@ def test_ranges_are_many(tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text("Once upon a time. " * 1000 + "<|endoftext|>")
     for pattern in PATTERNS:
-        assert len(list(cut_file(path, Pretokenizer(pattern, ["<|endoftext|>"]), 1000))) >= 17
+        assert len(list(cut_files([str(path)], Pretokenizer(pattern, ["<|endoftext|>"]), 1000))) >= 17
 
 
 def test_whitespace_is_known() -> None:

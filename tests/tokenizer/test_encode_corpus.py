@@ -84,9 +84,30 @@ def test_bad_input(
     assert not list(tmp_path.glob("*ids*"))
 
 
-def test_output_folder_is_missing(corpus: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot write"):
-        encode_corpus(corpus, tokenizer, tmp_path / "none" / "ids.npy")
+def test_output_folder_is_a_file(corpus: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(OSError, match="file"):
+        encode_corpus(corpus, tokenizer, tmp_path / "file" / "ids.npy")
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+@pytest.mark.usefixtures("no_file_is_small")
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_several_files(tokenizer: Tokenizer, tmp_path: Path, num_workers: int) -> None:
+    """The ids of several files are those of one after the other; a glob stands for files in order."""
+    texts = ["One day.", "it's " * 3000, "<|endof", "text|>", ""]
+    for i, text in enumerate(texts):
+        (tmp_path / f"{i}.txt").write_text(text)
+    expected = [id_ for text in texts for id_ in tokenizer.encode(text)]
+    paths = [tmp_path / f"{i}.txt" for i in range(len(texts))]
+    for inputs in (paths, str(tmp_path / "*.txt")):
+        result = encode_corpus(
+            inputs, tokenizer, tmp_path / "ids.npy", num_workers=num_workers, overwrite=True
+        )
+        assert np.load(tmp_path / "ids.npy").tolist() == expected
+        assert result.num_bytes == sum(map(len, texts))
+    with pytest.raises(InputError, match=r"cannot read .*5.txt: No such file"):
+        encode_corpus([*paths, tmp_path / "5.txt"], tokenizer, tmp_path / "more.npy")
 
 
 class Dying:
@@ -245,8 +266,8 @@ num_workers=2)
 
 
 def test_worker_result_is_that_of_the_tokenizer(corpus: Path, tokenizer: Tokenizer) -> None:
-    worker = EncodeWorker(corpus, tokenizer)
+    worker = EncodeWorker(tokenizer.stream_encoder)
     worker = EncodeWorker.from_setup(json.loads(json.dumps(worker.setup())))
-    ids, num_bytes = worker.run((0, 1000))
+    ids, num_bytes = worker.run((str(corpus), 0, 1000))
     assert num_bytes == 1000
     assert tokenizer.decode(ids) == corpus.read_bytes()[:1000].decode()

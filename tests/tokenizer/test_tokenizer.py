@@ -202,6 +202,7 @@ def test_long_equals_short(by_specials: dict[tuple[str, ...], Tokenizer]) -> Non
         text = "".join(CORNER_CASES) + "".join(specials)
         assert tokenizer.encode(text) == naive.encode(text, tokenizer.vocab, tokenizer.merges, list(specials))
         assert tokenizer.encode_to_numpy(text).tolist() == tokenizer.encode(text)
+        assert by_blocks(tokenizer, text, 1 << 18) == tokenizer.encode(text)
 
 
 @pytest.mark.parametrize("pattern", ["cl100k", "o200k", r"\w+"])

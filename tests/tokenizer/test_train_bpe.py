@@ -61,7 +61,7 @@ def test_counts_do_not_depend_on_cuts(
     text, specials = text_specials
     path = write(tmp_path_factory, text)
     pieces = count_pieces(
-        path, Pretokenizer("gpt2", specials), 1, lambda amount: None, range_size, block_size
+        [str(path)], Pretokenizer("gpt2", specials), 1, lambda amount: None, range_size, block_size
     )
     data, counted = pieces.data.tobytes().decode(), {}
     start = 0

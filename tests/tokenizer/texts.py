@@ -25,6 +25,7 @@ SPECIAL_SETS: list[list[str]] = [
     ["<|", "<|end|>", "|>", "ab"],
     [" ", "\n\n", "é", "中文"],
     ["aa", "aab", "ba"],
+    ["<|a token of many bytes|>", "<|endoftext|>", "<|a token", "é"],
     ["a b", " a", ".*", "[", "'s", "\u3000", "$^"],
 ]
 SPECIALS = st.sampled_from(SPECIAL_SETS)

@@ -1,0 +1,158 @@
+"""What makes a training step: the contenders of `bench train-step`.
+
+A contender is a function of a module, `MODULE:FUNCTION` (or `MODULE`, whose function is then `make`):
+
+    def make(work, weights):
+        model = MyModel(work.config.model, weights)          # weights: dict of NumPy arrays by this project's names
+        def step(inputs, targets):                           # token ids as NumPy arrays (B, T)
+            loss, norm = model.train(inputs, targets)        # forward, backward, clipping, AdamW as in work.config
+            return float(loss), float(norm)                  # waits for the results
+        def read(name):
+            return numpy.asarray(model.weights[name])        # as it now is
+        return step, read, lambda: None                      # peak memory of the device in bytes, where it has its own
+
+`work.dtype` is float32, tf32 or bfloat16; `work.config` has the device, the threads and the optimizer's settings.
+The compared step must be the same mathematics: see `epsilon_after_correction`. Raise `Unavailable` to be listed
+with a reason.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bench.children import Unavailable
+from lm.config import ModelConfig, OptimizerConfig, TrainConfig
+from lm.data import Batch
+
+Step = Callable[[np.ndarray, np.ndarray], tuple[float, float]]
+Read = Callable[[str], np.ndarray]
+Memory = Callable[[], int | None]
+Weights = dict[str, np.ndarray]
+
+SIZES = {
+    "micro": ModelConfig(vocab_size=256, context_length=32, d_model=32, num_layers=2, num_heads=2),
+    "tinystories": ModelConfig(10_000, 256, d_model=512, num_layers=4, num_heads=16, d_ff=1344),
+    "gpt2-small": ModelConfig(50_257, 1024, d_model=768, num_layers=12, num_heads=12, d_ff=2048),
+}
+DTYPES = ("float32", "tf32", "bfloat16")
+
+# With so large an epsilon the update is about proportional to the gradient, so that an error of that shows in this:
+# with 1e-8 the first step of Adam is the gradient's sign. optim.AdamW decays before the update and we after it, which
+# makes a difference of learning_rate * weight_decay, a millionth of the update.
+OPTIMIZER = OptimizerConfig(learning_rate=1e-2, eps=1e-3, beta2=0.95, weight_decay=1e-4, min_learning_rate=0)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every contender of a row does."""
+
+    size: str
+    batch_size: int
+    dtype: str
+    device: str
+    threads: int
+
+    @property
+    def name(self) -> str:
+        """As on the command line."""
+        return f"{self.size}/{self.batch_size}/{self.dtype}"
+
+    @property
+    def config(self) -> TrainConfig:
+        """The step as `lm` would be told to take it."""
+        return TrainConfig(
+            SIZES[self.size],
+            OPTIMIZER,
+            batch_size=self.batch_size,
+            compute_dtype="bfloat16" if self.dtype == "bfloat16" else "float32",
+            device=self.device,
+            threads=self.threads,
+        )
+
+
+def epsilon_after_correction(optimizer: OptimizerConfig) -> float:
+    """The epsilon of an AdamW that adds it to the bias-corrected root, for the same first step as ours."""
+    return optimizer.eps / (1 - optimizer.beta2) ** 0.5
+
+
+def jax(work: Work, weights: Weights) -> tuple[Step, Read, Memory]:
+    """`jax_impl`, as `lm train --backend jax` runs it."""
+    step, read = _ours("jax", work, weights)
+    import jax
+
+    if work.dtype == "tf32":
+        jax.config.update("jax_default_matmul_precision", "tensorfloat32")
+    device = jax.devices(work.device)[0]
+    return step, read, lambda: (device.memory_stats() or {}).get("peak_bytes_in_use")
+
+
+def torch(work: Work, weights: Weights) -> tuple[Step, Read, Memory]:
+    """`torch_impl`, as `lm train --backend torch` runs it."""
+    step, read = _ours("torch", work, weights)
+    return step, read, torch_memory(work)
+
+
+def torch_compiled(work: Work, weights: Weights) -> tuple[Step, Read, Memory]:
+    """`torch_impl`, its model under torch.compile."""
+    require_compiler(work.device)
+    step, read = _ours("torch", work, weights, compiled=True)
+    return step, read, torch_memory(work)
+
+
+def _ours(backend_name: Any, work: Work, weights: Weights, compiled: bool = False) -> tuple[Step, Read]:
+    from lm import backend as backends
+
+    backend = backends.load(backend_name, work.config)
+    state = backend.load_state(work.config, iter(weights.items()), optimizer_zeros(weights))
+    if compiled:
+        state.model.compile()
+    if work.dtype == "tf32" and backend_name == "torch":
+        allow_tf32()
+    train_step = backend.make_train_step(work.config)
+
+    def step(inputs: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
+        nonlocal state
+        batch = Batch(inputs[None], targets[None])
+        state, metrics = train_step(state, batch, work.config.optimizer.learning_rate)
+        return float(metrics["loss"]), float(metrics["grad_norm"])
+
+    return step, lambda name: dict(backend.read_weights(state))[name].copy()
+
+
+def optimizer_zeros(weights: Weights) -> Any:
+    """The leaves of AdamW's state before the first step."""
+    for moment in ("m", "v"):
+        for name, weight in weights.items():
+            yield f"{moment}.{name}", np.zeros_like(weight)
+    yield "step", np.zeros((), np.int32)
+
+
+def require_compiler(device: str) -> None:
+    """Refuse torch.compile where its CPU code has no compiler.
+
+    Raises:
+        Unavailable
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if device == "cpu" and shutil.which(compiler) is None:
+        raise Unavailable(
+            f"torch.compile needs a C++ compiler, and there is no {compiler}: install it, or set CXX"
+        )
+
+
+def allow_tf32() -> None:
+    """Let float32 products round their factors to TF32."""
+    import torch
+
+    torch.set_float32_matmul_precision("high")
+
+
+def torch_memory(work: Work) -> Memory:
+    """The most memory that torch has held on a GPU."""
+    import torch
+
+    return lambda: torch.cuda.max_memory_allocated() if work.device != "cpu" else None

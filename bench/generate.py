@@ -1,0 +1,182 @@
+"""Time generation beside transformers' `generate`, of the same weights: `python -m bench generate`.
+
+Each contender has a process of its own, and they take turns. All write the same greedy text first, or nothing is
+timed; the timed texts are drawn at temperature 1 without any other rule, and none ends early.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from bench.children import Calls, Child, progress, quartiles
+from bench.contenders import SIZES
+from bench.machine import describe, flags
+from bench.report import table
+from lm.config import TrainConfig
+from lm.init import initial_weights
+
+MODEL = SIZES["tinystories"]
+PROMPT_TOKENS, GREEDY_TOKENS = 16, 24
+BASELINE = "transformers"
+Prompts = list[list[int]]
+
+
+def main(arguments: list[str]) -> None:
+    """Measure, print a table, write JSON if asked to."""
+    parser = argparse.ArgumentParser(prog="python -m bench generate", description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--prompts", type=int, nargs="+", default=[1, 32], help="prompts at once (default: 1 32)"
+    )
+    parser.add_argument("--new-tokens", type=int, default=128, help="tokens to write for each")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--json", type=Path, help="write every sample, the hardware and the versions here")
+    options = parser.parse_args(arguments)
+    result = measure(options.prompts, options.new_tokens, options.rounds, options.threads)
+    machine = result["machine"]
+    versions = ", ".join(f"{name} {machine[name]}" for name in ("torch", "jax", "transformers"))
+    print(f"{machine['processor']}, {options.threads} threads; {versions}; {result['time']}")
+    print(f"`{result['command']}`\n")
+    head = ("", "tokens/s", "times transformers", "first token", "times transformers")
+    print("\n".join(table(head, list(_rows(result)))))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def measure(prompts: list[int], new_tokens: int, rounds: int, threads: int) -> dict[str, Any]:
+    """Every sample: seconds to the first token, and to the last, of each contender in each round."""
+    os.environ.update(OMP_NUM_THREADS=str(threads), NPROC=str(threads), HF_HUB_OFFLINE="1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    ids = np.random.default_rng(0).integers(0, MODEL.vocab_size, (max(prompts), PROMPT_TOKENS)).tolist()
+    samples: dict[str, list[dict[str, Any]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        write_model(Path(folder))
+        contenders: dict[str, Callable[..., Calls]] = {
+            "jax": make_ours,
+            "torch": make_ours,
+            BASELINE: make_theirs,
+        }
+        children = {name: Child(make, name, folder, threads) for name, make in contenders.items()}
+        try:
+            texts = {name: child.ask("greedy", ids[:1], GREEDY_TOKENS) for name, child in children.items()}
+            if any(text != texts[BASELINE] for text in texts.values()):
+                sys.exit(f"no figure without parity: the greedy texts differ: {texts}")
+            for count in prompts:
+                for child in children.values():
+                    child.ask("time", ids[:count], new_tokens)  # compiles, and fills caches
+                for number in range(rounds):
+                    for name in list(children) if number % 2 else reversed(children):
+                        progress(f"{count} at once: round {number + 1} of {rounds}, {name}")
+                        first, last = children[name].ask("time", ids[:count], new_tokens)
+                        sample = {"prompts": count, "round": number, "first_seconds": first, "seconds": last}
+                        samples.setdefault(name, []).append(sample)
+        finally:
+            progress("")
+            for child in children.values():
+                child.close()
+    return {
+        "command": "python -m bench generate " + " ".join(sys.argv[2:]),
+        "time": time.strftime("%Y-%m-%d %H:%M"),
+        "machine": describe(("torch", "jax", "jaxlib", "transformers", "numpy")),
+        "flags": flags(),
+        "model": "tinystories",
+        "new_tokens": new_tokens,
+        "samples": samples,
+    }
+
+
+def _rows(result: Mapping[str, Any]) -> Any:
+    samples = result["samples"]
+    for count in dict.fromkeys(sample["prompts"] for sample in samples[BASELINE]):
+        of = {name: [s for s in taken if s["prompts"] == count] for name, taken in samples.items()}
+        for name, taken in of.items():
+            speed = median(count * result["new_tokens"] / s["seconds"] for s in taken)
+            first = median(s["first_seconds"] for s in taken)
+            ratios = [
+                "" if name == BASELINE else _ratio(of[BASELINE], taken, key)
+                for key in ("seconds", "first_seconds")
+            ]
+            yield f"{count} at once, {name}", f"{speed:,.0f}", ratios[0], f"{first * 1e3:.1f} ms", ratios[1]
+
+
+def _ratio(theirs: list[dict[str, Any]], ours: list[dict[str, Any]], key: str) -> str:
+    low, middle, high = quartiles([a[key] / b[key] for a, b in zip(theirs, ours, strict=True)])
+    return f"{middle:.2f} ({low:.2f} - {high:.2f})"
+
+
+def write_model(folder: Path) -> None:
+    """Our initial weights of the tinystories model in Llama's format."""
+    from lm.huggingface import write_llama
+
+    ends = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    write_llama(MODEL, initial_weights(MODEL, 0, "float32"), folder, ends)
+
+
+# What the processes do
+
+
+def make_ours(name: str, folder: str, threads: int) -> Calls:
+    """`lm.generate` on a backend."""
+    from lm.backend import load
+    from lm.generate import generate
+    from lm.sampling import SamplingConfig
+
+    config = TrainConfig(MODEL, threads=threads)
+    backend = load(name, config)  # type: ignore[arg-type]
+    state = backend.load_state(config, initial_weights(MODEL, 0, "float32"), None)
+    steps = backend.make_prefill(config), backend.make_decode_step(config)
+
+    def greedy(prompts: Prompts, new_tokens: int) -> list[int]:
+        sampling = SamplingConfig(max_new_tokens=new_tokens, temperature=0.0)
+        return [drawn.token for drawn in generate(*steps, state, config, prompts, sampling)]
+
+    def time_both(prompts: Prompts, new_tokens: int) -> tuple[float, float]:
+        start = time.perf_counter()
+        drawn = generate(*steps, state, config, prompts, SamplingConfig(max_new_tokens=new_tokens))
+        next(drawn)
+        first = time.perf_counter() - start
+        assert sum(1 for _ in drawn) == len(prompts) * new_tokens - 1
+        return first, time.perf_counter() - start
+
+    return {"greedy": greedy, "time": time_both}
+
+
+def make_theirs(name: str, folder: str, threads: int) -> Calls:
+    """transformers' `generate` on LlamaForCausalLM."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(threads)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+
+    def run(prompts: Prompts, new_tokens: int, sample: bool) -> torch.Tensor:
+        ids = torch.tensor(prompts)
+        mask = torch.ones_like(ids)
+        with torch.no_grad():
+            return model.generate(
+                ids,
+                attention_mask=mask,
+                max_new_tokens=new_tokens,
+                do_sample=sample,
+                top_k=0,
+                pad_token_id=0,
+            )[:, ids.shape[1] :]
+
+    def time_both(prompts: Prompts, new_tokens: int) -> tuple[float, float]:
+        start = time.perf_counter()
+        run(prompts, 1, True)
+        first = time.perf_counter() - start
+        start = time.perf_counter()
+        assert run(prompts, new_tokens, True).shape == (len(prompts), new_tokens)
+        return first, time.perf_counter() - start
+
+    return {"greedy": lambda prompts, n: run(prompts, n, False)[0].tolist(), "time": time_both}

@@ -1,0 +1,36 @@
+"""The hardware, the versions and the settings that numbers depend on."""
+
+import os
+import platform
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+FLAGS = ("OMP_", "GOMP_", "MKL_", "KMP_", "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "NPROC")
+FLAGS += ("XLA_", "JAX_", "TORCH", "PYTORCH_", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE", "CXX")
+
+
+def describe(packages: Iterable[str]) -> dict[str, str | int | None]:
+    """Processor, GPU, system, and the versions of Python and of these packages (None: not installed)."""
+    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    models = [line.partition(":")[2].strip() for line in cpuinfo.split("\n") if line.startswith("model name")]
+    return {
+        "processor": models[0] if models else platform.processor(),
+        "processors": os.cpu_count(),
+        "system": platform.platform(),
+        "libc": " ".join(platform.libc_ver()),
+        "python": platform.python_version(),
+        **{package: _version(package) for package in packages},
+    }
+
+
+def flags() -> dict[str, str]:
+    """What the environment says to the frameworks and to the allocator."""
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(FLAGS)}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

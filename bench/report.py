@@ -1,0 +1,206 @@
+"""The results of `bench train-step` as tables and as a chart."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.children import quartiles
+
+BASELINE = "parts"
+PRECISION = """In bfloat16 rows ours keeps in float32: weights, moments, gradients of weights, attention scores and
+softmax, the inside of norms and SiLU, and the loss; in bfloat16: residual stream, all other matrix products, logits.
+The parts run under autocast, which keeps the residual stream and the norms' results in float32 too."""
+
+
+def text(result: dict[str, Any]) -> str:
+    """All tables, in Markdown that a terminal shows well."""
+    machine = result["machine"]
+    versions = ", ".join(f"{name} {machine[name]}" for name in ("torch", "jax", "numpy"))
+    lines = [
+        f"{machine['processor']}, {result['threads']} threads, device {result['gpu'] or result['device']}; "
+        f"Python {machine['python']}, {versions}; {result['time']}",
+        f"`{result['command'].strip()}`",
+        "",
+        *_steps(result),
+        "",
+        *_parity(result),
+    ]
+    if any("bfloat16" in row["work"] for row in result["rows"]):
+        lines += ["", PRECISION]
+    targets = list(_targets(result))
+    if targets:
+        lines += ["", *table(("", "measured", "must", "aim", ""), targets)]
+    return "\n".join(lines)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table: the first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    rule = ["-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    return [line(head), line(rule), *map(line, rows)]
+
+
+def seconds(contender: dict[str, Any]) -> list[float]:
+    """Of a step in each round: the median of those that the round had."""
+    return [median(sample["seconds"]) for sample in contender["rounds"]]
+
+
+def ratios(contender: dict[str, Any], baseline: dict[str, Any]) -> tuple[float, float, float]:
+    """Quartiles of one contender's time over another's, taken within each round."""
+    pairs = zip(seconds(contender), seconds(baseline), strict=True)
+    return quartiles([ours / theirs for ours, theirs in pairs])
+
+
+def shares(row: dict[str, Any], contender: dict[str, Any]) -> tuple[float, float, float]:
+    """Quartiles of the part of the matrix product's peak that the step's operations reach, within each round."""
+    pairs = zip(seconds(contender), row["peak_flops"], strict=True)
+    return quartiles([row["flops"] / s / peak for s, peak in pairs])
+
+
+def _measured(row: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {name: c for name, c in row["contenders"].items() if "rounds" in c}
+
+
+def _steps(result: dict[str, Any]) -> Iterator[str]:
+    lines = []
+    for row in result["rows"]:
+        measured = _measured(row)
+        for name, c in row["contenders"].items():
+            label = f"{row['work']} {name}"
+            if name not in measured:
+                lines.append((label, *[""] * 7, c.get("unavailable", "no parity")))
+                continue
+            low, middle, high = quartiles(seconds(c))
+            ratio = " "
+            if BASELINE in measured:
+                ratio = "{1:.2f} ({0:.2f}-{2:.2f})".format(*ratios(c, measured[BASELINE]))
+            flops = row["flops"] / middle
+            chip = result["peak_flops"]
+            share = f"{flops / chip:.0%} MFU" if chip else f"{shares(row, c)[1]:.0%}"
+            lines.append(
+                (
+                    label,
+                    f"{1e3 * middle:.4g} ({1e3 * low:.4g}-{1e3 * high:.4g})",
+                    ratio,
+                    f"{median(median(s['cpu_seconds']) for s in c['rounds']):.3g}",
+                    f"{flops / 1e9:.3g}",
+                    share,
+                    f"{c['first_seconds']:.2f}",
+                    f"{memory(c) / 2**20:,.0f}",
+                    "",
+                )
+            )
+    head = (
+        "step",
+        "ms (quartiles)",
+        f"/ {BASELINE} (quartiles)",
+        "CPU s",
+        "GFLOP/s",
+        "of peak",
+        "first s",
+        "MiB",
+        "",
+    )
+    yield from table(head, lines)
+
+
+def memory(contender: dict[str, Any]) -> int:
+    """The peak in bytes: of the GPU where there is one, else of the process."""
+    return int(contender["device_memory"] or contender["peak_memory"])
+
+
+def _parity(result: dict[str, Any]) -> Iterator[str]:
+    for row in result["rows"]:
+        parity = row["parity"]
+        if not parity:
+            continue
+        worst = {what: max(e[what] for e in parity["errors"].values()) for what in parity["budgets"]}
+        verdict = "parity" if not row["failures"] else "NO PARITY"
+        yield (
+            f"{row['work']}: {verdict} after one step, worst of {len(parity['errors'])} against {parity['reference']}: "
+            + (
+                ", ".join(
+                    f"{what} {error:.0e} (<= {parity['budgets'][what]:.0e})" for what, error in worst.items()
+                )
+            )
+        )
+
+
+def _targets(result: dict[str, Any]) -> Iterator[tuple[str, str, str, str, str]]:
+    """What is asked of the project's steps, beside what this run measured of it."""
+    if result["device"] != "cpu":
+        return
+    rows = {row["work"]: (row, _measured(row)) for row in result["rows"]}
+
+    def line(
+        label: str, value: float, must: float, aim: float, form: str = "{:.2f}", most: bool = True
+    ) -> Any:
+        reached = (value <= must, value <= aim) if most else (value >= must, value >= aim)
+        verdict = "aim" if reached[1] else "must" if reached[0] else "short"
+        sign = "<=" if most else ">="
+        return label, form.format(value), f"{sign} {form.format(must)}", f"{sign} {form.format(aim)}", verdict
+
+    def ratio(label: str, work: str, ours: str, theirs: str, must: float, aim: float) -> Iterator[Any]:
+        found = rows.get(work, ({}, {}))[1]
+        if ours in found and theirs in found:
+            yield line(f"{label}: {work}", ratios(found[ours], found[theirs])[1], must, aim)
+
+    yield from ratio("JAX / parts", "tinystories/8/float32", "jax", "parts", 1.0, 0.9)
+    yield from ratio("torch / parts", "tinystories/8/float32", "torch", "parts", 1.05, 0.95)
+    yield from ratio("torch / parts", "tinystories/32/float32", "torch", "parts", 1.15, 1.0)
+    yield from ratio("torch / parts under autocast", "tinystories/8/bfloat16", "torch", "parts", 0.95, 0.8)
+    row, found = rows.get("tinystories/8/float32", ({}, {}))
+    for name in ("jax", "torch"):
+        if name in found:
+            share = shares(row, found[name])[1]
+            yield line(f"{name}, of the matrix product's peak", share, 0.7, 0.85, "{:.0%}", most=False)
+    if "jax" in found:
+        yield line("JAX, seconds to compile and take a step", found["jax"]["first_seconds"], 5, 3, "{:.1f}")
+    for name in ("jax", "torch"):
+        if name in found and BASELINE in found:
+            yield line(f"{name}, peak memory / parts", memory(found[name]) / memory(found[BASELINE]), 1, 0.8)
+    yield from ratio("JAX / torch", "micro/8/float32", "jax", "torch", 0.5, 0.3)
+
+
+def plot(result: dict[str, Any], file: Path) -> None:
+    """Draw the milliseconds of every step as bars, a panel for each work, with quartiles."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    rows = [row for row in result["rows"] if _measured(row)]
+    names = list(dict.fromkeys(name for row in rows for name in _measured(row)))
+    colours = {name: f"C{i}" for i, name in enumerate(names)}
+    height = sum(0.5 + 0.32 * len(_measured(row)) for row in rows)
+    figure, axes = pyplot.subplots(
+        len(rows),
+        figsize=(8, 0.9 + height),
+        layout="constrained",
+        squeeze=False,
+        height_ratios=[1.5 + len(_measured(row)) for row in rows],
+    )
+    for row, axis in zip(rows, axes[:, 0], strict=True):
+        measured = _measured(row)
+        for i, (name, c) in enumerate(measured.items()):
+            low, middle, high = (1e3 * s for s in quartiles(seconds(c)))
+            axis.barh(i, middle, xerr=[[middle - low], [high - middle]], color=colours[name], ecolor="0.3")
+            axis.text(high, i, f"  {middle:.4g} ms", va="center", fontsize=9)
+        axis.set_yticks(range(len(measured)), measured, fontsize=9)
+        axis.invert_yaxis()
+        axis.set_xlim(0, 1.15 * max(1e3 * quartiles(seconds(c))[2] for c in measured.values()))
+        axis.set_title(row["work"], fontsize=10, loc="left")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[-1, 0].set_xlabel("milliseconds a step, with quartiles; shorter is faster")
+    machine = result["gpu"] or f"{result['machine']['processor']}, {result['threads']} threads"
+    figure.suptitle(f"A training step on {machine}", fontsize=11)
+    figure.savefig(file, dpi=150, format="png")
+    pyplot.close(figure)

@@ -1,0 +1,245 @@
+"""The memory of a training step: what is alive at its fullest moments, each a line a * sequences + b.
+
+Three accounts. `course` is the sum that the course asks for: everything on its list, alive at once. `torch` and
+`jax` are what that backend's step needs on a CPU. Under JAX the gradient of each single operation keeps what it
+reads, attention's excepted, and XLA fuses no further than from one matrix product to the next; torch's hand-written
+gradients (`torch_impl/fused.py`) keep what they cannot compute again.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from math import prod
+from typing import Literal, get_args
+
+from lm.accounting import parameters, positions
+from lm.config import ModelConfig, TrainConfig
+from lm.init import parameter_shapes
+
+Account = Literal["course", "torch", "jax"]
+ACCOUNTS: tuple[Account, ...] = get_args(Account)
+
+
+@dataclass(frozen=True)
+class Line:
+    """Bytes as a function of the sequences in a micro-batch."""
+
+    per_sequence: int
+    fixed: int
+
+    def at(self, sequences: int) -> int:
+        """Bytes with so many sequences."""
+        return self.per_sequence * sequences + self.fixed
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a training step needs."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: dict[str, int]
+    """What one sequence keeps for the backward pass, by name, of all blocks together."""
+    moments: dict[str, Line]
+    """All that is alive at the moments of which one is the step's fullest."""
+
+    @property
+    def line(self) -> Line:
+        """The moment that is the fullest with many sequences."""
+        return max(self.moments.values(), key=lambda line: line.per_sequence)
+
+    def peak(self, sequences: int) -> int:
+        """The most bytes alive at once, with so many sequences in a micro-batch."""
+        return max(line.at(sequences) for line in self.moments.values())
+
+    def largest_batch(self, available: int) -> int:
+        """The most sequences in a micro-batch that fit in so many bytes; 0 if not even one does."""
+        if self.peak(1) > available:
+            return 0
+        return min((available - m.fixed) // m.per_sequence for m in self.moments.values() if m.per_sequence)
+
+
+def memory(config: TrainConfig, account: Account) -> Memory:
+    """The memory of a training step. The config's batch size plays no part, but grad_accumulation does."""
+    m = config.model
+    sizes = _sizes(config, account)
+    shapes = parameter_shapes(m)
+    weights = sizes.weight * sum(parameters(m).values())
+    if account == "course":
+        kept = _course(m, sizes.activation)
+        return Memory(
+            weights, weights, 2 * weights, kept, {"all at once": Line(sum(kept.values()), 4 * weights)}
+        )
+    # Matrices in the activations' type, by which the backward pass multiplies again.
+    multiplied = sum(prod(s) for name, s in shapes.items() if len(s) > 1 and "embeddings" not in name)
+    casts = sizes.operand * multiplied if sizes.activation < sizes.weight else 0
+    state = 3 * weights + casts
+    # Gradients of the micro-batches before this one.
+    earlier = weights if config.grad_accumulation > 1 else 0
+    blocks = _all_blocks(m, account, sizes)
+    kept = {"block inputs": _streams(m) * sizes.activation} if m.remat == "block" else blocks
+    kept |= _end(m, account, sizes)
+    last = _block(m, positions(m, "layers"), account, sizes)
+    # What the last block keeps when it is computed again, and what it has given back when it comes to attention.
+    redone = sum(last.values()) if m.remat == "block" else 0
+    done = sum(size for name, size in last.items() if name.startswith("ffn"))
+    held = sum(kept.values())
+    moments = {
+        "loss": Line(held + _in_loss(m, account, sizes), state + earlier),
+        "feed-forward backward": Line(held + redone + _in_feed_forward(m, account, sizes), state + earlier),
+        "attention backward": Line(held + redone - done + _in_attention(m, account, sizes), state + earlier),
+        "update": Line(0, 4 * weights),
+    }
+    return Memory(weights, weights, 2 * weights, kept, moments)
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Bytes of a number, by what it is."""
+
+    weight: int
+    """A weight, and all that norms, softmax and loss compute with."""
+    activation: int
+    operand: int
+    """An operand of a product of attention or head."""
+
+
+def _sizes(config: TrainConfig, account: Account) -> _Sizes:
+    weight = 8 if config.param_dtype == "float64" else 4
+    activation = 2 if config.compute_dtype == "bfloat16" else weight
+    # XLA on a CPU multiplies bfloat16 in float32, and keeps these operands so.
+    return _Sizes(weight, activation, weight if account == "jax" else activation)
+
+
+def _stacks(m: ModelConfig) -> tuple[int, ...]:
+    """The positions that each stack of blocks computes on."""
+    names = ("encoder.", "decoder.") if m.architecture == "encoder_decoder" else ("",)
+    return tuple(positions(m, name) for name in names)
+
+
+def _streams(m: ModelConfig) -> int:
+    return sum(m.num_layers * T * m.d_model for T in _stacks(m))
+
+
+def _all_blocks(m: ModelConfig, account: Account, sizes: _Sizes) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for T in _stacks(m):
+        total.update({name: m.num_layers * b for name, b in _block(m, T, account, sizes).items()})
+    return dict(total)
+
+
+def _block(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> dict[str, int]:
+    """What one block keeps of one sequence, in bytes, in the order of `model.py`, `layers.py`, `attention.py`."""
+    assert m.d_ff is not None
+    assert m.num_kv_heads is not None
+    stream, kv, scores, hidden = T * m.d_model, T * m.num_kv_heads * m.d_head, m.num_heads * T * T, T * m.d_ff
+    w, x, o = sizes.weight, sizes.activation, sizes.operand
+    norm = stream * _norm(m, account, sizes)
+    kept = {
+        "attn: norm": norm,
+        "attn: input": stream * o,
+        "attn: values": kv * o,
+        "attn: heads' output": stream * o,
+    }
+    if account == "torch":
+        kept |= {
+            "attn: queries": stream * x,
+            "attn: keys": kv * x,
+            "attn: sums of exponentials": m.num_heads * T * w,
+        }
+    else:
+        kept |= {"attn: queries": stream * w, "attn: keys": kv * w}
+        # Once more, where they are rounded or regrouped to multiply by.
+        twice = x < w or m.num_kv_heads < m.num_heads
+        kept["attn: weights"] = scores * w * (2 if twice else 1)
+    if m.qk_norm:
+        kept["attn: query and key norms"] = (stream + kv) * (x if account == "torch" else 2 * w)
+    if m.block == "sequential":
+        kept |= {"ffn: norm": norm, "ffn: input": stream * o}
+    # SiLU multiplies its input by the sigmoid; GELU, half of its input by erfc of its multiple; of ReLU, torch keeps
+    # where its input is positive, and JAX the input.
+    activation = {
+        "silu": 2 * hidden * w,
+        "gelu": 3 * hidden * w,
+        "relu": hidden * (1 if account == "torch" else w),
+    }
+    # torch keeps w1 x and w3 x; JAX w1 x, its sigmoid, the product of both, and w3 x.
+    activation["swiglu"] = 2 * hidden * x if account == "torch" else 2 * hidden * (w + x)
+    return kept | {f"ffn: {m.ffn}": activation[m.ffn], "ffn: w2's input": hidden * x}
+
+
+def _norm(m: ModelConfig, account: Account, sizes: _Sizes) -> int:
+    """Bytes that a norm keeps for each element: its input in float32 (of LayerNorm: centred) and normalised; torch's
+    RMSNorm its input alone, as it comes."""
+    if m.norm == "none":
+        return 0
+    return sizes.activation if account == "torch" and m.norm == "rmsnorm" else 2 * sizes.weight
+
+
+def _end(m: ModelConfig, account: Account, sizes: _Sizes) -> dict[str, int]:
+    """What follows the blocks keeps: norms, the head's input, and the loss."""
+    norm = 0 if m.norm_position == "post" else _norm(m, account, sizes)
+    return {
+        "final norm": sum(_stacks(m)) * m.d_model * norm,
+        "head: input": m.context_length * m.d_model * sizes.operand,
+    }
+
+
+def _in_loss(m: ModelConfig, account: Account, sizes: _Sizes) -> int:
+    """What is alive between logits and their gradient.
+
+    torch: exponentials and gradient as activations and, where those are narrower, the gradient in float32; JAX: two
+    parts of the gradient, of the target's logit and of the sum of exponentials.
+    """
+    narrow = sizes.activation < sizes.weight
+    torch = 2 * sizes.activation + (sizes.weight if narrow else 0)
+    return m.context_length * m.vocab_size * (torch if account == "torch" else 2 * sizes.weight)
+
+
+def _in_feed_forward(m: ModelConfig, account: Account, sizes: _Sizes) -> int:
+    """What the feed-forward's backward pass needs beside what was kept: gradients of its product and factors.
+
+    torch: of all three; JAX fuses one of them away.
+    """
+    assert m.d_ff is not None
+    return (3 if account == "torch" else 2) * positions(m, "layers") * m.d_ff * sizes.activation
+
+
+def _in_attention(m: ModelConfig, account: Account, sizes: _Sizes) -> int:
+    """What attention's backward pass needs beside what was kept: its gradients.
+
+    torch: of output, queries, keys and values; JAX: of weights and of scores.
+    """
+    T = positions(m, "layers")
+    if account == "torch":
+        assert m.num_kv_heads is not None
+        return 2 * T * (m.d_model + m.num_kv_heads * m.d_head) * sizes.activation
+    return 2 * m.num_heads * T * T * sizes.weight
+
+
+def _course(m: ModelConfig, size: int) -> dict[str, int]:
+    """The activations that the course counts, in bytes (assignment 1, AdamW's resource accounting).
+
+    Of the feed-forward only W1's product, the activation and W2's product: it leaves out SwiGLU's gate.
+    """
+    assert m.d_ff is not None
+    assert m.num_kv_heads is not None
+    total: Counter[str] = Counter()
+    norms = (0 if m.norm == "none" else 1) * (1 if m.block == "parallel" else 2)
+    for T in _stacks(m):
+        stream, scores, hidden = T * m.d_model, m.num_heads * T * T, T * m.d_ff
+        block = {
+            "norms": norms * stream,
+            "queries, keys, values": stream + 2 * T * m.num_kv_heads * m.d_head,
+            "scores": scores,
+            "softmax": scores,
+            "weighted sum": stream,
+            "attention's output": stream,
+            "w1's output": hidden,
+            "ffn's activation": hidden,
+            "w2's output": stream,
+        }
+        total.update({name: m.num_layers * n * size for name, n in block.items()})
+    T, V = m.context_length, m.vocab_size
+    end = {"final norm": min(norms, 1) * T * m.d_model, "logits": T * V, "cross-entropy": T * V}
+    return dict(total) | {name: n * size for name, n in end.items()}

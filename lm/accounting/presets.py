@@ -1,0 +1,67 @@
+"""Configs with a name, and the reading of sizes in bytes."""
+
+import re
+from pathlib import Path
+
+from lm.config import ModelConfig, OptimizerConfig, TrainConfig, load_config
+from tokenizer.errors import InputError
+
+
+def _gpt2(num_layers: int, d_model: int, num_heads: int) -> TrainConfig:
+    """The sizes of GPT-2 (Radford et al., 2019, table 2) for the course's model: its SwiGLU is 4 d_model wide."""
+    return TrainConfig(ModelConfig(50_257, 1024, d_model, num_layers, num_heads, 4 * d_model))
+
+
+def _course(vocab_size: int, weight_decay: float = 0.1) -> TrainConfig:
+    """The model and the budget of configs/tinystories.toml and configs/owt.toml."""
+    return TrainConfig(
+        ModelConfig(vocab_size, 256, 512, 4, 16, 1344),
+        OptimizerConfig(2e-3, 2e-4, 200, beta2=0.95, weight_decay=weight_decay),
+        steps=5_000,
+        batch_size=256,
+        eval_interval=500,
+        save_interval=500,
+    )
+
+
+PRESETS = {
+    "gpt2-small": _gpt2(12, 768, 12),
+    "gpt2-medium": _gpt2(24, 1024, 16),
+    "gpt2-large": _gpt2(36, 1280, 20),
+    "gpt2-xl": _gpt2(48, 1600, 25),
+    "tinystories": _course(10_000),
+    "owt": _course(32_000),
+}
+
+
+def find_config(name: str) -> TrainConfig:
+    """The preset of this name, or the TOML file at this path.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    if not name.endswith(".toml"):
+        raise InputError(f"'{name}' is no preset: give {', '.join(PRESETS)} or a TOML file, see configs/")
+    return load_config(Path(name))
+
+
+def parse_bytes(text: str) -> int:
+    """A size such as 80GB (10^9 bytes each), 80GiB (2^30 each) or a plain number, in bytes.
+
+    >>> parse_bytes("80GB"), parse_bytes("1.5 KiB"), parse_bytes("12")
+    (80000000000, 1536, 12)
+
+    Raises:
+        InputError: it is none of these, or not above 0.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(?:([KMGT]?)(i?)B)?", text.strip(), re.IGNORECASE)
+    size = 0
+    if match:
+        number, prefix, binary = match.groups()
+        unit = (1024 if binary else 1000) ** " KMGT".index((prefix or " ").upper())
+        size = int(float(number) * unit)
+    if size < 1:
+        raise InputError(f"'{text}' is no size of memory: give one such as 80GB or 80GiB")
+    return size

@@ -1,0 +1,172 @@
+"""What `lm accounting` tells: the account of a config as one dictionary, and as tables."""
+
+import dataclasses
+from typing import Any
+
+from lm.accounting import (
+    ADAMW_FLOPS,
+    CLIPPING_FLOPS,
+    matmuls,
+    optimizer_flops,
+    parameters,
+    train_flops_per_token,
+)
+from lm.accounting.memory import ACCOUNTS, Memory, memory
+from lm.config import TrainConfig
+
+SECONDS_A_DAY = 86_400
+
+
+def account(
+    config: TrainConfig, mfu: float, tokens: int | None = None, available: int | None = None
+) -> dict[str, Any]:
+    """Everything that is known of a config before it runs, in numbers, FLOPs and bytes.
+
+    Args:
+        mfu: Share of the peak that training will use.
+        tokens: Tokens to train on, in place of the config's steps.
+        available: Bytes of the device, for the largest micro-batch.
+    """
+    m = config.model
+    counts, products = parameters(m), matmuls(m)
+    forward, total = sum(p.flops for p in products), sum(counts.values())
+    tokens_a_step = config.batch_size * m.context_length
+    steps = config.steps if tokens is None else -(-tokens // tokens_a_step)
+    step = train_flops_per_token(m) * tokens_a_step
+    facts: dict[str, Any] = {
+        "model": dataclasses.asdict(m),
+        "parameters": {"total": total, "parts": counts},
+        "forward": {
+            "flops": forward,
+            "matmuls": [
+                dataclasses.asdict(p) | {"flops": p.flops, "share": p.flops / forward} for p in products
+            ],
+        },
+        "optimizer": {
+            "adamw_flops": ADAMW_FLOPS * total,
+            "clipping_flops": CLIPPING_FLOPS * total,
+            "flops": optimizer_flops(m),
+        },
+        "training": {
+            "batch_size": config.batch_size,
+            "steps": steps,
+            "tokens": steps * tokens_a_step,
+            "flops_per_token": train_flops_per_token(m),
+            "flops_per_step": step,
+            "flops": steps * step,
+        },
+        "memory": {name: _memory(memory(config, name), config, available) for name in ACCOUNTS},
+    }
+    if config.peak_flops is not None:
+        seconds = steps * step / (config.peak_flops * mfu)
+        facts["training"] |= {
+            "peak_flops": config.peak_flops,
+            "mfu": mfu,
+            "seconds": seconds,
+            "days": seconds / SECONDS_A_DAY,
+        }
+    return facts
+
+
+def _memory(memory: Memory, config: TrainConfig, available: int | None) -> dict[str, Any]:
+    sequences = config.batch_size // config.grad_accumulation
+    facts: dict[str, Any] = {
+        "weights": memory.weights,
+        "gradients": memory.gradients,
+        "optimizer": memory.optimizer,
+        "activations": sum(memory.activations.values()),
+        "activations_kept": memory.activations,
+        "moments": {name: {"a": line.per_sequence, "b": line.fixed} for name, line in memory.moments.items()},
+        "a": memory.line.per_sequence,
+        "b": memory.line.fixed,
+        "micro_batch": sequences,
+        "peak": memory.peak(sequences),
+    }
+    if available is not None:
+        facts |= {"available": available, "largest_batch": memory.largest_batch(available)}
+    return facts
+
+
+def tables(facts: dict[str, Any]) -> str:
+    """The account as text."""
+    return "\n\n".join(
+        "\n".join(lines)
+        for lines in (_parameters(facts), _forward(facts), _training(facts), _memories(facts))
+    )
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    """Columns as wide as they need, the first to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in [head, *rows]
+    ]
+
+
+def _parameters(facts: dict[str, Any]) -> list[str]:
+    parts, total = facts["parameters"]["parts"], facts["parameters"]["total"]
+    rows = [[name, f"{n:,}", f"{n / total:.2%}"] for name, n in [*parts.items(), ("total", total)]]
+    return _table(["parameters", "number", "share"], rows)
+
+
+def _forward(facts: dict[str, Any]) -> list[str]:
+    rows = [
+        [
+            p["name"],
+            f"{p['count']:,}",
+            f"({p['rows']:,}, {p['inner']:,}) x ({p['inner']:,}, {p['columns']:,})",
+            f"{p['flops']:.4g}",
+            f"{p['share']:.2%}",
+        ]
+        for p in facts["forward"]["matmuls"]
+    ]
+    rows.append(["total", "", "", f"{facts['forward']['flops']:.4g}", "100.00%"])
+    return _table(["forward pass of one sequence", "times", "product", "FLOPs", "share"], rows)
+
+
+def _training(facts: dict[str, Any]) -> list[str]:
+    training, optimizer = facts["training"], facts["optimizer"]
+    rows = [
+        ["forward and backward, a token", f"{training['flops_per_token']:.4g} FLOPs"],
+        [
+            f"forward and backward, a step of {training['batch_size']:,} sequences",
+            f"{training['flops_per_step']:.4g} FLOPs",
+        ],
+        ["AdamW, a step", f"{optimizer['adamw_flops']:.4g} FLOPs"],
+        ["clipping, a step", f"{optimizer['clipping_flops']:.4g} FLOPs"],
+        [f"{training['steps']:,} steps", f"{training['tokens']:.4g} tokens"],
+        ["", f"{training['flops']:.4g} FLOPs"],
+    ]
+    if "days" in training:
+        rate = f"at {training['mfu']:.0%} of {training['peak_flops']:.4g} FLOP/s"
+        rows.append([rate, f"{training['days']:,.2f} days"])
+    return _table(["training", ""], rows)
+
+
+def _memories(facts: dict[str, Any]) -> list[str]:
+    accounts = facts["memory"]
+    micro_batch = accounts["torch"]["micro_batch"]
+    names = dict.fromkeys(name for a in accounts.values() for name in a["activations_kept"])
+    labels = {
+        "weights": "weights",
+        "gradients": "gradients",
+        "optimizer": "AdamW's moments",
+        "activations": "activations kept, a sequence",
+    }
+    rows = [[label, *(_gigabytes(a[key]) for a in accounts.values())] for key, label in labels.items()]
+    rows += [
+        [f"  {name}", *(_gigabytes(a["activations_kept"].get(name)) for a in accounts.values())]
+        for name in names
+    ]
+    rows.append(["many sequences: a, for each", *(_gigabytes(a["a"]) for a in accounts.values())])
+    rows.append(["many sequences: b, besides", *(_gigabytes(a["b"]) for a in accounts.values())])
+    rows.append([f"peak of {micro_batch:,} at once", *(_gigabytes(a["peak"]) for a in accounts.values())])
+    if "available" in accounts["torch"]:
+        label = f"most at once in {_gigabytes(accounts['torch']['available'])} GB"
+        rows.append([label, *(f"{a['largest_batch']:,}" for a in accounts.values())])
+    return _table(["memory of a training step, GB", *accounts], rows)
+
+
+def _gigabytes(size: int | None) -> str:
+    return "" if size is None else f"{size / 1e9:,.3f}"

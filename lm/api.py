@@ -1,0 +1,144 @@
+"""A trained model from Python: what `import lm` gives."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from jaxtyping import Float
+
+from lm import backend as backends
+from lm import checkpoint
+from lm.backend import Backend, BackendName, DecodeStep, Logits, Prefill
+from lm.config import TrainConfig
+from lm.generate import END_OF_TEXT, Completion, complete
+from lm.run import load_facts, load_state, load_tokenizer
+from lm.sampling import SamplingConfig
+from lm.score import TextScore, score_text
+from tokenizer import Tokenizer
+from tokenizer.errors import InputError
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model in one of the backends."""
+
+    config: TrainConfig
+    backend: Backend
+    state: Any
+    """What the backend computes with."""
+    path: Path
+    """The checkpoint."""
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """What makes its tokens of text.
+
+        Raises:
+            InputError: the run has none.
+        """
+        return load_tokenizer(self.path)
+
+    def logits(self, text: str | Sequence[int] | np.ndarray) -> Float[np.ndarray, "*B T V"]:
+        """The logits of the token after each of a text's tokens, or of the ids (T) or (B, T).
+
+        Raises:
+            InputError: there are no tokens, more than context_length, or unknown ones; or the model needs a prefix.
+        """
+        if self.config.model.architecture == "encoder_decoder":
+            raise InputError(
+                "an encoder_decoder has no logits without a prefix; give a decoder or an encoder"
+            )
+        ids = np.asarray(self.tokenizer.encode(text) if isinstance(text, str) else text)
+        context_length = self.config.model.context_length
+        if ids.ndim not in (1, 2) or not 0 < ids.shape[-1] <= context_length or ids.dtype.kind not in "iu":
+            raise InputError(
+                f"the ids are {ids.dtype} {ids.shape}: give whole numbers, 1 to the model's context_length "
+                f"{context_length} a text"
+            )
+        logits_BTV = self._logits(self.state, ids.reshape(-1, ids.shape[-1]).astype(np.int64))
+        return logits_BTV.reshape(*ids.shape, -1)
+
+    def generate(self, prompt: str = "", stop_token: str = END_OF_TEXT, **settings: Any) -> str:
+        """The text that continues a prompt, up to the stop token; of an empty prompt, a new text.
+
+        Args:
+            settings: Those of `lm.sampling.SamplingConfig`, such as max_new_tokens, temperature, top_p and seed.
+
+        Raises:
+            InputError: a setting is out of range, or the prompt is longer than the context.
+        """
+        if settings.get("samples", 1) != 1:
+            raise InputError(f"samples is {settings['samples']}, but generate returns one text; use complete")
+        return self.complete([prompt], stop_token, **settings)[0].text
+
+    def complete(
+        self, prompts: Sequence[str], stop_token: str = END_OF_TEXT, **settings: Any
+    ) -> list[Completion]:
+        """Continue several prompts at once; of each completion, `text`, `ending`, and in `drawn` its tokens.
+
+        Returns:
+            The completions of the first prompt, as many as the setting samples says, then those of the next.
+        """
+        sampling = SamplingConfig(**settings)
+        completions = [
+            Completion(prompt, self.tokenizer, sampling.stop)
+            for prompt in prompts
+            for _ in range(sampling.samples)
+        ]
+        for _ in complete(
+            self._steps, self.state, self.config, self.tokenizer, completions, sampling, stop_token
+        ):
+            pass
+        return completions
+
+    def score(self, text: str, stride: int | None = None) -> TextScore:
+        """How likely the model finds a text: nats of each token, their sum, perplexity, bits per byte.
+
+        Args:
+            stride: How far the windows move in which a text longer than the context is read (`lm.score.score_text`).
+
+        Raises:
+            InputError: the text is empty, or the stride is out of range.
+        """
+        return score_text(self._logits, self.state, self.config, self.tokenizer, text, stride)
+
+    # Made once, since JAX compiles what is made anew.
+    @cached_property
+    def _logits(self) -> Logits:
+        return self.backend.make_logits(self.config)
+
+    @cached_property
+    def _steps(self) -> tuple[Prefill, DecodeStep]:
+        return self.backend.make_prefill(self.config), self.backend.make_decode_step(self.config)
+
+
+def load(
+    run: str | Path,
+    backend: BackendName | None = None,
+    *,
+    best: bool = False,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> Model:
+    """Load a trained model.
+
+    Args:
+        run: The folder of a run, for its newest checkpoint, or of one checkpoint.
+        backend: "torch" or "jax"; the one that trained it if not given.
+        best: Take the run's checkpoint of the lowest validation loss, not the newest.
+        device: "cpu", or "cuda" where there is a GPU.
+        threads: CPU threads; if not given, the framework's own choice.
+
+    Raises:
+        InputError: there is no checkpoint, it is damaged, or the backend or device is not there.
+    """
+    if backend not in (None, *get_args(BackendName)):
+        raise InputError(f"backend is {backend!r}: give {' or '.join(get_args(BackendName))}")
+    path = (checkpoint.best if best else checkpoint.latest)(Path(run))
+    config, facts = load_facts(path)
+    config = replace(config, device=device, threads=threads)
+    module = backends.load(backend or facts["backend"], config)
+    return Model(config, module, load_state(path, config, module, with_optimizer=False), path)

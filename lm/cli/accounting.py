@@ -1,0 +1,79 @@
+"""The command `lm accounting`."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from tyro import MISSING_NONPROP
+from tyro.conf import Positional, arg
+
+from lm.cli.settings import leave_derived_open
+from lm.config import ComputeDtype, ModelConfig, TrainConfig
+from tokenizer.errors import InputError
+
+
+@dataclass(frozen=True)
+class Accounting:
+    """Count what a model costs before it runs: parameters, FLOPs, memory, days of training.
+
+    Every setting can be changed by its flag, the model's too.
+    """
+
+    config: Positional[str]
+    """gpt2-small, gpt2-medium, gpt2-large, gpt2-xl, tinystories or owt; or a TOML file, such as those in configs/."""
+    model: Annotated[ModelConfig, arg(name="")]
+    compute_dtype: ComputeDtype = "float32"
+    """Type of activations; weights and moments stay float32 (float64 for float64)."""
+    batch_size: int = TrainConfig.batch_size
+    """Sequences a step."""
+    grad_accumulation: int = TrainConfig.grad_accumulation
+    """Micro-batches that a step's batch is split into."""
+    steps: int = TrainConfig.steps
+    """Optimizer steps."""
+    tokens: float | None = None
+    """Tokens to train on, in place of --steps."""
+    peak_flops: float | None = None
+    """Peak floating-point operations a second of the device, for the days of training."""
+    mfu: float = 0.5
+    """Share of the peak that the model's own operations reach."""
+    memory: str | None = None
+    """Memory of the device, such as 80GB or 80GiB, for the most sequences that fit."""
+    json: bool = False
+    """Print JSON, in FLOPs and bytes."""
+
+    def run(self) -> None:
+        from lm.accounting.presets import find_config, parse_bytes
+        from lm.accounting.report import account, tables
+        from lm.files import json_text
+
+        if not 0 < self.mfu <= 1:
+            raise InputError(f"mfu is {self.mfu}: give a share above 0, up to 1")
+        if self.tokens is not None and not 1 <= self.tokens < 1e30:
+            raise InputError(f"tokens is {self.tokens}: give 1 or more")
+        settings = {name: getattr(self, name) for name in _SETTINGS}
+        config = dataclasses.replace(find_config(self.config), model=self.model, **settings)
+        available = None if self.memory is None else parse_bytes(self.memory)
+        facts = account(config, self.mfu, None if self.tokens is None else int(self.tokens), available)
+        print(json_text(facts) if self.json else tables(facts) + "\n", end="")
+
+
+_SETTINGS = ("compute_dtype", "batch_size", "grad_accumulation", "steps", "peak_flops")
+
+
+def accounting_defaults(arguments: Sequence[str]) -> Any:
+    """The defaults of `lm accounting`: the settings of the config that it is given."""
+    from lm.accounting.presets import PRESETS, find_config
+
+    words = [word for word in arguments[1:] if not word.startswith("-")]
+    names = [word for word in words if word in PRESETS or word.endswith(".toml")] or words
+    if {"-h", "--help"} & {*arguments}:
+        return MISSING_NONPROP
+    if not names:
+        raise InputError(
+            f"no config is given: lm accounting CONFIG, one of {', '.join(PRESETS)} or a TOML file"
+        )
+    config = find_config(names[0])
+    return Accounting(
+        names[0], leave_derived_open(config.model), **{name: getattr(config, name) for name in _SETTINGS}
+    )

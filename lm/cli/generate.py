@@ -1,0 +1,123 @@
+"""The command `lm generate`."""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import arg
+
+from lm.cli.settings import END_OF_TEXT
+from lm.cli.trained import Trained
+from lm.config import TrainConfig
+from lm.sampling import SamplingConfig
+from tokenizer.errors import InputError
+
+if TYPE_CHECKING:
+    from lm.generate import Completion
+
+
+@dataclass(frozen=True)
+class Generate(Trained):
+    """Continue prompts, up to the end of the text; of an encoder-decoder: write what follows from each, its prefix."""
+
+    prompt: tuple[str, ...] = ()
+    """Texts to continue; an empty one, or none, is the start of a new text."""
+    prompt_file: Path | None = None
+    """File with one more text to continue, or - for standard input; a newline at its end is not part of it."""
+    sampling: Annotated[SamplingConfig, arg(name="")] = field(default_factory=SamplingConfig)
+    stop_token: str = END_OF_TEXT
+    """Special token that ends a continuation; none, if empty."""
+    json: bool = False
+    """Write each continuation as a line of JSON: text, token ids, their log-probabilities, and why it ended."""
+    explain_ties: bool = False
+    """Tell on standard error where two tokens lay within rounding, so that the other backend may choose the other."""
+
+    def run(self) -> None:
+        from lm import run
+        from lm.generate import Completion, complete, opening
+
+        tokenizer = run.load_tokenizer(self.checkpoint)
+        if self.stop_token not in ("", END_OF_TEXT, *tokenizer.special_tokens):
+            known = " ".join(tokenizer.special_tokens)
+            raise InputError(
+                f"--stop-token {self.stop_token!r} is not one of the model's special tokens: {known}"
+            )
+        prompts = [*self.prompt, *self._read_prompt()] or [""]
+        completions = [
+            Completion(prompt, tokenizer, self.sampling.stop)
+            for prompt in prompts
+            for _ in range(self.sampling.samples)
+        ]
+        config, backend, state = self.load()
+        if config.model.architecture == "encoder":
+            raise InputError(
+                f"{self.checkpoint}: an encoder writes no text; give the run of a decoder or an encoder-decoder"
+            )
+        steps = backend.make_prefill(config), backend.make_decode_step(config)
+        texts = complete(
+            steps, state, config, tokenizer, completions, self.sampling, self.stop_token, self.json
+        )
+        streamed = len(completions) == 1 and not self.json
+        shown = False
+        try:
+            for completion, text in texts:
+                if streamed:
+                    # The prompt comes with the first text: one that is too long is refused by then.
+                    print(text if shown else opening(completion.prompt, config) + text, end="", flush=True)
+                    shown = True
+        except KeyboardInterrupt:
+            if streamed:
+                print(completions[0].finish(), end="")
+        if streamed:
+            print()
+        else:
+            self._print(completions, config)
+        if self.explain_ties:
+            self._explain(completions)
+
+    def _read_prompt(self) -> list[str]:
+        if self.prompt_file is None:
+            return []
+        try:
+            stdin = str(self.prompt_file) == "-"
+            data = sys.stdin.buffer.read() if stdin else self.prompt_file.read_bytes()
+            return [data.decode("utf-8").removesuffix("\n")]
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{self.prompt_file}: not UTF-8 at byte {error.start}; give a text file"
+            ) from None
+
+    def _print(self, completions: "list[Completion]", config: TrainConfig) -> None:
+        from lm.generate import opening
+
+        for i, completion in enumerate(completions):
+            completion.finish()
+            prompt, sample = divmod(i, self.sampling.samples)
+            if self.json:
+                line = {
+                    "prompt": completion.prompt,
+                    "sample": sample,
+                    "text": completion.text,
+                    "token_ids": [drawn.token for drawn in completion.drawn],
+                    "log_probabilities": [drawn.log_probability for drawn in completion.drawn],
+                    "ending": completion.ending,
+                }
+                print(json.dumps(line, ensure_ascii=False))
+            else:
+                print(
+                    f"--- prompt {prompt}, sample {sample}\n{opening(completion.prompt, config)}{completion.text}"
+                )
+
+    def _explain(self, completions: "list[Completion]") -> None:
+        ties = [(i, at, d) for i, c in enumerate(completions) for at, d in enumerate(c.drawn) if d.tie]
+        for i, at, drawn in ties:
+            assert drawn.tie is not None
+            print(
+                f"lm: continuation {i}, token {at}: {drawn.tie.token} before {drawn.tie.runner_up} by "
+                f"{drawn.tie.gap:.1e} of a logit, which is within rounding",
+                file=sys.stderr,
+            )
+        if not ties:
+            print("lm: no two tokens lay within rounding", file=sys.stderr)

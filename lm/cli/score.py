@@ -1,0 +1,113 @@
+"""The command `lm score`."""
+
+import json
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tyro import MISSING
+from tyro.conf import Positional
+
+from lm.cli.trained import Trained
+from tokenizer.errors import InputError
+
+if TYPE_CHECKING:
+    from lm.score import TextScore
+
+# Least probability, and the background on an ANSI terminal of tokens that have it: from none to red.
+_SHADES = ((0.5, None), (0.1, 230), (0.01, 221), (0.001, 208), (0.0, 196))
+
+
+@dataclass(frozen=True)
+class Score(Trained):
+    """Show how likely a model finds a text, token by token, the surprising ones coloured; and its perplexity."""
+
+    text: Positional[str] = MISSING
+    """Text, or the name of a text file, or - for standard input."""
+    stride: int | None = None
+    """A text longer than the context is read in windows that move by so many tokens; half the context if not given."""
+    json: bool = False
+    """Print JSON instead: the sums, and each token with its nats."""
+
+    def run(self) -> None:
+        from lm import run
+        from lm.score import score_text
+
+        text = _read(self.text)
+        tokenizer = run.load_tokenizer(self.path)
+        config, backend, state = self.load()
+        score = score_text(backend.make_logits(config), state, config, tokenizer, text, self.stride)
+        if self.json:
+            print(json.dumps(_facts(score), ensure_ascii=False, indent=2, allow_nan=False))
+        else:
+            print(_coloured(score))
+            print(_summary(score))
+
+
+def _read(text: str) -> str:
+    try:
+        if text == "-":
+            data = sys.stdin.buffer.read()
+        elif _is_file(text):
+            data = Path(text).read_bytes()
+        else:
+            return text
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{text}: not UTF-8 at byte {error.start}; give a text file") from None
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # longer than a name can be, or with a zero byte in it
+        return False
+
+
+def _facts(score: "TextScore") -> dict[str, object]:
+    return {
+        "nats": score.total_nats,
+        "predicted_tokens": score.num_predicted,
+        "predicted_bytes": score.num_bytes,
+        "perplexity": score.perplexity if math.isfinite(score.perplexity) else None,
+        "bits_per_byte": score.bits_per_byte,
+        "stride": score.stride,
+        "tokens": [
+            {"id": i, "text": token.decode(errors="backslashreplace"), "nats": nats}
+            for i, token, nats in zip(score.token_ids, score.tokens, score.nats, strict=True)
+        ],
+    }
+
+
+def _coloured(score: "TextScore") -> str:
+    """The text for a terminal, each token on the background of its probability; line ends are kept."""
+    from tokenizer.inspect import printable
+
+    parts = []
+    for token, nats in zip(score.tokens, score.nats, strict=True):
+        probability = 1.0 if nats is None else math.exp(-nats)
+        shade = next(shade for least, shade in _SHADES if probability >= least)
+        parts.append(_shaded(printable(token), shade) + ("\n" if token.endswith(b"\n") else ""))
+    return "".join(parts)
+
+
+def _shaded(text: str, shade: int | None) -> str:
+    return text if shade is None else f"\033[30;48;5;{shade}m{text}\033[0m"
+
+
+def _summary(score: "TextScore") -> str:
+    from tokenizer.inspect import printable
+
+    known = [(nats, token) for nats, token in zip(score.nats, score.tokens, strict=True) if nats is not None]
+    most = sorted(known, key=lambda pair: -pair[0])[:5]
+    surprising = ", ".join(f"{printable(token)!r} {nats:.2f}" for nats, token in most)
+    legend = " ".join(_shaded(f"{least:g}" if least else "less", shade) for least, shade in _SHADES)
+    return (
+        f"probability     at least {legend}\n"
+        f"nats            {score.total_nats:.4f} in {score.num_predicted:,} tokens, {score.num_bytes:,} bytes\n"
+        f"perplexity      {score.perplexity:.3f}\n"
+        f"bits per byte   {score.bits_per_byte:.4f}\n"
+        f"most surprising {surprising}"
+    )

@@ -1,0 +1,135 @@
+"""`lm experiment`: the course's experiments, from runs that are kept to reports that are computed from them."""
+
+import json
+import os
+import platform
+import shlex
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lm import run
+from lm.config import load_config
+from lm.experiment import ablations, pages
+from lm.experiment.catalogue import EXPERIMENTS, Facts
+from lm.experiment.runs import Plan, Runs
+from lm.files import published, write_json
+from lm.stages import claim
+from tokenizer.errors import InputError
+
+CONFIG = Path(__file__).resolve().parents[2] / "configs" / "experiment.toml"
+
+
+def experiment(name: str, plan: Plan, out: Path, docs: Path | None = None) -> None:
+    """Make the runs of an experiment, or of all, and report: report.md, curves.png and results.json.
+
+    Of one experiment they are in `out`; of all, in a folder each, and `out` has all reports as one. Runs, tokenizer and
+    texts are in `out`. What is there of an earlier call with the same plan is not done again.
+
+    Args:
+        docs: Folder whose pages about experiments to write anew, of all of them.
+
+    Raises:
+        InputError: `out` holds something else, or a setting cannot be used.
+        KeyboardInterrupt: it was asked to stop; the same call goes on.
+    """
+    everything = name == "all"
+    if docs and not everything:
+        raise InputError("--docs takes the pages of all experiments: lm experiment all --docs ...")
+    names = list(EXPERIMENTS) if everything else [name]
+    for one in names:
+        if one in ablations.ABLATIONS:
+            ablations.check(plan.config.model, one)
+    claim(out / "experiment.json", "an experiment", {"experiment": name, **plan.facts()})
+    runs = Runs(plan, out)
+    results: dict[str, Any] = {
+        "command": _command(name, plan, docs),
+        "settings": _settings(plan),
+        "machine": _machine(plan),
+    }
+    pictures = {}
+    for one in names:
+        folder = out / one if everything else out
+        folder.mkdir(exist_ok=True)
+        results[one] = _facts(one, runs, folder / "results.json")
+        pictures[one] = folder / "curves.png"
+        EXPERIMENTS[one].plot(results[one], out / "runs", pictures[one])
+        report = pages.report(one, {**results, "command": _command(one, plan, None)})
+        _write(folder / "report.md", report)
+        print(
+            f"\n# {folder}/report.md\n\n" + "\n\n".join(EXPERIMENTS[one].findings(results[one])), flush=True
+        )
+    if everything:
+        _write(out / "report.md", pages.overview(results, "{name}/curves.png"))
+        print(f"\n{out}/report.md has all of them")
+    if docs:
+        for page in pages.write_docs(docs, results, pictures):
+            print(f"{page} is written")
+
+
+def _facts(name: str, runs: Runs, path: Path) -> Facts:
+    """What came of an experiment, which is run unless that was written down before."""
+    if not path.exists():
+        write_json(path, EXPERIMENTS[name].run(runs))
+    try:
+        facts: Facts = json.loads(path.read_bytes())
+    except ValueError:
+        raise InputError(f"{path}: corrupted; delete it, and it is made again from the runs") from None
+    return facts
+
+
+def _write(path: Path, text: str) -> None:
+    with published(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _command(name: str, plan: Plan, docs: Path | None) -> str:
+    """The command line of a plan, without the names of folders."""
+    default = load_config(CONFIG)
+    words = ["lm", "experiment", name]
+    if plan.backend != "torch":
+        words += ["--backend", plan.backend]
+    if plan.corpus:
+        words += ["--corpus", plan.corpus.name]
+    if plan.rates != Plan(plan.config, plan.backend).rates:
+        words += ["--rates", *(f"{rate:g}" for rate in plan.rates)]
+    if plan.batch_sizes:
+        words += ["--batch-sizes", *map(str, plan.batch_sizes)]
+    if plan.seeds != Plan.seeds:
+        words += ["--seeds", str(plan.seeds)]
+    before = run.flat(default)
+    for setting, value in run.flat(plan.config).items():
+        if value != before[setting]:
+            words += [f"--{setting.replace('_', '-')}", str(value)]
+    return shlex.join([*words, *(["--docs", docs.name] if docs else [])])
+
+
+def _settings(plan: Plan) -> str:
+    """The baseline in a sentence or two."""
+    config, model, o = plan.config, plan.config.model, plan.config.optimizer
+    corpus = "the built-in stories" if plan.corpus is None else plan.corpus.name
+    return (
+        f"The baseline: num_layers {model.num_layers}, d_model {model.d_model}, num_heads {model.num_heads}, d_ff "
+        f"{model.d_ff}, context_length {model.context_length}, vocab_size {model.vocab_size:,}; trained in "
+        f"{plan.backend} on {corpus}: {config.steps:,} steps of {config.batch_size} windows, AdamW (beta2 {o.beta2:g}, "
+        f"weight decay {o.weight_decay:g}, gradients clipped at {o.max_grad_norm:g}), {o.warmup_steps} steps of "
+        f"warm-up, then a {o.schedule} schedule."
+    )
+
+
+def _machine(plan: Plan) -> dict[str, Any]:
+    """The hardware and software that times depend on."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0].partition(":")[2].strip() if names else cpu
+    device = "" if plan.config.device == "cpu" else f", training on {plan.config.device}"
+    return {
+        "cpu": cpu + device,
+        "cores": os.cpu_count(),
+        "versions": {
+            "Python": platform.python_version(),
+            **{name: version(name) for name in ("numpy", "torch", "jax")},
+        },
+    }

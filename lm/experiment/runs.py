@@ -1,0 +1,255 @@
+"""The training runs of experiments: each is made once, kept, and resumed where it stopped."""
+
+import dataclasses
+import math
+import time
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lm import report
+from lm.backend import BackendName, load
+from lm.config import OptimizerConfig, TrainConfig
+from lm.data import file_sha256, get_batch, open_corpus, read_sidecar
+from lm.evaluate import entropy_floor
+from lm.experiment.outcomes import Outcome, best_of
+from lm.init import parameter_shapes
+from lm.run import Inputs
+from lm.stages import make_tokens
+from lm.train import NotFiniteError, train
+from tokenizer.errors import InputError
+
+# What the rates of a sweep are multiples of the config's rate by, if none are given.
+_FACTORS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+_TRAIN_BYTES, _VAL_BYTES = 10_000_000, 250_000
+_TIMED_ROUNDS = 9
+
+Changes = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What experiments are made of; a folder holds the runs of one plan."""
+
+    config: TrainConfig
+    """The baseline."""
+    backend: BackendName
+    corpus: Path | None = None
+    """A text to split and train on; if None, the built-in stories."""
+    rates: tuple[float, ...] = ()
+    """Learning rates of the sweep, rising."""
+    batch_sizes: tuple[int, ...] = ()
+    """Batch sizes to compare; if empty, powers of 4, as many as make sense."""
+    seeds: int = 3
+    """How often the best run of each kind is made, each time with another seed."""
+
+    def __post_init__(self) -> None:
+        rates = self.rates or tuple(float(f"{self.config.optimizer.learning_rate * f:.3g}") for f in _FACTORS)
+        object.__setattr__(self, "rates", tuple(sorted(set(rates))))
+        object.__setattr__(self, "batch_sizes", tuple(sorted(set(self.batch_sizes))))
+        for name, values in (
+            ("rates", self.rates),
+            ("batch_sizes", self.batch_sizes),
+            ("seeds", (self.seeds,)),
+        ):
+            for value in values:
+                if not 0 < value < math.inf:
+                    raise InputError(f"{name}: {value} is not a finite number above 0")
+        if self.config.model.architecture != "decoder":
+            raise InputError(
+                f"model.architecture is {self.config.model.architecture}: experiments train a decoder"
+            )
+
+    def facts(self) -> dict[str, Any]:
+        """What must be the same for a folder to go on."""
+        return {
+            "backend": self.backend,
+            "corpus_sha256": None if self.corpus is None else file_sha256(self.corpus),
+            "rates": self.rates,
+            "batch_sizes": self.batch_sizes,
+            "seeds": self.seeds,
+            "config": asdict(self.config),
+        }
+
+
+class Runs:
+    """The runs of a plan in a folder: `out/runs/NAME`."""
+
+    def __init__(self, plan: Plan, out: Path) -> None:
+        self.plan = plan
+        self.out = out
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """The token files, made when they are first asked for; texts and tokenizer lie beside them."""
+        train_tokens, val_tokens = make_tokens(
+            self.out, self.plan.corpus, self.plan.config.model.vocab_size, _TRAIN_BYTES, _VAL_BYTES
+        )
+        return Inputs((train_tokens,), val_tokens)
+
+    @property
+    def floor(self) -> float | None:
+        """The entropy floor of the validation text, where it is known."""
+        return entropy_floor(read_sidecar(self.inputs.val))
+
+    def train(self, **changes: Any) -> Outcome:
+        """Train the baseline with some changes (`changed`), or go on with that, or find that it is done.
+
+        Raises:
+            KeyboardInterrupt: training was asked to stop, and has saved.
+        """
+        config = changed(self.plan.config, changes)
+        name = _name(changes)
+        folder = self.out / "runs" / name
+        outcome = _finished(folder, name)
+        if outcome is None:
+            print(f"\n# {folder}", flush=True)
+            try:
+                if not train(config, self.plan.backend, self.inputs, folder, resume=folder.exists()):
+                    raise KeyboardInterrupt
+            except NotFiniteError as error:
+                print(str(error).partition(", and was left out")[0])
+            outcome = _finished(folder, name)
+            assert outcome is not None
+        return outcome
+
+    def sweep(self) -> list[Outcome]:
+        """The baseline at each of the plan's rates."""
+        return [self.train(learning_rate=rate) for rate in self.plan.rates]
+
+    def best_rate(self) -> float:
+        """The rate at which the baseline's validation loss is the lowest.
+
+        Raises:
+            InputError: it diverges at every rate.
+        """
+        best = best_of(self.sweep())
+        if best is None:
+            raise InputError(
+                f"training diverges at every rate from {self.plan.rates[0]:g} to {self.plan.rates[-1]:g}: give "
+                "lower ones, --rates"
+            )
+        return best.learning_rate
+
+    def repeated(self, **changes: Any) -> list[Outcome]:
+        """The same with each of the plan's seeds, the first of which is the config's."""
+        first = self.plan.config.seed
+        seeds = [{} if seed == first else {"seed": seed} for seed in range(first, first + self.plan.seeds)]
+        return [self.train(**changes, **seed) for seed in seeds]
+
+    def step_seconds(self, variants: dict[str, Changes]) -> dict[str, list[float]]:
+        """Seconds a training step of each variant, over rounds in which the variants take turns.
+
+        What disturbs a machine disturbs all variants of a round, so ratios within rounds mean more than times.
+        """
+        configs = {name: changed(self.plan.config, changes) for name, changes in variants.items()}
+        one = next(iter(configs.values()))
+        backend = load(self.plan.backend, one)
+        length = one.model.context_length
+        corpus, _ = open_corpus(self.inputs.train, (), one.model.vocab_size, length)
+        steps = max(1, min(20, one.steps // 10))
+        trained = {
+            name: (backend.make_train_step(config), backend.init_state(config, config.seed))
+            for name, config in configs.items()
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in configs}
+        # The first round compiles and allocates.
+        for turn in range(_TIMED_ROUNDS + 1):
+            names = list(configs) if turn % 2 else list(reversed(configs))
+            for name in names:
+                config = configs[name]
+                train_step, state = trained[name]
+                batches = [
+                    get_batch(corpus, config.seed, step, config.batch_size, length, config.grad_accumulation)
+                    for step in range(steps)
+                ]
+                start = time.perf_counter()
+                for batch in batches:
+                    state, metrics = train_step(state, batch, config.optimizer.learning_rate)
+                float(metrics["loss"])  # waits for all that was begun
+                if turn:
+                    seconds[name].append((time.perf_counter() - start) / steps)
+                trained[name] = train_step, state
+        return seconds
+
+
+def changed(base: TrainConfig, changes: Changes) -> TrainConfig:
+    """The baseline with changes: `learning_rate`, `batch_size`, `seed`, or fields of the model.
+
+    The lowest rate of the schedule keeps its ratio to the highest. Another batch size means as many tokens, so more
+    or fewer steps, and all that counts steps with them.
+    """
+    model: Changes = {}
+    config = base
+    for name, value in changes.items():
+        if name == "learning_rate":
+            o = base.optimizer
+            low = value * (o.min_learning_rate / o.learning_rate)
+            optimizer: OptimizerConfig = dataclasses.replace(
+                config.optimizer, learning_rate=value, min_learning_rate=min(low, value)
+            )
+            config = dataclasses.replace(config, optimizer=optimizer)
+        elif name == "batch_size":
+            ratio = base.batch_size / value
+
+            def scaled(steps: int, ratio: float = ratio) -> int:
+                return max(1, round(steps * ratio))
+
+            config = dataclasses.replace(
+                config,
+                batch_size=value,
+                steps=scaled(base.steps),
+                log_interval=scaled(base.log_interval),
+                eval_interval=scaled(base.eval_interval),
+                save_interval=scaled(base.save_interval),
+                optimizer=dataclasses.replace(
+                    config.optimizer, warmup_steps=round(base.optimizer.warmup_steps * ratio)
+                ),
+            )
+        elif name == "seed":
+            config = dataclasses.replace(config, seed=value)
+        else:
+            model[name] = value
+    if model:
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, **model))
+    return config
+
+
+def _name(changes: Changes) -> str:
+    """The folder of a run: what it changes, `baseline` for nothing."""
+    words = {"learning_rate": "rate", "batch_size": "batch", "norm_position": "norm"}
+    parts = [
+        f"{words.get(name, name)}-{value:g}"
+        if isinstance(value, int | float)
+        else f"{words.get(name, name)}-{value}"
+        for name, value in changes.items()
+    ]
+    return "_".join(parts) or "baseline"
+
+
+def _finished(folder: Path, name: str) -> Outcome | None:
+    """What came of a run; None where it is not there or not at its end."""
+    if not (folder / "run.json").exists():
+        return None
+    r = report.read_run(folder, name)
+    not_finite_at = next((m["step"] for m in r.metrics if m.get("skipped")), None)
+    if r.state != "done" and (not_finite_at is None or r.config.skip_nonfinite):
+        return None
+    evaluations = [m["val_loss"] for m in r.metrics if "val_loss" in m]
+    losses = [m["train_loss"] for m in r.metrics if isinstance(m.get("train_loss"), float)]
+    last = r.metrics[-1]
+    return Outcome(
+        name=name,
+        learning_rate=r.config.optimizer.learning_rate,
+        batch_size=r.config.batch_size,
+        seed=r.config.seed,
+        parameters=sum(map(math.prod, parameter_shapes(r.config.model).values())),
+        steps=last["step"],
+        tokens=last["tokens"],
+        seconds=last["seconds"],
+        uniform_loss=math.log(r.config.model.vocab_size),
+        val_loss=evaluations[-1] if evaluations else None,
+        highest_loss=max(losses, default=None),
+        not_finite_at=not_finite_at,
+    )

@@ -1,0 +1,128 @@
+"""A trained model from Python: `lm.load`, and what it can do; and the notebook that shows it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lm as twinlm
+from lm import checkpoint
+from lm.backend import BackendName, load
+from lm.config import ModelConfig, TrainConfig
+from lm.parity.budgets import BUDGETS, relative_error
+from tests.lm.conftest import lm
+from tests.lm.test_train import BACKENDS
+from tests.source import ROOT
+from tests.test_imports import loaded_after
+from tokenizer import InputError
+
+CONFIG = TrainConfig(ModelConfig(32, 8, 16, 2, 2))
+IDS = np.arange(16, dtype=np.int32).reshape(2, 8)
+
+
+def test_both_backends_give_the_logits_of_every_position() -> None:
+    per_backend = []
+    for name in BACKENDS:
+        backend = load(name, CONFIG)
+        state = backend.init_state(CONFIG, 0)
+        logits = backend.make_logits(CONFIG)(state, IDS)
+        assert (logits.shape, logits.dtype) == ((2, 8, 32), np.float32)
+        prefill = backend.make_prefill(CONFIG)
+        for T in (3, 8):
+            last, _ = prefill(state, IDS, np.array([T, T]))
+            assert relative_error(logits[:, T - 1], last) < BUDGETS["float32"].model_forward
+        per_backend.append(logits)
+    assert relative_error(*per_backend) < BUDGETS["float32"].model_forward
+
+
+@pytest.mark.parametrize("backend_name", BACKENDS)
+def test_logits_of_an_unknown_token_are_refused(backend_name: BackendName) -> None:
+    backend = load(backend_name, CONFIG)
+    with pytest.raises(InputError, match=r"token id 32 is outside 0 .. 31"):
+        backend.make_logits(CONFIG)(backend.init_state(CONFIG, 0), np.array([[32]]))
+
+
+@pytest.mark.parametrize("backend_name", BACKENDS)
+def test_a_loaded_model(
+    made_pipeline: Path, capsys: pytest.CaptureFixture[str], backend_name: BackendName
+) -> None:
+    model = twinlm.load(made_pipeline / "torch", backend_name)
+    text = "Once upon a time"
+    ids = model.tokenizer.encode(text)
+    logits = model.logits(text)
+    assert logits.shape == (len(ids), 300)
+    np.testing.assert_array_equal(model.logits(ids), logits)
+    np.testing.assert_array_equal(model.logits(np.array([ids, ids], np.uint16))[1].shape, logits.shape)
+    score = model.score(text)
+    assert score.token_ids == ids
+    command = ("generate", "--checkpoint", made_pipeline / "torch", "--prompt", text, "--seed", 3)
+    assert lm(*command, "--max-new-tokens", 20, "--backend", backend_name) == 0
+    assert capsys.readouterr().out == f"{text}{model.generate(text, max_new_tokens=20, seed=3)}\n"
+    several = model.complete([text, ""], samples=2, max_new_tokens=5, seed=3)
+    assert [c.prompt for c in several] == [text, text, "", ""]
+    assert several[0].text == model.generate(text, max_new_tokens=5, seed=3)
+    assert several[3].text == model.complete([""], samples=2, max_new_tokens=5, seed=3)[1].text
+
+
+def test_which_checkpoint_and_which_backend(pipeline: Path) -> None:
+    assert "torch_impl" in str(twinlm.load(pipeline / "torch").backend)
+    assert "jax_impl" in str(twinlm.load(str(pipeline / "jax")).backend)
+    older = pipeline / "torch" / "checkpoints" / "step-00000003"
+    assert twinlm.load(older).path == older
+    assert twinlm.load(pipeline / "torch").path.name == "step-00000006"
+    state = older / "state.json"
+    facts = json.loads(state.read_text())
+    best = min((c for c in checkpoint.all_of(pipeline / "torch")), key=lambda c: facts_of(c)["val_loss"])
+    assert twinlm.load(pipeline / "torch", best=True).path == best
+    assert facts["val_loss"] is not None
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    return json.loads((path / "state.json").read_text())
+
+
+def test_what_the_api_refuses(made_pipeline: Path) -> None:
+    model = twinlm.load(made_pipeline / "torch")
+    for what, message in (
+        (lambda: twinlm.load("none"), "none: holds no checkpoint"),
+        (
+            lambda: twinlm.load(made_pipeline / "torch", "tensorflow"),
+            "backend is 'tensorflow': give jax or torch",
+        ),
+        (lambda: twinlm.load(made_pipeline / "torch", device="abacus"), "device 'abacus'"),
+        (lambda: model.logits([]), "the ids are"),
+        (lambda: model.logits(""), "the ids are"),
+        (lambda: model.logits([0.5]), "the ids are float64"),
+        (lambda: model.logits([0] * 17), r"\(17,\): give whole numbers, 1 to the model's context_length 16"),
+        (lambda: model.logits([300]), r"token id 300 is outside 0 .. 299"),
+        (lambda: model.logits([-1]), r"token id -1 is outside 0 .. 299"),
+        (lambda: model.logits([2**40]), r"token id 1099511627776 is outside"),
+        (lambda: model.generate("a", temperature=-1.0), "temperature is -1"),
+        (lambda: model.generate("a", samples=2), "samples is 2, but generate returns one text; use complete"),
+    ):
+        with pytest.raises(InputError, match=message):
+            what()  # type: ignore[no-untyped-call]
+
+
+def test_import_lm_is_light() -> None:
+    heavy = {"numpy", "torch", "jax", "safetensors", "torch_impl", "jax_impl", "tyro"}
+    assert not loaded_after("import lm; lm.__version__") & heavy
+    with pytest.raises(AttributeError, match="module 'lm' has no attribute 'lode'"):
+        twinlm.lode  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(ROOT / "docs" / "tour.ipynb", as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    # As committed, it has been run from top to bottom, and shows what came of it.
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    assert not [o for cell in cells for o in cell.outputs if o.output_type == "error"]
+    assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)

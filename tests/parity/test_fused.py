@@ -1,0 +1,104 @@
+"""The hand-written gradients: what autograd asks of them beside the parity that all layers are held to."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import jax_impl.attention
+from tests.parity.support import assert_close, normal
+from torch_impl import fused
+from torch_impl.attention import causal_mask, scaled_dot_product_attention
+from torch_impl.functional import token_cross_entropy
+from torch_impl.layers import RMSNorm, SwiGLU
+
+T = 70  # more than a block of queries
+
+
+def tensor(seed: int, *shape: int) -> Tensor:
+    return torch.tensor(normal(seed, *shape), requires_grad=True)
+
+
+def attention(Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
+    return scaled_dot_product_attention(Q, K, V, causal_mask(T))
+
+
+CASES: dict[str, tuple[Callable[..., Tensor], list[Tensor]]] = {
+    "attention": (attention, [tensor(i, 2, 3, T, 4) for i in range(3)]),
+    "attention over many keys": (attention, [tensor(i, 2, 3, T, 4) for i in range(3)]),
+    "rmsnorm": (RMSNorm(8, dtype=torch.float64), [tensor(3, 5, 8)]),
+    "swiglu": (SwiGLU(8, 6, dtype=torch.float64), [tensor(4, 5, 8)]),
+    "cross_entropy": (lambda x: token_cross_entropy(x, torch.arange(5)), [tensor(5, 5, 9)]),
+}
+
+
+@pytest.fixture(autouse=True)
+def many_keys(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a case asks for it, more keys than those whose scores are kept."""
+    if "many keys" in request.node.name:
+        monkeypatch.setattr(fused, "_KEPT_KEYS", T - 1)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_plain_and_fast_agree_in_blocks_of_any_size(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks of large arrays, at sizes that a test can afford."""
+    function, inputs = CASES[name]
+    monkeypatch.setattr(fused, "_BLOCK", 200)
+    monkeypatch.setattr(fused, "_ELEMENTS", 7)
+    answers = []
+    for wanted in (True, False):
+        monkeypatch.setattr(fused, "is_wanted", lambda wanted=wanted: wanted)
+        output = function(*inputs)
+        answers.append([output, *torch.autograd.grad(output, inputs, torch.ones_like(output).cumsum(0))])
+    for fast, plain in zip(*answers, strict=True):
+        assert_close(fast.detach().numpy(), plain.detach().numpy(), "float64", "gradient")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_again_from_the_same_saved_values(name: str) -> None:
+    """Under retain_graph the second gradient has the same bits, and twice the flow twice the gradient."""
+    function, inputs = CASES[name]
+    output = function(*inputs)
+    flow = torch.tensor(normal(9, *output.shape))
+    first, again, twice = (
+        torch.autograd.grad(output, inputs, g, retain_graph=True) for g in (flow, flow, 2 * flow)
+    )
+    for one, same, double in zip(first, again, twice, strict=True):
+        assert torch.equal(one, same)
+        assert torch.equal(2 * one, double)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_of_gradients_are_refused(name: str) -> None:
+    function, inputs = CASES[name]
+    with pytest.raises(RuntimeError, match="cannot be differentiated again"):
+        torch.autograd.grad(function(*inputs).sum(), inputs, create_graph=True)
+
+
+def test_keys_that_a_block_of_queries_does_not_see_are_passed_over() -> None:
+    """Under a mask of two halves each sees its own; what is NaN in the other does not reach it."""
+    mask = torch.zeros(2 * T, 2 * T, dtype=torch.bool)
+    mask[:T, :T], mask[T:, T:] = True, True
+    Q, K, V = (tensor(i, 40, 1, 2 * T, 4) for i in range(3))
+    whole = scaled_dot_product_attention(Q, K, V, mask)
+    for half in (slice(0, T), slice(T, 2 * T)):
+        alone = scaled_dot_product_attention(*(x[:, :, half] for x in (Q, K, V)), None)
+        assert_close(whole[:, :, half].detach().numpy(), alone.detach().numpy(), "float64")
+
+
+def test_jax_attention_can_be_differentiated_twice() -> None:
+    """Against differences of its gradient."""
+    Q, K, V = (jnp.array(normal(i, 1, 3, 2)) for i in range(3))
+    mask = jax_impl.attention.causal_mask(3)
+
+    def gradient(Q: jax.Array) -> jax.Array:
+        return jax.grad(lambda Q: jax_impl.attention.scaled_dot_product_attention(Q, K, V, mask).sum())(Q)
+
+    direction, step = jnp.array(normal(4, 1, 3, 2)), 1e-4
+    second = jax.grad(lambda Q: (gradient(Q) * direction).sum())(Q)
+    difference = (gradient(Q + step * direction) - gradient(Q - step * direction)) / (2 * step)
+    np.testing.assert_allclose(second, difference, rtol=1e-6, atol=1e-8)

@@ -1,0 +1,123 @@
+"""Encode a JSON-lines file of pairs, a prefix and the target that follows from it, into token ids."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BufferedReader
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+
+from tokenizer.encode_corpus import npy_header
+from tokenizer.errors import InputError
+from tokenizer.progress import progress_bar
+from tokenizer.publish import published
+from tokenizer.sources import Paths, find_files, open_source
+from tokenizer.tokenizer import Tokenizer
+
+AT_ONCE = 4096  # pairs to a write
+
+
+@dataclass(frozen=True)
+class EncodePairsResult:
+    """What `encode_pairs` wrote."""
+
+    num_pairs: int
+    num_tokens: int
+    longest_prefix: int  # tokens
+    longest_target: int  # tokens, its end among them
+
+
+def offsets_path(tokens_path: Path) -> Path:
+    """Where the bounds of a file of pairs stand: beside it."""
+    return tokens_path.with_name(tokens_path.name + ".offsets")
+
+
+def encode_pairs(
+    input_paths: Paths, tokenizer: Tokenizer, output_path: str | Path, end: str, *, progress: bool = False
+) -> EncodePairsResult:
+    """Encode files of lines such as {"prefix": "abc", "target": "cba"}; other keys are ignored.
+
+    The output is a .npy file of ids, each pair as: prefix, end, target, end. So it is a token file too. Where the
+    parts are stands beside it, in `offsets_path`, a .npy file of 2 N + 1 int64: the prefix of pair i starts at
+    offset 2i, the end token before its target at offset 2i + 1. Both files appear in full or not at all. Memory
+    does not grow with the file.
+
+    Args:
+        input_paths: the pairs, one to a line: a file or several, globs, addresses that fsspec knows.
+        tokenizer: what encodes them.
+        output_path: the .npy file to write.
+        end: the special token that stands before and behind a target.
+        progress: show a progress bar on stderr.
+
+    Raises:
+        InputError: a line is no pair, the tokenizer lacks the end token, or the output exists.
+    """
+    output_path = Path(output_path)
+    if output_path.exists():
+        raise InputError(f"{output_path} exists; choose another output, or remove it first")
+    if end not in tokenizer.special_tokens:
+        raise InputError(
+            f"the tokenizer has no special token {end}, which ends a target; train one with --special-tokens '{end}'"
+        )
+    end_id = tokenizer.special_tokens[end]
+    paths, num_bytes = find_files(input_paths, "encode")
+    dtype = tokenizer.dtype.newbyteorder("<")
+    num_pairs = num_tokens = longest_prefix = longest_target = 0
+    with (
+        published(output_path) as temporary,
+        published(offsets_path(output_path)) as temporary_offsets,
+        open(temporary, "wb") as tokens_file,
+        open(temporary_offsets, "wb") as offsets_file,
+        progress_bar(progress, "encode", num_bytes, "B") as update,
+    ):
+        tokens_file.write(npy_header(0, dtype))
+        offsets_file.write(npy_header(0, np.dtype("<i8")))
+        pairs = chain.from_iterable(_read_pairs(path, tokenizer) for path in paths)
+        while some := list(islice(pairs, AT_ONCE)):
+            ids: list[int] = []
+            starts: list[int] = []
+            for prefix, target, line_bytes in some:
+                starts += num_tokens + len(ids), num_tokens + len(ids) + len(prefix)
+                ids += [*prefix, end_id, *target, end_id]
+                longest_prefix = max(longest_prefix, len(prefix))
+                longest_target = max(longest_target, len(target) + 1)
+                update(line_bytes)
+            tokens_file.write(np.array(ids, dtype).data)
+            offsets_file.write(np.array(starts, "<i8").data)
+            num_pairs += len(some)
+            num_tokens += len(ids)
+        offsets_file.write(np.array([num_tokens], "<i8").data)
+        for file, length, of_type in (
+            (tokens_file, num_tokens, dtype),
+            (offsets_file, 2 * num_pairs + 1, np.dtype("<i8")),
+        ):
+            file.seek(0)
+            file.write(npy_header(length, of_type))
+    return EncodePairsResult(num_pairs, num_tokens, longest_prefix, longest_target)
+
+
+def _read_pairs(path: str, tokenizer: Tokenizer) -> Iterator[tuple[list[int], list[int], int]]:
+    """The ids of the prefix and of the target of each line, and the line's bytes.
+
+    Raises:
+        InputError: a line is not an object with both as texts that are not empty; names it.
+    """
+    with BufferedReader(open_source(path)) as file:  # type: ignore[type-var]
+        for number, line in enumerate(file, 1):
+            try:
+                pair = json.loads(line)
+            except (ValueError, RecursionError):
+                pair = None
+            match pair:
+                case {"prefix": str(prefix), "target": str(target)} if prefix and target:
+                    try:
+                        yield tokenizer.encode(prefix), tokenizer.encode(target), len(line)
+                    except InputError as error:
+                        raise InputError(f"{path}, line {number}: {error}") from None
+                case _:
+                    raise InputError(
+                        f"{path}, line {number}: not a pair; each line must be UTF-8 JSON such as "
+                        '{"prefix": "some text", "target": "what follows"}, neither of them empty'
+                    )
