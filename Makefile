@@ -20,7 +20,8 @@ test: .venv/ready
 	$(BIN)/python -m pytest
 
 bench: .venv/ready
-	$(BIN)/python -m bench train-step
+	$(BIN)/python -m bench train-step --rounds 5 --contenders jax torch parts
+	$(BIN)/python -m bench train-step --rounds 5 --work tinystories/8/float32 --contenders "torch compiled" "parts compiled" parts
 
 torture: .venv/ready
 	$(BIN)/python -m tests.torture --kills 200

@@ -7,6 +7,7 @@ text.
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys

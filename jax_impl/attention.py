@@ -1,12 +1,14 @@
 """Rotary positions, scaled dot-product attention, and multi-head causal self-attention."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jax_impl.functional import at_least_float32
+from jax_impl.functional import Draw, at_least_float32, dropout
 from jax_impl.layers import Params, linear, rmsnorm
 
 Rope = tuple[Float[Array, "... P"], Float[Array, "... P"]]
@@ -29,6 +31,7 @@ def scaled_dot_product_attention(
     K: Float[Array, "*B S K"],
     V: Float[Array, "*B S V"],
     mask: Bool[Array, "... T S"] | None = None,
+    drop: Callable[[Array], Array] | None = None,
 ) -> Float[Array, "*B T V"]:
     """softmax(Q K^T / sqrt(d_k)) V (Vaswani et al., 2017, eq. 1).
 
@@ -36,11 +39,24 @@ def scaled_dot_product_attention(
         mask: True where the query may attend to the key; broadcasts against (*B, T, S). A query that may
             attend to nothing yields zeros with zero gradients; a key and value that no query may attend to
             are not read, whatever they hold, NaN included.
+        drop: What is done to the weights in training.
     """
     if mask is not None:
         is_read = mask.any(-2)[..., None]
         K, V = (jnp.where(jnp.broadcast_to(is_read, x.shape), x, 0) for x in (K, V))
-    return _attend(Q, K, V, mask)
+    if drop is None:
+        return _attend(Q, K, V, mask)
+    return drop(_weights(Q, K, mask)).astype(V.dtype) @ V
+
+
+def _weights(Q: Array, K: Array, mask: Array | None) -> Array:
+    scores = at_least_float32(Q) @ at_least_float32(K).mT * Q.shape[-1] ** -0.5
+    if mask is not None:
+        scores = jnp.where(jnp.broadcast_to(mask, scores.shape), scores, -jnp.inf)
+    largest = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
+    exp = jnp.exp(scores - jnp.where(largest == -jnp.inf, 0.0, largest))
+    total = exp.sum(-1, keepdims=True)
+    return exp / jnp.where(total == 0.0, 1.0, total)
 
 
 @jax.custom_vjp
@@ -49,13 +65,7 @@ def _attend(Q: Array, K: Array, V: Array, mask: Array | None) -> Array:
 
 
 def _attend_and_keep(Q: Array, K: Array, V: Array, mask: Array | None) -> tuple[Array, tuple[Any, ...]]:
-    scores = at_least_float32(Q) @ at_least_float32(K).mT * Q.shape[-1] ** -0.5
-    if mask is not None:
-        scores = jnp.where(jnp.broadcast_to(mask, scores.shape), scores, -jnp.inf)
-    largest = scores.max(-1, keepdims=True)
-    exp = jnp.exp(scores - jnp.where(largest == -jnp.inf, 0.0, largest))
-    total = exp.sum(-1, keepdims=True)
-    weights = exp / jnp.where(total == 0.0, 1.0, total)
+    weights = _weights(Q, K, mask)
     return weights.astype(V.dtype) @ V, (Q, K, V, weights)
 
 
@@ -76,6 +86,7 @@ def grouped_query_attention(
     k_BGSK: Float[Array, "*B G S K"],
     v_BGSK: Float[Array, "*B G S K"],
     mask: Bool[Array, "*M T S"],
+    drop: Callable[[Array], Array] | None = None,
 ) -> Float[Array, "*B H T K"]:
     """Attention whose key head g serves the query heads g H/G .. (g + 1) H/G (Ainslie et al., 2023).
 
@@ -86,7 +97,7 @@ def grouped_query_attention(
     G = k_BGSK.shape[-3]
     rows = q_BHTK.reshape(*B, G, -1, K)
     mask = jnp.broadcast_to(mask[..., None, :, :], (*M, H // G, T, S)).reshape(*M, -1, S)
-    out = scaled_dot_product_attention(rows, k_BGSK, v_BGSK, mask)
+    out = scaled_dot_product_attention(rows, k_BGSK, v_BGSK, mask, drop)
     return out.reshape(q_BHTK.shape)
 
 
@@ -114,12 +125,15 @@ def multihead_self_attention(
     cache: LayerCache | None = None,
     slots_BT: Int[Array, "B T"] | None = None,
     qk_norm_eps: float = 1e-5,
+    attention_dropout: float = 0.0,
+    draw: Draw | None = None,
 ) -> tuple[Float[Array, "*B T D"], LayerCache | None]:
     """Attention of num_heads heads over one sequence, with RoPE where tables are given.
 
     Args:
         qk_norm_eps: Epsilon of the RMSNorm over each head's queries and keys, before RoPE (Dehghani et al., 2023,
             section 2), which is there if its gains are.
+        attention_dropout: Share of the attention weights that is dropped where a draw is given.
 
     Returns:
         The output, and the cache with this call's keys and values where one was given.
@@ -138,7 +152,9 @@ def multihead_self_attention(
     if cache is not None and slots_BT is not None:
         cache = cache.write(k_BHTK, v_BHTK, slots_BT)
         k_BHTK, v_BHTK = (x_BHSK[:, :, : mask.shape[-1]] for x_BHSK in cache)
-    out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, mask)
+    dropping = draw is not None and attention_dropout > 0.0
+    drop = partial(dropout, rate=attention_dropout, draw=draw, place="weights") if dropping else None
+    out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, mask, drop)
     return linear(params["output_proj"], out_BHTK.swapaxes(-2, -3).reshape(x_BTD.shape)), cache
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jax_impl.attention import LayerCache, causal_mask
-from jax_impl.functional import at_least_float32, clip_gradients, token_cross_entropy
+from jax_impl.functional import Draw, at_least_float32, clip_gradients, token_cross_entropy
 from jax_impl.layers import Params
 from jax_impl.model import MODELS, Tables, behind, embed, encode, hidden_states, logits, tables_of
 from jax_impl.optimizer import AdamWState, adamw_init, adamw_update
@@ -144,31 +144,53 @@ def _sum_losses(logits_BTV: Array, targets_BT: Array, mask_BT: Array | None) -> 
     return (losses_BT if mask_BT is None else jnp.where(mask_BT, losses_BT, 0.0)).sum()
 
 
+def compiler_options(config: TrainConfig) -> dict[str, str]:
+    """What a step that computes blocks again asks of XLA.
+
+    On CPU it would take the barriers away that keep the two computations apart, find that they are the same, and keep
+    all activations after all.
+    """
+    recomputes = config.model.remat == "block" and config.device == "cpu"
+    return {"xla_disable_hlo_passes": "cse_barrier_expander"} if recomputes else {}
+
+
 def make_train_step(config: TrainConfig) -> TrainStep:
     """Forward, backward, clipping and AdamW, as one jitted function that donates the state's memory."""
     model, o = MODELS[config.model.architecture], config.optimizer
 
     def loss(
-        params: Params, inputs: tuple[Array, ...], targets_BT: Array, mask_BT: Array | None, count: Array
+        params: Params,
+        inputs: tuple[Array, ...],
+        targets_BT: Array,
+        mask_BT: Array | None,
+        rows_B: Array,
+        count: Array,
+        step: Array,
     ) -> Array:
-        logits_BTV = model(params, *inputs, config.model, jnp.dtype(config.compute_dtype))
+        draw = Draw(config.seed, step, rows_B) if config.model.drops else None
+        logits_BTV = model(params, *inputs, config.model, jnp.dtype(config.compute_dtype), draw)
         return _sum_losses(logits_BTV, targets_BT, mask_BT) / count
 
-    @partial(jax.jit, donate_argnums=0)
+    @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options(config))
     def jitted(
         state: TrainState, batch: tuple[tuple[Array, ...], Array, Array | None], count: Array, lr: Array
     ) -> tuple[TrainState, dict[str, Array]]:
         params, optimizer = state
         assert optimizer is not None
-        micro_step = jax.value_and_grad(loss)
-        if len(batch[1]) == 1:
-            total, gradients = micro_step(params, *jax.tree.map(lambda x: x[0], batch), count)
+        micro_step, step = jax.value_and_grad(loss), optimizer.step
+        M, B = batch[1].shape[:2]
+        micro_batches = *batch, jnp.arange(M * B, dtype=np.int32).reshape(M, B)
+        if M == 1:
+            total, gradients = micro_step(params, *jax.tree.map(lambda x: x[0], micro_batches), count, step)
         else:
             zeros = jnp.zeros((), lr.dtype), jax.tree.map(jnp.zeros_like, params)
             (total, gradients), _ = jax.lax.scan(
-                lambda sums, micro: (jax.tree.map(jnp.add, sums, micro_step(params, *micro, count)), None),
+                lambda sums, micro: (
+                    jax.tree.map(jnp.add, sums, micro_step(params, *micro, count, step)),
+                    None,
+                ),
                 zeros,
-                batch,
+                micro_batches,
             )
         clipped, norm = clip_gradients(gradients, o.max_grad_norm)
         finite = jnp.isfinite(total) & jnp.isfinite(norm)

@@ -1,11 +1,15 @@
-"""Functions without weights: softmax, activations, cross-entropy, gradient clipping."""
+"""Functions without weights: softmax, activations, dropout, cross-entropy, gradient clipping."""
 
+import math
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, Int32, PyTree, UInt32
+
+from lm.dropout import place_key, threshold
 
 
 def at_least_float32(x: Array) -> Array:
@@ -41,6 +45,42 @@ def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
 def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """max(x, 0); the gradient at 0 is 0."""
     return jnp.where(x > 0, x, 0.0)
+
+
+def mix(x: UInt32[Array, "*shape"]) -> UInt32[Array, "*shape"]:
+    """`lm.dropout.mix`."""
+    x = (x ^ x >> 16) * jnp.uint32(0x7FEB352D)
+    x = (x ^ x >> 15) * jnp.uint32(0x846CA68B)
+    return x ^ x >> 16
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Draw:
+    """What decides which elements a training step drops (`lm.dropout`)."""
+
+    seed: int = field(metadata={"static": True})
+    step: Int32[Array, ""]
+    rows_B: Int32[Array, " B"]
+    """The index of each row in the step's whole batch."""
+    place: str = field(default="", metadata={"static": True})
+
+    def at(self, place: str) -> "Draw":
+        """The draw of a place inside of this one."""
+        return replace(self, place=f"{self.place}{place}.")
+
+
+def dropout(x: Float[Array, "B ..."], rate: float, draw: Draw | None, place: str) -> Float[Array, "B ..."]:
+    """x / (1 - rate), but for a share `rate` of zeros; x itself where nothing is drawn (Srivastava et al., 2014)."""
+    if draw is None or rate == 0.0:
+        return x
+    step, rows_B = draw.step.astype(np.uint32), draw.rows_B.astype(np.uint32)
+    first_B1, second_B1 = (
+        mix(rows_B ^ mix(step ^ jnp.uint32(key)))[:, None] for key in place_key(draw.seed, draw.place + place)
+    )
+    elements = jnp.arange(math.prod(x.shape[1:]), dtype=np.uint32)[None, :]
+    kept = mix(mix(elements ^ first_B1) ^ second_B1).astype(np.int32) >= threshold(rate)
+    return jnp.where(kept.reshape(x.shape), at_least_float32(x) * (1 / (1 - rate)), 0.0).astype(x.dtype)
 
 
 def token_cross_entropy(logits: Float[Array, "*B V"], targets: Int[Array, "*B"]) -> Float[Array, "*B"]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
@@ -17,7 +18,7 @@ from jax_impl.attention import (
     padding_mask,
     prefix_mask,
 )
-from jax_impl.functional import gelu, relu, silu
+from jax_impl.functional import Draw, dropout, gelu, relu, silu
 from jax_impl.layers import Params, embedding, feed_forward, identity, layernorm, linear, rmsnorm, swiglu
 from lm.config import ModelConfig
 from lm.init import position_tables
@@ -40,6 +41,36 @@ def norms(config: ModelConfig) -> tuple[Callable[..., Array], Callable[..., Arra
     return (norm, identity) if config.norm_position == "pre" else (identity, norm)
 
 
+def branches(
+    params: Params,
+    config: ModelConfig,
+    mask: Bool[Array, "*M T S"],
+    tables: Rope | None,
+    cache: LayerCache | None,
+    slots_BT: Int[Array, "B T"] | None,
+    draw: Draw | None,
+) -> tuple[
+    Callable[[Array], tuple[Array, LayerCache | None]], Callable[[Array], Array], Callable[..., Array]
+]:
+    """A block's attention and feed-forward as functions of what they read, and what is done to what they return."""
+    return (
+        partial(
+            multihead_self_attention,
+            params["attn"],
+            num_heads=config.num_heads,
+            mask=mask,
+            tables=tables,
+            cache=cache,
+            slots_BT=slots_BT,
+            qk_norm_eps=config.norm_eps,
+            attention_dropout=config.attention_dropout,
+            draw=draw,
+        ),
+        partial(FEED_FORWARDS[config.ffn], params["ffn"]),
+        partial(dropout, rate=config.residual_dropout, draw=draw),
+    )
+
+
 def transformer_block(
     params: Params,
     x_BTD: Float[Array, "B T D"],
@@ -48,6 +79,7 @@ def transformer_block(
     tables: Rope | None = None,
     cache: LayerCache | None = None,
     slots_BT: Int[Array, "B T"] | None = None,
+    draw: Draw | None = None,
 ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
     """Attention, then feed-forward, each added to the residual stream.
 
@@ -55,11 +87,10 @@ def transformer_block(
     (Xiong et al., 2020, figure 1).
     """
     (before, after), ln1, ln2 = norms(config), params.get("ln1"), params.get("ln2")
-    attended_BTD, cache = multihead_self_attention(
-        params["attn"], before(ln1, x_BTD), config.num_heads, mask, tables, cache, slots_BT, config.norm_eps
-    )
-    x_BTD = after(ln1, x_BTD + attended_BTD)
-    return after(ln2, x_BTD + FEED_FORWARDS[config.ffn](params["ffn"], before(ln2, x_BTD))), cache
+    attention, feed, drop = branches(params, config, mask, tables, cache, slots_BT, draw)
+    attended_BTD, cache = attention(before(ln1, x_BTD))
+    x_BTD = after(ln1, x_BTD + drop(attended_BTD, place="attn"))
+    return after(ln2, x_BTD + drop(feed(before(ln2, x_BTD)), place="ffn")), cache
 
 
 def parallel_block(
@@ -70,14 +101,15 @@ def parallel_block(
     tables: Rope | None = None,
     cache: LayerCache | None = None,
     slots_BT: Int[Array, "B T"] | None = None,
+    draw: Draw | None = None,
 ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
     """Attention and feed-forward of one normalised stream, both added to it (Chowdhery et al., 2022, section 2)."""
     (before, after), ln1 = norms(config), params.get("ln1")
+    attention, feed, drop = branches(params, config, mask, tables, cache, slots_BT, draw)
     normed_BTD = before(ln1, x_BTD)
-    attended_BTD, cache = multihead_self_attention(
-        params["attn"], normed_BTD, config.num_heads, mask, tables, cache, slots_BT, config.norm_eps
-    )
-    return after(ln1, x_BTD + attended_BTD + FEED_FORWARDS[config.ffn](params["ffn"], normed_BTD)), cache
+    attended_BTD, cache = attention(normed_BTD)
+    fed_BTD = feed(normed_BTD)
+    return after(ln1, x_BTD + drop(attended_BTD, place="attn") + drop(fed_BTD, place="ffn")), cache
 
 
 BLOCKS = {"sequential": transformer_block, "parallel": parallel_block}
@@ -89,6 +121,7 @@ def embed(
     config: ModelConfig,
     compute_dtype: DTypeLike,
     tables: Tables,
+    draw: Draw | None = None,
 ) -> Float[Array, "B T D"]:
     """The residual stream before the first block."""
     x_BTD = embedding(params["token_embeddings"], token_ids_BT)
@@ -96,7 +129,7 @@ def embed(
         x_BTD = x_BTD + jnp.broadcast_to(embedding(params["position_embeddings"], tables[0]), x_BTD.shape)
     elif config.position == "sinusoidal":
         x_BTD = x_BTD + jnp.broadcast_to(tables[0], x_BTD.shape)
-    return x_BTD.astype(compute_dtype)
+    return dropout(x_BTD.astype(compute_dtype), config.embedding_dropout, draw, "embedding")
 
 
 def hidden_states(
@@ -107,6 +140,7 @@ def hidden_states(
     tables: Tables,
     caches: list[LayerCache] | None = None,
     slots_BT: Int[Array, "B T"] | None = None,
+    draw: Draw | None = None,
 ) -> tuple[Float[Array, "B T D"], list[LayerCache | None]]:
     """The residual stream after the last block, normalised, and the caches, one a layer, as written.
 
@@ -115,9 +149,14 @@ def hidden_states(
     """
     # Every head of a sequence has its positions.
     rope: Any = tuple(jnp.expand_dims(t, -3) for t in tables) if config.position == "rope" else None
-    block, (before, _), written = BLOCKS[config.block], norms(config), []
+    (before, _), written = norms(config), []
+    block: Any = partial(BLOCKS[config.block], config=config, mask=mask, tables=rope, slots_BT=slots_BT)
+    if config.remat == "block":
+        # The backward pass keeps only each block's input, and computes the rest again (Chen et al., 2016).
+        block = jax.checkpoint(block)
     for i, layer in enumerate(params["layers"]):
-        x_BTD, cache = block(layer, x_BTD, config, mask, rope, caches[i] if caches else None, slots_BT)
+        within = draw.at(f"layers.{i}") if draw else None
+        x_BTD, cache = block(layer, x_BTD, cache=caches[i] if caches else None, draw=within)
         written.append(cache)
     return before(params.get("ln_final"), x_BTD), written
 
@@ -140,16 +179,18 @@ def transformer_lm(
     token_ids_BT: Int[Array, "B T"],
     config: ModelConfig,
     compute_dtype: DTypeLike | None = None,
+    draw: Draw | None = None,
 ) -> Float[Array, "B T V"]:
     """Token ids to logits of the next token.
 
     Args:
         compute_dtype: Type of the activations; the weights' own if not given.
+        draw: What to drop; nothing if not given.
     """
     T, param_dtype = token_ids_BT.shape[1], params["token_embeddings"]["weight"].dtype
     tables = tables_of(config, np.arange(T), config.context_length, param_dtype)
-    x_BTD = embed(params, token_ids_BT, config, compute_dtype or param_dtype, tables)
-    x_BTD, _ = hidden_states(params, x_BTD, config, causal_mask(T), tables)
+    x_BTD = embed(params, token_ids_BT, config, compute_dtype or param_dtype, tables, draw)
+    x_BTD, _ = hidden_states(params, x_BTD, config, causal_mask(T), tables, draw=draw)
     return logits(params, x_BTD)
 
 
@@ -159,9 +200,10 @@ def transformer_encoder(
     num_tokens_B: Int[Array, " B"],
     config: ModelConfig,
     compute_dtype: DTypeLike | None = None,
+    draw: Draw | None = None,
 ) -> Float[Array, "B T V"]:
     """Token ids to logits of the token at each place, from the tokens on both sides (Devlin et al., 2019)."""
-    return logits(params, encode(params, token_ids_BT, num_tokens_B, config, compute_dtype))
+    return logits(params, encode(params, token_ids_BT, num_tokens_B, config, compute_dtype, draw))
 
 
 def encode(
@@ -170,12 +212,13 @@ def encode(
     num_tokens_B: Int[Array, " B"],
     config: ModelConfig,
     compute_dtype: DTypeLike | None = None,
+    draw: Draw | None = None,
 ) -> Float[Array, "B T D"]:
     """The hidden states of an encoder, whose sequences are padded to T."""
     T, param_dtype = token_ids_BT.shape[1], params["token_embeddings"]["weight"].dtype
     tables, mask = tables_of(config, np.arange(T), T, param_dtype), padding_mask(num_tokens_B, T)
-    x_BTD = embed(params, token_ids_BT, config, compute_dtype or param_dtype, tables)
-    x_BTD, _ = hidden_states(params, x_BTD, config, mask, tables)
+    x_BTD = embed(params, token_ids_BT, config, compute_dtype or param_dtype, tables, draw)
+    x_BTD, _ = hidden_states(params, x_BTD, config, mask, tables, draw=draw)
     return x_BTD
 
 
@@ -185,6 +228,7 @@ def behind(
     num_tokens_B: Int[Array, " B"],
     token_ids_BT: Int[Array, "B T"],
     config: ModelConfig,
+    draw: Draw | None = None,
 ) -> tuple[Float[Array, "B S D"], Bool[Array, "B 1 S S"], Tables]:
     """What the blocks read of a cache of P places and the tokens behind it.
 
@@ -198,7 +242,7 @@ def behind(
     is_token_BP1 = (place_1S[:, :P] < num_tokens_B[:, None])[..., None]
     cache_BPD = jnp.where(jnp.broadcast_to(is_token_BP1, hidden_BPD.shape), hidden_BPD, 0)
     tables = tables_of(config, np.arange(T), config.context_length, param_dtype)
-    x_BTD = embed(params, token_ids_BT, config, hidden_BPD.dtype, tables)
+    x_BTD = embed(params, token_ids_BT, config, hidden_BPD.dtype, tables, draw)
     if config.position == "rope":
         tables = tables_of(config, np.arange(P + T), P + T, param_dtype)
         place_BS = jnp.where(place_1S < P, place_1S, place_1S - P + num_tokens_B[:, None])
@@ -212,14 +256,15 @@ def prefix_decoder(
     num_tokens_B: Int[Array, " B"],
     token_ids_BT: Int[Array, "B T"],
     config: ModelConfig,
+    draw: Draw | None = None,
 ) -> Float[Array, "B T V"]:
     """A hidden cache, and token ids behind it, to logits of the next token.
 
     The cache is put before the tokens' embeddings: all blocks see one sequence, in which the cache attends to all of
     the cache, and a token to all of the cache and to the tokens up to itself.
     """
-    x_BSD, mask, tables = behind(params, hidden_BPD, num_tokens_B, token_ids_BT, config)
-    x_BSD, _ = hidden_states(params, x_BSD, config, mask, tables)
+    x_BSD, mask, tables = behind(params, hidden_BPD, num_tokens_B, token_ids_BT, config, draw)
+    x_BSD, _ = hidden_states(params, x_BSD, config, mask, tables, draw=draw)
     return logits(params, x_BSD[:, hidden_BPD.shape[1] :])
 
 
@@ -230,10 +275,12 @@ def encoder_decoder(
     prefix_BP: Int[Array, "B P"],
     config: ModelConfig,
     compute_dtype: DTypeLike | None = None,
+    draw: Draw | None = None,
 ) -> Float[Array, "B T V"]:
     """A prefix, whose hidden states are the decoder's cache, and token ids that follow, to logits of the next token."""
-    hidden_BPD = encode(params["encoder"], prefix_BP, num_tokens_B, config, compute_dtype)
-    return prefix_decoder(params["decoder"], hidden_BPD, num_tokens_B, token_ids_BT, config)
+    in_encoder, in_decoder = (draw.at(half) if draw else None for half in ("encoder", "decoder"))
+    hidden_BPD = encode(params["encoder"], prefix_BP, num_tokens_B, config, compute_dtype, in_encoder)
+    return prefix_decoder(params["decoder"], hidden_BPD, num_tokens_B, token_ids_BT, config, in_decoder)
 
 
 MODELS: dict[str, Callable[..., Array]] = {
@@ -241,4 +288,4 @@ MODELS: dict[str, Callable[..., Array]] = {
     "encoder": transformer_encoder,
     "encoder_decoder": encoder_decoder,
 }
-"""Each takes its weights, a batch's inputs, and its num_tokens and prefix where it has them, config and dtype."""
+"""Each takes its weights, a batch's inputs, and its num_tokens and prefix where it has them, config, dtype and draw."""

@@ -12,6 +12,7 @@ from jax import Array
 from jax_impl.attention import multihead_self_attention, padding_mask, rope, scaled_dot_product_attention
 from jax_impl.backend import nested
 from jax_impl.functional import (
+    Draw,
     clip_gradients,
     cross_entropy,
     gelu,
@@ -87,7 +88,8 @@ def _steps(a: JaxArrays, init: Callable[..., Any], update: Callable[..., Any]) -
 
 
 def _lm(a: JaxArrays, c: JaxArrays, s: dict[str, Any]) -> Array:
-    return transformer_lm(nested(a), c["token_ids"], s["config"], s["compute_dtype"])
+    draw = Draw(s["seed"], jnp.int32(s["step"]), c["rows"]) if "rows" in c else None
+    return transformer_lm(nested(a), c["token_ids"], s["config"], s["compute_dtype"], draw)
 
 
 def _encoder_stack(params: Params, x_BTD: Array, c: JaxArrays, s: dict[str, Any]) -> Array:

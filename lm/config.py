@@ -139,6 +139,11 @@ class ModelConfig:
                 "leave it out, or give encoder_decoder",
             )
 
+    @property
+    def drops(self) -> bool:
+        """Whether training drops anything."""
+        return max(self.embedding_dropout, self.attention_dropout, self.residual_dropout) > 0
+
     def derived(self) -> dict[str, int | None]:
         """What the sizes are that can be left out, from those that cannot."""
         # So that SwiGLU's three matrices weigh what the others' two do.

@@ -1,13 +1,15 @@
 """Rotary positions, scaled dot-product attention, and multi-head causal self-attention."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_impl import fused
-from torch_impl.functional import at_least_float32
+from torch_impl.functional import Draw, at_least_float32, dropout
 from torch_impl.layers import Identity, Linear, RMSNorm
 
 Rope = tuple[Float[Tensor, "... P"], Float[Tensor, "... P"]]
@@ -32,6 +34,7 @@ def scaled_dot_product_attention(
     K: Float[Tensor, "*B S K"],
     V: Float[Tensor, "*B S V"],
     mask: Bool[Tensor, "... T S"] | None = None,
+    drop: Callable[[Tensor], Tensor] | None = None,
 ) -> Float[Tensor, "*B T V"]:
     """softmax(Q K^T / sqrt(d_k)) V (Vaswani et al., 2017, eq. 1).
 
@@ -39,8 +42,9 @@ def scaled_dot_product_attention(
         mask: True where the query may attend to the key; broadcasts against (*B, T, S). A query that may
             attend to nothing yields zeros with zero gradients; a key and value that no query may attend to
             are not read, whatever they hold, NaN included.
+        drop: What is done to the weights in training.
     """
-    if fused.is_wanted():
+    if fused.is_wanted() and drop is None:
         return fused.attention(Q, K, V, mask)
     if mask is not None:
         is_read = mask.any(-2)[..., None]
@@ -52,6 +56,8 @@ def scaled_dot_product_attention(
     exp = torch.exp(scores - torch.where(largest == -torch.inf, 0.0, largest))
     total = exp.sum(-1, keepdim=True)
     weights = exp / torch.where(total == 0.0, 1.0, total)
+    if drop is not None:
+        weights = drop(weights)
     return weights.to(V.dtype) @ V
 
 
@@ -60,6 +66,7 @@ def grouped_query_attention(
     k_BGSK: Float[Tensor, "*B G S K"],
     v_BGSK: Float[Tensor, "*B G S K"],
     mask: Bool[Tensor, "*M T S"],
+    drop: Callable[[Tensor], Tensor] | None = None,
 ) -> Float[Tensor, "*B H T K"]:
     """Attention whose key head g serves the query heads g H/G .. (g + 1) H/G (Ainslie et al., 2023).
 
@@ -69,7 +76,7 @@ def grouped_query_attention(
     groups = (G, H // G)
     rows = q_BHTK.unflatten(-3, groups).flatten(-3, -2)
     mask = mask.unsqueeze(-3).expand(*mask.shape[:-2], H // G, -1, -1).flatten(-3, -2)
-    out = scaled_dot_product_attention(rows, k_BGSK, v_BGSK, mask)
+    out = scaled_dot_product_attention(rows, k_BGSK, v_BGSK, mask, drop)
     return out.unflatten(-2, (H // G, -1)).flatten(-4, -3)
 
 
@@ -97,6 +104,7 @@ class MultiHeadSelfAttention(nn.Module):
         num_kv_heads: Heads of keys and values; num_heads, if not given.
         qk_norm_eps: Epsilon of an RMSNorm over each head's queries and keys, before RoPE (Dehghani et al., 2023,
             section 2); none, if not given.
+        attention_dropout: Share of the attention weights that is dropped where a draw is given.
     """
 
     def __init__(
@@ -108,8 +116,10 @@ class MultiHeadSelfAttention(nn.Module):
         bias: bool = False,
         num_kv_heads: int | None = None,
         qk_norm_eps: float | None = None,
+        attention_dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        self.attention_dropout = attention_dropout
         self.d_head = d_model // num_heads
         d_kv = self.d_head * (num_kv_heads or num_heads)
         self.q_proj = Linear(d_model, d_model, device, dtype, bias)
@@ -128,6 +138,7 @@ class MultiHeadSelfAttention(nn.Module):
         tables: Rope | None = None,
         cache: LayerCache | None = None,
         slots_BT: Int[Tensor, "B T"] | None = None,
+        draw: Draw | None = None,
     ) -> Float[Tensor, "*B T D"]:
         q_BHTK, k_BHTK, v_BHTK = (
             projection(x_BTD).unflatten(-1, (-1, self.d_head)).transpose(-2, -3)
@@ -138,8 +149,13 @@ class MultiHeadSelfAttention(nn.Module):
             q_BHTK, k_BHTK = rope(q_BHTK, tables), rope(k_BHTK, tables)
         if cache is not None and slots_BT is not None:
             k_BHTK, v_BHTK = cache.write(k_BHTK, v_BHTK, slots_BT, mask.shape[-1])
-        out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, mask)
+        out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, mask, self._dropping(draw))
         return self.output_proj(out_BHTK.transpose(-2, -3).flatten(-2))
+
+    def _dropping(self, draw: Draw | None) -> Callable[[Tensor], Tensor] | None:
+        if draw is None or self.attention_dropout == 0.0:
+            return None
+        return partial(dropout, rate=self.attention_dropout, draw=draw, place="weights")
 
 
 def padding_mask(num_tokens_B: Int[Tensor, " B"], T: int) -> Bool[Tensor, "B 1 T T"]:

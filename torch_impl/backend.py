@@ -18,7 +18,7 @@ from lm.data import Batch, check_batch, check_token_ids
 from lm.init import initial_weights
 from tokenizer.errors import InputError
 from torch_impl.attention import LayerCache, causal_mask
-from torch_impl.functional import at_least_float32, clip_gradients, token_cross_entropy
+from torch_impl.functional import Draw, at_least_float32, clip_gradients, token_cross_entropy
 from torch_impl.model import MODELS, EncoderDecoder
 from torch_impl.optimizer import AdamW
 
@@ -38,6 +38,11 @@ class TrainState:
 
     model: Any
     optimizer: AdamW
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps taken."""
+        return max((state["step"] for state in self.optimizer.state.values()), default=0)
 
 
 def configure(config: TrainConfig) -> None:
@@ -106,13 +111,11 @@ def read_weights(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
 
 def read_optimizer(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
     """`m.<name>` and `v.<name>` of every weight, and `step`."""
-    step = 0
     for name, p in state.model.named_parameters():
-        adamw = state.optimizer.state[p]
-        step = adamw.get("step", 0)
+        adamw = state.optimizer.state.get(p, {})
         for moment in ("m", "v"):
             yield f"{moment}.{name}", adamw.get(moment, torch.zeros_like(p)).detach().cpu().numpy()
-    yield "step", np.array(step, np.int32)
+    yield "step", np.array(state.step, np.int32)
 
 
 def _micro_batches(
@@ -132,14 +135,23 @@ def _sum_losses(logits_BTV: Tensor, targets_BT: Tensor, mask_BT: Tensor | None) 
     return (losses_BT if mask_BT is None else torch.where(mask_BT, losses_BT, 0.0)).sum()
 
 
+def _draw(config: TrainConfig, state: TrainState, first_row: int, rows: int) -> Draw | None:
+    """What the step that follows drops of these rows of its batch."""
+    if not config.model.drops:
+        return None
+    rows_B = torch.arange(first_row, first_row + rows, dtype=torch.int32, device=config.device)
+    return Draw(config.seed, state.step, rows_B)
+
+
 def make_train_step(config: TrainConfig) -> TrainStep:
     """Forward, backward, clipping and AdamW, in eager mode."""
 
     def train_step(state: TrainState, batch: Batch, lr: float) -> tuple[TrainState, dict[str, Any]]:
         state.optimizer.zero_grad()
         losses = []
-        for inputs, targets_BT, mask_BT in _micro_batches(batch, config):
-            loss = _sum_losses(state.model(*inputs), targets_BT, mask_BT) / batch.num_targets
+        for i, (inputs, targets_BT, mask_BT) in enumerate(_micro_batches(batch, config)):
+            draw = _draw(config, state, i * len(targets_BT), len(targets_BT))
+            loss = _sum_losses(state.model(*inputs, draw=draw), targets_BT, mask_BT) / batch.num_targets
             loss.backward()
             losses.append(loss.detach())
         total = torch.stack(losses).sum()
@@ -256,7 +268,7 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
         slots_B1 = torch.tensor(P + position_B1 % S, device=config.device)
         # RoPE goes on where the prefix ends.
         place_B1 = position_B1 + num_tokens_B1 if m.position == "rope" else position_B1
-        tables = decoder.tables_of(m, place_B1, m.context_length)
+        tables = decoder.tables_of(place_B1)
         ids_B1 = torch.tensor(token_ids_B[:, None], device=config.device)
         x_B1D = decoder.embed(ids_B1, tables)
         x_B1D = decoder.hidden_states(x_B1D, mask_B11S, tables, cache.layers, slots_B1)

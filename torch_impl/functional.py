@@ -1,11 +1,13 @@
-"""Functions without weights: softmax, activations, cross-entropy, gradient clipping."""
+"""Functions without weights: softmax, activations, dropout, cross-entropy, gradient clipping."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int32
 from torch import Tensor
 
+from lm.dropout import step_keys, threshold
 from torch_impl import fused
 from torch_impl.fused import at_least_float32
 
@@ -38,6 +40,40 @@ def gelu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 def relu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """max(x, 0); the gradient at 0 is 0."""
     return torch.where(x > 0, x, 0.0)
+
+
+def mix(x: Int32[Tensor, "*shape"]) -> Int32[Tensor, "*shape"]:
+    """`lm.dropout.mix` in signed numbers, whose products wrap around to the same bits; shifts are masked."""
+    x = (x ^ (x >> 16 & 0xFFFF)) * 0x7FEB352D
+    x = (x ^ (x >> 15 & 0x1FFFF)) * (0x846CA68B - 2**32)
+    return x ^ (x >> 16 & 0xFFFF)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What decides which elements a training step drops (`lm.dropout`)."""
+
+    seed: int
+    step: int
+    rows_B: Int32[Tensor, " B"]
+    """The index of each row in the step's whole batch."""
+    place: str = ""
+
+    def at(self, place: str) -> "Draw":
+        """The draw of a place inside of this one."""
+        return replace(self, place=f"{self.place}{place}.")
+
+
+def dropout(x: Float[Tensor, "B ..."], rate: float, draw: Draw | None, place: str) -> Float[Tensor, "B ..."]:
+    """x / (1 - rate), but for a share `rate` of zeros; x itself where nothing is drawn (Srivastava et al., 2014)."""
+    if draw is None or rate == 0.0:
+        return x
+    first_B1, second_B1 = (
+        mix(draw.rows_B ^ key)[:, None] for key in step_keys(draw.seed, draw.place + place, draw.step)
+    )
+    elements = torch.arange(x[0].numel(), dtype=torch.int32, device=x.device)
+    kept = mix(mix(elements ^ first_B1) ^ second_B1) >= threshold(rate)
+    return torch.where(kept.view(x.shape), at_least_float32(x) * (1 / (1 - rate)), 0.0).to(x.dtype)
 
 
 def token_cross_entropy(logits: Float[Tensor, "*B V"], targets: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
 from lm.config import ModelConfig
 from lm.init import position_tables
@@ -18,7 +21,7 @@ from torch_impl.attention import (
     padding_mask,
     prefix_mask,
 )
-from torch_impl.functional import gelu, relu, silu
+from torch_impl.functional import Draw, dropout, gelu, relu, silu
 from torch_impl.layers import Embedding, FeedForward, Identity, LayerNorm, Linear, RMSNorm, SwiGLU
 
 Tables = tuple[Tensor, ...]
@@ -61,6 +64,7 @@ class TransformerBlock(nn.Module):
         self, config: ModelConfig, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__()
+        self.residual_dropout = config.residual_dropout
         self.before, self.after = (_apply, _skip) if config.norm_position == "pre" else (_skip, _apply)
         self.ln1 = make_norm(config, device, dtype)
         self.attn = MultiHeadSelfAttention(
@@ -71,6 +75,7 @@ class TransformerBlock(nn.Module):
             config.bias,
             config.num_kv_heads,
             config.norm_eps if config.qk_norm else None,
+            config.attention_dropout,
         )
         self.ln2 = make_norm(config, device, dtype)
         self.ffn = FEED_FORWARDS[config.ffn](config.d_model, config.d_ff, device, dtype, config.bias)
@@ -82,10 +87,12 @@ class TransformerBlock(nn.Module):
         tables: Rope | None = None,
         cache: LayerCache | None = None,
         slots_BT: Int[Tensor, "B T"] | None = None,
+        draw: Draw | None = None,
     ) -> Float[Tensor, "B T D"]:
-        attended_BTD = self.attn(self.before(self.ln1, x_BTD), mask, tables, cache, slots_BT)
-        x_BTD = self.after(self.ln1, x_BTD + attended_BTD)
-        return self.after(self.ln2, x_BTD + self.ffn(self.before(self.ln2, x_BTD)))
+        drop = partial(dropout, rate=self.residual_dropout, draw=draw)
+        attended_BTD = self.attn(self.before(self.ln1, x_BTD), mask, tables, cache, slots_BT, draw)
+        x_BTD = self.after(self.ln1, x_BTD + drop(attended_BTD, place="attn"))
+        return self.after(self.ln2, x_BTD + drop(self.ffn(self.before(self.ln2, x_BTD)), place="ffn"))
 
 
 class ParallelBlock(TransformerBlock):
@@ -104,13 +111,33 @@ class ParallelBlock(TransformerBlock):
         tables: Rope | None = None,
         cache: LayerCache | None = None,
         slots_BT: Int[Tensor, "B T"] | None = None,
+        draw: Draw | None = None,
     ) -> Float[Tensor, "B T D"]:
+        drop = partial(dropout, rate=self.residual_dropout, draw=draw)
         normed_BTD = self.before(self.ln1, x_BTD)
-        attended_BTD = self.attn(normed_BTD, mask, tables, cache, slots_BT)
-        return self.after(self.ln1, x_BTD + attended_BTD + self.ffn(normed_BTD))
+        attended_BTD = self.attn(normed_BTD, mask, tables, cache, slots_BT, draw)
+        fed_BTD = self.ffn(normed_BTD)
+        return self.after(self.ln1, x_BTD + drop(attended_BTD, place="attn") + drop(fed_BTD, place="ffn"))
 
 
 BLOCKS = {"sequential": TransformerBlock, "parallel": ParallelBlock}
+
+
+def _once(block: nn.Module, *args: Any) -> Tensor:
+    return block(*args)
+
+
+def _recomputed(block: nn.Module, *args: Any) -> Tensor:
+    """The block, of which the backward pass keeps only the input, and computes the rest again (Chen et al., 2016).
+
+    Of the same weights, also where functional_call lent them to the module for the forward pass alone.
+    """
+    weights: dict[str, Tensor] = dict(block.named_parameters())
+
+    def run(*args: Any) -> Tensor:
+        return functional_call(block, weights, args)
+
+    return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False)
 
 
 class Stack(nn.Module):
@@ -137,36 +164,42 @@ class Stack(nn.Module):
             self.position_embeddings = Embedding(length, config.d_model, device, dtype)
         elif config.position == "sinusoidal":
             self.position_embeddings = Identity()
+        self.embedding_dropout = config.embedding_dropout
         self.rotary = config.position == "rope"
+        self.run = _recomputed if config.remat == "block" else _once
         self.layers = nn.ModuleList(
             BLOCKS[config.block](config, device, dtype) for _ in range(config.num_layers)
         )
         self.ln_final = make_norm(config, device, dtype) if config.norm_position == "pre" else Identity()
         self.compute_dtype = compute_dtype or self.token_embeddings.weight.dtype
-        tables = self.tables_of(config, np.arange(length), length)
+        self.config, self.length = config, length
+        tables = self.tables_of(np.arange(length))
         self.num_tables = len(tables)
         for i, table in enumerate(tables):
             self.register_buffer(f"table{i}", table, persistent=False)
 
-    def tables_of(self, config: ModelConfig, positions: Int[np.ndarray, "..."], length: int) -> Tables:
-        """The tables of these positions, floating-point ones in the weights' type; of learned positions there are
-        `length`."""
+    def tables_of(self, positions: Int[np.ndarray, "..."]) -> Tables:
+        """The tables of these positions, floating-point ones in the weights' type."""
         weight = self.token_embeddings.weight
         return tuple(
             torch.tensor(t, device=weight.device, dtype=weight.dtype if t.dtype.kind == "f" else None)
-            for t in position_tables(config, positions, length)
+            for t in position_tables(self.config, positions, self.length)
         )
 
     def first_tables(self, T: int) -> Tables:
-        """The tables of positions 0 .. T - 1."""
+        """The tables of positions 0 .. T - 1: kept ones, up to the longest sequence."""
+        if self.length < T:
+            return self.tables_of(np.arange(T))
         return tuple(self.get_buffer(f"table{i}")[:T] for i in range(self.num_tables))
 
-    def embed(self, token_ids_BT: Int[Tensor, "B T"], tables: Tables) -> Float[Tensor, "B T D"]:
+    def embed(
+        self, token_ids_BT: Int[Tensor, "B T"], tables: Tables, draw: Draw | None = None
+    ) -> Float[Tensor, "B T D"]:
         """The residual stream before the first block."""
         x_BTD = self.token_embeddings(token_ids_BT)
         if self.position_embeddings is not None:
             x_BTD = x_BTD + self.position_embeddings(*tables)
-        return x_BTD.to(self.compute_dtype)
+        return dropout(x_BTD.to(self.compute_dtype), self.embedding_dropout, draw, "embedding")
 
     def hidden_states(
         self,
@@ -175,6 +208,7 @@ class Stack(nn.Module):
         tables: Tables,
         caches: list[LayerCache] | None = None,
         slots_BT: Int[Tensor, "B T"] | None = None,
+        draw: Draw | None = None,
     ) -> Float[Tensor, "B T D"]:
         """The residual stream after the last block, normalised. Caches, one a layer, are written in place.
 
@@ -184,16 +218,17 @@ class Stack(nn.Module):
         # Every head of a sequence has its positions.
         rope = tuple(table.unsqueeze(-3) for table in tables) if self.rotary else None
         for i, layer in enumerate(self.layers):
-            x_BTD = layer(x_BTD, mask, rope, caches[i] if caches else None, slots_BT)
+            within = draw.at(f"layers.{i}") if draw else None
+            x_BTD = self.run(layer, x_BTD, mask, rope, caches[i] if caches else None, slots_BT, within)
         return self.ln_final(x_BTD)
 
     def encode(
-        self, token_ids_BT: Int[Tensor, "B T"], num_tokens_B: Int[Tensor, " B"]
+        self, token_ids_BT: Int[Tensor, "B T"], num_tokens_B: Int[Tensor, " B"], draw: Draw | None = None
     ) -> Float[Tensor, "B T D"]:
         """The hidden states of an encoder, whose sequences are padded to T."""
         T = token_ids_BT.shape[1]
         tables, mask = self.first_tables(T), padding_mask(num_tokens_B, T)
-        return self.hidden_states(self.embed(token_ids_BT, tables), mask, tables)
+        return self.hidden_states(self.embed(token_ids_BT, tables, draw), mask, tables, draw=draw)
 
 
 class StackWithHead(Stack):
@@ -220,19 +255,20 @@ class StackWithHead(Stack):
 class TransformerLM(StackWithHead):
     """Token ids to logits of the next token."""
 
-    def forward(self, token_ids_BT: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
+    def forward(self, token_ids_BT: Int[Tensor, "B T"], draw: Draw | None = None) -> Float[Tensor, "B T V"]:
         T = token_ids_BT.shape[1]
         tables, mask = self.first_tables(T), causal_mask(T, token_ids_BT.device)
-        return self.logits(self.hidden_states(self.embed(token_ids_BT, tables), mask, tables))
+        x_BTD = self.embed(token_ids_BT, tables, draw)
+        return self.logits(self.hidden_states(x_BTD, mask, tables, draw=draw))
 
 
 class TransformerEncoder(StackWithHead):
     """Token ids to logits of the token at each place, from the tokens on both sides (Devlin et al., 2019)."""
 
     def forward(
-        self, token_ids_BT: Int[Tensor, "B T"], num_tokens_B: Int[Tensor, " B"]
+        self, token_ids_BT: Int[Tensor, "B T"], num_tokens_B: Int[Tensor, " B"], draw: Draw | None = None
     ) -> Float[Tensor, "B T V"]:
-        return self.logits(self.encode(token_ids_BT, num_tokens_B))
+        return self.logits(self.encode(token_ids_BT, num_tokens_B, draw))
 
 
 class PrefixDecoder(StackWithHead):
@@ -252,7 +288,7 @@ class PrefixDecoder(StackWithHead):
         super().__init__(config, compute_dtype, device, dtype)
         assert config.prefix_length is not None
         places = np.arange(config.prefix_length + config.context_length)
-        for i, table in enumerate(self.tables_of(config, places, len(places)) if self.rotary else ()):
+        for i, table in enumerate(self.tables_of(places) if self.rotary else ()):
             self.register_buffer(f"rope{i}", table, persistent=False)
 
     def behind(
@@ -260,6 +296,7 @@ class PrefixDecoder(StackWithHead):
         hidden_BPD: Float[Tensor, "B P D"],
         num_tokens_B: Int[Tensor, " B"],
         token_ids_BT: Int[Tensor, "B T"],
+        draw: Draw | None = None,
     ) -> tuple[Float[Tensor, "B S D"], Bool[Tensor, "B 1 S S"], Tables]:
         """What the blocks read of a cache of P places and the tokens behind it.
 
@@ -267,7 +304,7 @@ class PrefixDecoder(StackWithHead):
         """
         (P, T), device = (hidden_BPD.shape[1], token_ids_BT.shape[1]), hidden_BPD.device
         is_token_BP1 = (torch.arange(P, device=device) < num_tokens_B[:, None])[..., None]
-        x_BTD = self.embed(token_ids_BT, self.first_tables(T))
+        x_BTD = self.embed(token_ids_BT, self.first_tables(T), draw)
         x_BSD = torch.cat((torch.where(is_token_BP1, hidden_BPD, 0), x_BTD), dim=1)
         tables: Tables = ()
         if self.rotary:
@@ -281,8 +318,9 @@ class PrefixDecoder(StackWithHead):
         hidden_BPD: Float[Tensor, "B P D"],
         num_tokens_B: Int[Tensor, " B"],
         token_ids_BT: Int[Tensor, "B T"],
+        draw: Draw | None = None,
     ) -> Float[Tensor, "B T V"]:
-        x_BSD = self.hidden_states(*self.behind(hidden_BPD, num_tokens_B, token_ids_BT))
+        x_BSD = self.hidden_states(*self.behind(hidden_BPD, num_tokens_B, token_ids_BT, draw), draw=draw)
         return self.logits(x_BSD[:, hidden_BPD.shape[1] :])
 
 
@@ -306,8 +344,11 @@ class EncoderDecoder(nn.Module):
         token_ids_BT: Int[Tensor, "B T"],
         num_tokens_B: Int[Tensor, " B"],
         prefix_BP: Int[Tensor, "B P"],
+        draw: Draw | None = None,
     ) -> Float[Tensor, "B T V"]:
-        return self.decoder(self.encoder.encode(prefix_BP, num_tokens_B), num_tokens_B, token_ids_BT)
+        in_encoder, in_decoder = (draw.at(half) if draw else None for half in ("encoder", "decoder"))
+        hidden_BPD = self.encoder.encode(prefix_BP, num_tokens_B, in_encoder)
+        return self.decoder(hidden_BPD, num_tokens_B, token_ids_BT, in_decoder)
 
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -315,4 +356,4 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "encoder": TransformerEncoder,
     "encoder_decoder": EncoderDecoder,
 }
-"""Each takes a batch's inputs, and its num_tokens and prefix where it has them."""
+"""Each takes a batch's inputs, and its num_tokens and prefix where it has them, and a draw."""

@@ -18,6 +18,7 @@ from lm.parity.cases import Arrays, Given, array_dtype
 from torch_impl import fused
 from torch_impl.attention import MultiHeadSelfAttention, padding_mask, rope, scaled_dot_product_attention
 from torch_impl.functional import (
+    Draw,
     clip_gradients,
     cross_entropy,
     gelu,
@@ -69,12 +70,12 @@ def evaluate(layer: str, given: Given, cotangent: np.ndarray, dtype: Dtype, mode
         else contextlib.nullcontext()
     ):
         output = f(arrays)
-    gradients = {}
-    if output.requires_grad:
-        leaves = torch.autograd.grad(
-            output, list(arrays.values()), torch.tensor(cotangent, dtype=output.dtype)
-        )
-        gradients = {name: g.double().numpy() for name, g in zip(arrays, leaves, strict=True)}
+        gradients = {}
+        if output.requires_grad:
+            leaves = torch.autograd.grad(
+                output, list(arrays.values()), torch.tensor(cotangent, dtype=output.dtype)
+            )
+            gradients = {name: g.double().numpy() for name, g in zip(arrays, leaves, strict=True)}
     return output.detach().double().numpy(), gradients
 
 
@@ -194,7 +195,9 @@ LAYERS: dict[str, Callable[[Tensors, Tensors, dict[str, Any]], Callable[[Tensors
         BLOCKS[s["config"].block](s["config"]), c["mask"], _tables(c)
     ),
     "transformer_lm": lambda a, c, s: _module(_model(s, TransformerLM), c["token_ids"]),
-    "transformer_lm of the family": lambda a, c, s: _module(_model(s, TransformerLM), c["token_ids"]),
+    "transformer_lm of the family": lambda a, c, s: _module(
+        _model(s, TransformerLM), c["token_ids"], Draw(s["seed"], s["step"], c["rows"])
+    ),
     "training loss": _loss,
     "encoder_stack": lambda a, c, s: _padded(_model(s, _EncoderStack, s["config"].context_length), c),
     "transformer_encoder": lambda a, c, s: _padded(_model(s, TransformerEncoder), c, c["token_ids"]),

@@ -145,7 +145,8 @@ def _block(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> dict[str,
         kept |= {
             "attn: queries": stream * x,
             "attn: keys": kv * x,
-            "attn: sums of exponentials": m.num_heads * T * w,
+            "attn: largest scores, sums": 2 * m.num_heads * T * w,
+            "attn: weights": m.num_heads * _kept_weights(m, T) * w,
         }
     else:
         kept |= {"attn: queries": stream * w, "attn: keys": kv * w}
@@ -166,6 +167,16 @@ def _block(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> dict[str,
     # torch keeps w1 x and w3 x; JAX w1 x, its sigmoid, the product of both, and w3 x.
     activation["swiglu"] = 2 * hidden * x if account == "torch" else 2 * hidden * (w + x)
     return kept | {f"ffn: {m.ffn}": activation[m.ffn], "ffn: w2's input": hidden * x}
+
+
+def _kept_weights(m: ModelConfig, T: int) -> int:
+    """Attention weights that torch keeps of a head (`torch_impl/fused.py`): none over long contexts, and under a causal
+    mask, of each 64 queries, those up to the last one's place."""
+    if T > 512:
+        return 0
+    if m.architecture != "decoder":
+        return T * T
+    return sum(min(t + 64, T) * min(64, T - t) for t in range(0, T, 64))
 
 
 def _norm(m: ModelConfig, account: Account, sizes: _Sizes) -> int:

@@ -341,8 +341,21 @@ def _lm(rng: Rng, case: Case, **options: Any) -> Given:
     return Given(model_weights(rng, config), {"token_ids": ids}, {"config": config})
 
 
+DRAW = {"seed": 5, "step": 3}
+"""Of the one training step whose dropout is compared."""
+
+
 def _family(rng: Rng, case: Case) -> Given:
-    return _lm(rng, case, **VARIANTS[case.seed % len(VARIANTS)])
+    """As in a step of training, with what that drops."""
+    given = _lm(rng, case, **VARIANTS[case.seed % len(VARIANTS)])
+    rows = np.arange(case.shape[0], dtype=np.int32) + 7
+    return given._replace(constants=given.constants | {"rows": rows}, statics=given.statics | DRAW)
+
+
+def _oracle_family(given: Given) -> np.ndarray:
+    statics = given.statics
+    drop = oracle.dropping(statics["seed"], statics["step"], given.constants["rows"])
+    return oracle.transformer_lm(given.arrays, given.constants["token_ids"], statics["config"], drop)
 
 
 def _sequences(rng: Rng, case: Case, architecture: str) -> Given:
@@ -558,7 +571,7 @@ LAYERS: dict[str, Layer] = {
     "transformer_lm of the family": Layer(
         ((2, 5, 1, 4, 4, 12, 11),),
         _family,
-        lambda g: oracle.transformer_lm(g.arrays, g.constants["token_ids"], g.statics["config"]),
+        _oracle_family,
         whole_model=True,
         dtypes=("float64", "float32"),
     ),

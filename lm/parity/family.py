@@ -17,6 +17,10 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "tie_embeddings": (False, True),
     "num_kv_heads": (4, 2, 1),
     "qk_norm": (False, True),
+    "embedding_dropout": (0.0, 0.2),
+    "attention_dropout": (0.0, 0.3),
+    "residual_dropout": (0.0, 0.1),
+    "remat": ("none", "block"),
 }
 """What a decoder of four heads can be, as keywords of ModelConfig."""
 

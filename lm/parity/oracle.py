@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 
 from lm.config import ModelConfig
+from lm.dropout import kept
 
 Real = np.ndarray[Any, np.dtype[np.float64]]
 Weights = Mapping[str, np.ndarray]
 """Arrays by dotted name, as in a checkpoint."""
+Drop = Callable[[np.ndarray, float, str], np.ndarray]
+"""What training does to an array of a step: (array, rate, place) -> array."""
 
 
 def gradient(f: Callable[[Weights], np.ndarray], arrays: Weights, cotangent: np.ndarray) -> dict[str, Real]:
@@ -157,16 +160,20 @@ def attention_scores(Q: np.ndarray, K: np.ndarray) -> np.ndarray:
     return np.einsum("...tk,...sk->...ts", Q, K) / math.sqrt(Q.shape[-1])
 
 
-def attention(Q: np.ndarray, K: np.ndarray, V: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """The mean of the values that a query may see, weighted by exp(score); zeros where it may see none."""
+def attention_weights(Q: np.ndarray, K: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """exp(score) as a share of the sum over the keys that a query may see; zeros where it may see none."""
     may_see = np.ones((Q.shape[-2], K.shape[-2]), bool) if mask is None else mask
-    is_seen = np.asarray(may_see.any(-2))[..., None]
-    K, V = np.where(is_seen, K, 0), np.where(is_seen, V, 0)
-    scores = attention_scores(Q, K)
+    scores = attention_scores(Q, np.where(np.asarray(may_see.any(-2))[..., None], K, 0))
     largest = np.where(may_see, scores.real, -np.inf).max(-1, keepdims=True)
     exp = np.where(may_see, np.exp(np.where(may_see, scores - largest, 0)), 0)
     total = np.where(may_see.any(-1, keepdims=True), exp.sum(-1, keepdims=True), 1)
-    return np.einsum("...ts,...sv->...tv", exp, V) / total
+    return exp / total
+
+
+def attention(Q: np.ndarray, K: np.ndarray, V: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """The mean of the values that a query may see, by their weights."""
+    is_seen = True if mask is None else np.asarray(mask.any(-2))[..., None]
+    return np.einsum("...ts,...sv->...tv", attention_weights(Q, K, mask), np.where(is_seen, V, 0))
 
 
 def multihead_self_attention(
@@ -177,6 +184,7 @@ def multihead_self_attention(
     positions: np.ndarray | None = None,
     theta: float = 10_000.0,
     eps: float = 1e-5,
+    drop: Callable[[np.ndarray], np.ndarray] = lambda weights: weights,
 ) -> np.ndarray:
     """Head h is attention over rows h K .. (h + 1) K of the projections; heads are concatenated, and mixed.
 
@@ -185,7 +193,7 @@ def multihead_self_attention(
     """
     K = x.shape[-1] // num_heads
     sharing = num_heads * K // weights["k_proj.weight"].shape[-2]
-    heads = []
+    attention_weights_of_heads, values = [], []
     for h in range(num_heads):
         projected = {}
         for name, head in (("q", h), ("k", h // sharing), ("v", h // sharing)):
@@ -197,9 +205,14 @@ def multihead_self_attention(
                 projected[name] = rmsnorm(projected[name], weights[f"{name}_norm.weight"], eps)
             if positions is not None:
                 projected[name] = rope(projected[name], positions, theta)
-        heads.append(attention(projected["q"], projected["k"], projected["v"], mask))
+        attention_weights_of_heads.append(attention_weights(projected["q"], projected["k"], mask))
+        values.append(projected["v"])
+    dropped = drop(np.stack(np.broadcast_arrays(*attention_weights_of_heads), -3))
+    heads = [np.einsum("...ts,...sv->...tv", dropped[..., h, :, :], v) for h, v in enumerate(values)]
     return linear(
-        np.concatenate(heads, -1), weights["output_proj.weight"], weights.get("output_proj.bias", 0.0)
+        np.concatenate(np.broadcast_arrays(*heads), -1),
+        weights["output_proj.weight"],
+        weights.get("output_proj.bias", 0.0),
     )
 
 
@@ -226,18 +239,31 @@ def norm(weights: Weights, name: str, x: np.ndarray, config: ModelConfig) -> np.
 
 
 def transformer_block(
-    weights: Weights, x: np.ndarray, config: ModelConfig, mask: np.ndarray, positions: np.ndarray
+    weights: Weights,
+    x: np.ndarray,
+    config: ModelConfig,
+    mask: np.ndarray,
+    positions: np.ndarray,
+    drop: Drop = lambda x, rate, place: x,
 ) -> np.ndarray:
     """One of four: norms before or after; attention and feed-forward one after the other, or side by side."""
 
     def attend(x: np.ndarray) -> np.ndarray:
         turned = positions if config.position == "rope" else None
-        return multihead_self_attention(
-            below(weights, "attn."), x, config.num_heads, mask, turned, config.rope_theta, config.norm_eps
+        y = multihead_self_attention(
+            below(weights, "attn."),
+            x,
+            config.num_heads,
+            mask,
+            turned,
+            config.rope_theta,
+            config.norm_eps,
+            lambda w: drop(w, config.attention_dropout, "weights"),
         )
+        return drop(y, config.residual_dropout, "attn")
 
     def feed(x: np.ndarray) -> np.ndarray:
-        return feed_forward(below(weights, "ffn."), x, config.ffn)
+        return drop(feed_forward(below(weights, "ffn."), x, config.ffn), config.residual_dropout, "ffn")
 
     match config.norm_position, config.block:
         case "pre", "sequential":
@@ -261,6 +287,18 @@ def sinusoids(d_model: int, positions: np.ndarray) -> np.ndarray:
     return table
 
 
+def dropping(seed: int, step: int, rows: np.ndarray) -> Drop:
+    """Dropout at a step of the rows with these indices in its batch, by the masks of `lm.dropout`."""
+
+    def drop(x: np.ndarray, rate: float, place: str) -> np.ndarray:
+        if rate == 0:
+            return x
+        shape = x.shape[-3:] if place.endswith("weights") else x.shape[-2:]
+        return x * kept(seed, place, step, rows, shape, rate) / (1 - rate)
+
+    return drop
+
+
 def embedded(weights: Weights, token_ids: np.ndarray, config: ModelConfig) -> np.ndarray:
     """Embeddings of the tokens and of their positions, which count from 0."""
     positions = np.arange(token_ids.shape[-1])
@@ -272,10 +310,21 @@ def embedded(weights: Weights, token_ids: np.ndarray, config: ModelConfig) -> np
     return x
 
 
-def blocks(weights: Weights, x: np.ndarray, config: ModelConfig, mask: np.ndarray) -> np.ndarray:
+def blocks(
+    weights: Weights,
+    x: np.ndarray,
+    config: ModelConfig,
+    mask: np.ndarray,
+    drop: Drop = lambda x, rate, place: x,
+) -> np.ndarray:
     """All blocks, and the norm at their end. RoPE counts the places from 0."""
     for i in range(config.num_layers):
-        x = transformer_block(below(weights, f"layers.{i}."), x, config, mask, np.arange(len(mask)))
+
+        def drop_in_layer(x: np.ndarray, rate: float, place: str, i: int = i) -> np.ndarray:
+            return drop(x, rate, f"layers.{i}.{place}")
+
+        layer = below(weights, f"layers.{i}.")
+        x = transformer_block(layer, x, config, mask, np.arange(len(mask)), drop_in_layer)
     return norm(weights, "ln_final", x, config) if config.norm_position == "pre" else x
 
 
@@ -284,10 +333,12 @@ def head(weights: Weights, x: np.ndarray, config: ModelConfig) -> np.ndarray:
     return linear(x, weights["token_embeddings.weight" if config.tie_embeddings else "lm_head.weight"])
 
 
-def transformer_lm(weights: Weights, token_ids: np.ndarray, config: ModelConfig) -> np.ndarray:
+def transformer_lm(
+    weights: Weights, token_ids: np.ndarray, config: ModelConfig, drop: Drop = lambda x, rate, place: x
+) -> np.ndarray:
     """Token ids (B, T) to logits (B, T, V) of the next token."""
-    x = blocks(weights, embedded(weights, token_ids, config), config, causal_mask(token_ids.shape[1]))
-    return head(weights, x, config)
+    x = drop(embedded(weights, token_ids, config), config.embedding_dropout, "embedding")
+    return head(weights, blocks(weights, x, config, causal_mask(token_ids.shape[1]), drop), config)
 
 
 # Each sequence on its own, without padding, which so has no part in what the numbers are.

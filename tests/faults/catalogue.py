@@ -24,7 +24,8 @@ ROPE, ATTENTION, HEADS = f"{P}rope.py", f"{P}attention.py", f"{P}multihead_self_
 BLOCK, MODEL, OPTIMIZER = f"{P}transformer_block.py", f"{P}transformer_lm.py", f"{P}optimizer.py"
 SCHEDULE, STEP, RUN = f"{P}schedule.py", f"{P}train_step.py", f"{P}training_run.py"
 GELU, LAYERNORM, FEED_FORWARD = (f"{P}{name}.py" for name in ("gelu", "layernorm", "feed_forward"))
-FAMILY, DATA = f"{P}family.py", "tests/lm/test_data.py"
+FAMILY, DROPOUT, REMAT = (f"{P}{name}.py" for name in ("family", "dropout", "remat"))
+DATA = "tests/lm/test_data.py"
 ENCODER, PREFIXED = f"{P}encoder.py", f"{P}encoder_decoder.py"
 PAIRS, MASKING = "tests/lm/test_pairs.py", "tests/lm/test_masking.py"
 
@@ -191,8 +192,8 @@ FAULTS = (
     _fault(
         "epsilon is not the config's",
         "jax_impl/model.py",
-        "eps=config.norm_eps",
-        "eps=1e-6",
+        "partial(NORMS[config.norm], eps=config.norm_eps)",
+        "partial(NORMS[config.norm], eps=1e-6)",
         BLOCK,
     ),
     _fault(
@@ -330,11 +331,11 @@ FAULTS = (
         ATTENTION,
     ),
     _fault(
-        "attention passes its maximum a gradient twice",
+        "weights that are dropped sum to a constant",
         "jax_impl/attention.py",
-        "weights = exp / jnp.where(total == 0.0, 1.0, total)",
-        "weights = exp / jax.lax.stop_gradient(jnp.where(total == 0.0, 1.0, total))",
-        ATTENTION,
+        "return exp / jnp.where(total == 0.0, 1.0, total)",
+        "return exp / jax.lax.stop_gradient(jnp.where(total == 0.0, 1.0, total))",
+        FAMILY,
     ),
     _fault(
         "heads interleave in the projections",
@@ -375,8 +376,8 @@ FAULTS = (
     _fault(
         "a residual connection is lost",
         "torch_impl/model.py",
-        "x_BTD + self.ffn(self.before(self.ln2, x_BTD))",
-        "self.ffn(self.before(self.ln2, x_BTD))",
+        'x_BTD + drop(self.ffn(self.before(self.ln2, x_BTD)), place="ffn")',
+        'drop(self.ffn(self.before(self.ln2, x_BTD)), place="ffn")',
         BLOCK,
     ),
     _fault(
@@ -417,8 +418,8 @@ FAULTS = (
     _fault(
         "decoding is off by one position",
         "torch_impl/backend.py",
-        "tables_of(m, place_B1, m.context_length)",
-        "tables_of(m, place_B1 + 1, m.context_length + 1)",
+        "tables_of(place_B1)",
+        "tables_of(place_B1 + 1)",
         MODEL,
     ),
     _fault(
@@ -506,8 +507,8 @@ FAULTS = (
     _fault(
         "post-norm stands before the sum",
         "jax_impl/model.py",
-        "after(ln1, x_BTD + attended_BTD)\n    return after(ln2",
-        "x_BTD + after(ln1, attended_BTD)\n    return after(ln2",
+        'after(ln1, x_BTD + drop(attended_BTD, place="attn"))\n',
+        'x_BTD + after(ln1, drop(attended_BTD, place="attn"))\n',
         FAMILY,
     ),
     _fault(
@@ -544,6 +545,62 @@ FAULTS = (
         "positions.max(initial=-1) >= length",
         "positions.max(initial=-1) > length",
         FAMILY,
+    ),
+    _fault(
+        "a micro-batch drops what the first one does",
+        "torch_impl/backend.py",
+        "torch.arange(first_row, first_row + rows,",
+        "torch.arange(rows,",
+        DROPOUT,
+    ),
+    _fault(
+        "every step drops the same",
+        "jax_impl/functional.py",
+        "draw.step.astype(np.uint32)",
+        "(0 * draw.step).astype(np.uint32)",
+        DROPOUT,
+    ),
+    _fault(
+        "all layers drop the same",
+        "torch_impl/model.py",
+        'draw.at(f"layers.{i}")',
+        'draw.at("layers.0")',
+        DROPOUT,
+    ),
+    _fault(
+        "what is left is not scaled",
+        "torch_impl/functional.py",
+        "at_least_float32(x) * (1 / (1 - rate))",
+        "at_least_float32(x)",
+        DROPOUT,
+    ),
+    _fault(
+        "a shift brings the sign along",
+        "torch_impl/functional.py",
+        "(x ^ (x >> 15 & 0x1FFFF))",
+        "(x ^ x >> 15)",
+        DROPOUT,
+    ),
+    _fault(
+        "rows have one key",
+        "lm/dropout.py",
+        "mix(mix(elements ^ first_B[:, None]) ^ second_B[:, None])",
+        "mix(elements ^ first_B[:, None])",
+        DROPOUT,
+    ),
+    _fault(
+        "remat recomputes nothing",
+        "torch_impl/model.py",
+        '_recomputed if config.remat == "block" else _once',
+        "_once",
+        REMAT,
+    ),
+    _fault(
+        "XLA undoes remat",
+        "jax_impl/backend.py",
+        '{"xla_disable_hlo_passes": "cse_barrier_expander"} if recomputes else {}',
+        "{}",
+        REMAT,
     ),
     # Gradients written by hand
     _fault(
@@ -755,8 +812,8 @@ FAULTS = (
     _fault(
         "a new learning rate compiles anew",
         "jax_impl/backend.py",
-        "@partial(jax.jit, donate_argnums=0)",
-        "@partial(jax.jit, donate_argnums=0, static_argnums=3)",
+        "@partial(jax.jit, donate_argnums=0, ",
+        "@partial(jax.jit, donate_argnums=0, static_argnums=3, ",
         STEP,
     ),
     _fault(
