@@ -172,15 +172,15 @@ def test_sigterm_while_the_data_are_read(
 ) -> None:
     from lm import train as module
 
-    open_corpus = module.open_corpus
+    open_source = module.open_source
 
-    def open_corpus_and_signal(*arguments: Any) -> Any:
+    def open_source_and_signal(*arguments: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
-        return open_corpus(*arguments)
+        return open_source(*arguments)
 
     command = train_command(pipeline, "torch", pipeline / "new")
     with monkeypatch.context() as patch:
-        patch.setattr(module, "open_corpus", open_corpus_and_signal)
+        patch.setattr(module, "open_source", open_source_and_signal)
         assert lm(*command) == 0
     assert "stopped and saved" in capsys.readouterr().out
     assert all_intact(pipeline / "new") == 0

@@ -24,7 +24,7 @@ from tests.source import ROOT
 from tokenizer import InputError
 
 Capture = pytest.CaptureFixture[str]
-KEYS = ("train_loss", "lr", "grad_norm", "val_loss", "perplexity", "bits_per_byte")
+KEYS = ("train_loss", "lr", "grad_norm", "val_loss", "accuracy", "perplexity", "bits_per_byte")
 
 
 @pytest.fixture(autouse=True)
