@@ -554,9 +554,8 @@ LAYERS: dict[str, Layer] = {
     "multihead_self_attention with rope": Layer(
         ((8, 24, 3), (2, 6, 16, 2)), _multihead_rope, _oracle_multihead
     ),
-    # Heads of 8, since a bfloat16 norm of 4 numbers has too few roundings to average out.
     "multihead_self_attention of groups": Layer(
-        ((8, 48, 6, 3), (2, 6, 32, 4, 1)), _grouped, _oracle_multihead
+        ((8, 24, 6, 3), (2, 6, 16, 4, 1)), _grouped, _oracle_multihead
     ),
     "transformer_block": Layer(((2, 6, 2, 8, 24), (3, 5, 4, 4, 18)), _block, _oracle_block, whole_model=True),
     "transformer_lm": Layer(
