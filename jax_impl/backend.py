@@ -17,10 +17,11 @@ from jax_impl.layers import Params
 from jax_impl.model import MODELS, Tables, behind, embed, encode, hidden_states, logits, tables_of
 from jax_impl.optimizer import AdamWState, adamw_init, adamw_update
 from lm.backend import DecodeStep, EvalStep, Logits, Prefill, TrainStep
-from lm.checkpoint import Leaves
+from lm.checkpoint import Index, Leaves, Share, Shares
 from lm.config import TrainConfig
 from lm.data import Batch, check_batch, check_token_ids
 from lm.init import initial_weights
+from lm.mesh import Mesh, Processes
 from tokenizer.errors import InputError
 
 
@@ -40,7 +41,7 @@ class TrainState(NamedTuple):
     optimizer: AdamWState | None
 
 
-def configure(config: TrainConfig) -> None:
+def configure(config: TrainConfig, mesh: Mesh | None = None) -> None:
     """Switch float64 on where it is asked for, make float32 mean float32, and refuse a device that is not there."""
     # XLA's default on accelerators multiplies float32 in TF32 or bfloat16; bfloat16 operands lose nothing by this.
     jax.config.update("jax_default_matmul_precision", "highest")
@@ -67,6 +68,11 @@ def versions() -> dict[str, str]:
     return {"jax": jax.__version__, "jaxlib": jaxlib.__version__}
 
 
+def processes() -> Processes:
+    """This process alone."""
+    return Processes()
+
+
 @contextlib.contextmanager
 def trace(folder: Path) -> Iterator[None]:
     """Have JAX's profiler write a trace, for Perfetto or XProf, of what runs inside."""
@@ -74,13 +80,15 @@ def trace(folder: Path) -> Iterator[None]:
         yield
 
 
-def init_state(config: TrainConfig, seed: int) -> TrainState:
+def init_state(config: TrainConfig, seed: int, mesh: Mesh | None = None) -> TrainState:
     """The state before the first step: weights of `lm.init`, moments zero."""
-    state = load_state(config, initial_weights(config.model, seed, config.param_dtype), None)
+    state = load_state(config, initial_weights(config.model, seed, config.param_dtype), None, mesh)
     return TrainState(state.params, jax.device_put(adamw_init(state.params), _device(config)))
 
 
-def load_state(config: TrainConfig, weights: Leaves, optimizer: Leaves | None) -> TrainState:
+def load_state(
+    config: TrainConfig, weights: Leaves, optimizer: Leaves | None, mesh: Mesh | None = None
+) -> TrainState:
     """A state of these leaves, copied into memory that JAX allocated."""
     if config.compute_dtype == "float64" and not jax.config.read("jax_enable_x64"):
         raise InputError(
@@ -90,7 +98,7 @@ def load_state(config: TrainConfig, weights: Leaves, optimizer: Leaves | None) -
 
     def put(leaves: Leaves) -> Params:
         # jnp.array copies, where device_put may keep a view of the caller's memory.
-        return nested({name: jax.device_put(jnp.array(array), device) for name, array in leaves})
+        return nested({name: jax.device_put(jnp.array(leaf[...]), device) for name, leaf in leaves})
 
     if optimizer is None:
         return TrainState(put(weights), None)
@@ -110,20 +118,41 @@ def nested(leaves: dict[str, Any]) -> Any:
     return {key: nested(child) for key, child in children.items()}
 
 
-def _named_leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
+def _named_leaves(tree: Any) -> Iterator[tuple[str, Array]]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        yield prefix + jax.tree_util.keystr(path, simple=True, separator="."), np.asarray(leaf)
+        yield jax.tree_util.keystr(path, simple=True, separator="."), leaf
 
 
 def read_weights(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
     """The weights by name."""
-    yield from _named_leaves(state.params)
+    for name, leaf in _named_leaves(state.params):
+        yield name, np.asarray(leaf)
 
 
 def read_optimizer(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
     """`m.<name>` and `v.<name>` of every weight, and `step`."""
     assert state.optimizer is not None
-    yield from _named_leaves(state.optimizer._asdict())
+    for name, leaf in _named_leaves(state.optimizer._asdict()):
+        yield name, np.asarray(leaf)
+
+
+def read_shares(state: TrainState) -> tuple[Shares, Shares]:
+    """The slices of the weights and of the optimizer's leaves on this process's devices; copies of a slice once."""
+    assert state.optimizer is not None
+
+    def shares(tree: Any) -> Shares:
+        return (
+            (name, Share(leaf.shape, leaf.dtype, partial(_slices, leaf)))
+            for name, leaf in _named_leaves(tree)
+        )
+
+    return shares(state.params), shares(state.optimizer._asdict())
+
+
+def _slices(leaf: Array) -> Iterator[tuple[Index, np.ndarray]]:
+    for shard in leaf.addressable_shards:
+        if shard.replica_id == 0:
+            yield shard.index, np.asarray(shard.data)
 
 
 def _arrays(
@@ -154,7 +183,7 @@ def compiler_options(config: TrainConfig) -> dict[str, str]:
     return {"xla_disable_hlo_passes": "cse_barrier_expander"} if recomputes else {}
 
 
-def make_train_step(config: TrainConfig) -> TrainStep:
+def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
     """Forward, backward, clipping and AdamW, as one jitted function that donates the state's memory."""
     model, o = MODELS[config.model.architecture], config.optimizer
 
@@ -209,7 +238,7 @@ def make_train_step(config: TrainConfig) -> TrainStep:
     return train_step
 
 
-def make_eval_step(config: TrainConfig) -> EvalStep:
+def make_eval_step(config: TrainConfig, mesh: Mesh | None = None) -> EvalStep:
     """Forward only."""
     model = MODELS[config.model.architecture]
 

@@ -10,9 +10,10 @@ from typing import Any, Literal, Protocol, cast, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
-from lm.checkpoint import Leaves
+from lm.checkpoint import Leaves, Shares
 from lm.config import TrainConfig
 from lm.data import Batch
+from lm.mesh import Mesh, Processes
 
 BackendName = Literal["jax", "torch"]
 
@@ -85,13 +86,25 @@ class DecodeStep(Protocol):
 
 @runtime_checkable
 class Backend(Protocol):
-    """A module of plain functions. A state holds weights and, to train on, AdamW's moments and step count."""
+    """A module of plain functions. A state holds weights and, to train on, AdamW's moments and step count.
 
-    def init_state(self, config: TrainConfig, seed: int) -> Any:
+    With a mesh the state lies on its devices, and the steps take and give such states: every process calls them, with
+    the same whole batch, and gets the same metrics.
+    """
+
+    def processes(self) -> Processes:
+        """The processes that `load` has joined, where it was given a mesh."""
+
+    def init_state(self, config: TrainConfig, seed: int, mesh: Mesh | None = None) -> Any:
         """The state before the first step."""
 
-    def load_state(self, config: TrainConfig, weights: Leaves, optimizer: Leaves | None) -> Any:
-        """A state of these leaves, copied. Without optimizer leaves it can be evaluated, but not trained."""
+    def load_state(
+        self, config: TrainConfig, weights: Leaves, optimizer: Leaves | None, mesh: Mesh | None = None
+    ) -> Any:
+        """A state of these leaves, copied. Without optimizer leaves it can be evaluated, but not trained.
+
+        Of each leaf only the slices that this process holds are read.
+        """
 
     def read_weights(self, state: Any) -> Iterator[tuple[str, np.ndarray]]:
         """The weights by name."""
@@ -99,9 +112,12 @@ class Backend(Protocol):
     def read_optimizer(self, state: Any) -> Iterator[tuple[str, np.ndarray]]:
         """`m.<name>` and `v.<name>` of every weight, and `step`."""
 
-    def make_train_step(self, config: TrainConfig) -> TrainStep: ...
+    def read_shares(self, state: Any) -> tuple[Shares, Shares]:
+        """The same, weights and optimizer, in slices: each slice is of one process, which is to save it."""
 
-    def make_eval_step(self, config: TrainConfig) -> EvalStep: ...
+    def make_train_step(self, config: TrainConfig, mesh: Mesh | None = None) -> TrainStep: ...
+
+    def make_eval_step(self, config: TrainConfig, mesh: Mesh | None = None) -> EvalStep: ...
 
     def make_logits(self, config: TrainConfig) -> Logits: ...
 
@@ -118,11 +134,11 @@ class Backend(Protocol):
         """Names and versions of the libraries beneath."""
 
 
-def load(name: BackendName, config: TrainConfig) -> Backend:
-    """Import a backend and set its framework up: threads, device, float64.
+def load(name: BackendName, config: TrainConfig, mesh: Mesh | None = None) -> Backend:
+    """Import a backend and set its framework up: threads, device, float64; with a mesh, join the other processes.
 
     Raises:
-        InputError: the device is not there.
+        InputError: the device is not there, or the mesh's devices or processes are not.
     """
     if name == "jax":
         # Read once, when JAX makes its CPU client.
@@ -134,7 +150,7 @@ def load(name: BackendName, config: TrainConfig) -> Backend:
         # Threads that spin while they wait keep each other off the cores: 4 times slower on a busy machine.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     backend = importlib.import_module(f"{name}_impl.backend")
-    backend.configure(config)
+    backend.configure(config, mesh)
     return cast(Backend, backend)
 
 

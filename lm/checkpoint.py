@@ -4,51 +4,141 @@
 `step`), state.json (what the run was) and manifest.json (size and SHA-256 of the other three).
 """
 
+import contextlib
 import json
 import math
+import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol, runtime_checkable
 
 import numpy as np
 import safetensors
-from safetensors.numpy import save_file
 
 from lm.data import file_sha256
 from lm.files import discard, json_text, published
+from lm.mesh import Processes
 from tokenizer.errors import InputError
+from tokenizer.publish import fsync, temporary_path
 
 FORMAT_VERSION = 1
-Leaves = Iterable[tuple[str, np.ndarray]]
+Index = tuple[slice, ...]
+"""Where a slice of a leaf begins and ends in each dimension."""
+
+
+@runtime_checkable
+class Leaf(Protocol):
+    """A named array that slices can be taken of, such as a NumPy array, or one in a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    def __getitem__(self, index: Any, /) -> np.ndarray:
+        """The slice at an `Index`, or at `...` all of it."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a process holds of a leaf, and is to save."""
+
+    shape: tuple[int, ...]
+    """Of the whole leaf."""
+    dtype: np.dtype
+    slices: Callable[[], Iterable[tuple[Index, np.ndarray]]]
+    """The slices and their places, one at a time; none is of two processes, and those of all make up the leaf."""
+
+
+Leaves = Iterable[tuple[str, Leaf]]
+Shares = Iterable[tuple[str, Share]]
 _FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 _LARGEST_JSON = 1 << 24
-# What safetensors calls the types that this project writes.
-_DTYPES = {"float32": "F32", "float64": "F64", "int32": "I32"}
+# What safetensors calls the types that this project writes; in its files the later ones come first.
+_DTYPES = {"int32": "I32", "float32": "F32", "float64": "F64"}
 
 
-def save(folder: Path, step: int, weights: Leaves, optimizer: Leaves, state: Mapping[str, Any]) -> Path:
+def save(
+    folder: Path,
+    step: int,
+    weights: Leaves | Shares,
+    optimizer: Leaves | Shares,
+    state: Mapping[str, Any],
+    processes: Processes | None = None,
+) -> Path:
     """Publish the checkpoint of a step under `folder` and return its path. A reader never sees half of it.
+
+    Every process of a run calls this, and writes what it holds; the first publishes when all have flushed.
 
     Raises:
         OSError: it cannot be written; what was there stays as it was.
+        InputError: another process could not write it, with the same end.
     """
-    path = folder / f"step-{step:08d}"
-    with published(path) as temporary:
-        temporary.mkdir()
-        for name, leaves in (("model.safetensors", weights), ("optimizer.safetensors", optimizer)):
-            try:
+    path, processes = folder / f"step-{step:08d}", processes or Processes()
+    with processes.together(), contextlib.ExitStack() as stack:
+        temporary = temporary_path(path, processes.gather(os.getpid())[0])
+        with processes.together():
+            if processes.is_first:
+                stack.enter_context(published(path))
+                temporary.mkdir()
+        with processes.together():
+            for name, leaves in (("model.safetensors", weights), ("optimizer.safetensors", optimizer)):
                 save_file(dict(leaves), temporary / name)
-            except safetensors.SafetensorError as error:
-                raise OSError(None, str(error), str(path)) from None
-        state = {"format_version": FORMAT_VERSION, "iteration": step, **state}
-        (temporary / "state.json").write_text(json_text(state), encoding="utf-8")
-        manifest = {name: _size_and_hash(temporary / name) for name in _FILES}
-        (temporary / "manifest.json").write_text(json_text(manifest), encoding="utf-8")
-        if path.exists():
-            # Only a broken one is ever written again, by a run that resumed from an older one.
-            discard(path)
+                if not processes.is_first:  # the first's are flushed as they are published
+                    fsync(temporary / name)
+        if processes.is_first:
+            state = {"format_version": FORMAT_VERSION, "iteration": step, **state}
+            (temporary / "state.json").write_text(json_text(state), encoding="utf-8")
+            manifest = {name: _size_and_hash(temporary / name) for name in _FILES}
+            (temporary / "manifest.json").write_text(json_text(manifest), encoding="utf-8")
+            if path.exists():
+                # Only a broken one is ever written again, by a run that resumed from an older one.
+                discard(path)
     return path
+
+
+def save_file(leaves: Mapping[str, Leaf | Share], path: Path) -> None:
+    """Write a safetensors file, or a process's share of one: byte for byte what safetensors would write.
+
+    Several processes may do so at once: each writes the same header, and then its own slices.
+    """
+    ranks, offsets, end = list(_DTYPES), {}, 0
+    header: dict[str, Any] = {}
+    for name in sorted(leaves, key=lambda name: (-ranks.index(str(leaves[name].dtype)), name)):
+        leaf, offsets[name] = leaves[name], end
+        end += math.prod(leaf.shape) * leaf.dtype.itemsize
+        header[name] = {
+            "dtype": _DTYPES[str(leaf.dtype)],
+            "shape": leaf.shape,
+            "data_offsets": (offsets[name], end),
+        }
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    start = 8 + len(text)
+    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
+        file.truncate(start + end)
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, leaf in leaves.items():
+            slices = leaf.slices() if isinstance(leaf, Share) else [((), leaf[...])]
+            for index, array in slices:
+                _write_slice(file, start + offsets[name], leaf.shape, index, array)
+
+
+def _write_slice(
+    file: IO[bytes], offset: int, shape: tuple[int, ...], index: Index, array: np.ndarray
+) -> None:
+    """Write the slice at an index of a leaf of this shape, which begins at byte `offset`."""
+    stride = math.prod(shape[1:]) * array.dtype.itemsize
+    offset += (index[0].start or 0) * stride if index else 0
+    if array.shape[1:] == shape[1:]:  # its bytes lie one behind the other
+        file.seek(offset)
+        file.write(np.ascontiguousarray(array).data)
+    else:
+        for i, row in enumerate(array):
+            _write_slice(file, offset + i * stride, shape[1:], index[1:], row)
 
 
 def all_of(run: Path) -> list[Path]:
@@ -101,12 +191,36 @@ def prune(run: Path, keep_last: int | None, keep_best: int) -> None:
                 discard(path)
 
 
-def read_state(path: Path) -> dict[str, Any]:
+def read_state(path: Path, verify: bool = True) -> dict[str, Any]:
     """Verify every file of a checkpoint against its manifest and return state.json.
+
+    Args:
+        verify: Whether to, or only to read state.json, as all processes but one do.
 
     Raises:
         InputError: a file is missing, corrupted or does not belong there; the message names it.
     """
+    if verify:
+        _verify(path)
+    state = _read_json(path / "state.json")
+    if state.get("format_version") != FORMAT_VERSION:
+        raise InputError(
+            f"{path}/state.json: format_version is {state.get('format_version')!r}, and this program reads "
+            f"{FORMAT_VERSION}; use the version of twinlm that wrote it"
+        )
+    iteration = state.get("iteration")
+    if type(iteration) is not int or iteration < 0:
+        raise InputError(
+            f"{path}/state.json: iteration is {iteration!r}, not a number of steps; use another checkpoint"
+        )
+    if re.fullmatch(r"step-\d+", path.name) and iteration != _step(path):
+        raise InputError(
+            f"{path}/state.json: iteration is {iteration}, not what the folder says; use another checkpoint"
+        )
+    return state
+
+
+def _verify(path: Path) -> None:
     manifest = _read_json(path / "manifest.json")
     # Nothing vouches for the manifest itself, so it must be just what this program writes.
     try:
@@ -126,22 +240,6 @@ def read_state(path: Path) -> dict[str, Any]:
         as_claimed = isinstance(facts, dict) and facts.get("size") == file.stat().st_size
         if not as_claimed or json_text(facts) != json_text(_size_and_hash(file)):
             raise InputError(f"{file}: differs from the manifest, so it is corrupted; use another checkpoint")
-    state = _read_json(path / "state.json")
-    if state.get("format_version") != FORMAT_VERSION:
-        raise InputError(
-            f"{path}/state.json: format_version is {state.get('format_version')!r}, and this program reads "
-            f"{FORMAT_VERSION}; use the version of twinlm that wrote it"
-        )
-    iteration = state.get("iteration")
-    if type(iteration) is not int or iteration < 0:
-        raise InputError(
-            f"{path}/state.json: iteration is {iteration!r}, not a number of steps; use another checkpoint"
-        )
-    if re.fullmatch(r"step-\d+", path.name) and iteration != _step(path):
-        raise InputError(
-            f"{path}/state.json: iteration is {iteration}, not what the folder says; use another checkpoint"
-        )
-    return state
 
 
 def unverified_state(path: Path) -> dict[str, Any]:
@@ -152,10 +250,23 @@ def unverified_state(path: Path) -> dict[str, Any]:
         return {}
 
 
-def read_leaves(
+class _SavedLeaf:
+    """A leaf of a safetensors file, of which slices are read as they are asked for."""
+
+    def __init__(self, tensors: Any, name: str, shape: tuple[int, ...], dtype: str) -> None:
+        self._tensors, self._name = tensors, name
+        self.shape, self.dtype = shape, np.dtype(dtype)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        if index in (..., ()):
+            return self._tensors.get_tensor(self._name)
+        return self._tensors.get_slice(self._name)[index]
+
+
+def read_slices(
     file: Path, expected: Mapping[str, tuple[tuple[int, ...], str]]
-) -> Iterator[tuple[str, np.ndarray]]:
-    """The arrays of a safetensors file, one at a time, in the order of `expected`: name -> (shape, dtype).
+) -> Iterator[tuple[str, Leaf]]:
+    """The leaves of a safetensors file, to take slices of, in the order of `expected`: name -> (shape, dtype).
 
     Raises:
         InputError: a name is missing or unknown, or has another shape or dtype.
@@ -175,11 +286,19 @@ def read_leaves(
                         f"{file}: '{name}' is {names_of.get(found_dtype, found_dtype)} {found_shape}, and this "
                         f"model has {dtype} {shape}; the checkpoint is of another model"
                     )
-                yield name, tensors.get_tensor(name)
+                yield name, _SavedLeaf(tensors, name, shape, dtype)
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(
             f"{file}: not a readable safetensors file ({error}); use another checkpoint"
         ) from None
+
+
+def read_leaves(
+    file: Path, expected: Mapping[str, tuple[tuple[int, ...], str]]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """The arrays of a safetensors file, one at a time, as `read_slices` has them."""
+    for name, leaf in read_slices(file, expected):
+        yield name, leaf[...]
 
 
 def _step(path: Path) -> int:

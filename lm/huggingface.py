@@ -9,7 +9,7 @@ import math
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,6 @@ from safetensors.numpy import save_file
 import lm
 from lm import checkpoint, run
 from lm.backend import BackendName
-from lm.checkpoint import Leaves
 from lm.config import ModelConfig, TrainConfig, from_dict
 from lm.files import json_text, published, refuse_existing, write_json
 from lm.generate import END_OF_TEXT
@@ -139,7 +138,12 @@ def export_llama(step_path: Path, tokenizer: Tokenizer | None, out: Path) -> Non
             (temporary / "tokenizer_config.json").write_text(json_text(tokenizer_config), encoding="utf-8")
 
 
-def write_llama(model: ModelConfig, weights: Leaves, folder: Path, ends: Mapping[str, int | None]) -> None:
+def write_llama(
+    model: ModelConfig,
+    weights: Iterable[tuple[str, np.ndarray]],
+    folder: Path,
+    ends: Mapping[str, int | None],
+) -> None:
     """Write config.json and model.safetensors of a model that Llama's format can express."""
     theirs = {
         llama_name(name): np.ascontiguousarray(half_split(array, model.d_head))

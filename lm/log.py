@@ -31,19 +31,27 @@ class MetricsLog:
         config: TrainConfig,
         val_facts: dict[str, Any],
         track: Sequence[TrackerName],
+        silent: bool = False,
     ) -> None:
-        self._path = out / "metrics.jsonl"
-        # What a run did after the checkpoint that it resumes from, it is about to do again.
-        kept = [m for m in run.read_metrics(out) if m["step"] <= first_step]
-        with published(self._path) as temporary:
-            temporary.write_text("".join(json.dumps(m) + "\n" for m in kept), encoding="utf-8")
+        """`silent` is for all processes of a run but the first: they only read each step's metrics, as it does."""
+        self._path, self._silent = Path(os.devnull) if silent else out / "metrics.jsonl", silent
+        kept = []
+        if not silent:
+            # What a run did after the checkpoint that it resumes from, it is about to do again.
+            kept = [m for m in run.read_metrics(out) if m["step"] <= first_step]
+            with published(self._path) as temporary:
+                temporary.write_text("".join(json.dumps(m) + "\n" for m in kept), encoding="utf-8")
         self._file = self._path.open("a", encoding="utf-8")
-        self._trackers = Trackers(track, out)
+        self._trackers = Trackers(() if silent else track, out)
         self._start = time.perf_counter() - (kept[-1]["seconds"] if kept else 0.0)
         self._config = config
         # A bar where somebody watches, a line an evaluation where output goes to a file.
         self._bar = tqdm(
-            total=config.steps, initial=first_step, unit="step", dynamic_ncols=True, disable=None
+            total=config.steps,
+            initial=first_step,
+            unit="step",
+            dynamic_ncols=True,
+            disable=True if silent else None,
         )
         self._val_facts, self._floor = val_facts, entropy_floor(val_facts)
         self._shown: dict[str, str] = {}
@@ -129,7 +137,8 @@ class MetricsLog:
 
     def tell(self, message: str) -> None:
         """Print a line without spoiling the bar."""
-        tqdm.write(message, file=sys.stderr)
+        if not self._silent:
+            tqdm.write(message, file=sys.stderr)
 
     def _show(self, **values: str) -> None:
         """What the bar shows, always in the same order."""
@@ -140,8 +149,9 @@ class MetricsLog:
     def sync(self) -> None:
         """Have everything on the disk, where a checkpoint of the step last noted counts on it."""
         self.flush()
-        with self._said():
-            os.fsync(self._file.fileno())
+        if not self._silent:
+            with self._said():
+                os.fsync(self._file.fileno())
 
     def _write(self, record: dict[str, Any]) -> None:
         # JSON has no NaN.

@@ -23,6 +23,7 @@ from lm.data import read_sidecar
 from lm.evaluate import entropy_floor
 from lm.files import json_text, write_json
 from lm.init import optimizer_shapes, parameter_shapes
+from lm.mesh import Mesh, Processes
 from lm.sources import data_fingerprint, text_facts
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
@@ -202,41 +203,46 @@ def find_tokenizer(path: Path) -> Tokenizer | None:
     return Tokenizer.load(folder) if folder.is_dir() else None
 
 
-def load_facts(step_path: Path) -> tuple[TrainConfig, dict[str, Any]]:
+def load_facts(step_path: Path, verify: bool = True) -> tuple[TrainConfig, dict[str, Any]]:
     """The config and state.json of a checkpoint, whose files are verified."""
-    facts = checkpoint.read_state(step_path)
+    facts = checkpoint.read_state(step_path, verify)
     return _check_facts(facts, step_path / "state.json"), facts
 
 
-def load_state(step_path: Path, config: TrainConfig, backend: Backend, with_optimizer: bool) -> Any:
+def load_state(
+    step_path: Path, config: TrainConfig, backend: Backend, with_optimizer: bool, mesh: Mesh | None = None
+) -> Any:
     """The state of a checkpoint, of which every leaf fits the config."""
     dtype = config.param_dtype
     weights = {name: (shape, dtype) for name, shape in parameter_shapes(config.model).items()}
     moments = {name: (shape, dtype) for name, shape in optimizer_shapes(config.model).items()}
     return backend.load_state(
         config,
-        checkpoint.read_leaves(step_path / "model.safetensors", weights),
+        checkpoint.read_slices(step_path / "model.safetensors", weights),
         _read_optimizer(step_path / "optimizer.safetensors", {**moments, "step": ((), "int32")})
         if with_optimizer
         else None,
+        mesh,
     )
 
 
 def _read_optimizer(file: Path, expected: dict[str, Any]) -> checkpoint.Leaves:
-    for name, array in checkpoint.read_leaves(file, expected):
-        if name == "step" and array < 0:
-            raise InputError(f"{file}: 'step' is {array}, no number of steps; use another checkpoint")
-        yield name, array
+    for name, leaf in checkpoint.read_slices(file, expected):
+        if name == "step" and leaf[...] < 0:
+            raise InputError(f"{file}: 'step' is {leaf[...]}, no number of steps; use another checkpoint")
+        yield name, leaf
 
 
-def initial_state(config: TrainConfig, backend: Backend, inputs: Inputs, facts: dict[str, Any]) -> Any:
+def initial_state(
+    config: TrainConfig, backend: Backend, inputs: Inputs, facts: dict[str, Any], mesh: Mesh | None = None
+) -> Any:
     """The state before the first step: of the seed, or of another run's weights, without its optimizer.
 
     Raises:
         InputError: the other run's tokenizer or its model's shapes differ.
     """
     if inputs.init_from is None:
-        return backend.init_state(config, config.seed)
+        return backend.init_state(config, config.seed, mesh)
     path = checkpoint.latest(inputs.init_from)
     _, other = load_facts(path)
     ours = facts["tokenizer_sha256"]
@@ -249,7 +255,7 @@ def initial_state(config: TrainConfig, backend: Backend, inputs: Inputs, facts: 
     moments = {name: np.zeros(shape, dtype) for name, shape in optimizer_shapes(config.model).items()}
     moments["step"] = np.zeros((), np.int32)
     return backend.load_state(
-        config, checkpoint.read_leaves(path / "model.safetensors", weights), moments.items()
+        config, checkpoint.read_slices(path / "model.safetensors", weights), moments.items(), mesh
     )
 
 
@@ -265,9 +271,16 @@ def sample_tokenizer(run: Path, config: TrainConfig) -> Tokenizer | None:
 
 
 def resume(
-    run: Path, facts: dict[str, Any], config: TrainConfig, backend: Backend
+    run: Path,
+    facts: dict[str, Any],
+    config: TrainConfig,
+    backend: Backend,
+    mesh: Mesh | None = None,
+    processes: Processes | None = None,
 ) -> tuple[dict[str, Any], Any] | None:
     """The state.json and state of the newest intact checkpoint of this very run; broken ones are named on stderr.
+
+    The first process looks for damage, and each reads its share; what one cannot read, none goes on from.
 
     Returns:
         None where the run was ended before it saved anything.
@@ -276,7 +289,7 @@ def resume(
         InputError: there is no such run, it differs from this command, or it has checkpoints, but none intact.
     """
     checkpoints, broken = checkpoint.all_of(run), []
-    run_facts = None
+    run_facts, processes = None, processes or Processes()
     try:
         run_facts = read_facts(run)
     except InputError as error:
@@ -285,13 +298,14 @@ def resume(
         refuse_changes(facts, run_facts, run / "run.json")
     for path in checkpoints:
         try:
-            _, saved = load_facts(path)
-            refuse_changes(facts, saved, path / "state.json")
-            state = load_state(path, config, backend, with_optimizer=True)
+            with processes.together():
+                _, saved = load_facts(path, verify=processes.is_first)
+                refuse_changes(facts, saved, path / "state.json")
+                state = load_state(path, config, backend, with_optimizer=True, mesh=mesh)
         except InputError as error:
             broken.append(error)
         else:
-            for reason in broken:
+            for reason in broken if processes.is_first else ():
                 print(f"lm: warning: {reason}; going on from {path.name}", file=sys.stderr)
             return saved, state
     if broken:

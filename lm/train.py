@@ -18,6 +18,7 @@ from lm.evaluate import evaluate
 from lm.files import refuse_existing, remove_leftovers
 from lm.generate import sampler
 from lm.log import MetricsLog
+from lm.mesh import Mesh, Processes
 from lm.run import Inputs
 from lm.schedule import learning_rate
 from lm.sources import first_windows, open_evaluation, open_source, text_facts, with_mask_token
@@ -62,19 +63,27 @@ def train(
     resume: bool = False,
     profile: bool = False,
     track: Sequence[TrackerName] = (),
-) -> bool:
+    mesh: Mesh | None = None,
+) -> bool | None:
     """Train a model into the run folder `out`, with a checkpoint at the end.
 
+    Args:
+        mesh: Devices to train on, of this process and of others that run the same command: all take the same steps,
+            and the first alone tells of them.
+
     Returns:
-        False where SIGINT or SIGTERM ended it before its last step, with a checkpoint to resume from.
+        False where SIGINT or SIGTERM ended it before its last step, with a checkpoint to resume from. None in all
+        processes but the first.
 
     Raises:
         InputError: a file cannot be used or written, `out` holds a run (and `resume` is false) or not this one
-            (and it is true).
+            (and it is true), the mesh does not fit, or another process has gone.
         NotFiniteError: a loss or gradient norm is not finite, and `skip_nonfinite` is false.
     """
     model = config.model
     refuse_missing(track)
+    if mesh:
+        mesh.check(config)
     with contextlib.ExitStack() as stack:
         stop_requested = stack.enter_context(_stop_signals())
         source = open_source(config, inputs.train, inputs.weights)
@@ -86,25 +95,34 @@ def train(
         facts = run.describe(config, inputs)
         if not resume:
             refuse_existing(out)
-        backend = load(backend_name, config)
+        backend = load(backend_name, config, mesh)
+        processes = backend.processes()
+        stack.enter_context(processes.watched())
+        if processes.count > 1 and config.sample_every is not None:
+            raise InputError(
+                f"sample_every is {config.sample_every}, but several processes write no samples: leave it out"
+            )
         facts |= {"backend": backend_name, "versions": run.versions(backend)}
-        resumed = run.resume(out, facts, config, backend) if resume else None
+        facts |= {"mesh": str(mesh)} if mesh else {}
+        resumed = run.resume(out, facts, config, backend, mesh, processes) if resume else None
         if resumed:
             saved, state = resumed
             first_step = saved_step = saved["iteration"]
             progress = _read_progress(saved)
         else:
             first_step, saved_step, progress = 0, -1, Progress()
-            state = run.initial_state(config, backend, inputs, facts)
-        out.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(run.locked(out))
-        remove_leftovers(out)
-        remove_leftovers(out / "checkpoints")
-        run.write(out, facts, inputs, config)
+            state = run.initial_state(config, backend, inputs, facts, mesh)
+        with processes.together():
+            if processes.is_first:
+                out.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(run.locked(out))
+                remove_leftovers(out)
+                remove_leftovers(out / "checkpoints")
+                run.write(out, facts, inputs, config)
 
-        facts_of_val = text_facts(inputs.val, config)
-        log = stack.enter_context(MetricsLog(out, first_step, config, facts_of_val, track))
-        train_step, eval_step = backend.make_train_step(config), backend.make_eval_step(config)
+        facts_of_val, silent = text_facts(inputs.val, config), not processes.is_first
+        log = stack.enter_context(MetricsLog(out, first_step, config, facts_of_val, track, silent))
+        train_step, eval_step = backend.make_train_step(config, mesh), backend.make_eval_step(config, mesh)
         sample = sampler(backend, config, run.sample_tokenizer(out, config))
         tracing = stack.enter_context(contextlib.ExitStack())
         tokens_per_step = config.batch_size * model.context_length
@@ -117,7 +135,7 @@ def train(
             if step != saved_step:
                 log.sync()
                 progress.skipped = skipped_before + log.skipped
-                _save(out, step, backend, state, {**facts, **asdict(progress)}, config)
+                _save(out, step, backend, state, {**facts, **asdict(progress)}, config, processes)
                 saved_step = step
 
         skipped_before = progress.skipped
@@ -127,18 +145,19 @@ def train(
             if config.patience is not None and progress.evaluations_since_best >= config.patience:
                 save(step)
                 log.tell(f"stopped early: the validation loss was {progress.best_val_loss:.4f} at its lowest")
-                return True
-            if stop_requested():
+                break
+            if processes.any(stop_requested()):
                 save(step)
-                return False
-            if profile and step == first_step + _PROFILED.start:
+                return False if processes.is_first else None
+            if profile and processes.is_first and step == first_step + _PROFILED.start:
                 folder = out / "profile"
                 folder.mkdir(exist_ok=True)
                 tracing.enter_context(backend.trace(folder))
             try:
                 batch = next(batches)
             except InputError:  # a token file has changed
-                save(step)
+                if processes.count == 1:  # the others take this step, and find that this process has gone
+                    save(step)
                 raise
             lr = learning_rate(step, config.steps, config.optimizer)
             state, metrics = train_step(state, batch, lr)
@@ -154,7 +173,10 @@ def train(
                 log.evaluation(evaluation)
                 progress.evaluated(evaluation.loss)
                 keep_best = max(config.keep_best, config.patience is not None)
-                keep = checkpoint.is_among_best(out, evaluation.loss, keep_best)
+                # The first process alone, which may be deleting some.
+                keep = processes.any(
+                    processes.is_first and checkpoint.is_among_best(out, evaluation.loss, keep_best)
+                )
             if config.sample_every is not None and done % config.sample_every == 0:
                 log.sample(sample(state))
             if last or keep or done % config.save_interval == 0:
@@ -169,11 +191,17 @@ def train(
                     f"windows that start at {where}{', ...' if len(starts) > 4 else ''}, or lower "
                     "optimizer.learning-rate in a new run, or go on without the step: --resume --skip-nonfinite"
                 )
-    return True
+    return True if processes.is_first else None
 
 
 def _save(
-    out: Path, step: int, backend: Backend, state: Any, facts: dict[str, Any], config: TrainConfig
+    out: Path,
+    step: int,
+    backend: Backend,
+    state: Any,
+    facts: dict[str, Any],
+    config: TrainConfig,
+    processes: Processes,
 ) -> None:
     """Save a checkpoint, and delete those that need not be kept."""
     tokens_seen = step * config.batch_size * config.model.context_length
@@ -181,11 +209,13 @@ def _save(
         checkpoint.save(
             out / "checkpoints",
             step,
-            backend.read_weights(state),
-            backend.read_optimizer(state),
+            *backend.read_shares(state),
             {**facts, "tokens_seen": tokens_seen, "peak_memory_bytes": peak_memory()},
+            processes,
         )
-        checkpoint.prune(out, config.keep_last, max(config.keep_best, config.patience is not None))
+        with processes.together():
+            if processes.is_first:
+                checkpoint.prune(out, config.keep_last, max(config.keep_best, config.patience is not None))
     except OSError as error:
         raise InputError(
             f"{error.filename}: step {step} cannot be saved ({error.strerror}); earlier checkpoints are intact: "

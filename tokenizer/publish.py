@@ -15,20 +15,25 @@ def published(path: Path) -> Iterator[Path]:
     On any error the temporary path is removed and `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path, os.getpid())
     # Process numbers come again, and a killed process cleans nothing up.
     remove(temporary)
     try:
         yield temporary
         for written in (*temporary.iterdir(), temporary) if temporary.is_dir() else (temporary,):
-            _fsync(written)
+            fsync(written)
         temporary.replace(path)
-        _fsync(path.parent)
+        fsync(path.parent)
     except BaseException as error:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)
         remove(temporary)
         raise
+
+
+def temporary_path(path: Path, process: int) -> Path:
+    """Where a process writes what `published` will rename to `path`."""
+    return path.with_name(f".{path.name}.{process}.tmp")
 
 
 def start_to_flush(file: IO[bytes], start: int) -> int:
@@ -52,7 +57,7 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
     """Flush a file, or the names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

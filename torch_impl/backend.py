@@ -12,10 +12,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lm.backend import DecodeStep, EvalStep, Logits, Prefill, TrainStep
-from lm.checkpoint import Leaves
+from lm.checkpoint import Leaves, Share, Shares
 from lm.config import TrainConfig
 from lm.data import Batch, check_batch, check_token_ids
 from lm.init import initial_weights
+from lm.mesh import Mesh, Processes
 from tokenizer.errors import InputError
 from torch_impl.attention import LayerCache, causal_mask
 from torch_impl.functional import Draw, at_least_float32, clip_gradients, token_cross_entropy
@@ -45,7 +46,7 @@ class TrainState:
         return max((state["step"] for state in self.optimizer.state.values()), default=0)
 
 
-def configure(config: TrainConfig) -> None:
+def configure(config: TrainConfig, mesh: Mesh | None = None) -> None:
     """Set the number of threads, make float32 mean float32, and refuse a device that is not there."""
     torch.set_float32_matmul_precision("highest")
     if config.threads is not None:
@@ -64,6 +65,11 @@ def versions() -> dict[str, str]:
     return {"torch": torch.__version__}
 
 
+def processes() -> Processes:
+    """This process alone."""
+    return Processes()
+
+
 @contextlib.contextmanager
 def trace(folder: Path) -> Iterator[None]:
     """Have torch's profiler write trace.json, for chrome://tracing or Perfetto, of what runs inside."""
@@ -72,12 +78,14 @@ def trace(folder: Path) -> Iterator[None]:
     profiler.export_chrome_trace(str(folder / "trace.json"))
 
 
-def init_state(config: TrainConfig, seed: int) -> TrainState:
+def init_state(config: TrainConfig, seed: int, mesh: Mesh | None = None) -> TrainState:
     """The state before the first step: weights of `lm.init`, moments zero."""
-    return load_state(config, initial_weights(config.model, seed, config.param_dtype), None)
+    return load_state(config, initial_weights(config.model, seed, config.param_dtype), None, mesh)
 
 
-def load_state(config: TrainConfig, weights: Leaves, optimizer: Leaves | None) -> TrainState:
+def load_state(
+    config: TrainConfig, weights: Leaves, optimizer: Leaves | None, mesh: Mesh | None = None
+) -> TrainState:
     """A state of these leaves, copied into memory that torch allocated."""
     dtype = getattr(torch, config.param_dtype)
     model = MODELS[config.model.architecture](
@@ -85,21 +93,21 @@ def load_state(config: TrainConfig, weights: Leaves, optimizer: Leaves | None) -
     )
     parameters = dict(model.named_parameters())
     with torch.no_grad():
-        for name, array in weights:
-            parameters[name].copy_(torch.from_numpy(array))
+        for name, leaf in weights:
+            parameters[name].copy_(torch.from_numpy(leaf[...]))
     o = config.optimizer
     # Gains and biases have one axis.
     decaying = [p for p in parameters.values() if p.ndim > 1 or o.decay == "all"]
     others = [p for p in parameters.values() if p.ndim == 1 and o.decay == "matrices"]
     groups = [{"params": decaying}] + [{"params": others, "weight_decay": 0.0}] * bool(others)
     adamw = AdamW(groups, o.learning_rate, (o.beta1, o.beta2), o.eps, o.weight_decay)
-    for name, array in optimizer or ():
+    for name, leaf in optimizer or ():
         if name == "step":
             for p in parameters.values():
-                adamw.state[p]["step"] = int(array)
+                adamw.state[p]["step"] = int(leaf[...])
         else:
             moment, _, name = name.partition(".")
-            adamw.state[parameters[name]][moment] = torch.tensor(array, device=config.device)
+            adamw.state[parameters[name]][moment] = torch.tensor(leaf[...], device=config.device)
     return TrainState(model, adamw)
 
 
@@ -116,6 +124,16 @@ def read_optimizer(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
         for moment in ("m", "v"):
             yield f"{moment}.{name}", adamw.get(moment, torch.zeros_like(p)).detach().cpu().numpy()
     yield "step", np.array(state.step, np.int32)
+
+
+def read_shares(state: TrainState) -> tuple[Shares, Shares]:
+    """The weights, and the optimizer's leaves: all of them."""
+    return _whole(read_weights(state)), _whole(read_optimizer(state))
+
+
+def _whole(leaves: Iterator[tuple[str, np.ndarray]]) -> Shares:
+    for name, array in leaves:
+        yield name, Share(array.shape, array.dtype, lambda array=array: [((), array)])  # type: ignore[misc]
 
 
 def _micro_batches(
@@ -143,7 +161,7 @@ def _draw(config: TrainConfig, state: TrainState, first_row: int, rows: int) -> 
     return Draw(config.seed, state.step, rows_B)
 
 
-def make_train_step(config: TrainConfig) -> TrainStep:
+def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
     """Forward, backward, clipping and AdamW, in eager mode."""
 
     def train_step(state: TrainState, batch: Batch, lr: float) -> tuple[TrainState, dict[str, Any]]:
@@ -166,7 +184,7 @@ def make_train_step(config: TrainConfig) -> TrainStep:
     return train_step
 
 
-def make_eval_step(config: TrainConfig) -> EvalStep:
+def make_eval_step(config: TrainConfig, mesh: Mesh | None = None) -> EvalStep:
     """Forward only."""
 
     @torch.no_grad()

@@ -43,16 +43,23 @@ class Train:
     """Write the framework's own trace of a few steps to OUT/profile."""
     track: tuple[TrackerName, ...] = ()
     """Copy the metrics as they come, to OUT/tensorboard or to Weights & Biases, as its WANDB_ variables say."""
+    mesh: str | None = None
+    """Train on several devices, such as data=2,fsdp=2,tensor=2: copies of the model that share a batch, devices that
+    share a copy's weights, and devices that share its heads. An axis left out is 1. The numbers are the same."""
 
     def run(self) -> None:
         from lm import checkpoint
+        from lm.mesh import Mesh
         from lm.run import Inputs
         from lm.train import train
 
         inputs = Inputs(self.train, self.val, self.weights, self.init_from, self.tokenizer)
-        if train(self.settings, self.backend, inputs, self.out, self.resume, self.profile, self.track):
+        mesh = None if self.mesh is None else Mesh.parse(self.mesh)
+        options = self.resume, self.profile, self.track, mesh
+        done = train(self.settings, self.backend, inputs, self.out, *options)
+        if done:
             print(f"{checkpoint.latest(self.out)}: done")
-        else:
+        elif done is False:
             command = shlex.join([a for a in sys.argv[1:] if a != "--resume"])
             print(f"stopped and saved; to go on: lm {command} --resume")
 
