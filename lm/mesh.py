@@ -107,8 +107,8 @@ class Processes:
     count: int = 1
     gather: Callable[[int], list[int]] = lambda value: [value]
     """The number that each process gives here, in their order; waits for all."""
-    lost: tuple[type[Exception], ...] = ()
-    """What the framework raises where another process cannot be reached."""
+    is_lost: Callable[[Exception], bool] = lambda error: False
+    """Whether an error is the framework's own, where another process cannot be reached."""
 
     @property
     def is_first(self) -> bool:
@@ -127,10 +127,9 @@ class Processes:
         """
         try:
             yield
-        except self.lost:
-            raise
-        except Exception:
-            self.gather(1)
+        except Exception as error:
+            if not self.is_lost(error):
+                self.gather(1)
             raise
         if self.any(False):
             raise InputError("another process of this run has failed, and says why")
@@ -144,7 +143,9 @@ class Processes:
         """
         try:
             yield
-        except self.lost as error:
+        except Exception as error:
+            if not self.is_lost(error):
+                raise
             reason = str(error).strip().splitlines()[0][:200]
             raise InputError(
                 f"a process of this run has ended, or cannot be reached ({reason}); the checkpoints are intact: start "
