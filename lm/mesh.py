@@ -1,8 +1,10 @@
 """Several devices, and several processes: what a run knows of them. What moves between them, the frameworks do."""
 
+import atexit
 import contextlib
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -136,7 +138,7 @@ class Processes:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Say in one line that another process has gone.
+        """Say in one line that another process has gone, and do not wait for it when this one ends.
 
         Raises:
             InputError: it has.
@@ -144,6 +146,9 @@ class Processes:
         try:
             yield
         except Exception as error:
+            if self.count > 1:
+                # Before what the framework has registered, which would wait for all.
+                atexit.register(os._exit, 2)
             if not self.is_lost(error):
                 raise
             reason = str(error).strip().splitlines()[0][:200]

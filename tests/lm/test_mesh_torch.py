@@ -2,12 +2,9 @@
 
 import json
 import os
-import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,8 +14,6 @@ import pytest
 from lm import checkpoint, run
 from lm.parity.budgets import RUN, relative_error
 from tests.lm.conftest import lm, train_command
-from tests.lm.test_cli import refused
-from tests.lm.test_train import numbers
 from tests.source import ROOT
 
 # Most shapes are divided unevenly, and of d_ff = 9 the last of 4 processes has nothing.
