@@ -74,6 +74,8 @@ def _join() -> None:
             int(os.environ[name]) if name in os.environ else None
             for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
         )
+        # It would take SIGTERM from the loop, which saves.
+        jax.config.update("jax_enable_preemption_service", False)
         # A process that sends no sign of life for so many seconds has gone.
         jax.distributed.initialize(
             num_processes=count,
