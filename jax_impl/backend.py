@@ -344,7 +344,8 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
         arrays = _arrays(batch, config)
         if mesh:
             arrays = jax.tree.map(lambda array: _put(array, rows), arrays)
-        return jitted(state, arrays, scalar(batch.num_targets), scalar(lr))
+        with jax.set_mesh(rows.mesh) if mesh else contextlib.nullcontext():
+            return jitted(state, arrays, scalar(batch.num_targets), scalar(lr))
 
     return train_step
 
@@ -375,7 +376,8 @@ def make_eval_step(config: TrainConfig, mesh: Mesh | None = None) -> EvalStep:
         arrays = _arrays(batch, config)
         for i in range(len(batch.inputs)):
             micro = jax.tree.map(lambda x, i=i: _put(x[i], rows) if mesh else x[i], arrays)
-            micro_total, micro_correct = jitted(state.params, *micro)
+            with jax.set_mesh(rows.mesh) if mesh else contextlib.nullcontext():
+                micro_total, micro_correct = jitted(state.params, *micro)
             total += float(micro_total)
             correct += int(micro_correct)
         return total, batch.num_targets, correct
