@@ -74,6 +74,8 @@ def _join() -> None:
             int(os.environ[name]) if name in os.environ else None
             for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
         )
+        # It would take SIGTERM from the loop, which saves.
+        jax.config.update("jax_enable_preemption_service", False)
         # A process that sends no sign of life for so many seconds has gone.
         jax.distributed.initialize(
             num_processes=count,
@@ -346,7 +348,8 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
         arrays = _arrays(batch, config)
         if mesh:
             arrays = jax.tree.map(lambda array: _put(array, rows), arrays)
-        return jitted(state, arrays, scalar(batch.num_targets), scalar(lr))
+        with jax.set_mesh(rows.mesh) if mesh else contextlib.nullcontext():
+            return jitted(state, arrays, scalar(batch.num_targets), scalar(lr))
 
     return train_step
 
@@ -377,7 +380,8 @@ def make_eval_step(config: TrainConfig, mesh: Mesh | None = None) -> EvalStep:
         arrays = _arrays(batch, config)
         for i in range(len(batch.inputs)):
             micro = jax.tree.map(lambda x, i=i: _put(x[i], rows) if mesh else x[i], arrays)
-            micro_total, micro_correct = jitted(state.params, *micro)
+            with jax.set_mesh(rows.mesh) if mesh else contextlib.nullcontext():
+                micro_total, micro_correct = jitted(state.params, *micro)
             total += float(micro_total)
             correct += int(micro_correct)
         return total, batch.num_targets, correct

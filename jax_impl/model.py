@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
@@ -132,6 +133,16 @@ def embed(
     return dropout(x_BTD.astype(compute_dtype), config.embedding_dropout, draw, "embedding")
 
 
+def rows_apart(x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    """x itself, of which each device of a mesh, where the caller has set one, holds its rows.
+
+    Else XLA divides the stream as the weights are, and gathers all rows on every device.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return x_BTD
+    return jax.lax.with_sharding_constraint(x_BTD, PartitionSpec(("data", "fsdp")))
+
+
 def hidden_states(
     params: Params,
     x_BTD: Float[Array, "B T D"],
@@ -156,7 +167,7 @@ def hidden_states(
         block = jax.checkpoint(block)
     for i, layer in enumerate(params["layers"]):
         within = draw.at(f"layers.{i}") if draw else None
-        x_BTD, cache = block(layer, x_BTD, cache=caches[i] if caches else None, draw=within)
+        x_BTD, cache = block(layer, rows_apart(x_BTD), cache=caches[i] if caches else None, draw=within)
         written.append(cache)
     return before(params.get("ln_final"), x_BTD), written
 
