@@ -1,7 +1,8 @@
 """The Backend functions (`lm.backend.Backend`) of JAX."""
 
 import contextlib
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,18 +10,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 from jaxtyping import Array, Float, Int
 
 from jax_impl.attention import LayerCache, causal_mask
 from jax_impl.functional import Draw, at_least_float32, clip_gradients, token_cross_entropy
 from jax_impl.layers import Params
 from jax_impl.model import MODELS, Tables, behind, embed, encode, hidden_states, logits, tables_of
-from jax_impl.optimizer import AdamWState, adamw_init, adamw_update
+from jax_impl.optimizer import AdamWState, adamw_update
 from lm.backend import DecodeStep, EvalStep, Logits, Prefill, TrainStep
-from lm.checkpoint import Index, Leaves, Share, Shares
+from lm.checkpoint import Index, Leaf, Leaves, Share, Shares
 from lm.config import TrainConfig
 from lm.data import Batch, check_batch, check_token_ids
-from lm.init import initial_weights
+from lm.init import initial_moments, initial_weights, parameter_shapes
 from lm.mesh import Mesh, Processes
 from tokenizer.errors import InputError
 
@@ -42,12 +45,66 @@ class TrainState(NamedTuple):
 
 
 def configure(config: TrainConfig, mesh: Mesh | None = None) -> None:
-    """Switch float64 on where it is asked for, make float32 mean float32, and refuse a device that is not there."""
+    """Switch float64 on where it is asked for, make float32 mean float32, and refuse devices that are not there.
+
+    With a mesh, join the other processes first, where the environment names any.
+    """
     # XLA's default on accelerators multiplies float32 in TF32 or bfloat16; bfloat16 operands lose nothing by this.
     jax.config.update("jax_default_matmul_precision", "highest")
     if config.compute_dtype == "float64":
         jax.config.update("jax_enable_x64", True)
-    _device(config)
+    if mesh is None:
+        _device(config)
+    else:
+        _join()
+        _devices(config, mesh)
+
+
+def _join() -> None:
+    """Join the processes of JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or of a job step of SLURM.
+
+    Raises:
+        InputError: they do not come together.
+    """
+    several = "SLURM_STEP_NODELIST" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1"
+    if jax.distributed.is_initialized() or not (several or "JAX_COORDINATOR_ADDRESS" in os.environ):
+        return
+    try:
+        count, index = (
+            int(os.environ[name]) if name in os.environ else None
+            for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+        )
+        # A process that sends no sign of life for so many seconds has gone.
+        jax.distributed.initialize(
+            num_processes=count,
+            process_id=index,
+            initialization_timeout=60,
+            heartbeat_timeout_seconds=30,
+            shutdown_timeout_seconds=30,
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"the processes of --mesh do not come together ({reason}); start each by srun, or with "
+            "JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
+        ) from None
+
+
+def _devices(config: TrainConfig, mesh: Mesh) -> jax.sharding.Mesh:
+    """JAX's own mesh, of all devices of all processes."""
+    try:
+        devices = jax.devices(config.device)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device '{config.device}' cannot be used by jax ({reason})") from None
+    if len(devices) != mesh.size:
+        raise InputError(
+            f"--mesh {mesh} takes {mesh.size} devices, and there are {len(devices)}, in {jax.process_count()} "
+            "processes; change --mesh, start more processes, or on a CPU set "
+            f"XLA_FLAGS=--xla_force_host_platform_device_count={mesh.size // jax.process_count() or 1}"
+        )
+    sizes = mesh.data, mesh.fsdp, mesh.tensor
+    return jax.make_mesh(sizes, ("data", "fsdp", "tensor"), (AxisType.Auto,) * 3, devices=devices)
 
 
 def _device(config: TrainConfig) -> jax.Device:
@@ -69,8 +126,16 @@ def versions() -> dict[str, str]:
 
 
 def processes() -> Processes:
-    """This process alone."""
-    return Processes()
+    """This process and the others, by the collectives of their devices."""
+    if jax.process_count() == 1:
+        return Processes()
+
+    def gather(value: int) -> list[int]:
+        return multihost_utils.process_allgather(np.array([value], np.int32)).ravel().tolist()
+
+    # Reading an array whose computation failed is a ValueError on a CPU.
+    lost = jax.errors.JaxRuntimeError, ValueError
+    return Processes(jax.process_index(), jax.process_count(), gather, lost)
 
 
 @contextlib.contextmanager
@@ -82,8 +147,8 @@ def trace(folder: Path) -> Iterator[None]:
 
 def init_state(config: TrainConfig, seed: int, mesh: Mesh | None = None) -> TrainState:
     """The state before the first step: weights of `lm.init`, moments zero."""
-    state = load_state(config, initial_weights(config.model, seed, config.param_dtype), None, mesh)
-    return TrainState(state.params, jax.device_put(adamw_init(state.params), _device(config)))
+    weights = initial_weights(config.model, seed, config.param_dtype)
+    return load_state(config, weights, initial_moments(config.model, config.param_dtype), mesh)
 
 
 def load_state(
@@ -94,15 +159,33 @@ def load_state(
         raise InputError(
             "compute_dtype float64 needs JAX's x64 mode: call lm.backend.load, or set JAX_ENABLE_X64=1"
         )
-    device = _device(config)
+    sharding = _shardings(config, mesh)
 
     def put(leaves: Leaves) -> Params:
-        # jnp.array copies, where device_put may keep a view of the caller's memory.
-        return nested({name: jax.device_put(jnp.array(leaf[...]), device) for name, leaf in leaves})
+        return nested({name: _put(leaf, sharding(name, leaf.shape)) for name, leaf in leaves})
 
     if optimizer is None:
         return TrainState(put(weights), None)
     return TrainState(put(weights), AdamWState(**put(optimizer)))
+
+
+def _shardings(config: TrainConfig, mesh: Mesh | None) -> Callable[[str, tuple[int, ...]], Sharding]:
+    """Where a leaf of this name and shape lies."""
+    if mesh is None:
+        device = SingleDeviceSharding(_device(config))
+        return lambda name, shape: device
+    devices = _devices(config, mesh)
+    return lambda name, shape: NamedSharding(devices, PartitionSpec(*mesh.split(name, shape)))
+
+
+def _put(leaf: Leaf, sharding: Sharding) -> Array:
+    """A leaf, of which each device of this process is given its slice."""
+    # Copies, for device_put may keep a view of the caller's memory.
+    slices = [
+        jax.device_put(leaf[index], device, may_alias=False)
+        for device, index in sharding.addressable_devices_indices_map(leaf.shape).items()
+    ]
+    return jax.make_array_from_single_device_arrays(leaf.shape, sharding, slices)
 
 
 def nested(leaves: dict[str, Any]) -> Any:
@@ -168,6 +251,16 @@ def _arrays(
     )
 
 
+def _params_shardings(config: TrainConfig, mesh: Mesh) -> Params:
+    sharding = _shardings(config, mesh)
+    return nested({name: sharding(name, shape) for name, shape in parameter_shapes(config.model).items()})
+
+
+def _batch_sharding(config: TrainConfig, mesh: Mesh, axis: int) -> NamedSharding:
+    """Of arrays whose axis of this number counts rows."""
+    return NamedSharding(_devices(config, mesh), PartitionSpec(*(None,) * axis, ("data", "fsdp")))
+
+
 def _sum_losses(logits_BTV: Array, targets_BT: Array, mask_BT: Array | None) -> Float[Array, ""]:
     losses_BT = token_cross_entropy(logits_BTV, targets_BT)
     return (losses_BT if mask_BT is None else jnp.where(mask_BT, losses_BT, 0.0)).sum()
@@ -200,7 +293,17 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
         logits_BTV = model(params, *inputs, config.model, jnp.dtype(config.compute_dtype), draw)
         return _sum_losses(logits_BTV, targets_BT, mask_BT) / count
 
-    @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options(config))
+    shardings: dict[str, Any] = {}
+    if mesh:
+        params_at, rows = _params_shardings(config, mesh), _batch_sharding(config, mesh, 1)
+        whole: Any = NamedSharding(rows.mesh, PartitionSpec())
+        state_at = TrainState(params_at, AdamWState(params_at, params_at, whole))
+        shardings = {
+            "in_shardings": (state_at, rows, whole, whole),
+            "out_shardings": (state_at, whole),
+        }
+
+    @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options(config), **shardings)
     def jitted(
         state: TrainState, batch: tuple[tuple[Array, ...], Array, Array | None], count: Array, lr: Array
     ) -> tuple[TrainState, dict[str, Array]]:
@@ -233,7 +336,10 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
     scalar = np.dtype(config.param_dtype).type
 
     def train_step(state: TrainState, batch: Batch, lr: float) -> tuple[TrainState, dict[str, Any]]:
-        return jitted(state, _arrays(batch, config), scalar(batch.num_targets), scalar(lr))
+        arrays = _arrays(batch, config)
+        if mesh:
+            arrays = jax.tree.map(lambda array: _put(array, rows), arrays)
+        return jitted(state, arrays, scalar(batch.num_targets), scalar(lr))
 
     return train_step
 
@@ -242,7 +348,15 @@ def make_eval_step(config: TrainConfig, mesh: Mesh | None = None) -> EvalStep:
     """Forward only."""
     model = MODELS[config.model.architecture]
 
-    @jax.jit
+    shardings: dict[str, Any] = {}
+    if mesh:
+        rows = _batch_sharding(config, mesh, 0)
+        shardings = {
+            "in_shardings": (_params_shardings(config, mesh), rows, rows, rows),
+            "out_shardings": NamedSharding(rows.mesh, PartitionSpec()),
+        }
+
+    @partial(jax.jit, **shardings)
     def jitted(
         params: Params, inputs: tuple[Array, ...], targets_BT: Array, mask_BT: Array | None
     ) -> tuple[Array, Array]:
@@ -255,7 +369,8 @@ def make_eval_step(config: TrainConfig, mesh: Mesh | None = None) -> EvalStep:
         total, correct = 0.0, 0
         arrays = _arrays(batch, config)
         for i in range(len(batch.inputs)):
-            micro_total, micro_correct = jitted(state.params, *jax.tree.map(lambda x, i=i: x[i], arrays))
+            micro = jax.tree.map(lambda x, i=i: _put(x[i], rows) if mesh else x[i], arrays)
+            micro_total, micro_correct = jitted(state.params, *micro)
             total += float(micro_total)
             correct += int(micro_correct)
         return total, batch.num_targets, correct

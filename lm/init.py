@@ -99,6 +99,12 @@ def optimizer_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return {f"{moment}.{name}": shape for moment in "mv" for name, shape in shapes.items()} | {"step": ()}
 
 
+def initial_moments(config: ModelConfig, dtype: str) -> Iterator[tuple[str, np.ndarray]]:
+    """AdamW's state before the first step: zeros."""
+    for name, shape in optimizer_shapes(config).items():
+        yield name, np.zeros(shape, np.int32 if name == "step" else dtype)
+
+
 def rope_tables(
     theta: float, d_head: int, positions: Int[np.ndarray, "*T"]
 ) -> tuple[Float[np.ndarray, "*T P"], Float[np.ndarray, "*T P"]]:

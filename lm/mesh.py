@@ -1,8 +1,10 @@
 """Several devices, and several processes: what a run knows of them. What moves between them, the frameworks do."""
 
+import atexit
 import contextlib
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -127,24 +129,28 @@ class Processes:
         """
         try:
             yield
-        except self.lost:
-            raise
-        except Exception:
-            self.gather(1)
+        except Exception as error:
+            if isinstance(error, InputError) or not isinstance(error, self.lost):
+                self.gather(1)
             raise
         if self.any(False):
             raise InputError("another process of this run has failed, and says why")
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Say in one line that another process has gone.
+        """Say in one line that another process has gone, and do not wait for it when this one ends.
 
         Raises:
             InputError: it has.
         """
         try:
             yield
-        except self.lost as error:
+        except Exception as error:
+            if self.count > 1:
+                # Before what the framework has registered, which would wait for all.
+                atexit.register(os._exit, 2)
+            if isinstance(error, InputError) or not isinstance(error, self.lost):
+                raise
             reason = str(error).strip().splitlines()[0][:200]
             raise InputError(
                 f"a process of this run has ended, or cannot be reached ({reason}); the checkpoints are intact: start "

@@ -22,7 +22,7 @@ from lm.config import TrainConfig, from_dict
 from lm.data import read_sidecar
 from lm.evaluate import entropy_floor
 from lm.files import json_text, write_json
-from lm.init import optimizer_shapes, parameter_shapes
+from lm.init import initial_moments, optimizer_shapes, parameter_shapes
 from lm.mesh import Mesh, Processes
 from lm.sources import data_fingerprint, text_facts
 from tokenizer import Tokenizer
@@ -252,11 +252,8 @@ def initial_state(
         )
     dtype = config.param_dtype
     weights = {name: (shape, dtype) for name, shape in parameter_shapes(config.model).items()}
-    moments = {name: np.zeros(shape, dtype) for name, shape in optimizer_shapes(config.model).items()}
-    moments["step"] = np.zeros((), np.int32)
-    return backend.load_state(
-        config, checkpoint.read_slices(path / "model.safetensors", weights), moments.items(), mesh
-    )
+    leaves = checkpoint.read_slices(path / "model.safetensors", weights)
+    return backend.load_state(config, leaves, initial_moments(config.model, dtype), mesh)
 
 
 def sample_tokenizer(run: Path, config: TrainConfig) -> Tokenizer | None:

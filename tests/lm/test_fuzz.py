@@ -19,6 +19,7 @@ from lm import checkpoint, run
 from lm.config import ModelConfig, TrainConfig
 from lm.files import json_text
 from lm.init import initial_weights, optimizer_shapes
+from lm.mesh import Mesh
 from lm.train import Progress, _read_progress
 from tests.lm.test_checkpoint import remake_manifest
 from tokenizer import InputError
@@ -32,11 +33,12 @@ COUNT = 2300
 
 
 def collect(
-    config: TrainConfig, weights: checkpoint.Leaves, optimizer: checkpoint.Leaves | None
+    config: TrainConfig, weights: checkpoint.Leaves, optimizer: checkpoint.Leaves | None, mesh: Mesh | None
 ) -> dict[str, Any]:
     """Shape and type of what a backend would load."""
     assert optimizer is not None
-    return {name: (array.shape, array.dtype) for leaves in (weights, optimizer) for name, array in leaves}
+    read = ((name, leaf[...]) for leaves in (weights, optimizer) for name, leaf in leaves)
+    return {name: (array.shape, array.dtype) for name, array in read}
 
 
 def load(path: Path) -> tuple[TrainConfig, dict[str, Any], dict[str, Any]]:
