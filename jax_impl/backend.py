@@ -88,6 +88,9 @@ def _join() -> None:
             f"the processes of --mesh do not come together ({reason}); start each by srun, or with "
             "JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
         ) from None
+    if jax.process_index() > 0:
+        # Only the first process prints, and Gloo prints its connections.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _devices(config: TrainConfig, mesh: Mesh) -> jax.sharding.Mesh:
