@@ -299,9 +299,11 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
         step: Array,
     ) -> Array:
         draw = Draw(config.seed, step, rows_B) if config.model.drops else None
-        logits_BTV = model(params, *inputs, config.model, jnp.dtype(config.compute_dtype), draw)
+        dtype = jnp.dtype(config.compute_dtype)
+        logits_BTV = model(params, *inputs, config.model, dtype, draw, stream_at)
         return _sum_losses(logits_BTV, targets_BT, mask_BT) / count
 
+    stream_at = _batch_sharding(config, mesh, 0) if mesh else None
     shardings: dict[str, Any] = {}
     if mesh:
         params_at, rows = _params_shardings(config, mesh), _batch_sharding(config, mesh, 1)
@@ -348,8 +350,7 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
         arrays = _arrays(batch, config)
         if mesh:
             arrays = jax.tree.map(lambda array: _put(array, rows), arrays)
-        with jax.set_mesh(rows.mesh) if mesh else contextlib.nullcontext():
-            return jitted(state, arrays, scalar(batch.num_targets), scalar(lr))
+        return jitted(state, arrays, scalar(batch.num_targets), scalar(lr))
 
     return train_step
 
@@ -358,9 +359,9 @@ def make_eval_step(config: TrainConfig, mesh: Mesh | None = None) -> EvalStep:
     """Forward only."""
     model = MODELS[config.model.architecture]
 
+    rows = _batch_sharding(config, mesh, 0) if mesh else None
     shardings: dict[str, Any] = {}
-    if mesh:
-        rows = _batch_sharding(config, mesh, 0)
+    if mesh and rows:
         shardings = {
             "in_shardings": (_params_shardings(config, mesh), rows, rows, rows),
             "out_shardings": NamedSharding(rows.mesh, PartitionSpec()),
@@ -370,7 +371,8 @@ def make_eval_step(config: TrainConfig, mesh: Mesh | None = None) -> EvalStep:
     def jitted(
         params: Params, inputs: tuple[Array, ...], targets_BT: Array, mask_BT: Array | None
     ) -> tuple[Array, Array]:
-        logits_BTV = model(params, *inputs, config.model, jnp.dtype(config.compute_dtype))
+        dtype = jnp.dtype(config.compute_dtype)
+        logits_BTV = model(params, *inputs, config.model, dtype, None, rows)
         hits_BT = logits_BTV.argmax(-1).astype(targets_BT.dtype) == targets_BT
         correct = (hits_BT if mask_BT is None else hits_BT & mask_BT).sum()
         return _sum_losses(logits_BTV, targets_BT, mask_BT), correct
@@ -379,9 +381,8 @@ def make_eval_step(config: TrainConfig, mesh: Mesh | None = None) -> EvalStep:
         total, correct = 0.0, 0
         arrays = _arrays(batch, config)
         for i in range(len(batch.inputs)):
-            micro = jax.tree.map(lambda x, i=i: _put(x[i], rows) if mesh else x[i], arrays)
-            with jax.set_mesh(rows.mesh) if mesh else contextlib.nullcontext():
-                micro_total, micro_correct = jitted(state.params, *micro)
+            micro = jax.tree.map(lambda x, i=i: _put(x[i], rows) if rows else x[i], arrays)
+            micro_total, micro_correct = jitted(state.params, *micro)
             total += float(micro_total)
             correct += int(micro_correct)
         return total, batch.num_targets, correct
