@@ -187,7 +187,7 @@ def test_a_lost_process_is_one_line() -> None:
         pass
 
     ended: list[Any] = []
-    processes = Processes(1, 2, lambda value: [value, value], (GoneError, ValueError))
+    processes = Processes(1, 2, lambda value: [value, value], lambda error: isinstance(error, GoneError))
     for error, line in (
         (
             GoneError("connection closed\nby peer"),
