@@ -114,7 +114,7 @@ def share(array: np.ndarray, mine: Callable[[int], bool]) -> Share:
 
 def in_threads(count: int, act: Callable[[Processes], Any]) -> list[Any]:
     """What `act` returns, or raises, in so many threads that take each other for processes."""
-    barrier, given = threading.Barrier(count, timeout=30), [0] * count
+    barrier, given = threading.Barrier(count, timeout=10), [0] * count
 
     def processes(index: int) -> Processes:
         def gather(value: int) -> list[int]:
