@@ -9,6 +9,7 @@ BENCHMARKS = (
     "train-step",
     "layers",
     "data",
+    "scaling",
 )  # modules with a function main(arguments)
 
 

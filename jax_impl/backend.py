@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -69,6 +71,20 @@ def _join() -> None:
     several = "SLURM_STEP_NODELIST" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1"
     if jax.distributed.is_initialized() or not (several or "JAX_COORDINATOR_ADDRESS" in os.environ):
         return
+
+    mend = (
+        "start each by srun, or with JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
+    )
+
+    def give_up() -> None:
+        print(f"lm: the processes of --mesh have not come together in a minute; {mend}", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(2)
+
+    # JAX would abort, some seconds later, and print a trace.
+    late = threading.Timer(60, give_up)
+    late.daemon = True
+    late.start()
     try:
         count, index = (
             int(os.environ[name]) if name in os.environ else None
@@ -80,16 +96,15 @@ def _join() -> None:
         jax.distributed.initialize(
             num_processes=count,
             process_id=index,
-            initialization_timeout=60,
+            initialization_timeout=90,
             heartbeat_timeout_seconds=30,
             shutdown_timeout_seconds=30,
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"the processes of --mesh do not come together ({reason}); start each by srun, or with "
-            "JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
-        ) from None
+        raise InputError(f"the processes of --mesh do not come together ({reason}); {mend}") from None
+    finally:
+        late.cancel()
     if jax.process_index() > 0:
         # Only the first process prints, and Gloo prints its connections.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -139,10 +154,10 @@ def processes() -> Processes:
         return multihost_utils.process_allgather(np.array([value], np.int32)).ravel().tolist()
 
     def is_lost(error: Exception) -> bool:
-        # Reading an array whose computation failed is a ValueError on a CPU, as InputError is.
-        return isinstance(error, jax.errors.JaxRuntimeError | ValueError) and not isinstance(
-            error, InputError
-        )
+        # Reading an array whose computation failed is a ValueError on a CPU. Memory that runs short is not among these.
+        codes = ("UNKNOWN", "UNAVAILABLE", "ABORTED", "INTERNAL", "DEADLINE_EXCEEDED", "CANCELLED")
+        failed = isinstance(error, jax.errors.JaxRuntimeError | ValueError)
+        return failed and str(error).partition(":")[0] in codes
 
     return Processes(jax.process_index(), jax.process_count(), gather, is_lost)
 
@@ -299,9 +314,11 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
         step: Array,
     ) -> Array:
         draw = Draw(config.seed, step, rows_B) if config.model.drops else None
-        logits_BTV = model(params, *inputs, config.model, jnp.dtype(config.compute_dtype), draw)
+        dtype = jnp.dtype(config.compute_dtype)
+        logits_BTV = model(params, *inputs, config.model, dtype, draw, stream_at)
         return _sum_losses(logits_BTV, targets_BT, mask_BT) / count
 
+    stream_at = _batch_sharding(config, mesh, 0) if mesh else None
     shardings: dict[str, Any] = {}
     if mesh:
         params_at, rows = _params_shardings(config, mesh), _batch_sharding(config, mesh, 1)
@@ -348,8 +365,7 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
         arrays = _arrays(batch, config)
         if mesh:
             arrays = jax.tree.map(lambda array: _put(array, rows), arrays)
-        with jax.set_mesh(rows.mesh) if mesh else contextlib.nullcontext():
-            return jitted(state, arrays, scalar(batch.num_targets), scalar(lr))
+        return jitted(state, arrays, scalar(batch.num_targets), scalar(lr))
 
     return train_step
 
@@ -358,9 +374,9 @@ def make_eval_step(config: TrainConfig, mesh: Mesh | None = None) -> EvalStep:
     """Forward only."""
     model = MODELS[config.model.architecture]
 
+    rows = _batch_sharding(config, mesh, 0) if mesh else None
     shardings: dict[str, Any] = {}
-    if mesh:
-        rows = _batch_sharding(config, mesh, 0)
+    if mesh and rows:
         shardings = {
             "in_shardings": (_params_shardings(config, mesh), rows, rows, rows),
             "out_shardings": NamedSharding(rows.mesh, PartitionSpec()),
@@ -370,7 +386,8 @@ def make_eval_step(config: TrainConfig, mesh: Mesh | None = None) -> EvalStep:
     def jitted(
         params: Params, inputs: tuple[Array, ...], targets_BT: Array, mask_BT: Array | None
     ) -> tuple[Array, Array]:
-        logits_BTV = model(params, *inputs, config.model, jnp.dtype(config.compute_dtype))
+        dtype = jnp.dtype(config.compute_dtype)
+        logits_BTV = model(params, *inputs, config.model, dtype, None, rows)
         hits_BT = logits_BTV.argmax(-1).astype(targets_BT.dtype) == targets_BT
         correct = (hits_BT if mask_BT is None else hits_BT & mask_BT).sum()
         return _sum_losses(logits_BTV, targets_BT, mask_BT), correct
@@ -379,9 +396,8 @@ def make_eval_step(config: TrainConfig, mesh: Mesh | None = None) -> EvalStep:
         total, correct = 0.0, 0
         arrays = _arrays(batch, config)
         for i in range(len(batch.inputs)):
-            micro = jax.tree.map(lambda x, i=i: _put(x[i], rows) if mesh else x[i], arrays)
-            with jax.set_mesh(rows.mesh) if mesh else contextlib.nullcontext():
-                micro_total, micro_correct = jitted(state.params, *micro)
+            micro = jax.tree.map(lambda x, i=i: _put(x[i], rows) if rows else x[i], arrays)
+            micro_total, micro_correct = jitted(state.params, *micro)
             total += float(micro_total)
             correct += int(micro_correct)
         return total, batch.num_targets, correct

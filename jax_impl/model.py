@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
+from jax.sharding import Sharding
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
@@ -133,14 +133,9 @@ def embed(
     return dropout(x_BTD.astype(compute_dtype), config.embedding_dropout, draw, "embedding")
 
 
-def rows_apart(x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-    """x itself, of which each device of a mesh, where the caller has set one, holds its rows.
-
-    Else XLA divides the stream as the weights are, and gathers all rows on every device.
-    """
-    if jax.sharding.get_abstract_mesh().empty:
-        return x_BTD
-    return jax.lax.with_sharding_constraint(x_BTD, PartitionSpec(("data", "fsdp")))
+def at(x: Array, sharding: Sharding | None) -> Array:
+    """x itself, laid out so on a mesh, where there is one."""
+    return x if sharding is None else jax.lax.with_sharding_constraint(x, sharding)
 
 
 def hidden_states(
@@ -152,11 +147,14 @@ def hidden_states(
     caches: list[LayerCache] | None = None,
     slots_BT: Int[Array, "B T"] | None = None,
     draw: Draw | None = None,
+    rows: Sharding | None = None,
 ) -> tuple[Float[Array, "B T D"], list[LayerCache | None]]:
     """The residual stream after the last block, normalised, and the caches, one a layer, as written.
 
     Args:
         tables: Of positions (T,) or (B, T).
+        rows: Where on a mesh the rows of the stream lie. XLA then brings the weights to them; else it might as well
+            bring all rows to each device's share of the weights.
     """
     # Every head of a sequence has its positions.
     rope: Any = tuple(jnp.expand_dims(t, -3) for t in tables) if config.position == "rope" else None
@@ -165,9 +163,11 @@ def hidden_states(
     if config.remat == "block":
         # The backward pass keeps only each block's input, and computes the rest again (Chen et al., 2016).
         block = jax.checkpoint(block)
+    x_BTD = at(x_BTD, rows)
     for i, layer in enumerate(params["layers"]):
         within = draw.at(f"layers.{i}") if draw else None
-        x_BTD, cache = block(layer, rows_apart(x_BTD), cache=caches[i] if caches else None, draw=within)
+        x_BTD, cache = block(layer, x_BTD, cache=caches[i] if caches else None, draw=within)
+        x_BTD = at(x_BTD, rows)
         written.append(cache)
     return before(params.get("ln_final"), x_BTD), written
 
@@ -191,17 +191,19 @@ def transformer_lm(
     config: ModelConfig,
     compute_dtype: DTypeLike | None = None,
     draw: Draw | None = None,
+    rows: Sharding | None = None,
 ) -> Float[Array, "B T V"]:
     """Token ids to logits of the next token.
 
     Args:
         compute_dtype: Type of the activations; the weights' own if not given.
         draw: What to drop; nothing if not given.
+        rows: As in `hidden_states`.
     """
     T, param_dtype = token_ids_BT.shape[1], params["token_embeddings"]["weight"].dtype
     tables = tables_of(config, np.arange(T), config.context_length, param_dtype)
     x_BTD = embed(params, token_ids_BT, config, compute_dtype or param_dtype, tables, draw)
-    x_BTD, _ = hidden_states(params, x_BTD, config, causal_mask(T), tables, draw=draw)
+    x_BTD, _ = hidden_states(params, x_BTD, config, causal_mask(T), tables, draw=draw, rows=rows)
     return logits(params, x_BTD)
 
 
@@ -212,9 +214,10 @@ def transformer_encoder(
     config: ModelConfig,
     compute_dtype: DTypeLike | None = None,
     draw: Draw | None = None,
+    rows: Sharding | None = None,
 ) -> Float[Array, "B T V"]:
     """Token ids to logits of the token at each place, from the tokens on both sides (Devlin et al., 2019)."""
-    return logits(params, encode(params, token_ids_BT, num_tokens_B, config, compute_dtype, draw))
+    return logits(params, encode(params, token_ids_BT, num_tokens_B, config, compute_dtype, draw, rows))
 
 
 def encode(
@@ -224,12 +227,13 @@ def encode(
     config: ModelConfig,
     compute_dtype: DTypeLike | None = None,
     draw: Draw | None = None,
+    rows: Sharding | None = None,
 ) -> Float[Array, "B T D"]:
     """The hidden states of an encoder, whose sequences are padded to T."""
     T, param_dtype = token_ids_BT.shape[1], params["token_embeddings"]["weight"].dtype
     tables, mask = tables_of(config, np.arange(T), T, param_dtype), padding_mask(num_tokens_B, T)
     x_BTD = embed(params, token_ids_BT, config, compute_dtype or param_dtype, tables, draw)
-    x_BTD, _ = hidden_states(params, x_BTD, config, mask, tables, draw=draw)
+    x_BTD, _ = hidden_states(params, x_BTD, config, mask, tables, draw=draw, rows=rows)
     return x_BTD
 
 
@@ -268,6 +272,7 @@ def prefix_decoder(
     token_ids_BT: Int[Array, "B T"],
     config: ModelConfig,
     draw: Draw | None = None,
+    rows: Sharding | None = None,
 ) -> Float[Array, "B T V"]:
     """A hidden cache, and token ids behind it, to logits of the next token.
 
@@ -275,7 +280,7 @@ def prefix_decoder(
     the cache, and a token to all of the cache and to the tokens up to itself.
     """
     x_BSD, mask, tables = behind(params, hidden_BPD, num_tokens_B, token_ids_BT, config, draw)
-    x_BSD, _ = hidden_states(params, x_BSD, config, mask, tables, draw=draw)
+    x_BSD, _ = hidden_states(params, x_BSD, config, mask, tables, draw=draw, rows=rows)
     return logits(params, x_BSD[:, hidden_BPD.shape[1] :])
 
 
@@ -287,11 +292,13 @@ def encoder_decoder(
     config: ModelConfig,
     compute_dtype: DTypeLike | None = None,
     draw: Draw | None = None,
+    rows: Sharding | None = None,
 ) -> Float[Array, "B T V"]:
     """A prefix, whose hidden states are the decoder's cache, and token ids that follow, to logits of the next token."""
     in_encoder, in_decoder = (draw.at(half) if draw else None for half in ("encoder", "decoder"))
-    hidden_BPD = encode(params["encoder"], prefix_BP, num_tokens_B, config, compute_dtype, in_encoder)
-    return prefix_decoder(params["decoder"], hidden_BPD, num_tokens_B, token_ids_BT, config, in_decoder)
+    encoder, decoder = params["encoder"], params["decoder"]
+    hidden_BPD = encode(encoder, prefix_BP, num_tokens_B, config, compute_dtype, in_encoder, rows)
+    return prefix_decoder(decoder, hidden_BPD, num_tokens_B, token_ids_BT, config, in_decoder, rows)
 
 
 MODELS: dict[str, Callable[..., Array]] = {
@@ -299,4 +306,4 @@ MODELS: dict[str, Callable[..., Array]] = {
     "encoder": transformer_encoder,
     "encoder_decoder": encoder_decoder,
 }
-"""Each takes its weights, a batch's inputs, and its num_tokens and prefix where it has them, config, dtype and draw."""
+"""Each takes its weights, a batch's inputs, and its num_tokens and prefix where it has them, config, dtype, draw and rows."""

@@ -86,6 +86,12 @@ def positions(config: ModelConfig, name: str) -> int:
     return config.prefix_length + (0 if name.startswith("encoder.") else config.context_length)
 
 
+def stacks(config: ModelConfig) -> tuple[int, ...]:
+    """The positions that each stack of blocks computes on."""
+    names = ("encoder.", "decoder.") if config.architecture == "encoder_decoder" else ("",)
+    return tuple(positions(config, name) for name in names)
+
+
 def train_flops_per_token(config: ModelConfig) -> int:
     """Floating-point operations of forward and backward for each token of a full window.
 

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal, get_args
 
-from lm.accounting import parameters, positions
+from lm.accounting import positions, stacks
+from lm.accounting.network import elements
 from lm.config import ModelConfig, TrainConfig
 from lm.init import parameter_shapes
+from lm.mesh import Mesh
 
 Account = Literal["course", "torch", "jax"]
 ACCOUNTS: tuple[Account, ...] = get_args(Account)
@@ -59,35 +61,55 @@ class Memory:
         return min((available - m.fixed) // m.per_sequence for m in self.moments.values() if m.per_sequence)
 
 
-def memory(config: TrainConfig, account: Account) -> Memory:
-    """The memory of a training step. The config's batch size plays no part, but grad_accumulation does."""
+def memory(config: TrainConfig, account: Account, mesh: Mesh | None = None) -> Memory:
+    """The memory of a training step. The config's batch size plays no part, but grad_accumulation does.
+
+    Args:
+        mesh: Devices, for the memory of one of them, and of the sequences that it has (`jax` only).
+    """
     m = config.model
-    sizes = _sizes(config, account)
+    mesh = mesh or Mesh()
+    assert account == "jax" or mesh.size == 1
+    sizes = _sizes(config, account, mesh.tensor)
     shapes = parameter_shapes(m)
-    weights = sizes.weight * sum(parameters(m).values())
+    weights = sizes.weight * sum(mesh.share(name, shape) for name, shape in shapes.items())
     if account == "course":
         kept = _course(m, sizes.activation)
         return Memory(
             weights, weights, 2 * weights, kept, {"all at once": Line(sum(kept.values()), 4 * weights)}
         )
-    # Matrices in the activations' type, by which the backward pass multiplies again.
-    multiplied = sum(prod(s) for name, s in shapes.items() if len(s) > 1 and "embeddings" not in name)
-    casts = sizes.operand * multiplied if sizes.activation < sizes.weight else 0
-    state = 3 * weights + casts
+    # Matrices in the activations' type, and gathered, by which the backward pass multiplies again.
+    e = elements(m, mesh)
+    matrices, block = e.blocks + e.head, e.blocks // (m.num_layers * len(stacks(m)))
+    if mesh.fsdp > 1:
+        multiplied = block + e.head if m.remat == "block" else matrices
+    else:
+        multiplied = matrices if sizes.activation < sizes.weight else 0
+    state = 3 * weights + sizes.operand * multiplied
+    # On a CPU, XLA adds up gradients over fsdp when it has all of them.
+    not_scattered = sizes.operand * (matrices if config.device == "cpu" else block) if mesh.fsdp > 1 else 0
     # Gradients of the micro-batches before this one.
     earlier = weights if config.grad_accumulation > 1 else 0
     blocks = _all_blocks(m, account, sizes)
     kept = {"block inputs": _streams(m) * sizes.activation} if m.remat == "block" else blocks
     kept |= _end(m, account, sizes)
-    last = _block(m, positions(m, "layers"), account, sizes)
+    held = sum(kept.values())
+    T_first, T_last = stacks(m)[0], stacks(m)[-1]
+    last = _block(m, T_last, account, sizes)
     # What the last block keeps when it is computed again, and what it has given back when it comes to attention.
     redone = sum(last.values()) if m.remat == "block" else 0
     done = sum(size for name, size in last.items() if name.startswith("ffn"))
-    held = sum(kept.values())
+    first = sum(b for name, b in _block(m, T_first, account, sizes).items() if name.startswith("attn"))
     moments = {
         "loss": Line(held + _in_loss(m, account, sizes), state + earlier),
         "feed-forward backward": Line(held + redone + _in_feed_forward(m, account, sizes), state + earlier),
-        "attention backward": Line(held + redone - done + _in_attention(m, account, sizes), state + earlier),
+        "attention backward": Line(
+            held + redone - done + _in_attention(m, T_last, account, sizes), state + earlier
+        ),
+        "first block's backward": Line(
+            first + _in_attention(m, T_first, account, sizes),
+            4 * weights + earlier + sizes.operand * min(multiplied, block) + not_scattered,
+        ),
         "update": Line(0, 4 * weights),
     }
     return Memory(weights, weights, 2 * weights, kept, moments)
@@ -95,35 +117,31 @@ def memory(config: TrainConfig, account: Account) -> Memory:
 
 @dataclass(frozen=True)
 class _Sizes:
-    """Bytes of a number, by what it is."""
+    """Bytes of a number, by what it is; and among how many devices heads and feed-forward units are divided."""
 
     weight: int
     """A weight, and all that norms, softmax and loss compute with."""
     activation: int
     operand: int
     """An operand of a product of attention or head."""
+    tensor: int
 
 
-def _sizes(config: TrainConfig, account: Account) -> _Sizes:
+def _sizes(config: TrainConfig, account: Account, tensor: int) -> _Sizes:
     weight = 8 if config.param_dtype == "float64" else 4
     activation = 2 if config.compute_dtype == "bfloat16" else weight
     # XLA on a CPU multiplies bfloat16 in float32, and keeps these operands so.
-    return _Sizes(weight, activation, weight if account == "jax" else activation)
-
-
-def _stacks(m: ModelConfig) -> tuple[int, ...]:
-    """The positions that each stack of blocks computes on."""
-    names = ("encoder.", "decoder.") if m.architecture == "encoder_decoder" else ("",)
-    return tuple(positions(m, name) for name in names)
+    widened = account == "jax" and config.device == "cpu"
+    return _Sizes(weight, activation, weight if widened else activation, tensor)
 
 
 def _streams(m: ModelConfig) -> int:
-    return sum(m.num_layers * T * m.d_model for T in _stacks(m))
+    return sum(m.num_layers * T * m.d_model for T in stacks(m))
 
 
 def _all_blocks(m: ModelConfig, account: Account, sizes: _Sizes) -> dict[str, int]:
     total: Counter[str] = Counter()
-    for T in _stacks(m):
+    for T in stacks(m):
         total.update({name: m.num_layers * b for name, b in _block(m, T, account, sizes).items()})
     return dict(total)
 
@@ -132,29 +150,31 @@ def _block(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> dict[str,
     """What one block keeps of one sequence, in bytes, in the order of `model.py`, `layers.py`, `attention.py`."""
     assert m.d_ff is not None
     assert m.num_kv_heads is not None
-    stream, kv, scores, hidden = T * m.d_model, T * m.num_kv_heads * m.d_head, m.num_heads * T * T, T * m.d_ff
+    H, kv_heads, units = (n // sizes.tensor for n in (m.num_heads, m.num_kv_heads, m.d_ff))
+    stream, queries, kv = T * m.d_model, T * H * m.d_head, T * kv_heads * m.d_head
+    scores, hidden = H * T * T, T * units
     w, x, o = sizes.weight, sizes.activation, sizes.operand
     norm = stream * _norm(m, account, sizes)
     kept = {
         "attn: norm": norm,
         "attn: input": stream * o,
         "attn: values": kv * o,
-        "attn: heads' output": stream * o,
+        "attn: heads' output": queries * o,
     }
     if account == "torch":
         kept |= {
-            "attn: queries": stream * x,
+            "attn: queries": queries * x,
             "attn: keys": kv * x,
-            "attn: largest scores, sums": 2 * m.num_heads * T * w,
-            "attn: weights": m.num_heads * _kept_weights(m, T) * w,
+            "attn: largest scores, sums": 2 * H * T * w,
+            "attn: weights": H * _kept_weights(m, T) * w,
         }
     else:
-        kept |= {"attn: queries": stream * w, "attn: keys": kv * w}
+        kept |= {"attn: queries": queries * w, "attn: keys": kv * w}
         # Once more, where they are rounded or regrouped to multiply by.
         twice = x < w or m.num_kv_heads < m.num_heads
         kept["attn: weights"] = scores * w * (2 if twice else 1)
     if m.qk_norm:
-        kept["attn: query and key norms"] = (stream + kv) * (x if account == "torch" else 2 * w)
+        kept["attn: query and key norms"] = (queries + kv) * (x if account == "torch" else 2 * w)
     if m.block == "sequential":
         kept |= {"ffn: norm": norm, "ffn: input": stream * o}
     # SiLU multiplies its input by the sigmoid; GELU, half of its input by erfc of its multiple; of ReLU, torch keeps
@@ -191,7 +211,7 @@ def _end(m: ModelConfig, account: Account, sizes: _Sizes) -> dict[str, int]:
     """What follows the blocks keeps: norms, the head's input, and the loss."""
     norm = 0 if m.norm_position == "post" else _norm(m, account, sizes)
     return {
-        "final norm": sum(_stacks(m)) * m.d_model * norm,
+        "final norm": sum(stacks(m)) * m.d_model * norm,
         "head: input": m.context_length * m.d_model * sizes.operand,
     }
 
@@ -213,19 +233,18 @@ def _in_feed_forward(m: ModelConfig, account: Account, sizes: _Sizes) -> int:
     torch: of all three; JAX fuses one of them away.
     """
     assert m.d_ff is not None
-    return (3 if account == "torch" else 2) * positions(m, "layers") * m.d_ff * sizes.activation
+    return (3 if account == "torch" else 2) * positions(m, "layers") * m.d_ff // sizes.tensor * sizes.activation
 
 
-def _in_attention(m: ModelConfig, account: Account, sizes: _Sizes) -> int:
+def _in_attention(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> int:
     """What attention's backward pass needs beside what was kept: its gradients.
 
     torch: of output, queries, keys and values; JAX: of weights and of scores.
     """
-    T = positions(m, "layers")
     if account == "torch":
         assert m.num_kv_heads is not None
         return 2 * T * (m.d_model + m.num_kv_heads * m.d_head) * sizes.activation
-    return 2 * m.num_heads * T * T * sizes.weight
+    return 2 * m.num_heads // sizes.tensor * T * T * sizes.weight
 
 
 def _course(m: ModelConfig, size: int) -> dict[str, int]:
@@ -237,7 +256,7 @@ def _course(m: ModelConfig, size: int) -> dict[str, int]:
     assert m.num_kv_heads is not None
     total: Counter[str] = Counter()
     norms = (0 if m.norm == "none" else 1) * (1 if m.block == "parallel" else 2)
-    for T in _stacks(m):
+    for T in stacks(m):
         stream, scores, hidden = T * m.d_model, m.num_heads * T * T, T * m.d_ff
         block = {
             "norms": norms * stream,

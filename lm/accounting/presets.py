@@ -24,11 +24,22 @@ def _course(vocab_size: int, weight_decay: float = 0.1) -> TrainConfig:
     )
 
 
+def _llama(num_layers: int, d_model: int, num_heads: int, d_ff: int) -> TrainConfig:
+    """The sizes of LLaMA (Touvron et al., 2023, table 2) and its batches of 4 million tokens, 10^12 of them in all."""
+    return TrainConfig(
+        ModelConfig(32_000, 2048, d_model, num_layers, num_heads, d_ff, remat="block"),
+        steps=238_419,
+        batch_size=2048,
+        compute_dtype="bfloat16",
+    )
+
+
 PRESETS = {
     "gpt2-small": _gpt2(12, 768, 12),
     "gpt2-medium": _gpt2(24, 1024, 16),
     "gpt2-large": _gpt2(36, 1280, 20),
     "gpt2-xl": _gpt2(48, 1600, 25),
+    "llama-7b": _llama(32, 4096, 32, 11_008),
     "tinystories": _course(10_000),
     "owt": _course(32_000),
 }

@@ -95,7 +95,7 @@ def tables(facts: dict[str, Any]) -> str:
     )
 
 
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+def table(head: list[str], rows: list[list[str]]) -> list[str]:
     """Columns as wide as they need, the first to the left, the others to the right."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     return [
@@ -107,7 +107,7 @@ def _table(head: list[str], rows: list[list[str]]) -> list[str]:
 def _parameters(facts: dict[str, Any]) -> list[str]:
     parts, total = facts["parameters"]["parts"], facts["parameters"]["total"]
     rows = [[name, f"{n:,}", f"{n / total:.2%}"] for name, n in [*parts.items(), ("total", total)]]
-    return _table(["parameters", "number", "share"], rows)
+    return table(["parameters", "number", "share"], rows)
 
 
 def _forward(facts: dict[str, Any]) -> list[str]:
@@ -122,7 +122,7 @@ def _forward(facts: dict[str, Any]) -> list[str]:
         for p in facts["forward"]["matmuls"]
     ]
     rows.append(["total", "", "", f"{facts['forward']['flops']:.4g}", "100.00%"])
-    return _table(["forward pass of one sequence", "times", "product", "FLOPs", "share"], rows)
+    return table(["forward pass of one sequence", "times", "product", "FLOPs", "share"], rows)
 
 
 def _training(facts: dict[str, Any]) -> list[str]:
@@ -141,7 +141,7 @@ def _training(facts: dict[str, Any]) -> list[str]:
     if "days" in training:
         rate = f"at {training['mfu']:.0%} of {training['peak_flops']:.4g} FLOP/s"
         rows.append([rate, f"{training['days']:,.2f} days"])
-    return _table(["training", ""], rows)
+    return table(["training", ""], rows)
 
 
 def _memories(facts: dict[str, Any]) -> list[str]:
@@ -154,19 +154,19 @@ def _memories(facts: dict[str, Any]) -> list[str]:
         "optimizer": "AdamW's moments",
         "activations": "activations kept, a sequence",
     }
-    rows = [[label, *(_gigabytes(a[key]) for a in accounts.values())] for key, label in labels.items()]
+    rows = [[label, *(gigabytes(a[key]) for a in accounts.values())] for key, label in labels.items()]
     rows += [
-        [f"  {name}", *(_gigabytes(a["activations_kept"].get(name)) for a in accounts.values())]
+        [f"  {name}", *(gigabytes(a["activations_kept"].get(name)) for a in accounts.values())]
         for name in names
     ]
-    rows.append(["many sequences: a, for each", *(_gigabytes(a["a"]) for a in accounts.values())])
-    rows.append(["many sequences: b, besides", *(_gigabytes(a["b"]) for a in accounts.values())])
-    rows.append([f"peak of {micro_batch:,} at once", *(_gigabytes(a["peak"]) for a in accounts.values())])
+    rows.append(["many sequences: a, for each", *(gigabytes(a["a"]) for a in accounts.values())])
+    rows.append(["many sequences: b, besides", *(gigabytes(a["b"]) for a in accounts.values())])
+    rows.append([f"peak of {micro_batch:,} at once", *(gigabytes(a["peak"]) for a in accounts.values())])
     if "available" in accounts["torch"]:
-        label = f"most at once in {_gigabytes(accounts['torch']['available'])} GB"
+        label = f"most at once in {gigabytes(accounts['torch']['available'])} GB"
         rows.append([label, *(f"{a['largest_batch']:,}" for a in accounts.values())])
-    return _table(["memory of a training step, GB", *accounts], rows)
+    return table(["memory of a training step, GB", *accounts], rows)
 
 
-def _gigabytes(size: int | None) -> str:
+def gigabytes(size: int | None) -> str:
     return "" if size is None else f"{size / 1e9:,.3f}"

@@ -1,6 +1,7 @@
 """The command `lm accounting`."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -21,7 +22,7 @@ class Accounting:
     """
 
     config: Positional[str]
-    """gpt2-small, gpt2-medium, gpt2-large, gpt2-xl, tinystories or owt; or a TOML file, such as those in configs/."""
+    """gpt2-small, gpt2-medium, gpt2-large, gpt2-xl, llama-7b, tinystories or owt; or a TOML file, such as those in configs/."""
     model: Annotated[ModelConfig, arg(name="")]
     compute_dtype: ComputeDtype = "float32"
     """Type of activations; weights and moments stay float32 (float64 for float64)."""
@@ -39,10 +40,17 @@ class Accounting:
     """Share of the peak that the model's own operations reach."""
     memory: str | None = None
     """Memory of the device, such as 80GB or 80GiB, for the most sequences that fit."""
+    mesh: tuple[str, ...] = ()
+    """Meshes such as data=2,fsdp=4,tensor=8: memory, network and time of one device, for each with each --hardware."""
+    hardware: tuple[str, ...] = ()
+    """a100, h100, h200 or v5p, for the times on a mesh; --mfu is then what a device reaches that waits for no other."""
+    bandwidth: float | None = None
+    """Bytes a second that each device sends, with --peak-flops and in place of --hardware."""
     json: bool = False
     """Print JSON, in FLOPs and bytes."""
 
     def run(self) -> None:
+        from lm.accounting.plan import plan_tables
         from lm.accounting.presets import find_config, parse_bytes
         from lm.accounting.report import account, tables
         from lm.files import json_text
@@ -54,8 +62,42 @@ class Accounting:
         settings = {name: getattr(self, name) for name in _SETTINGS}
         config = dataclasses.replace(find_config(self.config), model=self.model, **settings)
         available = None if self.memory is None else parse_bytes(self.memory)
+        if self.mesh:
+            facts: dict[str, Any] = {"plans": self._plans(config, available)}
+            print(json_text(facts) if self.json else plan_tables(facts["plans"]) + "\n", end="")
+            return
+        for flag, given in (("hardware", self.hardware), ("bandwidth", self.bandwidth)):
+            if given:
+                raise InputError(f"--{flag} without --mesh says nothing: give a mesh, such as --mesh data=8")
         facts = account(config, self.mfu, None if self.tokens is None else int(self.tokens), available)
         print(json_text(facts) if self.json else tables(facts) + "\n", end="")
+
+    def _plans(self, config: TrainConfig, available: int | None) -> list[dict[str, Any]]:
+        """A plan for each mesh with each kind of device."""
+        from lm.accounting.hardware import Hardware, find_hardware
+        from lm.accounting.plan import plan
+        from lm.mesh import Mesh
+
+        kinds: dict[str | None, Hardware | None] = {
+            name: find_hardware(name, config.compute_dtype) for name in self.hardware
+        }
+        if kinds and (self.bandwidth is not None or available is not None):
+            raise InputError("--hardware has its own memory and bandwidth: leave out --memory and --bandwidth")
+        if self.bandwidth is not None:
+            if config.peak_flops is None or not 0 < self.bandwidth < math.inf:
+                raise InputError(
+                    f"--bandwidth {self.bandwidth}: give bytes a second above 0, and --peak-flops"
+                )
+            peak = {config.compute_dtype: config.peak_flops}
+            kinds = {None: Hardware(peak, available, 1, self.bandwidth, self.bandwidth)}
+        # What XLA does on a CPU alone is no plan for others.
+        device = "cpu" if config.device == "cpu" and not kinds else "cuda"
+        config = dataclasses.replace(config, device=device)
+        return [
+            plan(config, Mesh.parse(text), hardware, self.mfu, name)
+            for text in self.mesh
+            for name, hardware in (kinds or {None: None}).items()
+        ]
 
 
 _SETTINGS = ("compute_dtype", "batch_size", "grad_accumulation", "steps", "peak_flops")

@@ -1,0 +1,185 @@
+"""What `lm accounting --mesh` tells: a training step on a mesh, device by device, before it runs."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from lm.accounting import matmuls, train_flops_per_token
+from lm.accounting.hardware import Hardware
+from lm.accounting.memory import memory
+from lm.accounting.network import collectives
+from lm.accounting.report import gigabytes, table
+from lm.config import ModelConfig, TrainConfig
+from lm.mesh import Mesh
+
+
+def device_flops(config: TrainConfig, mesh: Mesh) -> tuple[int, int]:
+    """Floating-point operations of one device in a step: of the model, and computed again because of remat.
+
+    tensor divides the products of the blocks; that of the head, each of its devices computes whole.
+    """
+    m = config.model
+    sequences = config.batch_size // (mesh.data * mesh.fsdp)
+    forward = again = 0
+    for product in matmuls(m):
+        in_block = "layers" in product.name
+        flops = sequences * product.flops // (mesh.tensor if in_block else 1)
+        forward += flops
+        if m.remat == "block" and in_block and not product.name.endswith(_not_needed(m)):
+            again += flops
+    return 3 * forward, again
+
+
+def _not_needed(m: ModelConfig) -> tuple[str, ...]:
+    """The products whose results are only added to the stream, which no gradient reads."""
+    if m.norm_position == "post":
+        return ()
+    return ("ffn.w2",) if m.block == "sequential" else ("ffn.w2", "attn.output_proj")
+
+
+def plan(
+    config: TrainConfig, mesh: Mesh, hardware: Hardware | None, mfu: float, name: str | None = None
+) -> dict[str, Any]:
+    """One step of `jax_impl` on a mesh, in bytes, FLOPs and seconds of one device.
+
+    Args:
+        hardware: For the times, if given.
+        mfu: Share of the peak that a device reaches while it waits for no other.
+        name: The hardware's.
+
+    Raises:
+        InputError: the mesh cannot divide the model or its batches.
+    """
+    mesh.check(config)
+    m = config.model
+    sequences = config.batch_size // (mesh.data * mesh.fsdp)
+    account, at_once = memory(config, "jax", mesh), sequences // config.grad_accumulation
+    node = hardware.node if hardware else 1
+    sent = [
+        dataclasses.asdict(c) | {"sent": c.sent, "sent_out": c.sent_out(node)}
+        for c in collectives(config, mesh)
+    ]
+    own, again = device_flops(config, mesh)
+    tokens = config.batch_size * m.context_length
+    facts: dict[str, Any] = {
+        "mesh": str(mesh),
+        "devices": mesh.size,
+        "hardware": name,
+        "sequences": sequences,
+        "micro_batch": at_once,
+        "memory": {
+            "weights": account.weights,
+            "optimizer": account.optimizer,
+            "gradients": account.gradients,
+            "activations": at_once * sum(account.activations.values()),
+            "peak": account.peak(at_once),
+            "available": hardware.memory if hardware else None,
+        },
+        "collectives": sent,
+        "sent": sum(c["sent"] for c in sent),
+        "sent_out": sum(c["sent_out"] for c in sent),
+        "tokens": tokens,
+        "model_flops": train_flops_per_token(m) * tokens,
+        "flops": own,
+        "flops_again": again,
+    }
+    if hardware is not None:
+        facts["time"] = _time(config, mesh, hardware, mfu, facts)
+    return facts
+
+
+def _time(
+    config: TrainConfig, mesh: Mesh, hardware: Hardware, mfu: float, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """Seconds of a step. Weights and gradients can be on their way while others are multiplied; of the stream, the
+    next product needs the sum."""
+    peak = hardware.peak_flops[config.compute_dtype]
+    compute = (facts["flops"] + facts["flops_again"]) / (peak * mfu)
+    network: Counter[str] = Counter()
+    for c in collectives(config, mesh):
+        network[c.axis] += c.seconds(hardware)  # type: ignore[assignment]
+    behind = network["fsdp"] + network["data"]
+    steps = {"hidden": max(compute + network["tensor"], behind), "exposed": compute + network["tensor"] + behind}
+    return {
+        "peak_flops": peak,
+        "mfu_alone": mfu,
+        "compute": compute,
+        "network": dict(network),
+        "step": steps,
+        "mfu": {how: facts["model_flops"] / (mesh.size * peak * s) for how, s in steps.items()},
+        "tokens_per_second": {how: facts["tokens"] / s for how, s in steps.items()},
+        "days": {how: config.steps * s / 86_400 for how, s in steps.items()},
+    }
+
+
+def plan_tables(plans: Sequence[dict[str, Any]]) -> str:
+    """The plans as text: each in a line, and of a single one all that it is made of."""
+    parts = [_summary(plans)]
+    if len(plans) == 1:
+        parts = [_memory(plans[0]), _network(plans[0]), _compute(plans[0]), *parts]
+    return "\n\n".join("\n".join(lines) for lines in parts)
+
+
+def _summary(plans: Sequence[dict[str, Any]]) -> list[str]:
+    head = ["mesh", "hardware", "memory, GB", "fits", "sends, GB", "out of node, GB"]
+    head += ["compute, s", "network, s", "step, s", "MFU", "tokens/s"]
+    rows = []
+    for p in plans:
+        available, time = p["memory"]["available"], p.get("time")
+        fits = "" if available is None else "yes" if p["memory"]["peak"] <= available else "NO"
+        row = [p["mesh"], p["hardware"] or "", gigabytes(p["memory"]["peak"]), fits]
+        row += [gigabytes(p["sent"]), gigabytes(p["sent_out"])]
+        if time:
+            row += [f"{time['compute']:.3f}", f"{sum(time['network'].values()):.3f}"]
+            row += [_range(time["step"], "{:.3f}"), _range(time["mfu"], "{:.1%}")]
+            row += [_range(time["tokens_per_second"], "{:,.0f}")]
+        rows.append(row + [""] * (len(head) - len(row)))
+    return table(head, rows)
+
+
+def _range(values: dict[str, float], form: str) -> str:
+    """With the network hidden behind the products, and not."""
+    return " - ".join(form.format(values[how]) for how in ("hidden", "exposed"))
+
+
+def _memory(p: dict[str, Any]) -> list[str]:
+    labels = {
+        "weights": "weights",
+        "optimizer": "AdamW's moments",
+        "gradients": "gradients",
+        "activations": f"activations kept, of {p['micro_batch']:,} sequences",
+        "peak": "most at once",
+    }
+    return table(
+        [f"memory of one of {p['devices']:,} devices", "GB"],
+        [[label, gigabytes(p["memory"][key])] for key, label in labels.items()],
+    )
+
+
+def _network(p: dict[str, Any]) -> list[str]:
+    rows = [
+        [
+            f"{c['axis']}: {c['what']}",
+            c["kind"],
+            f"{c['devices']:,}",
+            *(gigabytes(c[key]) for key in ("bytes", "sent", "sent_out")),
+        ]
+        for c in p["collectives"]
+    ]
+    rows.append(["total", "", "", "", gigabytes(p["sent"]), gigabytes(p["sent_out"])])
+    return table(["collectives of a step", "kind", "among", "GB", "sends, GB", "out of node, GB"], rows)
+
+
+def _compute(p: dict[str, Any]) -> list[str]:
+    rows = [
+        [f"model, a step of {p['tokens']:,} tokens", f"{p['model_flops']:.4g} FLOPs"],
+        [f"one device, {p['sequences']:,} sequences", f"{p['flops']:.4g} FLOPs"],
+        ["computed again", f"{p['flops_again']:.4g} FLOPs"],
+    ]
+    if "time" in p:
+        t = p["time"]
+        rate = f"at {t['mfu_alone']:.0%} of {t['peak_flops']:.4g} FLOP/s"
+        rows += [[rate, f"{t['compute']:.3f} s"]]
+        rows += [[f"network, {axis}", f"{s:.3f} s"] for axis, s in t["network"].items()]
+    return table(["operations, times", ""], rows)
