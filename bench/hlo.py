@@ -34,7 +34,9 @@ def sent(text: str, mesh: Mesh) -> list[Sent]:
         if not operation:
             continue
         result, kind, start = operation.groups()
-        arrays = [prod(map(int, dims.split(","))) * _width(t) if dims else _width(t) for t, dims in _arrays(result)]
+        arrays = [
+            prod(map(int, dims.split(","))) * _width(t) if dims else _width(t) for t, dims in _arrays(result)
+        ]
         if start and kind == "all-gather":  # the operand stands beside the result
             arrays = arrays[len(arrays) // 2 :]
         if kind == "collective-permute":
@@ -65,7 +67,9 @@ def _groups_of_axes(mesh: Mesh) -> dict[tuple[int, ...], str]:
     for count in (1, 2, 3):
         for axes in combinations(range(3), count):
             index = tuple(slice(None) if axis in axes else 0 for axis in range(3))
-            groups.setdefault(tuple(sorted(ids[index].ravel().tolist())), "*".join(AXES[axis] for axis in axes))
+            groups.setdefault(
+                tuple(sorted(ids[index].ravel().tolist())), "*".join(AXES[axis] for axis in axes)
+            )
     return groups
 
 

@@ -233,7 +233,9 @@ def _in_feed_forward(m: ModelConfig, account: Account, sizes: _Sizes) -> int:
     torch: of all three; JAX fuses one of them away.
     """
     assert m.d_ff is not None
-    return (3 if account == "torch" else 2) * positions(m, "layers") * m.d_ff // sizes.tensor * sizes.activation
+    return (
+        (3 if account == "torch" else 2) * positions(m, "layers") * m.d_ff // sizes.tensor * sizes.activation
+    )
 
 
 def _in_attention(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> int:

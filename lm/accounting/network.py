@@ -140,6 +140,8 @@ def _sums(m: ModelConfig, merged: bool) -> tuple[int, int]:
     branches = 1 if merged and m.block == "parallel" else 2
     # Computed again is what follows needs: attention's output, where the feed-forward reads it; and where the
     # last norm of a block reads it, the feed-forward's.
-    again = (m.block == "sequential") + (m.norm_position == "post") * (1 if m.block == "sequential" else branches)
+    again = (m.block == "sequential") + (m.norm_position == "post") * (
+        1 if m.block == "sequential" else branches
+    )
     read = branches if merged else 3 + (2 if m.ffn == "swiglu" else 1)
     return branches + (again if m.remat == "block" else 0), read
