@@ -18,7 +18,7 @@ from lm.config import TrainConfig
 from lm.mesh import Mesh, Processes
 from tokenizer.errors import InputError
 from torch_impl.functional import global_norm
-from torch_impl.model import Stack
+from torch_impl.model import EncoderDecoder
 
 _SILENCE = timedelta(minutes=10)
 """How long to wait for another process: it may be hashing a checkpoint. One that was killed is noticed at once."""
@@ -103,7 +103,7 @@ def shard(model: Any, mesh: Mesh, device: str) -> None:
 
     axes = {"data": mesh.data, "fsdp": mesh.fsdp}
     devices = init_device_mesh(_device(), tuple(axes.values()), mesh_dim_names=tuple(axes))
-    stacks = [module for module in model.modules() if isinstance(module, Stack)]
+    stacks = [model.encoder, model.decoder] if isinstance(model, EncoderDecoder) else [model]
     for module in (*(block for stack in stacks for block in stack.layers), model):
         sharded = fully_shard(module, mesh=devices)
         sharded.set_gradient_divide_factor(1.0)
