@@ -74,6 +74,8 @@ def _join() -> None:
             int(os.environ[name]) if name in os.environ else None
             for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
         )
+        # It would take SIGTERM from the loop, which saves.
+        jax.config.update("jax_enable_preemption_service", False)
         # A process that sends no sign of life for so many seconds has gone.
         jax.distributed.initialize(
             num_processes=count,
@@ -136,9 +138,13 @@ def processes() -> Processes:
     def gather(value: int) -> list[int]:
         return multihost_utils.process_allgather(np.array([value], np.int32)).ravel().tolist()
 
-    # Reading an array whose computation failed is a ValueError on a CPU.
-    lost = jax.errors.JaxRuntimeError, ValueError
-    return Processes(jax.process_index(), jax.process_count(), gather, lost)
+    def is_lost(error: Exception) -> bool:
+        # Reading an array whose computation failed is a ValueError on a CPU, as InputError is.
+        return isinstance(error, jax.errors.JaxRuntimeError | ValueError) and not isinstance(
+            error, InputError
+        )
+
+    return Processes(jax.process_index(), jax.process_count(), gather, is_lost)
 
 
 @contextlib.contextmanager
@@ -387,7 +393,7 @@ def make_eval_step(config: TrainConfig, mesh: Mesh | None = None) -> EvalStep:
         total, correct = 0.0, 0
         arrays = _arrays(batch, config)
         for i in range(len(batch.inputs)):
-            micro = jax.tree.map(lambda x, i=i: _put(x[i], rows) if mesh else x[i], arrays)
+            micro = jax.tree.map(lambda x, i=i: _put(x[i], rows) if rows else x[i], arrays)
             micro_total, micro_correct = jitted(state.params, *micro)
             total += float(micro_total)
             correct += int(micro_correct)

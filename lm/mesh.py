@@ -109,8 +109,8 @@ class Processes:
     count: int = 1
     gather: Callable[[int], list[int]] = lambda value: [value]
     """The number that each process gives here, in their order; waits for all."""
-    lost: tuple[type[Exception], ...] = ()
-    """What the framework raises where another process cannot be reached."""
+    is_lost: Callable[[Exception], bool] = lambda error: False
+    """Whether an error is the framework's own, where another process cannot be reached."""
 
     @property
     def is_first(self) -> bool:
@@ -130,7 +130,7 @@ class Processes:
         try:
             yield
         except Exception as error:
-            if isinstance(error, InputError) or not isinstance(error, self.lost):
+            if not self.is_lost(error):
                 self.gather(1)
             raise
         if self.any(False):
@@ -149,7 +149,7 @@ class Processes:
             if self.count > 1:
                 # Before what the framework has registered, which would wait for all.
                 atexit.register(os._exit, 2)
-            if isinstance(error, InputError) or not isinstance(error, self.lost):
+            if not self.is_lost(error):
                 raise
             reason = str(error).strip().splitlines()[0][:200]
             raise InputError(

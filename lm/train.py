@@ -84,6 +84,7 @@ def train(
     refuse_missing(track)
     if mesh:
         mesh.check(config)
+        mesh = mesh if mesh.size > 1 else None
     with contextlib.ExitStack() as stack:
         stop_requested = stack.enter_context(_stop_signals())
         source = open_source(config, inputs.train, inputs.weights)

@@ -9,15 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, distributed
 
 from lm.backend import DecodeStep, EvalStep, Logits, Prefill, TrainStep
-from lm.checkpoint import Leaves, Share, Shares
+from lm.checkpoint import Index, Leaves, Share, Shares
 from lm.config import TrainConfig
 from lm.data import Batch, check_batch, check_token_ids
 from lm.init import initial_weights
 from lm.mesh import Mesh, Processes
 from tokenizer.errors import InputError
+from torch_impl import sharding
 from torch_impl.attention import LayerCache, causal_mask
 from torch_impl.functional import Draw, at_least_float32, clip_gradients, token_cross_entropy
 from torch_impl.model import MODELS, EncoderDecoder
@@ -38,7 +39,11 @@ class TrainState:
     """The model, of the architecture's class, and its optimizer; both are changed in place."""
 
     model: Any
+    held: dict[str, Tensor]
+    """What this process holds of each weight: the weight itself, or with a mesh its share of the rows."""
     optimizer: AdamW
+    """Of what it holds."""
+    mesh: Mesh | None = None
 
     @property
     def step(self) -> int:
@@ -47,10 +52,12 @@ class TrainState:
 
 
 def configure(config: TrainConfig, mesh: Mesh | None = None) -> None:
-    """Set the number of threads, make float32 mean float32, and refuse a device that is not there."""
+    """Set the number of threads, make float32 mean float32, refuse a device that is not there, and join a mesh."""
     torch.set_float32_matmul_precision("highest")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    if mesh:
+        sharding.join(config, mesh)
     try:
         torch.empty(0, device=config.device)
     except (RuntimeError, AssertionError) as error:
@@ -60,14 +67,14 @@ def configure(config: TrainConfig, mesh: Mesh | None = None) -> None:
         ) from None
 
 
+def processes() -> Processes:
+    """The processes of a mesh that `configure` has joined."""
+    return sharding.processes() if distributed.is_initialized() else Processes()
+
+
 def versions() -> dict[str, str]:
     """The version of torch."""
     return {"torch": torch.__version__}
-
-
-def processes() -> Processes:
-    """This process alone."""
-    return Processes()
 
 
 @contextlib.contextmanager
@@ -89,63 +96,99 @@ def load_state(
     """A state of these leaves, copied into memory that torch allocated."""
     dtype = getattr(torch, config.param_dtype)
     model = MODELS[config.model.architecture](
-        config.model, getattr(torch, config.compute_dtype), config.device, dtype
+        config.model, getattr(torch, config.compute_dtype), "meta" if mesh else config.device, dtype
     )
-    parameters = dict(model.named_parameters())
+    if mesh:
+        sharding.shard(model, mesh, config.device)
     with torch.no_grad():
+        held = {name: sharding.held(p) if mesh else p for name, p in model.named_parameters()}
         for name, leaf in weights:
-            parameters[name].copy_(torch.from_numpy(leaf[...]))
+            held[name].copy_(torch.from_numpy(leaf[_place(held[name], leaf.shape, mesh)]))
     o = config.optimizer
     # Gains and biases have one axis.
-    decaying = [p for p in parameters.values() if p.ndim > 1 or o.decay == "all"]
-    others = [p for p in parameters.values() if p.ndim == 1 and o.decay == "matrices"]
+    decaying = [p for p in held.values() if p.ndim > 1 or o.decay == "all"]
+    others = [p for p in held.values() if p.ndim == 1 and o.decay == "matrices"]
     groups = [{"params": decaying}] + [{"params": others, "weight_decay": 0.0}] * bool(others)
     adamw = AdamW(groups, o.learning_rate, (o.beta1, o.beta2), o.eps, o.weight_decay)
     for name, leaf in optimizer or ():
         if name == "step":
-            for p in parameters.values():
+            for p in held.values():
                 adamw.state[p]["step"] = int(leaf[...])
         else:
             moment, _, name = name.partition(".")
-            adamw.state[parameters[name]][moment] = torch.tensor(leaf[...], device=config.device)
-    return TrainState(model, adamw)
+            p = held[name]
+            adamw.state[p][moment] = torch.tensor(leaf[_place(p, leaf.shape, mesh)], device=config.device)
+    return TrainState(model, held, adamw, mesh)
+
+
+def _place(held: Tensor, shape: tuple[int, ...], mesh: Mesh | None) -> Index:
+    """Where in a leaf of this shape lies what this process holds of it."""
+    return (sharding.held_rows(mesh, shape[0], len(held)),) if mesh and shape else ()
+
+
+def _weights(state: TrainState) -> Iterator[tuple[str, Tensor]]:
+    for name, p in state.held.items():
+        yield name, p.detach()
+
+
+def _optimizer(state: TrainState) -> Iterator[tuple[str, Tensor]]:
+    for name, p in state.held.items():
+        adamw = state.optimizer.state.get(p, {})
+        for moment in ("m", "v"):
+            yield f"{moment}.{name}", adamw.get(moment, torch.zeros_like(p)).detach()
+    yield "step", torch.tensor(state.step, dtype=torch.int32)
 
 
 def read_weights(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
     """The weights by name."""
-    for name, p in state.model.named_parameters():
-        yield name, p.detach().cpu().numpy()
+    return ((name, x.cpu().numpy()) for name, x in _weights(state))
 
 
 def read_optimizer(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
     """`m.<name>` and `v.<name>` of every weight, and `step`."""
-    for name, p in state.model.named_parameters():
-        adamw = state.optimizer.state.get(p, {})
-        for moment in ("m", "v"):
-            yield f"{moment}.{name}", adamw.get(moment, torch.zeros_like(p)).detach().cpu().numpy()
-    yield "step", np.array(state.step, np.int32)
+    return ((name, x.cpu().numpy()) for name, x in _optimizer(state))
 
 
 def read_shares(state: TrainState) -> tuple[Shares, Shares]:
-    """The weights, and the optimizer's leaves: all of them."""
-    return _whole(read_weights(state)), _whole(read_optimizer(state))
+    """The same, weights and optimizer, in slices: what this process is to save."""
+    whole = {name: tuple(p.shape) for name, p in state.model.named_parameters()}
+    shapes = (
+        whole | {f"{moment}.{name}": shape for moment in "mv" for name, shape in whole.items()} | {"step": ()}
+    )
 
+    def share(name: str, x: Tensor) -> Share:
+        shape = shapes[name]
 
-def _whole(leaves: Iterator[tuple[str, np.ndarray]]) -> Shares:
-    for name, array in leaves:
-        yield name, Share(array.shape, array.dtype, lambda array=array: [((), array)])  # type: ignore[misc]
+        def slices() -> Iterator[tuple[Index, np.ndarray]]:
+            if state.mesh is None or sharding.is_to_save(state.mesh, shape):
+                yield _place(x, shape, state.mesh), x.cpu().numpy()
+
+        return Share(shape, np.dtype(str(x.dtype).removeprefix("torch.")), slices)
+
+    return (
+        ((name, share(name, x)) for name, x in _weights(state)),
+        ((name, share(name, x)) for name, x in _optimizer(state)),
+    )
 
 
 def _micro_batches(
-    batch: Batch, config: TrainConfig
+    batch: Batch, config: TrainConfig, rows: slice
 ) -> Iterator[tuple[tuple[Tensor, ...], Tensor, Tensor | None]]:
-    """What the model takes, targets and loss mask of each micro-batch, on the model's device."""
+    """What the model takes, targets and loss mask of these rows of each micro-batch, on the model's device."""
     check_batch(batch, config.model.vocab_size)
     for i in range(len(batch.inputs)):
-        inputs = tuple(torch.tensor(a[i], device=config.device) for a in batch.model_inputs)
-        targets = torch.tensor(batch.targets[i], device=config.device)
-        mask = None if batch.loss_mask is None else torch.tensor(batch.loss_mask[i], device=config.device)
+        inputs = tuple(torch.tensor(a[i, rows], device=config.device) for a in batch.model_inputs)
+        targets = torch.tensor(batch.targets[i, rows], device=config.device)
+        mask = (
+            None if batch.loss_mask is None else torch.tensor(batch.loss_mask[i, rows], device=config.device)
+        )
         yield inputs, targets, mask
+
+
+def _rows(batch: Batch, mesh: Mesh | None) -> slice:
+    """Those of each micro-batch that this process takes."""
+    B = batch.inputs.shape[1]
+    return sharding.batch_rows(mesh, B) if mesh else slice(0, B)
 
 
 def _sum_losses(logits_BTV: Tensor, targets_BT: Tensor, mask_BT: Tensor | None) -> Float[Tensor, ""]:
@@ -166,14 +209,18 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
 
     def train_step(state: TrainState, batch: Batch, lr: float) -> tuple[TrainState, dict[str, Any]]:
         state.optimizer.zero_grad()
-        losses = []
-        for i, (inputs, targets_BT, mask_BT) in enumerate(_micro_batches(batch, config)):
-            draw = _draw(config, state, i * len(targets_BT), len(targets_BT))
+        losses, rows, (A, B) = [], _rows(batch, mesh), batch.inputs.shape[:2]
+        for i, (inputs, targets_BT, mask_BT) in enumerate(_micro_batches(batch, config, rows)):
+            draw = _draw(config, state, i * B + rows.start, len(targets_BT))
+            if mesh:
+                state.model.set_requires_all_reduce(i == A - 1)
             loss = _sum_losses(state.model(*inputs, draw=draw), targets_BT, mask_BT) / batch.num_targets
             loss.backward()
             losses.append(loss.detach())
-        total = torch.stack(losses).sum()
-        norm = clip_gradients(state.model.parameters(), config.optimizer.max_grad_norm)
+        total, norm = torch.stack(losses).sum(), None
+        if mesh:
+            total, norm = sharding.take_gradients(state.model, state.held, total, mesh)
+        norm = clip_gradients(state.held.values(), config.optimizer.max_grad_norm, norm)
         finite = torch.isfinite(total) & torch.isfinite(norm)
         if finite:
             for group in state.optimizer.param_groups:
@@ -190,12 +237,14 @@ def make_eval_step(config: TrainConfig, mesh: Mesh | None = None) -> EvalStep:
     @torch.no_grad()
     def eval_step(state: TrainState, batch: Batch) -> tuple[float, int, int]:
         total, correct = 0.0, 0
-        for inputs, targets_BT, mask_BT in _micro_batches(batch, config):
+        for inputs, targets_BT, mask_BT in _micro_batches(batch, config, _rows(batch, mesh)):
             logits_BTV = state.model(*inputs)
             total += float(_sum_losses(logits_BTV, targets_BT, mask_BT))
             hits_BT = logits_BTV.argmax(-1) == targets_BT
             correct += int((hits_BT if mask_BT is None else hits_BT & mask_BT).sum())
-        return total, batch.num_targets, correct
+        if mesh:
+            total, correct = sharding.total(torch.tensor((total, correct), dtype=torch.float64)).tolist()
+        return total, batch.num_targets, int(correct)
 
     return eval_step
 

@@ -100,16 +100,22 @@ def global_norm(tensors: Iterable[Float[Tensor, "..."]]) -> Float[Tensor, ""]:
 
 
 @torch.no_grad()
-def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Float[Tensor, ""]:
+def clip_gradients(
+    parameters: Iterable[Tensor], max_norm: float, norm: Float[Tensor, ""] | None = None
+) -> Float[Tensor, ""]:
     """Scale the gradients in place by max_norm / (norm + 1e-6) where their global norm exceeds max_norm.
 
     Parameters without a gradient are skipped (Pascanu et al., 2013, algorithm 1).
+
+    Args:
+        norm: The global norm, where these are but some of the gradients that it is of.
 
     Returns:
         The global norm before clipping.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = global_norm(gradients)
+    if norm is None:
+        norm = global_norm(gradients)
     scale = torch.where(norm > max_norm, max_norm / (norm + 1e-6), 1.0)
     for gradient in gradients:
         gradient.mul_(scale.to(gradient.dtype))

@@ -173,7 +173,11 @@ class Stack(nn.Module):
         self.ln_final = make_norm(config, device, dtype) if config.norm_position == "pre" else Identity()
         self.compute_dtype = compute_dtype or self.token_embeddings.weight.dtype
         self.config, self.length = config, length
-        tables = self.tables_of(np.arange(length))
+        self.make_tables()
+
+    def make_tables(self) -> None:
+        """Keep the tables of all positions, on the weights' device; again where the weights have been moved."""
+        tables = self.tables_of(np.arange(self.length))
         self.num_tables = len(tables)
         for i, table in enumerate(tables):
             self.register_buffer(f"table{i}", table, persistent=False)
@@ -278,16 +282,10 @@ class PrefixDecoder(StackWithHead):
     the cache, and a token to all of the cache and to the tokens up to itself.
     """
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        compute_dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(config, compute_dtype, device, dtype)
-        assert config.prefix_length is not None
-        places = np.arange(config.prefix_length + config.context_length)
+    def make_tables(self) -> None:
+        super().make_tables()
+        assert self.config.prefix_length is not None
+        places = np.arange(self.config.prefix_length + self.config.context_length)
         for i, table in enumerate(self.tables_of(places) if self.rotary else ()):
             self.register_buffer(f"rope{i}", table, persistent=False)
 

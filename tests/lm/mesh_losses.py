@@ -1,0 +1,64 @@
+"""A process with 8 virtual devices of its own, for tests/lm/test_mesh_jax.py: 50 steps on each mesh, told as JSON."""
+
+import json
+import os
+import sys
+from typing import Any
+
+import numpy as np
+
+from lm.backend import load
+from lm.config import ModelConfig, OptimizerConfig, TrainConfig
+from lm.data import Batch
+from lm.mesh import Mesh
+
+STEPS = 50
+MODEL = ModelConfig(
+    32, 8, 16, 1, 4, d_ff=24, num_kv_heads=2, bias=True, residual_dropout=0.2, attention_dropout=0.2
+)
+CONFIGS = {
+    "float64": TrainConfig(
+        MODEL,
+        OptimizerConfig(max_grad_norm=0.5, weight_decay=0.1),
+        batch_size=16,
+        grad_accumulation=2,
+        compute_dtype="float64",
+    ),
+    "float32": TrainConfig(MODEL, batch_size=8),
+}
+
+
+def batch(config: TrainConfig, step: int) -> Batch:
+    """Random windows, and some of their targets to count."""
+    draw, m = np.random.default_rng(step), config.model
+    A, B = config.grad_accumulation, config.batch_size // config.grad_accumulation
+    ids = draw.integers(0, m.vocab_size, (A, B, m.context_length + 1)).astype(np.int32)
+    return Batch(ids[..., :-1], ids[..., 1:], draw.random((A, B, m.context_length)) < 0.7)
+
+
+def losses(config: TrainConfig, mesh: Mesh | None) -> dict[str, Any]:
+    """Losses and gradient norms of 50 steps, an evaluation after them, and the elements of each leaf a device holds."""
+    backend = load("jax", config, mesh)
+    state: Any = backend.init_state(config, 0, mesh)
+    step, evaluate = backend.make_train_step(config, mesh), backend.make_eval_step(config, mesh)
+    metrics = []
+    for i in range(STEPS):
+        state, told = step(state, batch(config, i), 1e-2)
+        assert told["finite"]
+        metrics.append((float(told["loss"]), float(told["grad_norm"])))
+    import jax
+
+    held = {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf.addressable_shards[0].data.size
+        for path, leaf in jax.tree_util.tree_leaves_with_path((state.params, state.optimizer._asdict()))
+    }
+    return {"metrics": metrics, "evaluation": evaluate(state, batch(config, STEPS)), "held": held}
+
+
+if __name__ == "__main__":
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+    told = {}
+    for key in sys.argv[1:]:
+        dtype, _, text = key.partition(":")
+        told[key] = losses(CONFIGS[dtype], Mesh.parse(text) if text else None)
+    print(json.dumps(told))

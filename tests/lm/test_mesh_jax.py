@@ -1,0 +1,168 @@
+"""JAX on 8 virtual devices, and in two processes: the numbers of one device, and checkpoints that move between all."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lm import checkpoint, run
+from lm.init import optimizer_shapes, parameter_shapes
+from lm.mesh import Mesh
+from tests.lm.conftest import lm, train_command
+from tests.lm.mesh_losses import MODEL, STEPS
+from tests.lm.test_train import numbers
+from tests.source import ROOT
+
+EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+# Half a minute is what JAX waits for a process that is silent.
+BOUND = 60
+
+
+def started(arguments: list[object], **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def two(command: list[object]) -> list[subprocess.Popen[str]]:
+    """Two processes of one run."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    return [
+        started(
+            ["lm", *command],
+            JAX_COORDINATOR_ADDRESS=address,
+            JAX_NUM_PROCESSES="2",
+            JAX_PROCESS_ID=str(index),
+        )
+        for index in range(2)
+    ]
+
+
+def ended(process: subprocess.Popen[str], timeout: float = 300) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr."""
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out, err
+
+
+def wait_for(path: Path, processes: list[subprocess.Popen[str]]) -> None:
+    while not path.exists():
+        for process in processes:
+            assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def test_50_steps_have_the_numbers_of_one_device() -> None:
+    meshes = {"float64": ["data=2,fsdp=2,tensor=2"], "float32": ["data=2,fsdp=4"]}
+    keys = [f"{dtype}:{mesh}" for dtype, some in meshes.items() for mesh in ("", *some)]
+    code, out, err = ended(started(["tests.lm.mesh_losses", *keys]))
+    assert code == 0, err
+    told: dict[str, Any] = json.loads(out.splitlines()[-1])
+    shapes = parameter_shapes(MODEL) | optimizer_shapes(MODEL)
+    for dtype, limit in (("float64", 1e-10), ("float32", 1e-5)):
+        one = told[f"{dtype}:"]
+        expected = np.array(one["metrics"])
+        assert expected.shape == (STEPS, 2)
+        assert (expected[:, 1] > 0.5).mean() > 0.2, "nothing was clipped"
+        for text in meshes[dtype]:
+            found = told[f"{dtype}:{text}"]
+            assert np.abs(np.array(found["metrics"]) - expected).max() < limit
+            assert found["evaluation"][0] == pytest.approx(one["evaluation"][0], rel=limit)
+            assert found["evaluation"][1:] == one["evaluation"][1:]
+            mesh = Mesh.parse(text)
+            # Tuples' places come first in the names.
+            held = {name.partition(".")[2]: size for name, size in found["held"].items()}
+            assert held == {name: mesh.share(name, shape) for name, shape in shapes.items()}
+
+
+def cut(folder: Path, to: Path, step: int) -> Path:
+    """A copy of a run, as if it had been ended after a step."""
+    shutil.copytree(folder, to)
+    for path in checkpoint.all_of(to):
+        if path.name != f"step-{step:08d}":
+            shutil.rmtree(path)
+    return to
+
+
+def test_a_run_moves_between_meshes_processes_and_backends(made_pipeline: Path, tmp_path: Path) -> None:
+    expected = numbers(made_pipeline / "jax")
+
+    def same(folder: Path) -> None:
+        for a, b in zip(numbers(folder), expected, strict=True):
+            assert a == pytest.approx(b, rel=1e-5)
+        for path in checkpoint.all_of(folder):
+            checkpoint.read_state(path)
+
+    eight, one, both, other = (tmp_path / name for name in ("eight", "one", "two", "other"))
+    mesh = ("--mesh", "data=2,fsdp=2,tensor=2")
+    code, out, err = ended(started(["lm", *train_command(made_pipeline, "jax", eight, *mesh)], **EIGHT))
+    assert (code, out) == (0, f"{eight}/checkpoints/step-00000006: done\n"), err
+    same(eight)
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        path = Path("checkpoints/step-00000003") / name
+        assert (eight / path).stat().st_size == (made_pipeline / "jax" / path).stat().st_size
+
+    assert lm(*train_command(made_pipeline, "jax", cut(eight, one, 3), "--resume")) == 0
+    same(one)
+
+    more = ("--resume", "--mesh", "fsdp=2", "--save-interval", 1)
+    ends = [ended(p) for p in two(train_command(made_pipeline, "jax", cut(eight, both, 3), *more))]
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    assert f"{both}/checkpoints/step-00000006: done" in ends[0][1]
+    assert ends[1][1:] == ("", ""), "a process that is not the first has printed"
+    same(both)
+
+    assert lm(*train_command(made_pipeline, "torch", cut(both, other, 4), "--resume")) == 0
+    same(other)
+
+
+def test_a_process_is_killed_and_the_run_goes_on(made_pipeline: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    more = ("--mesh", "data=2", "--steps", 100_000, "--eval-interval", 1_000, "--save-interval", 5)
+    command = train_command(made_pipeline, "jax", out, *more, "--keep-last", 3)
+    processes = two(command)
+    try:
+        wait_for(out / "checkpoints" / "step-00000005", processes)
+        processes[1].kill()
+        processes[1].communicate()
+        since = time.monotonic()
+        code, _, err = ended(processes[0], BOUND)
+        assert time.monotonic() - since < BOUND
+        assert code == 2
+        lines = [line for line in err.splitlines() if line.startswith("lm: ")]
+        assert len(lines) == 1
+        assert "a process of this run has ended, or cannot be reached" in lines[0]
+        assert "with the same command and --resume" in lines[0]
+        newest = max(checkpoint.read_state(path)["iteration"] for path in checkpoint.all_of(out))
+
+        # A signal to one process stops all after the same step.
+        processes = two([*command, "--resume"])
+        wait_for(out / "checkpoints" / f"step-{newest + 5:08d}", processes)
+        processes[1].send_signal(signal.SIGTERM)
+        ends = [ended(p) for p in processes]
+        assert [code for code, _, _ in ends] == [0, 0], ends
+        assert "stopped and saved; to go on: lm train" in ends[0][1]
+    finally:
+        for process in processes:
+            process.kill()
+    assert not list(out.rglob(".*"))
+    last = checkpoint.read_state(checkpoint.latest(out))
+    assert last["iteration"] >= newest + 5
+    assert last["mesh"] == "data=2,fsdp=1,tensor=1"
+    steps = [m["step"] for m in run.read_metrics(out) if "train_loss" in m]
+    assert steps == list(range(1, last["iteration"] + 1))

@@ -1,0 +1,229 @@
+"""torch in several processes on loopback: the numbers of one, checkpoints that cross, and processes that end."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from lm import checkpoint, run
+from lm.parity.budgets import RUN, relative_error
+from tests.lm.conftest import lm
+from tests.lm.test_cli import refused
+from tests.lm.test_train import leaves
+from tests.source import ROOT
+
+# Shapes are divided unevenly, and of d_ff = 9 rows the last of four processes has none.
+COMMON = ("--steps", 50, "--eval-interval", 25, "--eval-windows", 8, "--save-interval", 10, "--batch-size", 8)
+COMMON += ("--optimizer.learning-rate", 5e-3, "--model.vocab-size", 301, "--model.d-ff", 9)
+FLOAT64 = (*COMMON, "--compute-dtype", "float64", "--grad-accumulation", 2, "--model.residual-dropout", 0.1)
+FLOAT32 = (*COMMON, "--model.tie-embeddings", "--model.remat", "block", "--model.position", "learned")
+PAIRS = ("--steps", 4, "--eval-interval", 2, "--batch-size", 8, "--model.vocab-size", 257, "--model.d-ff", 9)
+PAIRS += ("--model.architecture", "encoder_decoder", "--model.prefix-length", 11, "--model.bias")
+PAIRS += ("--model.remat", "block", "--compute-dtype", "float64", "--grad-accumulation", 2)
+SECONDS = 300.0
+"""Longer than anything here takes, on a machine that does much else."""
+
+Process = subprocess.Popen[str]
+
+
+def started(command: Sequence[object], said: str = "", **environment: object) -> Process:
+    """A process that has been told something."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *map(str, command)],
+        cwd=ROOT,
+        env=os.environ | {name: str(value) for name, value in environment.items()},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin
+    process.stdin.write(said)
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def in_processes(count: int, store: Path, *commands: Sequence[object]) -> list[Process]:
+    """So many processes that run these commands."""
+    said = json.dumps([[str(word) for word in command] for command in commands])
+    process = ("tests.lm.mesh_process", store)
+    return [started(process, said, RANK=rank, WORLD_SIZE=count) for rank in range(count)]
+
+
+def ended(processes: list[Process], code: int = 0) -> list[tuple[str, str]]:
+    """What processes have printed when they have ended."""
+    try:
+        printed = [process.communicate(timeout=SECONDS) for process in processes]
+        assert [process.returncode for process in processes] == [code] * len(processes), printed
+    finally:
+        for process in processes:
+            process.kill()
+    return printed
+
+
+def wait_for(path: Path, process: Process) -> None:
+    """Wait until a process has made a file."""
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
+
+
+def cut(folder: Path, last: int, new: Path) -> Path:
+    """A copy of a run as it would be, had it been killed after the checkpoint of a step."""
+    shutil.copytree(folder, new)
+    for path in checkpoint.all_of(new):
+        if int(path.name[5:]) > last:
+            shutil.rmtree(path)
+    return new
+
+
+def losses(folder: Path) -> np.ndarray:
+    """Of each step, and of each evaluation."""
+    return np.array([m.get("train_loss", m.get("val_loss")) for m in run.read_metrics(folder)])
+
+
+def assert_same(folder: Path, whole: Path) -> None:
+    """The same losses, and the same weights and moments in the end."""
+    budget = RUN["float32" if whole.name == "float32" else "float64"]
+    assert relative_error(losses(folder), losses(whole)) <= budget
+    for file in ("model.safetensors", "optimizer.safetensors"):
+        a, b = (load_file(checkpoint.latest(path) / file) for path in (folder, whole))
+        assert a.keys() == b.keys()
+        for name in a:
+            assert relative_error(a[name], b[name]) <= budget, name
+
+
+@pytest.fixture(scope="module")
+def commands(made_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[object]]:
+    """Commands that train, but for --out and --mesh."""
+    folder = tmp_path_factory.mktemp("pairs")
+    vocabulary = ("--vocab-size", 257, "--special-tokens", "<|endoftext|>", "--out", folder / "bytes")
+    assert lm("tokenizer", "train", "--input", made_pipeline / "val.txt", *vocabulary) == 0
+    data: list[object] = []
+    for name, held_out in (("train", ()), ("val", ("--held-out",))):
+        pairs, tokens = folder / f"{name}.jsonl", folder / f"{name}.npy"
+        assert lm("pairs", "reverse", "--out", pairs, "--count", 43, *held_out) == 0
+        assert (
+            lm("tokenizer", "encode", "--tokenizer", folder / "bytes", "--input", pairs, "--out", tokens) == 0
+        )
+        data += [f"--{name}", tokens]
+    text = [word for name in ("train", "val") for word in (f"--{name}", made_pipeline / f"{name}.npy")]
+    train = ["train", "--backend", "torch", "--config", made_pipeline / "tiny.toml"]
+    return {
+        "float64": [*train, *text, *FLOAT64],
+        "float32": [*train, *text, *FLOAT32],
+        "pairs": [*train, *data, *PAIRS],
+        "refused": [*train, *text],
+    }
+
+
+@pytest.fixture(scope="module")
+def alone(commands: dict[str, list[object]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs in one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    for name in ("float64", "float32", "pairs"):
+        assert lm(*commands[name], "--out", folder / name) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def four(commands: dict[str, list[object]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs in four processes, of which the first alone has printed."""
+    folder = tmp_path_factory.mktemp("four")
+    meshes = {"float64": "data=2,fsdp=2", "pairs": "fsdp=4"}
+    meshed = [[*commands[name], "--out", folder / name, "--mesh", mesh] for name, mesh in meshes.items()]
+    (out, _), *others = ended(in_processes(4, folder / "store", *meshed))
+    assert [line.split()[-1] for line in out.splitlines()] == ["done"] * 2
+    assert others == [("", "")] * 3
+    return folder
+
+
+@pytest.mark.parametrize("name", ["float64", "pairs"])
+def test_four_processes_have_the_numbers_of_one(four: Path, alone: Path, name: str) -> None:
+    assert_same(four / name, alone / name)
+    assert len(losses(alone / name)) == {"float64": 52, "pairs": 6}[name]
+
+
+def test_a_run_goes_on_with_any_number_of_processes_and_in_the_other_backend(
+    commands: dict[str, list[object]], four: Path, alone: Path, tmp_path: Path
+) -> None:
+    command = commands["float64"]
+    # From four processes to one.
+    one = cut(four / "float64", 10, tmp_path / "one")
+    assert lm(*command, "--out", one, "--resume") == 0
+    assert_same(one, alone / "float64")
+    # From one to two, of which the second is told to stop.
+    two = cut(one, 20, tmp_path / "two")
+    first, second = in_processes(
+        2, tmp_path / "store", [*command, "--out", two, "--mesh", "data=2", "--resume", "--save-interval", 1]
+    )
+    wait_for(two / "checkpoints" / "step-00000023", first)
+    second.send_signal(signal.SIGINT)
+    (out, _), (nothing, _) = ended([first, second])
+    assert "stopped and saved; to go on: " in out
+    assert nothing == ""
+    assert 23 <= checkpoint.read_state(checkpoint.latest(two))["iteration"] < 50
+    # From two to the other backend.
+    jax = ["jax" if word == "torch" else word for word in command]
+    assert lm(*jax, "--out", two, "--resume") == 0
+    assert_same(two, alone / "float64")
+
+
+def test_a_process_is_killed(commands: dict[str, list[object]], alone: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "lm"]
+    command = [*torchrun, *commands["float32"], "--out", folder, "--mesh", "fsdp=2", "--save-interval", 2]
+    agent = started(command)
+    wait_for(folder / "checkpoints" / "step-00000004", agent)
+    workers = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+    os.kill(int(workers[1]), signal.SIGKILL)
+    killed_at = time.monotonic()
+    ((_, errors),) = ended([agent], 1)
+    assert time.monotonic() - killed_at < 60
+    print(errors)
+    (line,) = [line for line in errors.splitlines() if line.startswith("lm: ")]
+    assert re.fullmatch(
+        r"lm: a process of this run has ended, .*: start all .* with the same command and --resume", line
+    )
+    steps = [checkpoint.read_state(path)["iteration"] for path in checkpoint.all_of(folder)]
+    assert 4 <= max(steps) < 50
+    ended([started([*command, "--resume"])])
+    assert_same(folder, alone / "float32")
+
+
+@pytest.mark.parametrize(
+    ("mesh", "said"),
+    [
+        (
+            "data=2",
+            "takes 2 processes, and there are 1; start them with torchrun --nproc-per-node 2 -m lm train",
+        ),
+        ("fsdp=2,tensor=2", "leave tensor out, or use --backend jax"),
+        ("fsdp=3", "batch_size / grad_accumulation = 4 is not divisible by data * fsdp = 3"),
+    ],
+)
+def test_what_cannot_be_divided_is_refused(
+    commands: dict[str, list[object]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    mesh: str,
+    said: str,
+) -> None:
+    assert said in refused(capsys, *commands["refused"], "--out", tmp_path / "run", "--mesh", mesh)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mesh_of_one_device_is_none(commands: dict[str, list[object]], alone: Path, tmp_path: Path) -> None:
+    assert lm(*commands["pairs"], "--out", tmp_path / "run", "--mesh", "data=1") == 0
+    assert leaves(tmp_path / "run") == leaves(alone / "pairs")

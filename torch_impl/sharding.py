@@ -1,0 +1,161 @@
+"""Training in several processes (`lm train --mesh`): torch.distributed under torchrun, and fully_shard.
+
+A process holds its share of each weight's first dimension, gathers whole weights a block at a time, and takes its share
+of a batch's rows (Rajbhandari et al., 2020, ZeRO stage 3). Gradients are summed, since each row's loss has been
+divided by the targets of all.
+"""
+
+import atexit
+import os
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.utils.checkpoint import checkpoint
+
+from lm.config import TrainConfig
+from lm.mesh import Mesh, Processes
+from tokenizer.errors import InputError
+from torch_impl.functional import global_norm
+from torch_impl.model import Stack
+
+_SILENCE = timedelta(minutes=10)
+"""How long to wait for another process: it may be hashing a checkpoint. One that was killed is noticed at once."""
+
+
+def join(config: TrainConfig, mesh: Mesh) -> None:
+    """Join the other processes that torchrun has started.
+
+    Raises:
+        InputError: there are not as many as the mesh takes.
+    """
+    if mesh.tensor > 1:
+        raise InputError(
+            f"--mesh {mesh}: torch divides a run over data and fsdp alone; leave tensor out, or use --backend jax"
+        )
+    count = int(os.environ.get("WORLD_SIZE", 1))
+    if count != mesh.size:
+        raise InputError(
+            f"--mesh {mesh}: takes {mesh.size} processes, and there are {count}; start them with "
+            f"torchrun --nproc-per-node {mesh.size} -m lm train ..."
+        )
+    if distributed.is_initialized():  # by a run before this one
+        distributed.barrier()
+        return
+    is_cuda = torch.device(config.device).type == "cuda"
+    if is_cuda:
+        local = int(os.environ["LOCAL_RANK"])
+        if local >= torch.cuda.device_count():
+            raise InputError(
+                f"--mesh {mesh}: there are {torch.cuda.device_count()} GPUs here, one for each process; start as many"
+            )
+        torch.cuda.set_device(local)
+    try:
+        distributed.init_process_group("nccl" if is_cuda else "gloo", timeout=_SILENCE)
+        atexit.register(distributed.destroy_process_group)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"--mesh {mesh}: the processes cannot reach each other ({reason}); start them with torchrun"
+        ) from None
+
+
+def is_lost(error: Exception) -> bool:
+    """Whether another process cannot be reached. Of gloo's errors, only the text says where they are from."""
+    return isinstance(error, distributed.DistError) or (
+        isinstance(error, RuntimeError) and "gloo" in str(error)
+    )
+
+
+def processes() -> Processes:
+    """The processes that `join` has joined."""
+    return Processes(distributed.get_rank(), distributed.get_world_size(), _gather, is_lost)
+
+
+def _gather(value: int) -> list[int]:
+    values = [
+        torch.zeros((), dtype=torch.int64, device=_device()) for _ in range(distributed.get_world_size())
+    ]
+    distributed.all_gather(values, torch.full_like(values[0], value))
+    return torch.stack(values).tolist()
+
+
+def total(numbers: Tensor) -> Tensor:
+    """The sum of each number over all processes."""
+    sums = numbers.to(_device())
+    distributed.all_reduce(sums)
+    return sums
+
+
+def _device() -> str:
+    return "cuda" if distributed.get_backend() == "nccl" else "cpu"
+
+
+def shard(model: Any, mesh: Mesh, device: str) -> None:
+    """Have each process hold its share of a model made without memory (device "meta"); what it holds is to be filled.
+
+    The root's weights (embeddings, last norm and head) are gathered together, those of a block by themselves.
+    """
+    # A second to import, for what only a mesh needs.
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    axes = {"data": mesh.data, "fsdp": mesh.fsdp}
+    devices = init_device_mesh(_device(), tuple(axes.values()), mesh_dim_names=tuple(axes))
+    stacks = [module for module in model.modules() if isinstance(module, Stack)]
+    for module in (*(block for stack in stacks for block in stack.layers), model):
+        sharded = fully_shard(module, mesh=devices)
+        sharded.set_gradient_divide_factor(1.0)
+        sharded.set_force_sum_reduction_for_comms(True)
+    model.to_empty(device=device)
+    for stack in stacks:
+        stack.make_tables()
+        if stack.config.remat == "block":
+            stack.run = _recomputed
+
+
+def _recomputed(block: nn.Module, *args: Any) -> Tensor:
+    """`torch_impl.model._recomputed`, of weights that are gathered again for the backward pass."""
+    return checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False)
+
+
+def held(parameter: Any) -> Tensor:
+    """What this process holds of a sharded weight, in the memory that the weight has."""
+    with torch.no_grad():
+        share: Tensor = parameter.to_local().detach()
+    return share
+
+
+def held_rows(mesh: Mesh, rows: int, count: int) -> slice:
+    """Which of a weight's rows this process holds, as torch.chunk deals them out: the last processes fewer, or none."""
+    start = min(distributed.get_rank() % mesh.fsdp * -(-rows // mesh.fsdp), rows)
+    return slice(start, start + count)
+
+
+def is_to_save(mesh: Mesh, shape: tuple[int, ...]) -> bool:
+    """Whether this process saves what it holds of a leaf: one of those that hold the same does."""
+    return distributed.get_rank() < (mesh.fsdp if shape else 1)
+
+
+def batch_rows(mesh: Mesh, rows: int) -> slice:
+    """Which of a micro-batch's rows this process takes."""
+    share = rows // mesh.size
+    start = distributed.get_rank() * share
+    return slice(start, start + share)
+
+
+def take_gradients(model: Any, held: dict[str, Tensor], loss: Tensor, mesh: Mesh) -> tuple[Tensor, Tensor]:
+    """Have what this process holds of each weight take its gradient.
+
+    Returns:
+        The loss, of which each process has its rows' part, and the gradients' global norm.
+    """
+    for name, p in model.named_parameters():
+        if p.grad is not None:
+            held[name].grad, p.grad = p.grad.to_local(), None
+    norm = global_norm(p.grad for p in held.values() if p.grad is not None)
+    # Each share is held by as many processes as there are replicas. In float64, where squares do not overflow.
+    parts = torch.stack((loss.double(), norm.double().square() / mesh.data))
+    loss_of_all, square = total(parts)
+    return loss_of_all, square.sqrt()
