@@ -44,19 +44,33 @@ from lm.mesh import Mesh
 from lm.parity.budgets import BUDGETS, relative_error
 from tokenizer.errors import InputError
 
-MESHES = ("data=2", "data=4", "data=8", "fsdp=2", "fsdp=4", "fsdp=8", "tensor=2", "tensor=4", "data=2,fsdp=2,tensor=2")
+MESHES = (
+    "data=2",
+    "data=4",
+    "data=8",
+    "fsdp=2",
+    "fsdp=4",
+    "fsdp=8",
+    "tensor=2",
+    "tensor=4",
+    "data=2,fsdp=2,tensor=2",
+)
 BACKENDS = ("jax", "torch")
 
 
 def main(arguments: list[str]) -> None:
     """Measure, print tables, write what was asked for; exit with 1 where parity fails or a mesh did."""
     parser = argparse.ArgumentParser(prog="python -m bench scaling", description=__doc__.split("\n")[0])
-    parser.add_argument("--work", default="tinystories/8/float32", help="SIZE/BATCH/DTYPE of the step, all meshes' together")
+    parser.add_argument(
+        "--work", default="tinystories/8/float32", help="SIZE/BATCH/DTYPE of the step, all meshes' together"
+    )
     parser.add_argument("--mesh", nargs="+", default=MESHES, help="meshes, beside one device")
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--remat", action="store_true", help="compute blocks again in the backward pass")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of all devices together")
+    parser.add_argument(
+        "--threads", type=int, default=len(os.sched_getaffinity(0)), help="of all devices together"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write every sample, the hardware, versions and flags")
     parser.add_argument("--markdown", type=Path, help="write the tables")
@@ -155,7 +169,8 @@ def compare(row: dict[str, Any], one: dict[str, Any]) -> dict[str, tuple[float, 
     budget = BUDGETS["float32" if row["dtype"] == "float32" else "bfloat16"]
     limits = {"losses": budget.model_forward, "grad_norms": budget.model_gradient}
     return {
-        what: (relative_error(np.asarray(row[what]), np.asarray(one[what])), limit) for what, limit in limits.items()
+        what: (relative_error(np.asarray(row[what]), np.asarray(one[what])), limit)
+        for what, limit in limits.items()
     }
 
 
@@ -296,7 +311,15 @@ def text(result: dict[str, Any]) -> str:
     ]
     programs = [row for row in result["rows"] if "sent" in row]
     if programs:
-        head = ("a device of JAX", "sends, MB", "formula", "XLA / formula", "holds, MB", "formula", "XLA / formula")
+        head = (
+            "a device of JAX",
+            "sends, MB",
+            "formula",
+            "XLA / formula",
+            "holds, MB",
+            "formula",
+            "XLA / formula",
+        )
         lines += ["", *report.table(head, [_program(row) for row in programs])]
         head = ("collectives", "XLA, MB", "formula, MB")
         lines += ["", *report.table(head, [line for row in programs for line in _collectives(row)])]
@@ -342,6 +365,9 @@ def _program(row: dict[str, Any]) -> tuple[str, ...]:
 
 def _collectives(row: dict[str, Any]) -> list[tuple[str, ...]]:
     return [
-        (f"{_name(row)}: {what}", *(f"{row[key].get(what, 0) / 1e6:,.3f}" for key in ("sent", "sent_by_formula")))
+        (
+            f"{_name(row)}: {what}",
+            *(f"{row[key].get(what, 0) / 1e6:,.3f}" for key in ("sent", "sent_by_formula")),
+        )
         for what in sorted(row["sent"] | row["sent_by_formula"])
     ]

@@ -41,7 +41,9 @@ def find_hardware(name: str, dtype: ComputeDtype) -> Hardware:
         InputError: there is none, or it has no peak for this type.
     """
     if name not in HARDWARE:
-        raise InputError(f"'{name}' is no hardware: give {', '.join(HARDWARE)}, or --peak-flops and --bandwidth")
+        raise InputError(
+            f"'{name}' is no hardware: give {', '.join(HARDWARE)}, or --peak-flops and --bandwidth"
+        )
     hardware = HARDWARE[name]
     if dtype not in hardware.peak_flops:
         raise InputError(f"the peak of {name} in {dtype} is not known: give --peak-flops and --bandwidth")

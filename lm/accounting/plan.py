@@ -100,7 +100,10 @@ def _time(
     for c in collectives(config, mesh):
         network[c.axis] += c.seconds(hardware)  # type: ignore[assignment]
     behind = network["fsdp"] + network["data"]
-    steps = {"hidden": max(compute + network["tensor"], behind), "exposed": compute + network["tensor"] + behind}
+    steps = {
+        "hidden": max(compute + network["tensor"], behind),
+        "exposed": compute + network["tensor"] + behind,
+    }
     return {
         "peak_flops": peak,
         "mfu_alone": mfu,

@@ -82,7 +82,9 @@ class Accounting:
             name: find_hardware(name, config.compute_dtype) for name in self.hardware
         }
         if kinds and (self.bandwidth is not None or available is not None):
-            raise InputError("--hardware has its own memory and bandwidth: leave out --memory and --bandwidth")
+            raise InputError(
+                "--hardware has its own memory and bandwidth: leave out --memory and --bandwidth"
+            )
         if self.bandwidth is not None:
             if config.peak_flops is None or not 0 < self.bandwidth < math.inf:
                 raise InputError(
