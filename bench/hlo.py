@@ -11,7 +11,8 @@ from lm.accounting.network import PASSES
 from lm.mesh import Mesh
 
 AXES = ("data", "fsdp", "tensor")
-_OPERATION = re.compile(rf" = (.*?) ({'|'.join(PASSES)}|collective-permute)(-start)?\(")
+_OPERATION = re.compile(rf" = (.*?) ({'|'.join(PASSES)}|all-to-all|collective-permute)(-start)?\(")
+_IDS = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"
 _ARRAY = re.compile(r"\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
 
 
@@ -45,7 +46,7 @@ def sent(text: str, mesh: Mesh) -> list[Sent]:
         group = _first_group(line, mesh.size)
         n = len(group)
         whole = sum(arrays) * (n if kind == "reduce-scatter" else 1)
-        passes = PASSES[kind]  # type: ignore[index]
+        passes = PASSES.get(kind, 1)  # type: ignore[call-overload]
         found.append(Sent(kind, groups.get(group, "?"), passes * whole * (n - 1) // n))
     return [s for s in found if s.bytes]
 
@@ -77,15 +78,22 @@ def _first_group(line: str, devices: int) -> tuple[int, ...]:
     """The devices of the group that device 0 is in, of each of the forms in which XLA writes groups."""
     if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
         return tuple(sorted(map(int, listed[1].split(","))))
-    if iota := re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line):
-        count, size, dims, order = iota.groups()
-        ids = np.arange(devices).reshape(tuple(map(int, dims.split(","))))
-        ids = ids.transpose(tuple(map(int, order.split(",")))) if order else ids
-        return tuple(sorted(ids.reshape(int(count), int(size))[0].tolist()))
-    if named := re.search(r"replica_groups=mesh\[([^\]]*)\](?:\s*\{([^}]*)\})?", line):
+    if iota := re.search(rf"replica_groups=\[(\d+),(\d+)\]<={_IDS}", line):
+        count, size, *order = iota.groups()
+        return tuple(sorted(_ids(*order).reshape(int(count), int(size))[0].tolist()))
+    if named := re.search(
+        rf"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\({_IDS}\))?(?: \{{([^}}]*)\}})?", line
+    ):
         sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", named[1])}
-        along = sizes if named[2] is None else re.findall(r"'(\w+)'", named[2])
-        ids = np.arange(devices).reshape(tuple(sizes.values()))
+        along = sizes if named[4] is None else re.findall(r"'(\w+)'", named[4])
+        ids = _ids(named[2] or str(devices), named[3]).reshape(tuple(sizes.values()))
         index = tuple(slice(None) if name in along else 0 for name in sizes)
         return tuple(sorted(ids[index].ravel().tolist()))
     return tuple(range(devices))
+
+
+def _ids(dims: str, order: str | None) -> np.ndarray:
+    """Devices numbered in a grid of these dimensions, whose axes are then put in another order."""
+    sizes = tuple(map(int, dims.split(",")))
+    ids = np.arange(prod(sizes)).reshape(sizes)
+    return (ids.transpose(tuple(map(int, order.split(",")))) if order else ids).ravel()

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 from jax_impl.attention import LayerCache, causal_mask
 from jax_impl.functional import Draw, at_least_float32, clip_gradients, token_cross_entropy
 from jax_impl.layers import Params
-from jax_impl.model import MODELS, Tables, behind, embed, encode, hidden_states, logits, tables_of
+from jax_impl.model import MODELS, Tables, at, behind, embed, encode, hidden_states, logits, tables_of
 from jax_impl.optimizer import AdamWState, adamw_update
 from lm.backend import DecodeStep, EvalStep, Logits, Prefill, TrainStep
 from lm.checkpoint import Index, Leaf, Leaves, Share, Shares
@@ -285,6 +285,16 @@ def _batch_sharding(config: TrainConfig, mesh: Mesh, axis: int) -> NamedSharding
     return NamedSharding(_devices(config, mesh), PartitionSpec(*(None,) * axis, ("data", "fsdp")))
 
 
+def _with_whole_embeddings(params: Params, rows: NamedSharding | None) -> Params:
+    """The weights, of which each device of a mesh has all embeddings, to look up the tokens of its rows."""
+    if rows is None:
+        return params
+    whole = NamedSharding(rows.mesh, PartitionSpec())
+    return jax.tree_util.tree_map_with_path(
+        lambda path, p: at(p, whole) if "embeddings" in jax.tree_util.keystr(path) else p, params
+    )
+
+
 def _sum_losses(logits_BTV: Array, targets_BT: Array, mask_BT: Array | None) -> Float[Array, ""]:
     losses_BT = token_cross_entropy(logits_BTV, targets_BT)
     return (losses_BT if mask_BT is None else jnp.where(mask_BT, losses_BT, 0.0)).sum()
@@ -315,6 +325,7 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
     ) -> Array:
         draw = Draw(config.seed, step, rows_B) if config.model.drops else None
         dtype = jnp.dtype(config.compute_dtype)
+        params = _with_whole_embeddings(params, stream_at)
         logits_BTV = model(params, *inputs, config.model, dtype, draw, stream_at)
         return _sum_losses(logits_BTV, targets_BT, mask_BT) / count
 
@@ -387,6 +398,7 @@ def make_eval_step(config: TrainConfig, mesh: Mesh | None = None) -> EvalStep:
         params: Params, inputs: tuple[Array, ...], targets_BT: Array, mask_BT: Array | None
     ) -> tuple[Array, Array]:
         dtype = jnp.dtype(config.compute_dtype)
+        params = _with_whole_embeddings(params, rows)
         logits_BTV = model(params, *inputs, config.model, dtype, None, rows)
         hits_BT = logits_BTV.argmax(-1).astype(targets_BT.dtype) == targets_BT
         correct = (hits_BT if mask_BT is None else hits_BT & mask_BT).sum()

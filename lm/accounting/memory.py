@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal, get_args
 
-from lm.accounting import positions, stacks
+from lm.accounting import stacks
 from lm.accounting.network import elements
 from lm.config import ModelConfig, TrainConfig
 from lm.init import parameter_shapes
@@ -87,7 +87,12 @@ def memory(config: TrainConfig, account: Account, mesh: Mesh | None = None) -> M
         multiplied = matrices if sizes.activation < sizes.weight else 0
     state = 3 * weights + sizes.operand * multiplied
     # On a CPU, XLA adds up gradients over fsdp when it has all of them.
-    not_scattered = sizes.operand * (matrices if config.device == "cpu" else block) if mesh.fsdp > 1 else 0
+    whole = sizes.operand * matrices + sizes.weight * (0 if m.tie_embeddings else e.embeddings)
+    not_scattered = 0
+    if mesh.fsdp > 1:
+        not_scattered = (
+            whole if config.device == "cpu" else sizes.operand * block + sizes.weight * e.embeddings
+        )
     # Gradients of the micro-batches before this one.
     earlier = weights if config.grad_accumulation > 1 else 0
     blocks = _all_blocks(m, account, sizes)
@@ -99,15 +104,22 @@ def memory(config: TrainConfig, account: Account, mesh: Mesh | None = None) -> M
     # What the last block keeps when it is computed again, and what it has given back when it comes to attention.
     redone = sum(last.values()) if m.remat == "block" else 0
     done = sum(size for name, size in last.items() if name.startswith("ffn"))
-    first = sum(b for name, b in _block(m, T_first, account, sizes).items() if name.startswith("attn"))
+    of_first = _block(m, T_first, account, sizes)
+    in_attention = sum(size for name, size in of_first.items() if name.startswith("attn"))
+    first = max(
+        sum(of_first.values()) + _in_feed_forward(m, T_first, account, sizes),
+        in_attention + _in_attention(m, T_first, account, sizes),
+    )
     moments = {
         "loss": Line(held + _in_loss(m, account, sizes), state + earlier),
-        "feed-forward backward": Line(held + redone + _in_feed_forward(m, account, sizes), state + earlier),
+        "feed-forward backward": Line(
+            held + redone + _in_feed_forward(m, T_last, account, sizes), state + earlier
+        ),
         "attention backward": Line(
             held + redone - done + _in_attention(m, T_last, account, sizes), state + earlier
         ),
         "first block's backward": Line(
-            first + _in_attention(m, T_first, account, sizes),
+            first,
             4 * weights + earlier + sizes.operand * min(multiplied, block) + not_scattered,
         ),
         "update": Line(0, 4 * weights),
@@ -227,15 +239,13 @@ def _in_loss(m: ModelConfig, account: Account, sizes: _Sizes) -> int:
     return m.context_length * m.vocab_size * (torch if account == "torch" else 2 * sizes.weight)
 
 
-def _in_feed_forward(m: ModelConfig, account: Account, sizes: _Sizes) -> int:
+def _in_feed_forward(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> int:
     """What the feed-forward's backward pass needs beside what was kept: gradients of its product and factors.
 
     torch: of all three; JAX fuses one of them away.
     """
     assert m.d_ff is not None
-    return (
-        (3 if account == "torch" else 2) * positions(m, "layers") * m.d_ff // sizes.tensor * sizes.activation
-    )
+    return (3 if account == "torch" else 2) * T * m.d_ff // sizes.tensor * sizes.activation
 
 
 def _in_attention(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> int:

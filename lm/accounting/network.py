@@ -11,8 +11,8 @@ from lm.config import ModelConfig, TrainConfig
 from lm.init import parameter_shapes
 from lm.mesh import Mesh
 
-Kind = Literal["all-gather", "reduce-scatter", "all-reduce", "all-to-all"]
-PASSES: dict[Kind, int] = {"all-gather": 1, "reduce-scatter": 1, "all-reduce": 2, "all-to-all": 1}
+Kind = Literal["all-gather", "reduce-scatter", "all-reduce"]
+PASSES: dict[Kind, int] = {"all-gather": 1, "reduce-scatter": 1, "all-reduce": 2}
 """How often a ring passes the array on: an all-reduce is a reduce-scatter and an all-gather (Patarasuk and Yuan, 2009)."""
 
 
@@ -38,12 +38,9 @@ class Collective:
     def sent_out(self, node: int) -> int:
         """The part of it that leaves the node, for each device.
 
-        Of a group's devices in one node only the sums leave it, and each sends its share (hierarchical rings); of an
-        all-to-all, all that is for others.
+        Of a group's devices in one node only the sums leave it, and each sends its share (hierarchical rings).
         """
         inside = self._inside(node)
-        if self.kind == "all-to-all":
-            return self.bytes * (self.devices - inside) // self.devices
         nodes = self.devices // inside
         return PASSES[self.kind] * self.bytes * (nodes - 1) // nodes // inside
 
@@ -63,7 +60,7 @@ def collectives(config: TrainConfig, mesh: Mesh) -> list[Collective]:
 
     fsdp: each matrix is gathered where rows of a batch are multiplied by it, in the forward pass and, where blocks are
     computed again, once more; its gradient is summed and scattered (Rajbhandari et al., 2020, section 7: 3 times
-    the weights). Embeddings, divided by columns, are looked up where they are, and the rows exchanged. data: the sum of the
+    the weights). data: the sum of the
     gradients that a device holds. tensor: the stream, summed after attention and after the feed-forward, and its gradient
     before them (Shoeybi et al., 2019, section 3).
 
@@ -81,7 +78,7 @@ class Elements:
     """Of the blocks' matrices."""
     head: int
     embeddings: int
-    """Of tokens and positions, but for those that are the head too."""
+    """Of tokens and positions, also where they are the head too."""
     vectors: int
     """Gains and biases, which fsdp does not divide."""
 
@@ -99,7 +96,6 @@ def elements(m: ModelConfig, mesh: Mesh) -> Elements:
         counts[kind] += prod(shape) // (mesh.tensor if "tensor" in mesh.split(name, shape) else 1)
     if m.tie_embeddings:
         counts["head"] = m.vocab_size * m.d_model
-        counts["embeddings"] -= counts["head"]
     return Elements(**counts)
 
 
@@ -109,23 +105,21 @@ def _all(config: TrainConfig, mesh: Mesh) -> Iterator[Collective]:
     # XLA on a CPU multiplies bfloat16 in float32.
     operand = 2 if config.compute_dtype == "bfloat16" and not on_cpu else weight
     e = elements(m, mesh)
-    matrices, others = (e.blocks + e.head) * operand, e.embeddings * weight
+    matrices = e.blocks * operand + e.embeddings * weight + (0 if m.tie_embeddings else e.head * operand)
 
     def over(axis: str, kind: Kind, what: str, size: int) -> Collective:
         stride = {"tensor": 1, "fsdp": mesh.tensor, "data": mesh.fsdp * mesh.tensor}[axis]
         return Collective(kind, axis, what, size, getattr(mesh, axis), stride)
 
+    # Embeddings are gathered as they are; the head that they may be has no others.
     yield over("fsdp", "all-gather", "weights, forward", A * matrices)
     if m.remat == "block":
         yield over("fsdp", "all-gather", "weights, again", A * e.blocks * operand)
     yield over("fsdp", "all-reduce" if on_cpu else "reduce-scatter", "gradients", A * matrices)
-    sequences = config.batch_size // (mesh.data * mesh.fsdp)
-    embedded = sequences * (m.context_length + (m.prefix_length or 0)) * m.d_model
-    yield over("fsdp", "all-to-all", "embeddings", 2 * embedded * weight)
     yield over("fsdp", "all-reduce", "gains, biases", A * e.vectors * weight)
-    held = (matrices + others) // mesh.fsdp + e.vectors * weight
-    yield over("data", "all-reduce", "gradients", A * held)
+    yield over("data", "all-reduce", "gradients", A * (matrices // mesh.fsdp + e.vectors * weight))
     forward, backward = _sums(m, merged=not on_cpu)
+    sequences = config.batch_size // (mesh.data * mesh.fsdp)
     stream = sequences * m.num_layers * sum(stacks(m)) * m.d_model * operand
     yield over("tensor", "all-reduce", "stream, forward", forward * stream)
     yield over("tensor", "all-reduce", "stream's gradient", backward * stream)

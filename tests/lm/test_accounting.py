@@ -1,6 +1,5 @@
 """What `lm accounting` says, against what the frameworks measure."""
 
-import inspect
 import json
 import warnings
 from collections.abc import Iterator
@@ -13,14 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.scaling import compiled
 from lm import accounting
 from lm.accounting.memory import ACCOUNTS, Account, memory
+from lm.accounting.plan import device_flops
 from lm.accounting.presets import PRESETS, parse_bytes
 from lm.accounting.report import account
 from lm.backend import load
 from lm.config import ModelConfig, TrainConfig, load_config
 from lm.data import Batch
 from lm.init import optimizer_shapes
+from lm.mesh import Mesh
 from tests.lm.conftest import lm
 from tests.lm.test_cli import refused
 from tests.lm.test_train import BACKENDS
@@ -117,24 +119,64 @@ def dots(jaxpr: Any) -> Iterator[int]:
                 yield from dots(parameter.jaxpr)
 
 
-@pytest.mark.parametrize("member", FAMILY)
-def test_flops_are_xlas(member: str) -> None:
-    """Exactly those of the products that JAX traces; and XLA counts no more than the element-wise rest beside them."""
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "decoder": {},
+    "encoder": {"architecture": "encoder"},
+    # A prefix of another length, which the decoder computes on too, but its head does not.
+    "encoder_decoder": {"architecture": "encoder_decoder", "prefix_length": 12},
+}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "member"),
+    [("decoder", name) for name in FAMILY] + [("encoder", "default"), ("encoder_decoder", "gpt2")],
+)
+def test_flops_are_those_of_the_products(architecture: str, member: str) -> None:
+    """Exactly those that JAX traces and that torch runs, and backward twice as many; XLA counts no more than the
+    element-wise rest beside them."""
     import jax
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
 
-    from jax_impl.model import transformer_lm
+    from jax_impl.model import MODELS
 
-    config = TrainConfig(ModelConfig(1000, 8, 768, 1, 2, **FAMILY[member]))
+    model = ModelConfig(1000, 8, 768, 1, 2, **FAMILY[member], **ARCHITECTURES[architecture])
+    config = TrainConfig(model, batch_size=1)
+    inputs = random_batch(config).model_inputs
+    inputs = tuple(array[0] for array in inputs)
     state = load("jax", config).init_state(config, 0)
-    ids = jax.numpy.zeros((1, 8), np.int32)
 
     def forward(params: Any) -> Any:
-        return transformer_lm(params, ids, config.model)
+        return MODELS[architecture](params, *map(jax.numpy.asarray, inputs), model)
 
-    counted = sum(m.flops for m in accounting.matmuls(config.model))
+    counted = sum(m.flops for m in accounting.matmuls(model))
     assert sum(dots(jax.make_jaxpr(forward)(state.params).jaxpr)) == counted
     measured = jax.jit(forward).lower(state.params).cost_analysis()["flops"]
     assert counted == pytest.approx(measured, rel=0.02)
+
+    torch_state = load("torch", config).init_state(config, 0)
+    with FlopCounterMode(display=False) as counter:
+        torch_state.model(*map(torch.tensor, inputs)).sum().backward()
+    assert counter.get_total_flops() == 3 * counted
+    assert accounting.train_flops_per_token(model) * model.context_length == 3 * counted
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"block": "parallel"}, {"norm_position": "post"}, ARCHITECTURES["encoder_decoder"]],
+    ids=str,
+)
+def test_flops_computed_again_are_those_of_remat(options: dict[str, Any]) -> None:
+    import jax
+
+    from jax_impl.model import MODELS
+
+    model = ModelConfig(100, 8, 32, 2, 2, remat="block", **options)
+    config = TrainConfig(model, batch_size=1)
+    inputs = tuple(jax.numpy.asarray(array[0]) for array in random_batch(config).model_inputs)
+    params = load("jax", config).init_state(config, 0).params
+    gradient = jax.grad(lambda p: MODELS[model.architecture](p, *inputs, model).sum())
+    assert sum(dots(jax.make_jaxpr(gradient)(params).jaxpr)) == sum(device_flops(config, Mesh()))
 
 
 def test_flops_of_adamw_are_xlas() -> None:
@@ -161,10 +203,16 @@ def test_flops_of_adamw_are_xlas() -> None:
 
 
 def random_batch(config: TrainConfig) -> Batch:
-    m, sequences = config.model, config.batch_size // config.grad_accumulation
-    shape = config.grad_accumulation, sequences, m.context_length + 1
-    ids = np.random.default_rng(0).integers(0, m.vocab_size, shape).astype(np.int32)
-    return Batch(ids[..., :-1], ids[..., 1:])
+    m, rows = config.model, (config.grad_accumulation, config.batch_size // config.grad_accumulation)
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, m.vocab_size, (*rows, m.context_length + 1)).astype(np.int32)
+    if m.architecture == "decoder":
+        return Batch(ids[..., :-1], ids[..., 1:])
+    inputs, mask = ids[..., :-1], np.ones((*rows, m.context_length), bool)
+    if m.architecture == "encoder":
+        return Batch(inputs, ids[..., 1:], mask, np.full(rows, m.context_length, np.int32))
+    prefix = rng.integers(0, m.vocab_size, (*rows, m.prefix_length)).astype(np.int32)
+    return Batch(inputs, ids[..., 1:], mask, np.full(rows, m.prefix_length, np.int32), prefix)
 
 
 def torch_peak(config: TrainConfig, folder: Path) -> int:
@@ -192,9 +240,7 @@ def jax_peak(config: TrainConfig) -> int:
     """What XLA plans that the compiled step hold at once: arguments, which the results overwrite, and buffers."""
     backend = load("jax", config)
     step, state, b = backend.make_train_step(config), backend.init_state(config, 0), random_batch(config)
-    jitted = inspect.getclosurevars(inspect.unwrap(step)).nonlocals["jitted"]
-    one = np.float32(1)
-    plan = jitted.lower(state, ((b.inputs,), b.targets, None), one, one).compile().memory_analysis()
+    plan = compiled(step, state, b).memory_analysis()
     sizes = plan.argument_size_in_bytes, plan.temp_size_in_bytes, plan.output_size_in_bytes
     return int(sum(sizes) - plan.alias_size_in_bytes)
 
@@ -208,6 +254,10 @@ MEMORY_CASES = {
         name: TrainConfig(ModelConfig(200, 64, 64, 3, 4, **FAMILY[name]), batch_size=8)
         for name in ("gpt2", "ablated", "grouped")
     },
+    "encoder": TrainConfig(ModelConfig(200, 64, 64, 3, 4, architecture="encoder"), batch_size=8),
+    "encoder_decoder": TrainConfig(
+        ModelConfig(200, 64, 64, 3, 4, architecture="encoder_decoder", prefix_length=96), batch_size=8
+    ),
     "bfloat16": TrainConfig(ModelConfig(300, 64, 64, 4, 4), batch_size=8, compute_dtype="bfloat16"),
 }
 

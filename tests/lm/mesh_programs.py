@@ -1,0 +1,42 @@
+"""What XLA compiles for meshes of four devices, as JSON: run by tests/lm/test_plan.py, in a process of its own."""
+
+import json
+import sys
+from dataclasses import replace
+from typing import Any
+
+from bench.scaling import read_program
+from lm.backend import load
+from lm.config import ModelConfig, TrainConfig
+from lm.mesh import Mesh
+from tests.lm.test_accounting import random_batch
+
+PLAIN = TrainConfig(ModelConfig(256, 64, 128, 3, 4, d_ff=256), batch_size=16)
+REMAT = replace(PLAIN, model=replace(PLAIN.model, remat="block"))
+GPT2 = replace(PLAIN.model, norm="layernorm", ffn="gelu", position="learned", bias=True, tie_embeddings=True)
+CASES = {
+    "data": ("data=4", PLAIN),
+    "fsdp": ("fsdp=4", PLAIN),
+    "fsdp, again": ("fsdp=4", REMAT),
+    "fsdp, gpt2": ("fsdp=4", replace(PLAIN, model=GPT2)),
+    "tensor": ("tensor=4", PLAIN),
+    "tensor, again": ("tensor=4", REMAT),
+    "tensor, parallel": (
+        "tensor=4",
+        replace(PLAIN, model=replace(REMAT.model, block="parallel", ffn="relu")),
+    ),
+    "data, fsdp": ("data=2,fsdp=2", PLAIN),
+    "fsdp, tensor": ("fsdp=2,tensor=2", PLAIN),
+}
+
+
+def program(text: str, config: TrainConfig) -> dict[str, Any]:
+    """The step's program on a mesh, beside the formula."""
+    mesh = Mesh.parse(text)
+    backend = load("jax", config, mesh)
+    state, step = backend.init_state(config, 0, mesh), backend.make_train_step(config, mesh)
+    return read_program(step, state, random_batch(config), config, mesh)
+
+
+if __name__ == "__main__":
+    json.dump({name: program(*case) for name, case in CASES.items()}, sys.stdout)
