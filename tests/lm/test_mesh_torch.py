@@ -28,7 +28,20 @@ COMMON += ("--optimizer.learning-rate", 5e-3, "--model.vocab-size", 301, "--mode
 COMMON += ("--model.num-layers", 1)
 FLOAT64 = (*COMMON, "--compute-dtype", "float64", "--model.residual-dropout", 0.1)
 FLOAT32 = (*COMMON, "--model.tie-embeddings", "--model.position", "learned")
-PAIRS = ("--steps", 4, "--eval-interval", 2, "--batch-size", 8, "--model.vocab-size", 257, "--model.d-ff", 9)
+PAIRS = (
+    "--steps",
+    4,
+    "--eval-interval",
+    2,
+    "--save-interval",
+    2,
+    "--batch-size",
+    8,
+    "--model.vocab-size",
+    257,
+    "--model.d-ff",
+    9,
+)
 PAIRS += ("--model.architecture", "encoder_decoder", "--model.prefix-length", 11, "--model.bias")
 PAIRS += ("--model.remat", "block", "--compute-dtype", "float64", "--grad-accumulation", 2)
 SECONDS = 300.0
@@ -139,11 +152,12 @@ def alone(commands: dict[str, list[object]], tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="module")
-def four(commands: dict[str, list[object]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs in four processes, of which the first alone has printed."""
+def four(commands: dict[str, list[object]], alone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs in four processes, one of them begun by one; the first alone has printed."""
     folder = tmp_path_factory.mktemp("four")
-    meshes = {"float64": "data=2,fsdp=2", "pairs": "fsdp=4"}
-    meshed = [[*commands[name], "--out", folder / name, "--mesh", mesh] for name, mesh in meshes.items()]
+    cut(alone / "pairs", 2, folder / "pairs")
+    flags = {"float64": ("data=2,fsdp=2",), "pairs": ("fsdp=4", "--resume")}
+    meshed = [[*commands[name], "--out", folder / name, "--mesh", *more] for name, more in flags.items()]
     (out, _), *others = ended(in_processes(4, folder / "store", *meshed))
     assert [line.split()[-1] for line in out.splitlines()] == ["done"] * 2
     assert others == [("", "")] * 3
