@@ -204,9 +204,9 @@ def _shardings(config: TrainConfig, mesh: Mesh | None) -> Callable[[str, tuple[i
 
 def _put(leaf: Leaf, sharding: Sharding) -> Array:
     """A leaf, of which each device of this process is given its slice."""
-    # Copies, for device_put may keep a view of the caller's memory.
+    # jnp.array copies, where device_put may keep a view of the caller's memory, whatever may_alias says.
     slices = [
-        jax.device_put(leaf[index], device, may_alias=False)
+        jnp.array(leaf[index], device=device)
         for device, index in sharding.addressable_devices_indices_map(leaf.shape).items()
     ]
     return jax.make_array_from_single_device_arrays(leaf.shape, sharding, slices)
