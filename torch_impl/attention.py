@@ -65,7 +65,7 @@ def grouped_query_attention(
     q_BHTK: Float[Tensor, "*B H T K"],
     k_BGSK: Float[Tensor, "*B G S K"],
     v_BGSK: Float[Tensor, "*B G S K"],
-    mask: Bool[Tensor, "*M T S"],
+    mask: Bool[Tensor, "*M T S"] | None,
     drop: Callable[[Tensor], Tensor] | None = None,
 ) -> Float[Tensor, "*B H T K"]:
     """Attention whose key head g serves the query heads g H/G .. (g + 1) H/G (Ainslie et al., 2023).
@@ -75,7 +75,8 @@ def grouped_query_attention(
     G, H = k_BGSK.shape[-3], q_BHTK.shape[-3]
     groups = (G, H // G)
     rows = q_BHTK.unflatten(-3, groups).flatten(-3, -2)
-    mask = mask.unsqueeze(-3).expand(*mask.shape[:-2], H // G, -1, -1).flatten(-3, -2)
+    if mask is not None:
+        mask = mask.unsqueeze(-3).expand(*mask.shape[:-2], H // G, -1, -1).flatten(-3, -2)
     out = scaled_dot_product_attention(rows, k_BGSK, v_BGSK, mask, drop)
     return out.unflatten(-2, (H // G, -1)).flatten(-4, -3)
 
@@ -88,13 +89,17 @@ class LayerCache:
     v_BHSK: Float[Tensor, "B H S K"]
 
     def write(
-        self, k_BHTK: Tensor, v_BHTK: Tensor, slots_BT: Int[Tensor, "B T"], S: int
+        self, k_BHTK: Tensor, v_BHTK: Tensor, slots_BT: Int[Tensor, "B T"]
     ) -> tuple[Tensor, Tensor]:
-        """Store the new keys and values in their slots and return those of the first S."""
-        index = slots_BT[:, None, :, None].expand(k_BHTK.shape)
-        self.k_BHSK.scatter_(2, index, k_BHTK)
-        self.v_BHSK.scatter_(2, index, v_BHTK)
-        return self.k_BHSK[:, :, :S], self.v_BHSK[:, :, :S]
+        """Store the new keys and values in their slots and return all."""
+        rows_B1 = torch.arange(len(slots_BT), device=slots_BT.device)[:, None]
+        self.k_BHSK[rows_B1, :, slots_BT] = k_BHTK.transpose(1, 2)
+        self.v_BHSK[rows_B1, :, slots_BT] = v_BHTK.transpose(1, 2)
+        return self.k_BHSK, self.v_BHSK
+
+    def first(self, S: int) -> "LayerCache":
+        """The first S slots of the same memory."""
+        return LayerCache(self.k_BHSK[:, :, :S], self.v_BHSK[:, :, :S])
 
 
 class MultiHeadSelfAttention(nn.Module):
@@ -134,7 +139,7 @@ class MultiHeadSelfAttention(nn.Module):
     def forward(
         self,
         x_BTD: Float[Tensor, "*B T D"],
-        mask: Bool[Tensor, "*M T S"],
+        mask: Bool[Tensor, "*M T S"] | None,
         tables: Rope | None = None,
         cache: LayerCache | None = None,
         slots_BT: Int[Tensor, "B T"] | None = None,
@@ -148,7 +153,7 @@ class MultiHeadSelfAttention(nn.Module):
         if tables is not None:
             q_BHTK, k_BHTK = rope(q_BHTK, tables), rope(k_BHTK, tables)
         if cache is not None and slots_BT is not None:
-            k_BHTK, v_BHTK = cache.write(k_BHTK, v_BHTK, slots_BT, mask.shape[-1])
+            k_BHTK, v_BHTK = cache.write(k_BHTK, v_BHTK, slots_BT)
         out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, mask, self._dropping(draw))
         return self.output_proj(out_BHTK.transpose(-2, -3).flatten(-2))
 

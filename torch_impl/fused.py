@@ -6,6 +6,7 @@ every operation of the formula. Each can be pulled back again and again, as unde
 differentiated twice.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any
@@ -23,6 +24,10 @@ _ELEMENTS = 1 << 17
 """The same of arrays that are passed over element by element."""
 _KEPT_KEYS = 512
 """Up to so many keys, scores are less than the other activations of a block, and are kept for the gradient."""
+_FEW_ROWS = 64
+"""Up to so many rows, a product with weights costs less with the weights first."""
+_FEW_QUERIES = 8
+"""Up to so many queries have few scores, over whatever context."""
 _QUERIES = 64
 """Rows of a block of scores on a CPU."""
 
@@ -35,6 +40,22 @@ def is_wanted() -> bool:
 def at_least_float32(x: Tensor) -> Tensor:
     """`x` in float32, or as it is where it is wider: norms, softmax and loss never compute in less."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class _Unkept:
+    """What a forward pass keeps for its gradient, where there will be none."""
+
+    blocks: Any = None
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None:
+        pass
+
+
+def run(function: Any, *arguments: Any) -> Tensor:
+    """A function of this module, without autograd's bookkeeping where no gradient is wanted, as in decoding."""
+    if torch.is_grad_enabled():
+        return function.apply(*arguments)  # type: ignore[no-any-return]
+    return function.forward(_Unkept(), *arguments)  # type: ignore[no-any-return]
 
 
 def _once(backward: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,6 +71,25 @@ def _once(backward: Callable[..., Any]) -> Callable[..., Any]:
         return backward(ctx, g)
 
     return checked
+
+
+def product(x: Float[Tensor, "*B I"], weight: Float[Tensor, "O I"]) -> Float[Tensor, "*B O"]:
+    """x W^T; of few rows on a CPU, as in decoding, in the forms that read the weights the fastest.
+
+    MKL multiplies a matrix by a vector on one core, at half of memory's speed, but blocks of rows, as a batch, on all.
+    With x first it copies the weights once for every thread.
+    """
+    rows = x.numel() // x.shape[-1]
+    if rows > _FEW_ROWS or x.device.type != "cpu" or torch.is_grad_enabled() or not is_wanted():
+        return x @ weight.T
+    x_IN = x.reshape(rows, -1).T
+    block = math.gcd(len(weight), 128)
+    if rows == 1 and block > 1:
+        blocks = weight.unflatten(0, (-1, block))
+        y_ON = torch.bmm(blocks, x_IN.expand(len(blocks), -1, -1)).flatten(0, 1)
+    else:
+        y_ON = weight @ x_IN
+    return y_ON.T.contiguous().view(*x.shape[:-1], -1)
 
 
 class RMSNorm(Function):
@@ -106,9 +146,9 @@ class SiLUGate(Function):
 
 def cache_sized(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """The same elements of each, so many at a time that they stay in the processor's cache."""
-    if tensors[0].device.type != "cpu":
+    if tensors[0].device.type != "cpu" or tensors[0].numel() <= _ELEMENTS:
         yield tensors
-    elif tensors[0].numel():
+    else:
         flat = [x.reshape(-1) for x in tensors]
         yield from zip(*(x.split(_ELEMENTS) for x in flat), strict=True)
 
@@ -151,9 +191,27 @@ def _blocks(rows: Float[Tensor, "N V"]) -> Iterator[tuple[slice, Tensor]]:
 def attention(Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None) -> Tensor:
     """`Attention` with any number of leading axes."""
     lead = Q.shape[:-2]
+    if Q.shape[-2] <= _FEW_QUERIES and not torch.is_grad_enabled():
+        return _attend_few(Q, K, V, mask)
     if mask is not None and len(lead) > 2 and mask.ndim > 3:
         mask = _four_axes(mask.expand(*lead, *mask.shape[-2:]))
-    return Attention.apply(*map(_four_axes, (Q, K, V)), mask).view(*lead, Q.shape[-2], V.shape[-1])  # type: ignore
+    return run(Attention, *map(_four_axes, (Q, K, V)), mask).view(*lead, Q.shape[-2], V.shape[-1])
+
+
+def _attend_few(Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None) -> Tensor:
+    """`Attention` of few queries, whose scores are few: nothing to cut into blocks, and nothing to keep."""
+    scores = (at_least_float32(Q) * Q.shape[-1] ** -0.5) @ at_least_float32(K).mT
+    if mask is not None:
+        scores.masked_fill_(~mask, -torch.inf)
+        V = V.masked_fill(~mask.any(-2)[..., None], 0)
+    top = scores.amax(-1, keepdim=True)
+    if mask is not None:
+        top.masked_fill_(top == -torch.inf, 0.0)
+    weights = scores.sub_(top).exp_()
+    sums = weights.sum(-1, keepdim=True)
+    if mask is not None:
+        sums.masked_fill_(sums == 0.0, 1.0)
+    return (weights.to(V.dtype) @ V).div_(sums)
 
 
 class Attention(Function):
