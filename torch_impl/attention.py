@@ -73,6 +73,8 @@ def grouped_query_attention(
     The queries that share a key are rows of one matrix product, so that no key is repeated in memory.
     """
     G, H = k_BGSK.shape[-3], q_BHTK.shape[-3]
+    if G == H:
+        return scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, mask, drop)
     groups = (G, H // G)
     rows = q_BHTK.unflatten(-3, groups).flatten(-3, -2)
     if mask is not None:
@@ -146,7 +148,7 @@ class MultiHeadSelfAttention(nn.Module):
         draw: Draw | None = None,
     ) -> Float[Tensor, "*B T D"]:
         q_BHTK, k_BHTK, v_BHTK = (
-            projection(x_BTD).unflatten(-1, (-1, self.d_head)).transpose(-2, -3)
+            projection(x_BTD).view(*x_BTD.shape[:-1], -1, self.d_head).transpose(-2, -3)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         q_BHTK, k_BHTK = self.q_norm(q_BHTK), self.k_norm(k_BHTK)

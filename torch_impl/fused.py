@@ -79,17 +79,14 @@ def product(x: Float[Tensor, "*B I"], weight: Float[Tensor, "O I"]) -> Float[Ten
     MKL multiplies a matrix by a vector on one core, at half of memory's speed, but blocks of rows, as a batch, on all.
     With x first it copies the weights once for every thread.
     """
-    rows = x.numel() // x.shape[-1]
-    if rows > _FEW_ROWS or x.device.type != "cpu" or torch.is_grad_enabled() or not is_wanted():
+    (O, I), rows = weight.shape, x.numel() // x.shape[-1]
+    if torch.is_grad_enabled() or rows > _FEW_ROWS or not x.is_cpu or not is_wanted():
         return x @ weight.T
-    x_IN = x.reshape(rows, -1).T
-    block = math.gcd(len(weight), 128)
+    block = math.gcd(O, 128)
     if rows == 1 and block > 1:
-        blocks = weight.unflatten(0, (-1, block))
-        y_ON = torch.bmm(blocks, x_IN.expand(len(blocks), -1, -1)).flatten(0, 1)
-    else:
-        y_ON = weight @ x_IN
-    return y_ON.T.contiguous().view(*x.shape[:-1], -1)
+        blocks = weight.reshape(-1, block, I)
+        return torch.bmm(blocks, x.reshape(1, I, 1).expand(O // block, I, 1)).view(*x.shape[:-1], O)
+    return (weight @ x.reshape(rows, I).T).T.contiguous().view(*x.shape[:-1], O)
 
 
 class RMSNorm(Function):
@@ -343,7 +340,7 @@ def rotate(x_TK: Float[Tensor, "*T K"], cos_TP: Tensor, sin_TP: Tensor) -> Float
         x32 = x32.contiguous()
     turn = torch.complex(cos_TP, sin_TP)
     return (
-        torch.view_as_real(torch.view_as_complex(x32.unflatten(-1, (-1, 2))) * turn)
+        torch.view_as_real(torch.view_as_complex(x32.view(*x32.shape[:-1], -1, 2)) * turn)
         .flatten(-2)
         .to(x_TK.dtype)
     )
