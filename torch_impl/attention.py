@@ -61,12 +61,31 @@ def scaled_dot_product_attention(
     return weights.to(V.dtype) @ V
 
 
+def attend(
+    Q: Float[Tensor, "*B T K"],
+    K: Float[Tensor, "*B S K"],
+    V: Float[Tensor, "*B S V"],
+    mask: Bool[Tensor, "... T S"] | None = None,
+    drop: None = None,
+) -> Float[Tensor, "*B T V"]:
+    """`scaled_dot_product_attention` of finite keys and values, which need not be copied to hide them.
+
+    Those of a cache are zeros until they are written. Every query sees a key: its own.
+    """
+    scores = (at_least_float32(Q) * Q.shape[-1] ** -0.5) @ at_least_float32(K).mT
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    exp = torch.exp(scores - scores.amax(-1, keepdim=True))
+    return (exp / exp.sum(-1, keepdim=True)).to(V.dtype) @ V
+
+
 def grouped_query_attention(
     q_BHTK: Float[Tensor, "*B H T K"],
     k_BGSK: Float[Tensor, "*B G S K"],
     v_BGSK: Float[Tensor, "*B G S K"],
     mask: Bool[Tensor, "*M T S"] | None,
     drop: Callable[[Tensor], Tensor] | None = None,
+    attention: Callable[..., Tensor] = scaled_dot_product_attention,
 ) -> Float[Tensor, "*B H T K"]:
     """Attention whose key head g serves the query heads g H/G .. (g + 1) H/G (Ainslie et al., 2023).
 
@@ -74,12 +93,12 @@ def grouped_query_attention(
     """
     G, H = k_BGSK.shape[-3], q_BHTK.shape[-3]
     if G == H:
-        return scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, mask, drop)
+        return attention(q_BHTK, k_BGSK, v_BGSK, mask, drop)
     groups = (G, H // G)
     rows = q_BHTK.unflatten(-3, groups).flatten(-3, -2)
     if mask is not None:
         mask = mask.unsqueeze(-3).expand(*mask.shape[:-2], H // G, -1, -1).flatten(-3, -2)
-    out = scaled_dot_product_attention(rows, k_BGSK, v_BGSK, mask, drop)
+    out = attention(rows, k_BGSK, v_BGSK, mask, drop)
     return out.unflatten(-2, (H // G, -1)).flatten(-4, -3)
 
 
@@ -156,7 +175,10 @@ class MultiHeadSelfAttention(nn.Module):
             q_BHTK, k_BHTK = rope(q_BHTK, tables), rope(k_BHTK, tables)
         if cache is not None and slots_BT is not None:
             k_BHTK, v_BHTK = cache.write(k_BHTK, v_BHTK, slots_BT)
-        out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, mask, self._dropping(draw))
+        decodes = cache is not None and x_BTD.shape[-2] == 1
+        attention = attend if decodes else scaled_dot_product_attention
+        drop = self._dropping(draw)
+        out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, mask, drop, attention)
         return self.output_proj(out_BHTK.transpose(-2, -3).flatten(-2))
 
     def _dropping(self, draw: Draw | None) -> Callable[[Tensor], Tensor] | None:

@@ -26,8 +26,6 @@ _KEPT_KEYS = 512
 """Up to so many keys, scores are less than the other activations of a block, and are kept for the gradient."""
 _FEW_ROWS = 64
 """Up to so many rows, a product with weights costs less with the weights first."""
-_FEW_QUERIES = 8
-"""Up to so many queries have few scores, over whatever context."""
 _QUERIES = 64
 """Rows of a block of scores on a CPU."""
 
@@ -188,27 +186,9 @@ def _blocks(rows: Float[Tensor, "N V"]) -> Iterator[tuple[slice, Tensor]]:
 def attention(Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None) -> Tensor:
     """`Attention` with any number of leading axes."""
     lead = Q.shape[:-2]
-    if Q.shape[-2] <= _FEW_QUERIES and not torch.is_grad_enabled():
-        return _attend_few(Q, K, V, mask)
     if mask is not None and len(lead) > 2 and mask.ndim > 3:
         mask = _four_axes(mask.expand(*lead, *mask.shape[-2:]))
     return run(Attention, *map(_four_axes, (Q, K, V)), mask).view(*lead, Q.shape[-2], V.shape[-1])
-
-
-def _attend_few(Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None) -> Tensor:
-    """`Attention` of few queries, whose scores are few: nothing to cut into blocks, and nothing to keep."""
-    scores = (at_least_float32(Q) * Q.shape[-1] ** -0.5) @ at_least_float32(K).mT
-    if mask is not None:
-        scores.masked_fill_(~mask, -torch.inf)
-        V = V.masked_fill(~mask.any(-2)[..., None], 0)
-    top = scores.amax(-1, keepdim=True)
-    if mask is not None:
-        top.masked_fill_(top == -torch.inf, 0.0)
-    weights = scores.sub_(top).exp_()
-    sums = weights.sum(-1, keepdim=True)
-    if mask is not None:
-        sums.masked_fill_(sums == 0.0, 1.0)
-    return (weights.to(V.dtype) @ V).div_(sums)
 
 
 class Attention(Function):
