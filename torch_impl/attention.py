@@ -109,9 +109,7 @@ class LayerCache:
     k_BHSK: Float[Tensor, "B H S K"]
     v_BHSK: Float[Tensor, "B H S K"]
 
-    def write(
-        self, k_BHTK: Tensor, v_BHTK: Tensor, slots_BT: Int[Tensor, "B T"]
-    ) -> tuple[Tensor, Tensor]:
+    def write(self, k_BHTK: Tensor, v_BHTK: Tensor, slots_BT: Int[Tensor, "B T"]) -> tuple[Tensor, Tensor]:
         """Store the new keys and values in their slots and return all."""
         rows_B1 = torch.arange(len(slots_BT), device=slots_BT.device)[:, None]
         self.k_BHSK[rows_B1, :, slots_BT] = k_BHTK.transpose(1, 2)

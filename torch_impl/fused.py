@@ -77,14 +77,16 @@ def product(x: Float[Tensor, "*B I"], weight: Float[Tensor, "O I"]) -> Float[Ten
     MKL multiplies a matrix by a vector on one core, at half of memory's speed, but blocks of rows, as a batch, on all.
     With x first it copies the weights once for every thread.
     """
-    (O, I), rows = weight.shape, x.numel() // x.shape[-1]
+    (d_out, d_in), rows = weight.shape, x.numel() // x.shape[-1]
     if torch.is_grad_enabled() or rows > _FEW_ROWS or not x.is_cpu or not is_wanted():
         return x @ weight.T
-    block = math.gcd(O, 128)
+    block = math.gcd(d_out, 128)
     if rows == 1 and block > 1:
-        blocks = weight.reshape(-1, block, I)
-        return torch.bmm(blocks, x.reshape(1, I, 1).expand(O // block, I, 1)).view(*x.shape[:-1], O)
-    return (weight @ x.reshape(rows, I).T).T.contiguous().view(*x.shape[:-1], O)
+        blocks = weight.reshape(-1, block, d_in)
+        y = torch.bmm(blocks, x.reshape(1, d_in, 1).expand(len(blocks), d_in, 1))
+    else:
+        y = (weight @ x.reshape(rows, d_in).T).T.contiguous()
+    return y.view(*x.shape[:-1], d_out)
 
 
 class RMSNorm(Function):
