@@ -14,7 +14,7 @@ from tokenizer.pretokenize import Pretokenizer
 from tokenizer.sources import open_source
 from tokenizer.workers import default_num_workers
 
-RANGE = 1 << 20  # bytes; encoded, most fit in a pipe, so that a process need not wait to get rid of them
+RANGE = 1 << 22  # bytes; as many as are encoded at a time
 SMALL = 1 << 25  # bytes; what is smaller is done sooner than other processes have started
 
 Range = tuple[str, int, int]  # a file, the first byte, the byte after the last

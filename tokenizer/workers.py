@@ -16,6 +16,8 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from importlib import import_module
 from io import BufferedWriter, FileIO
+from queue import Queue
+from threading import Thread
 from typing import Any, Protocol, Self, cast
 
 import numpy as np
@@ -213,6 +215,9 @@ def serve(module: str, name: str) -> None:
     stdout.write(_line({"arrays": []}))
     stdout.flush()
     worker = worker_class.from_setup(json.loads(stdin.readline()))
+    replies: Queue[list[Any]] = Queue(1)
+    # While the parent is at its own task and reads nothing, the next one is begun.
+    Thread(target=_write, args=(replies, stdout), daemon=True).start()
     for line in stdin:
         task = json.loads(line)
         try:
@@ -220,7 +225,14 @@ def serve(module: str, name: str) -> None:
             reply: dict[str, Any] = {"arrays": [(array.dtype.str, len(array)) for array in result]}
         except Exception as error:
             result, reply = [], {"type": type(error).__name__, "error": str(error)}
-        stdout.write(_line(reply))
-        for array in result:
-            stdout.write(np.ascontiguousarray(array).data)
-        stdout.flush()
+        replies.put([_line(reply), *(np.ascontiguousarray(array).data for array in result)])
+
+
+def _write(replies: "Queue[list[Any]]", stdout: BufferedWriter) -> None:
+    """Write one reply after the other, until the process ends, as it does with the parent."""
+    try:
+        while True:
+            stdout.writelines(replies.get())
+            stdout.flush()
+    except OSError:
+        os._exit(1)

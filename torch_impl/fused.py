@@ -248,7 +248,8 @@ class Attention(Function):
         scale = Q.shape[-1] ** -0.5
         # The weights are these exponents over their sum, which divides what flows in instead.
         g = at_least_float32(g) / total
-        mean = (g * out).sum(-1, keepdim=True)
+        # From an output that was rounded to bfloat16, the mean would be off by more than the gradients may be.
+        mean = (g * out).sum(-1, keepdim=True) if out.dtype == g.dtype else None
         g = g.to(V.dtype)
         for i, (b, h, t, seen_by_all, seen) in enumerate(ctx.blocks):
             q, k, v, g_out = Q[b, h, t], K[b, h, :seen], V[b, h, :seen], g[b, h, t]
@@ -259,7 +260,11 @@ class Attention(Function):
                 weights = scores.sub_(largest[b, h, t]).exp_()
             d_V[b, h, :seen] += weights.to(v.dtype).mT @ g_out
             d_weights = at_least_float32(g_out @ v.mT)
-            d_scores = d_weights.sub_(mean[b, h, t]).mul_(weights).to(q.dtype)
+            if mean is None:
+                means = torch.linalg.vecdot(d_weights, weights)[..., None] / total[b, h, t]
+            else:
+                means = mean[b, h, t]
+            d_scores = d_weights.sub_(means).mul_(weights).to(q.dtype)
             d_Q[b, h, t] = (d_scores @ k).mul_(scale)
             d_K[b, h, :seen] += (d_scores.mT @ q).mul_(scale)
         if unread is not None:

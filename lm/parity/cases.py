@@ -554,8 +554,9 @@ LAYERS: dict[str, Layer] = {
     "multihead_self_attention with rope": Layer(
         ((8, 24, 3), (2, 6, 16, 2)), _multihead_rope, _oracle_multihead
     ),
+    # Not in bfloat16: gradients of keys' gains and biases are sums whose terms cancel, but not the terms' roundings.
     "multihead_self_attention of groups": Layer(
-        ((8, 24, 6, 3), (2, 6, 16, 4, 1)), _grouped, _oracle_multihead
+        ((8, 24, 6, 3), (2, 6, 16, 4, 1)), _grouped, _oracle_multihead, dtypes=("float64", "float32")
     ),
     "transformer_block": Layer(((2, 6, 2, 8, 24), (3, 5, 4, 4, 18)), _block, _oracle_block, whole_model=True),
     "transformer_lm": Layer(

@@ -627,7 +627,7 @@ FAULTS = (
     _fault(
         "the gradient of scores lacks the softmax's mean",
         "torch_impl/fused.py",
-        "d_weights.sub_(mean[b, h, t])",
+        "d_weights.sub_(means)",
         "d_weights",
         ATTENTION,
     ),
