@@ -54,7 +54,7 @@ def generate(
         prefix: What an encoder reads for each row, padded, and the tokens of each; see `prefix_generation`.
 
     Raises:
-        InputError: a prompt is empty or longer than the context.
+        InputError: a prompt is empty or longer than the context, or a logit is not finite.
     """
     check_prompts(prompts, config)
     endings = {} if endings is None else endings
@@ -81,6 +81,10 @@ def generate(
     rounding = 2 * BUDGETS[config.compute_dtype].model_forward
     for step in range(sampling.max_new_tokens):
         largest = np.maximum(logits.max(-1), -logits.min(-1))
+        if not np.isfinite(largest).all():
+            raise InputError(
+                "the model's logits are not finite, so no token can be drawn; take an earlier checkpoint"
+            )
         for row, (text, sample) in enumerate(rows):
             if row in endings:
                 continue

@@ -366,6 +366,20 @@ FAULTS = (
         HEADS,
     ),
     _fault(
+        "few rows are read as if they were columns",
+        "torch_impl/fused.py",
+        "x_IN = x.reshape(rows, d_in).T",
+        "x_IN = x.reshape(d_in, rows)",
+        LINEAR,
+    ),
+    _fault(
+        "tokens that can win are left out of the draw",
+        "lm/sampling.py",
+        "- 1.001 * MARGIN",
+        "+ 1.001 * MARGIN",
+        "tests/lm/test_sampling.py",
+    ),
+    _fault(
         "the cache is off by one slot",
         "torch_impl/attention.py",
         "self.k_BHSK[rows_B1, :, slots_BT] =",
