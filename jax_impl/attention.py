@@ -44,6 +44,20 @@ def scaled_dot_product_attention(
     if mask is not None:
         is_read = mask.any(-2)[..., None]
         K, V = (jnp.where(jnp.broadcast_to(is_read, x.shape), x, 0) for x in (K, V))
+    return attend(Q, K, V, mask, drop)
+
+
+def attend(
+    Q: Float[Array, "*B T K"],
+    K: Float[Array, "*B S K"],
+    V: Float[Array, "*B S V"],
+    mask: Bool[Array, "... T S"] | None = None,
+    drop: Callable[[Array], Array] | None = None,
+) -> Float[Array, "*B T V"]:
+    """`scaled_dot_product_attention` of finite keys and values, which need not be copied to hide them.
+
+    Those of a cache are zeros until they are written.
+    """
     if drop is None:
         return _attend(Q, K, V, mask)
     return drop(_weights(Q, K, mask)).astype(V.dtype) @ V
@@ -87,6 +101,7 @@ def grouped_query_attention(
     v_BGSK: Float[Array, "*B G S K"],
     mask: Bool[Array, "*M T S"],
     drop: Callable[[Array], Array] | None = None,
+    attention: Callable[..., Array] = scaled_dot_product_attention,
 ) -> Float[Array, "*B H T K"]:
     """Attention whose key head g serves the query heads g H/G .. (g + 1) H/G (Ainslie et al., 2023).
 
@@ -97,7 +112,7 @@ def grouped_query_attention(
     G = k_BGSK.shape[-3]
     rows = q_BHTK.reshape(*B, G, -1, K)
     mask = jnp.broadcast_to(mask[..., None, :, :], (*M, H // G, T, S)).reshape(*M, -1, S)
-    out = scaled_dot_product_attention(rows, k_BGSK, v_BGSK, mask, drop)
+    out = attention(rows, k_BGSK, v_BGSK, mask, drop)
     return out.reshape(q_BHTK.shape)
 
 
@@ -154,7 +169,9 @@ def multihead_self_attention(
         k_BHTK, v_BHTK = (x_BHSK[:, :, : mask.shape[-1]] for x_BHSK in cache)
     dropping = draw is not None and attention_dropout > 0.0
     drop = partial(dropout, rate=attention_dropout, draw=draw, place="weights") if dropping else None
-    out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, mask, drop)
+    decodes = cache is not None and x_BTD.shape[-2] == 1
+    attention = attend if decodes else scaled_dot_product_attention
+    out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, mask, drop, attention)
     return linear(params["output_proj"], out_BHTK.swapaxes(-2, -3).reshape(x_BTD.shape)), cache
 
 

@@ -25,7 +25,7 @@ from lm.backend import DecodeStep, EvalStep, Logits, Prefill, TrainStep
 from lm.checkpoint import Index, Leaf, Leaves, Share, Shares
 from lm.config import TrainConfig
 from lm.data import Batch, check_batch, check_token_ids
-from lm.init import initial_moments, initial_weights, parameter_shapes
+from lm.init import initial_moments, initial_weights, parameter_shapes, position_tables
 from lm.mesh import Mesh, Processes
 from tokenizer.errors import InputError
 
@@ -533,7 +533,11 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
         )
         # RoPE goes on where the prefix ends.
         place_B1 = position_B1 + num_tokens_B1 if m.position == "rope" else position_B1
-        tables = tables_of(m, place_B1, m.context_length, config.param_dtype)
+        # On the host: each array that is put on the device by itself costs as much as a layer.
+        tables = tuple(
+            t.astype(jnp.dtype(config.param_dtype)) if t.dtype.kind == "f" else t
+            for t in position_tables(m, place_B1, m.context_length)
+        )
         logits_BV, written = jitted(
             state.params, cache.layers, cache.P, token_ids_B[:, None], position_B1, num_tokens_B1, tables
         )

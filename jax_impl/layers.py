@@ -1,5 +1,6 @@
 """The layers with weights, but for attention. Their parameters are dicts named as torch_impl's modules."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +12,24 @@ from jax_impl.functional import at_least_float32, silu
 
 Params = dict[str, Any]
 
+_FEW_ROWS = 64
+"""Up to so many rows, a product with weights costs less with the weights first."""
+
 
 def linear(params: Params, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
     """x W^T, plus a bias where there is one; the weight is (d_out, d_in)."""
-    y = x @ params["weight"].astype(x.dtype).T
+    y = product(x, params["weight"].astype(x.dtype))
     return y + jnp.broadcast_to(params["bias"].astype(x.dtype), y.shape) if "bias" in params else y
+
+
+def product(x: Float[Array, "*B I"], weight: Float[Array, "O I"]) -> Float[Array, "*B O"]:
+    """x W^T; of few rows, as in decoding, with the weights first: XLA's product on a CPU is then a third faster."""
+    rows = math.prod(x.shape[:-1])
+    if not 1 < rows <= _FEW_ROWS:
+        return x @ weight.T
+    y_ON = weight @ x.reshape(rows, -1).T
+    # Without the barrier XLA would turn the product around again.
+    return lax.optimization_barrier(y_ON).T.reshape(*x.shape[:-1], -1)
 
 
 def embedding(params: Params, token_ids: Int[Array, "..."]) -> Float[Array, "... D"]:

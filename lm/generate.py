@@ -1,6 +1,7 @@
 """Text from a model, one token at a time; which token is NumPy's business, so both backends write the same."""
 
 import codecs
+import functools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -10,7 +11,7 @@ from jaxtyping import Float
 from lm.backend import Backend, DecodeStep, Prefill
 from lm.config import TrainConfig
 from lm.parity.budgets import BUDGETS
-from lm.sampling import Choice, SamplingConfig, choose_token
+from lm.sampling import Choice, SamplingConfig, choose_token, draw_bits
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
 
@@ -53,7 +54,7 @@ def generate(
         prefix: What an encoder reads for each row, padded, and the tokens of each; see `prefix_generation`.
 
     Raises:
-        InputError: a prompt is empty or longer than the context.
+        InputError: a prompt is empty or longer than the context, or a logit is not finite.
     """
     check_prompts(prompts, config)
     endings = {} if endings is None else endings
@@ -72,14 +73,31 @@ def generate(
     # Learned positions end with the context: the last of them still tells the token after it.
     last_position = context_length - 1 if config.model.position == "learned" else np.inf
     tokens = np.zeros(len(rows), np.int32)
+    # Rows at the same position have their bits in common.
+    choose = functools.partial(
+        choose_token, sampling=sampling, bits_of=functools.lru_cache(len(rows))(draw_bits)
+    )
+    # Either of two logits may be off by what parity allows.
+    rounding = 2 * BUDGETS[config.compute_dtype].model_forward
     for step in range(sampling.max_new_tokens):
+        largest = np.maximum(logits.max(-1), -logits.min(-1))
+        if not np.isfinite(largest).all():
+            raise InputError(
+                "the model's logits are not finite, so no token can be drawn; take an earlier checkpoint"
+            )
         for row, (text, sample) in enumerate(rows):
             if row in endings:
                 continue
             if len(text) - 1 > last_position:
                 endings[row] = "context"
                 continue
-            drawn = _draw(row, logits[row], text, sample, sampling, config, log_probabilities)
+            choice = choose(logits[row], text, sample=sample)
+            drawn = Drawn(
+                row,
+                choice.token,
+                _log_probability(logits[row], choice.token) if log_probabilities else None,
+                choice if choice.gap <= rounding * largest[row] else None,
+            )
             if drawn.token in stop_tokens:
                 endings[row] = "stop"
                 continue
@@ -146,23 +164,9 @@ def check_prefixes(prefixes: Sequence[Sequence[int]], config: TrainConfig) -> No
             )
 
 
-def _draw(
-    row: int,
-    logits: Float[np.ndarray, " V"],
-    text: list[int],
-    sample: int,
-    sampling: SamplingConfig,
-    config: TrainConfig,
-    log_probabilities: bool,
-) -> Drawn:
-    choice = choose_token(logits, text, sampling, sample)
-    log_probability = None
-    if log_probabilities:
-        shifted = logits.astype(np.float64) - logits.max()
-        log_probability = float(shifted[choice.token] - np.log(np.exp(shifted).sum()))
-    # Either logit may be off by what parity allows.
-    rounding = 2 * BUDGETS[config.compute_dtype].model_forward * float(np.abs(logits).max())
-    return Drawn(row, choice.token, log_probability, choice if choice.gap <= rounding else None)
+def _log_probability(logits: Float[np.ndarray, " V"], token: int) -> float:
+    shifted = logits.astype(np.float64) - logits.max()
+    return float(shifted[token] - np.log(np.exp(shifted).sum()))
 
 
 class Completion:

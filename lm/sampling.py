@@ -1,6 +1,6 @@
 """Which token comes next: rules on the model's logits, and a draw that is a pure function of its place."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -108,6 +108,11 @@ MARGIN = 1.0
 """How far behind the winner a runner-up is sure to be found, in units of log p."""
 
 
+def draw_bits(seed: int, sample: int, position: int, size: int) -> UInt64[np.ndarray, " size"]:
+    """The random bits of one draw, 64 for each token of the vocabulary."""
+    return philox(seed, f"sample/{sample}", position).random_raw(size)
+
+
 class Choice(NamedTuple):
     """A token, and how nearly another one was chosen in its place."""
 
@@ -119,7 +124,11 @@ class Choice(NamedTuple):
 
 
 def choose_token(
-    logits: Float[np.ndarray, " V"], seen: Sequence[int], sampling: SamplingConfig, sample: int
+    logits: Float[np.ndarray, " V"],
+    seen: Sequence[int],
+    sampling: SamplingConfig,
+    sample: int,
+    bits_of: Callable[[int, int, int, int], UInt64[np.ndarray, " V"]] = draw_bits,
 ) -> Choice:
     """The next token of a text, drawn by the rules of `sampling`: a pure function of the arguments.
 
@@ -131,25 +140,45 @@ def choose_token(
     Args:
         seen: The ids of the prompt and the text so far; how many they are is the position of the draw.
         sample: Which of the prompt's continuations this is.
+        bits_of: `draw_bits`, or what remembers its results.
     """
     logits = penalised(logits, seen, sampling.repetition_penalty)
     if sampling.temperature == 0:
         return _largest_two(logits, np.arange(len(logits)))
-    bits = philox(sampling.seed, f"sample/{sample}", len(seen)).random_raw(len(logits))
+    bits = bits_of(sampling.seed, sample, len(seen), len(logits))
     if sampling.truncates:
         ids = np.flatnonzero(next_token_probabilities(logits, sampling))
     else:
-        # Most tokens of a vocabulary cannot win, even with the largest of all the noise.
-        first = int(logits.argmax())
-        most, its = _gumbel(np.array([bits.max(), bits[first]]))
-        ids = np.flatnonzero(logits >= logits[first] - (most - its + MARGIN) * sampling.temperature)
+        ids = _contenders(logits, bits, sampling.temperature)
     scores = logits[ids].astype(np.float64) / sampling.temperature + _gumbel(bits[ids])
     choice = _largest_two(scores, ids)
     return choice._replace(gap=choice.gap * sampling.temperature)
 
 
+def _contenders(
+    logits: Float[np.ndarray, " V"], bits: UInt64[np.ndarray, " V"], temperature: float
+) -> Int[np.ndarray, " N"]:
+    """The ids that may win, or come within MARGIN of it: few, found without the noise of all the others.
+
+    The winner's score is no less than that of the largest logit, nor that of the largest noise. Who cannot come near
+    that even with the largest noise, or even with the largest logit, is out.
+    """
+    leaders = np.array([logits.argmax(), bits.argmax()])
+    scaled, noise = logits[leaders].astype(np.float64) / temperature, _gumbel(bits[leaders])
+    reach = (scaled + noise).max() - 1.001 * MARGIN  # more than MARGIN by more than rounding
+    ids = np.flatnonzero(bits >= _least_bits(reach - scaled[0]))
+    return ids[logits[ids] >= (reach - noise[1]) * temperature]
+
+
 def _gumbel(bits: UInt64[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
     return -np.log(-np.log(uniform(bits)))
+
+
+def _least_bits(noise: float) -> np.uint64:
+    """Bits below which all Gumbel noise is less than this."""
+    # -log(-log(u)) of the smallest u, 2^-53, is -3.6.
+    u = np.exp(-np.exp(-max(noise, -4.0)))
+    return np.uint64(max(0, int(u * 2.0**52) - 2)) << np.uint64(12)
 
 
 def _largest_two(scores: Float[np.ndarray, " N"], ids: Int[np.ndarray, " N"]) -> Choice:

@@ -61,22 +61,44 @@ def scaled_dot_product_attention(
     return weights.to(V.dtype) @ V
 
 
+def attend(
+    Q: Float[Tensor, "*B T K"],
+    K: Float[Tensor, "*B S K"],
+    V: Float[Tensor, "*B S V"],
+    mask: Bool[Tensor, "... T S"] | None = None,
+    drop: None = None,
+) -> Float[Tensor, "*B T V"]:
+    """`scaled_dot_product_attention` of finite keys and values, which need not be copied to hide them.
+
+    Those of a cache are zeros until they are written. Every query sees a key: its own.
+    """
+    scores = (at_least_float32(Q) * Q.shape[-1] ** -0.5) @ at_least_float32(K).mT
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    exp = torch.exp(scores - scores.amax(-1, keepdim=True))
+    return (exp / exp.sum(-1, keepdim=True)).to(V.dtype) @ V
+
+
 def grouped_query_attention(
     q_BHTK: Float[Tensor, "*B H T K"],
     k_BGSK: Float[Tensor, "*B G S K"],
     v_BGSK: Float[Tensor, "*B G S K"],
-    mask: Bool[Tensor, "*M T S"],
+    mask: Bool[Tensor, "*M T S"] | None,
     drop: Callable[[Tensor], Tensor] | None = None,
+    attention: Callable[..., Tensor] = scaled_dot_product_attention,
 ) -> Float[Tensor, "*B H T K"]:
     """Attention whose key head g serves the query heads g H/G .. (g + 1) H/G (Ainslie et al., 2023).
 
     The queries that share a key are rows of one matrix product, so that no key is repeated in memory.
     """
     G, H = k_BGSK.shape[-3], q_BHTK.shape[-3]
+    if G == H:
+        return attention(q_BHTK, k_BGSK, v_BGSK, mask, drop)
     groups = (G, H // G)
     rows = q_BHTK.unflatten(-3, groups).flatten(-3, -2)
-    mask = mask.unsqueeze(-3).expand(*mask.shape[:-2], H // G, -1, -1).flatten(-3, -2)
-    out = scaled_dot_product_attention(rows, k_BGSK, v_BGSK, mask, drop)
+    if mask is not None:
+        mask = mask.unsqueeze(-3).expand(*mask.shape[:-2], H // G, -1, -1).flatten(-3, -2)
+    out = attention(rows, k_BGSK, v_BGSK, mask, drop)
     return out.unflatten(-2, (H // G, -1)).flatten(-4, -3)
 
 
@@ -87,14 +109,16 @@ class LayerCache:
     k_BHSK: Float[Tensor, "B H S K"]
     v_BHSK: Float[Tensor, "B H S K"]
 
-    def write(
-        self, k_BHTK: Tensor, v_BHTK: Tensor, slots_BT: Int[Tensor, "B T"], S: int
-    ) -> tuple[Tensor, Tensor]:
-        """Store the new keys and values in their slots and return those of the first S."""
-        index = slots_BT[:, None, :, None].expand(k_BHTK.shape)
-        self.k_BHSK.scatter_(2, index, k_BHTK)
-        self.v_BHSK.scatter_(2, index, v_BHTK)
-        return self.k_BHSK[:, :, :S], self.v_BHSK[:, :, :S]
+    def write(self, k_BHTK: Tensor, v_BHTK: Tensor, slots_BT: Int[Tensor, "B T"]) -> tuple[Tensor, Tensor]:
+        """Store the new keys and values in their slots and return all."""
+        rows_B1 = torch.arange(len(slots_BT), device=slots_BT.device)[:, None]
+        self.k_BHSK[rows_B1, :, slots_BT] = k_BHTK.transpose(1, 2)
+        self.v_BHSK[rows_B1, :, slots_BT] = v_BHTK.transpose(1, 2)
+        return self.k_BHSK, self.v_BHSK
+
+    def first(self, S: int) -> "LayerCache":
+        """The first S slots of the same memory."""
+        return LayerCache(self.k_BHSK[:, :, :S], self.v_BHSK[:, :, :S])
 
 
 class MultiHeadSelfAttention(nn.Module):
@@ -134,22 +158,25 @@ class MultiHeadSelfAttention(nn.Module):
     def forward(
         self,
         x_BTD: Float[Tensor, "*B T D"],
-        mask: Bool[Tensor, "*M T S"],
+        mask: Bool[Tensor, "*M T S"] | None,
         tables: Rope | None = None,
         cache: LayerCache | None = None,
         slots_BT: Int[Tensor, "B T"] | None = None,
         draw: Draw | None = None,
     ) -> Float[Tensor, "*B T D"]:
         q_BHTK, k_BHTK, v_BHTK = (
-            projection(x_BTD).unflatten(-1, (-1, self.d_head)).transpose(-2, -3)
+            projection(x_BTD).view(*x_BTD.shape[:-1], -1, self.d_head).transpose(-2, -3)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         q_BHTK, k_BHTK = self.q_norm(q_BHTK), self.k_norm(k_BHTK)
         if tables is not None:
             q_BHTK, k_BHTK = rope(q_BHTK, tables), rope(k_BHTK, tables)
         if cache is not None and slots_BT is not None:
-            k_BHTK, v_BHTK = cache.write(k_BHTK, v_BHTK, slots_BT, mask.shape[-1])
-        out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, mask, self._dropping(draw))
+            k_BHTK, v_BHTK = cache.write(k_BHTK, v_BHTK, slots_BT)
+        decodes = cache is not None and x_BTD.shape[-2] == 1
+        attention = attend if decodes else scaled_dot_product_attention
+        drop = self._dropping(draw)
+        out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, mask, drop, attention)
         return self.output_proj(out_BHTK.transpose(-2, -3).flatten(-2))
 
     def _dropping(self, draw: Draw | None) -> Callable[[Tensor], Tensor] | None:

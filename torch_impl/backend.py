@@ -272,7 +272,7 @@ def make_prefill(config: TrainConfig) -> Prefill:
     """One pass over the prompts, that fills the first slots of a cache."""
     m = config.model
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def prefill(
         state: TrainState,
         token_ids_BT: Int[np.ndarray, "B T"],
@@ -301,7 +301,7 @@ def make_prefill(config: TrainConfig) -> Prefill:
         ]
         # What lies behind a shorter prompt's end is overwritten before it is seen.
         slots_BS = torch.arange(S, device=config.device).expand(B, S)
-        x_BSD = decoder.hidden_states(x_BSD, mask, tables, caches, slots_BS)
+        x_BSD = decoder.hidden_states(x_BSD, mask, tables, [cache.first(S) for cache in caches], slots_BS)
         last_BD = x_BSD[torch.arange(B), torch.tensor(S - T + lengths_B - 1)]
         logits_BV = at_least_float32(decoder.logits(last_BD)).cpu().numpy()
         return logits_BV, Cache(num_tokens_B, S - T, caches)
@@ -317,7 +317,7 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
     """One token a sequence against the cache, which slides: position t takes slot t mod S, behind the prefix's."""
     m = config.model
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def decode_step(
         state: TrainState,
         cache: Cache,
@@ -330,15 +330,16 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
         S = cache.layers[0].k_BHSK.shape[2] - P
         # Slots that no sequence has come to are left out.
         filled = np.arange(min(S, positions_B.max() + 1))
+        caches = [cache.first(P + len(filled)) for cache in cache.layers]
         sees_BS = np.concatenate((np.arange(P) < num_tokens_B1, filled <= position_B1), axis=1)
-        mask_B11S = torch.tensor(sees_BS[:, None, None], device=config.device)
+        mask_B11S = None if sees_BS.all() else torch.tensor(sees_BS[:, None, None], device=config.device)
         slots_B1 = torch.tensor(P + position_B1 % S, device=config.device)
         # RoPE goes on where the prefix ends.
         place_B1 = position_B1 + num_tokens_B1 if m.position == "rope" else position_B1
         tables = decoder.tables_of(place_B1)
         ids_B1 = torch.tensor(token_ids_B[:, None], device=config.device)
         x_B1D = decoder.embed(ids_B1, tables)
-        x_B1D = decoder.hidden_states(x_B1D, mask_B11S, tables, cache.layers, slots_B1)
+        x_B1D = decoder.hidden_states(x_B1D, mask_B11S, tables, caches, slots_B1)
         return at_least_float32(decoder.logits(x_B1D[:, 0])).cpu().numpy(), cache
 
     return decode_step

@@ -28,7 +28,7 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(d_out, device=device, dtype=dtype)) if bias else None
 
     def forward(self, x: Float[Tensor, "... I"]) -> Float[Tensor, "... O"]:
-        y = x @ self.weight.to(x.dtype).T
+        y = fused.product(x, self.weight.to(x.dtype))
         return y if self.bias is None else y + self.bias.to(x.dtype)
 
 
@@ -69,7 +69,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         if fused.is_wanted():
-            return fused.RMSNorm.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
+            return fused.run(fused.RMSNorm, x, self.weight, self.eps)
         x32 = at_least_float32(x)
         inverse_rms = torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
         return (x32 * inverse_rms * self.weight).to(x.dtype)
@@ -122,7 +122,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         if fused.is_wanted():
-            return self.w2(fused.SiLUGate.apply(self.w1(x), self.w3(x)))  # type: ignore[no-untyped-call]
+            return self.w2(fused.run(fused.SiLUGate, self.w1(x), self.w3(x)))
         return self.w2(silu(self.w1(x)) * self.w3(x))
 
 

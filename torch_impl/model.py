@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lm.config import ModelConfig
 from lm.init import position_tables
+from torch_impl import fused
 from torch_impl.attention import (
     LayerCache,
     MultiHeadSelfAttention,
@@ -83,7 +84,7 @@ class TransformerBlock(nn.Module):
     def forward(
         self,
         x_BTD: Float[Tensor, "B T D"],
-        mask: Bool[Tensor, "*M T S"],
+        mask: Bool[Tensor, "*M T S"] | None,
         tables: Rope | None = None,
         cache: LayerCache | None = None,
         slots_BT: Int[Tensor, "B T"] | None = None,
@@ -107,7 +108,7 @@ class ParallelBlock(TransformerBlock):
     def forward(
         self,
         x_BTD: Float[Tensor, "B T D"],
-        mask: Bool[Tensor, "*M T S"],
+        mask: Bool[Tensor, "*M T S"] | None,
         tables: Rope | None = None,
         cache: LayerCache | None = None,
         slots_BT: Int[Tensor, "B T"] | None = None,
@@ -208,7 +209,7 @@ class Stack(nn.Module):
     def hidden_states(
         self,
         x_BTD: Float[Tensor, "B T D"],
-        mask: Bool[Tensor, "*M T S"],
+        mask: Bool[Tensor, "*M T S"] | None,
         tables: Tables,
         caches: list[LayerCache] | None = None,
         slots_BT: Int[Tensor, "B T"] | None = None,
@@ -253,7 +254,7 @@ class StackWithHead(Stack):
     def logits(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         """The head, which tied models have in common with their embeddings (Press and Wolf, 2017)."""
         head = self.token_embeddings if self.lm_head is None else self.lm_head
-        return x @ head.weight.to(x.dtype).T
+        return fused.product(x, head.weight.to(x.dtype))
 
 
 class TransformerLM(StackWithHead):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
-from lm.cli.settings import END_OF_TEXT
+from lm.cli.settings import END_OF_TEXT, read_text
 from lm.cli.trained import Trained
 from lm.config import TrainConfig
 from lm.sampling import SamplingConfig
@@ -44,10 +44,12 @@ class Generate(Trained):
             raise InputError(
                 f"--stop-token {self.stop_token!r} is not one of the model's special tokens: {known}"
             )
-        prompts = [*self.prompt, *self._read_prompt()] or [""]
+        prompts = list(self.prompt)
+        if self.prompt_file is not None:
+            prompts.append(read_text(self.prompt_file).removesuffix("\n"))
         completions = [
             Completion(prompt, tokenizer, self.sampling.stop)
-            for prompt in prompts
+            for prompt in prompts or [""]
             for _ in range(self.sampling.samples)
         ]
         config, backend, state = self.load()
@@ -76,18 +78,6 @@ class Generate(Trained):
             self._print(completions, config)
         if self.explain_ties:
             self._explain(completions)
-
-    def _read_prompt(self) -> list[str]:
-        if self.prompt_file is None:
-            return []
-        try:
-            stdin = str(self.prompt_file) == "-"
-            data = sys.stdin.buffer.read() if stdin else self.prompt_file.read_bytes()
-            return [data.decode("utf-8").removesuffix("\n")]
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{self.prompt_file}: not UTF-8 at byte {error.start}; give a text file"
-            ) from None
 
     def _print(self, completions: "list[Completion]", config: TrainConfig) -> None:
         from lm.generate import opening

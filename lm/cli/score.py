@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING
 from tyro import MISSING
 from tyro.conf import Positional
 
+from lm.cli.settings import read_text
 from lm.cli.trained import Trained
-from tokenizer.errors import InputError
 
 if TYPE_CHECKING:
     from lm.score import TextScore
@@ -35,7 +34,7 @@ class Score(Trained):
         from lm import run
         from lm.score import score_text
 
-        text = _read(self.text)
+        text = read_text(self.text) if self.text == "-" or _is_file(self.text) else self.text
         tokenizer = run.load_tokenizer(self.path)
         config, backend, state = self.load()
         score = score_text(backend.make_logits(config), state, config, tokenizer, text, self.stride)
@@ -44,19 +43,6 @@ class Score(Trained):
         else:
             print(_coloured(score))
             print(_summary(score))
-
-
-def _read(text: str) -> str:
-    try:
-        if text == "-":
-            data = sys.stdin.buffer.read()
-        elif _is_file(text):
-            data = Path(text).read_bytes()
-        else:
-            return text
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{text}: not UTF-8 at byte {error.start}; give a text file") from None
 
 
 def _is_file(text: str) -> bool:

@@ -134,15 +134,15 @@ FAULTS = (
     _fault(
         "linear reads its weight transposed",
         "torch_impl/layers.py",
-        "x @ self.weight.to(x.dtype).T",
-        "x @ self.weight.to(x.dtype).reshape(self.weight.shape[::-1])",
+        "fused.product(x, self.weight.to(x.dtype))",
+        "fused.product(x, self.weight.to(x.dtype).T.reshape(self.weight.shape))",
         LINEAR,
     ),
     _fault(
         "linear passes its weight no gradient",
         "jax_impl/layers.py",
-        'x @ params["weight"].astype(x.dtype).T',
-        'x @ lax.stop_gradient(params["weight"]).astype(x.dtype).T',
+        'product(x, params["weight"].astype(x.dtype))',
+        'product(x, lax.stop_gradient(params["weight"]).astype(x.dtype))',
         LINEAR,
     ),
     _fault(
@@ -341,7 +341,7 @@ FAULTS = (
     _fault(
         "heads interleave in the projections",
         "torch_impl/attention.py",
-        "projection(x_BTD).unflatten(-1, (-1, self.d_head)).transpose(-2, -3)",
+        "projection(x_BTD).view(*x_BTD.shape[:-1], -1, self.d_head).transpose(-2, -3)",
         "projection(x_BTD).unflatten(-1, (self.d_head, -1)).movedim(-1, -3)",
         HEADS,
     ),
@@ -367,10 +367,24 @@ FAULTS = (
         HEADS,
     ),
     _fault(
+        "few rows are read as if they were columns",
+        "torch_impl/fused.py",
+        "x_IN = x.reshape(rows, d_in).T",
+        "x_IN = x.reshape(d_in, rows)",
+        LINEAR,
+    ),
+    _fault(
+        "tokens that can win are left out of the draw",
+        "lm/sampling.py",
+        "- 1.001 * MARGIN",
+        "+ 1.001 * MARGIN",
+        "tests/lm/test_sampling.py",
+    ),
+    _fault(
         "the cache is off by one slot",
         "torch_impl/attention.py",
-        "index = slots_BT[:, None, :, None]",
-        "index = ((slots_BT + 1) % self.k_BHSK.shape[2])[:, None, :, None]",
+        "self.k_BHSK[rows_B1, :, slots_BT] =",
+        "self.k_BHSK[rows_B1, :, (slots_BT + 1) % self.k_BHSK.shape[2]] =",
         HEADS,
     ),
     # Model

@@ -131,6 +131,14 @@ def test_log_probabilities_and_ties() -> None:
             assert (drawn.tie.runner_up, drawn.tie.gap) == (1, pytest.approx(1e-5))
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_logits_that_are_not_finite_are_refused(bad: float, temperature: float) -> None:
+    sampling = SamplingConfig(max_new_tokens=1, temperature=temperature)
+    with pytest.raises(InputError, match="logits are not finite"):
+        list(generate(*fake_steps(np.array([[0.0, bad]])), None, CONFIG, [[1]], sampling))
+
+
 BYTES = Tokenizer({i: bytes([i]) for i in range(256)}, [], ["<|endoftext|>"])
 
 

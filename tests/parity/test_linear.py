@@ -1,12 +1,24 @@
 """linear: parity, and its laws."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 
+import jax_impl.layers
 from lm.parity.budgets import Dtype
 from lm.parity.cases import Case
-from tests.parity.support import DTYPES, answers, assert_parity, cases, examples, normal
+from tests.parity.support import (
+    DTYPES,
+    answers,
+    assert_close,
+    assert_parity,
+    cases,
+    examples,
+    normal,
+)
+from torch_impl import fused
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -38,3 +50,17 @@ def test_is_homogeneous() -> None:
     once, twice = (answers("linear", {"x": factor * x, "weight": weight}) for factor in (1, 2))
     for name in once:
         np.testing.assert_array_equal(2 * once[name][0], twice[name][0])
+
+
+@pytest.mark.parametrize("rows", [1, 2, 64, 65])
+@pytest.mark.parametrize("d_out", [256, 48, 5])
+def test_few_rows_as_in_decoding(rows: int, d_out: int) -> None:
+    """Without gradients the product takes other forms, by the number of rows and the blocks that d_out has."""
+    x, weight = normal(0, rows, 1, 12), normal(1, d_out, 12)
+    expected = np.einsum("btd,od->bto", x, weight)
+    with torch.no_grad():
+        by_torch = fused.product(torch.tensor(x), torch.tensor(weight))
+    assert by_torch.is_contiguous()
+    assert_close(by_torch.numpy(), expected, "float64")
+    by_jax = np.asarray(jax_impl.layers.product(jnp.asarray(x), jnp.asarray(weight)))
+    assert_close(by_jax, expected, "float64")
