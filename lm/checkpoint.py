@@ -260,6 +260,8 @@ class _SavedLeaf:
     def __getitem__(self, index: Any) -> np.ndarray:
         if index in (..., ()):
             return self._tensors.get_tensor(self._name)
+        if not range(self.shape[0])[index[0]]:  # which safetensors refuses
+            return np.empty((0, *self.shape[1:]), self.dtype)
         return self._tensors.get_slice(self._name)[index]
 
 

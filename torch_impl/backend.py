@@ -243,7 +243,8 @@ def make_eval_step(config: TrainConfig, mesh: Mesh | None = None) -> EvalStep:
             hits_BT = logits_BTV.argmax(-1) == targets_BT
             correct += int((hits_BT if mask_BT is None else hits_BT & mask_BT).sum())
         if mesh:
-            total, correct = sharding.total(torch.tensor((total, correct), dtype=torch.float64)).tolist()
+            sums = torch.tensor((total, correct), dtype=torch.float64, device=config.device)
+            total, correct = sharding.total(sums).tolist()
         return total, batch.num_targets, int(correct)
 
     return eval_step

@@ -18,7 +18,7 @@ from lm.config import TrainConfig
 from lm.mesh import Mesh, Processes
 from tokenizer.errors import InputError
 from torch_impl.functional import global_norm
-from torch_impl.model import Stack
+from torch_impl.model import EncoderDecoder
 
 _SILENCE = timedelta(minutes=10)
 """How long to wait for another process: it may be hashing a checkpoint. One that was killed is noticed at once."""
@@ -43,16 +43,20 @@ def join(config: TrainConfig, mesh: Mesh) -> None:
     if distributed.is_initialized():  # by a run before this one
         distributed.barrier()
         return
-    is_cuda = torch.device(config.device).type == "cuda"
-    if is_cuda:
-        local = int(os.environ["LOCAL_RANK"])
-        if local >= torch.cuda.device_count():
+    kind, _, index = config.device.partition(":")
+    if index:
+        raise InputError(
+            f"device '{config.device}': each process of a mesh takes one of its own; give --device {kind}"
+        )
+    if kind == "cuda":
+        gpus, local = torch.cuda.device_count(), int(os.environ["LOCAL_RANK"])
+        if local >= gpus:
             raise InputError(
-                f"--mesh {mesh}: there are {torch.cuda.device_count()} GPUs here, one for each process; start as many"
+                f"--mesh {mesh}: each process takes a GPU, and there are {gpus} here; start as many processes"
             )
         torch.cuda.set_device(local)
     try:
-        distributed.init_process_group("nccl" if is_cuda else "gloo", timeout=_SILENCE)
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo", timeout=_SILENCE)
         atexit.register(distributed.destroy_process_group)
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
@@ -74,22 +78,15 @@ def processes() -> Processes:
 
 
 def _gather(value: int) -> list[int]:
-    values = [
-        torch.zeros((), dtype=torch.int64, device=_device()) for _ in range(distributed.get_world_size())
-    ]
+    values = [torch.zeros((), dtype=torch.int64) for _ in range(distributed.get_world_size())]
     distributed.all_gather(values, torch.full_like(values[0], value))
     return torch.stack(values).tolist()
 
 
 def total(numbers: Tensor) -> Tensor:
-    """The sum of each number over all processes."""
-    sums = numbers.to(_device())
-    distributed.all_reduce(sums)
-    return sums
-
-
-def _device() -> str:
-    return "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    """The sum of each number over all processes, in place."""
+    distributed.all_reduce(numbers)
+    return numbers
 
 
 def shard(model: Any, mesh: Mesh, device: str) -> None:
@@ -102,8 +99,8 @@ def shard(model: Any, mesh: Mesh, device: str) -> None:
     from torch.distributed.fsdp import fully_shard
 
     axes = {"data": mesh.data, "fsdp": mesh.fsdp}
-    devices = init_device_mesh(_device(), tuple(axes.values()), mesh_dim_names=tuple(axes))
-    stacks = [module for module in model.modules() if isinstance(module, Stack)]
+    devices = init_device_mesh(torch.device(device).type, tuple(axes.values()), mesh_dim_names=tuple(axes))
+    stacks = [model.encoder, model.decoder] if isinstance(model, EncoderDecoder) else [model]
     for module in (*(block for stack in stacks for block in stack.layers), model):
         sharded = fully_shard(module, mesh=devices)
         sharded.set_gradient_divide_factor(1.0)

@@ -820,7 +820,7 @@ FAULTS = (
     _fault(
         "a checkpoint forgets the step",
         "torch_impl/backend.py",
-        'adamw.state[p]["step"] = int(array)',
+        'adamw.state[p]["step"] = int(leaf[...])',
         'adamw.state[p]["step"] = 0',
         RUN,
     ),

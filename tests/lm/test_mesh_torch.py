@@ -25,10 +25,23 @@ from tests.source import ROOT
 # Shapes are divided unevenly, and of d_ff = 9 rows the last of four processes has none.
 COMMON = ("--steps", 50, "--eval-interval", 25, "--eval-windows", 8, "--save-interval", 10, "--batch-size", 8)
 COMMON += ("--optimizer.learning-rate", 5e-3, "--model.vocab-size", 301, "--model.d-ff", 9)
-COMMON += ("--model.num-layers", 1)
+COMMON += ("--model.num-layers", 1, "--optimizer.max-grad-norm", 0.5)
 FLOAT64 = (*COMMON, "--compute-dtype", "float64", "--model.residual-dropout", 0.1)
 FLOAT32 = (*COMMON, "--model.tie-embeddings", "--model.position", "learned")
-PAIRS = ("--steps", 4, "--eval-interval", 2, "--batch-size", 8, "--model.vocab-size", 257, "--model.d-ff", 9)
+PAIRS = (
+    "--steps",
+    4,
+    "--eval-interval",
+    2,
+    "--save-interval",
+    2,
+    "--batch-size",
+    8,
+    "--model.vocab-size",
+    257,
+    "--model.d-ff",
+    9,
+)
 PAIRS += ("--model.architecture", "encoder_decoder", "--model.prefix-length", 11, "--model.bias")
 PAIRS += ("--model.remat", "block", "--compute-dtype", "float64", "--grad-accumulation", 2)
 SECONDS = 300.0
@@ -89,15 +102,16 @@ def cut(folder: Path, last: int, new: Path) -> Path:
     return new
 
 
-def losses(folder: Path) -> np.ndarray:
-    """Of each step, and of each evaluation."""
-    return np.array([m.get("train_loss", m.get("val_loss")) for m in run.read_metrics(folder)])
+def curves(folder: Path) -> np.ndarray:
+    """The loss and the norm of the gradients at each step, and what each evaluation found."""
+    pairs = (("train_loss", "grad_norm"), ("val_loss", "accuracy"))
+    return np.array([[m[a], m[b]] for m in run.read_metrics(folder) for a, b in pairs if a in m])
 
 
 def assert_same(folder: Path, whole: Path) -> None:
-    """The same losses, and the same weights and moments in the end."""
+    """The same curves, and the same weights and moments in the end."""
     budget = RUN["float32" if whole.name == "float32" else "float64"]
-    assert relative_error(losses(folder), losses(whole)) <= budget
+    assert relative_error(curves(folder), curves(whole)) <= budget
     for file in ("model.safetensors", "optimizer.safetensors"):
         a, b = (load_file(checkpoint.latest(path) / file) for path in (folder, whole))
         assert a.keys() == b.keys()
@@ -139,11 +153,12 @@ def alone(commands: dict[str, list[object]], tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="module")
-def four(commands: dict[str, list[object]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs in four processes, of which the first alone has printed."""
+def four(commands: dict[str, list[object]], alone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs in four processes, one of them begun by one; the first alone has printed."""
     folder = tmp_path_factory.mktemp("four")
-    meshes = {"float64": "data=2,fsdp=2", "pairs": "fsdp=4"}
-    meshed = [[*commands[name], "--out", folder / name, "--mesh", mesh] for name, mesh in meshes.items()]
+    cut(alone / "pairs", 2, folder / "pairs")
+    flags = {"float64": ("data=2,fsdp=2",), "pairs": ("fsdp=4", "--resume")}
+    meshed = [[*commands[name], "--out", folder / name, "--mesh", *more] for name, more in flags.items()]
     (out, _), *others = ended(in_processes(4, folder / "store", *meshed))
     assert [line.split()[-1] for line in out.splitlines()] == ["done"] * 2
     assert others == [("", "")] * 3
@@ -153,7 +168,7 @@ def four(commands: dict[str, list[object]], tmp_path_factory: pytest.TempPathFac
 @pytest.mark.parametrize("name", ["float64", "pairs"])
 def test_four_processes_have_the_numbers_of_one(four: Path, alone: Path, name: str) -> None:
     assert_same(four / name, alone / name)
-    assert len(losses(alone / name)) == {"float64": 52, "pairs": 6}[name]
+    assert len(curves(alone / name)) == {"float64": 52, "pairs": 6}[name]
 
 
 def test_a_run_goes_on_with_any_number_of_processes_and_in_the_other_backend(
