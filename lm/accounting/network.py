@@ -115,7 +115,9 @@ def _all(config: TrainConfig, mesh: Mesh) -> Iterator[Collective]:
     yield over("fsdp", "all-gather", "weights, forward", A * matrices)
     if m.remat == "block":
         yield over("fsdp", "all-gather", "weights, again", A * e.blocks * operand)
-    yield over("fsdp", "all-reduce" if on_cpu else "reduce-scatter", "gradients", A * matrices)
+    # Both gradients of such embeddings, where a sum is not made before it is sent.
+    apart = e.head * weight if m.tie_embeddings and on_cpu else 0
+    yield over("fsdp", "all-reduce" if on_cpu else "reduce-scatter", "gradients", A * (matrices + apart))
     yield over("fsdp", "all-reduce", "gains, biases", A * e.vectors * weight)
     yield over("data", "all-reduce", "gradients", A * (matrices // mesh.fsdp + e.vectors * weight))
     forward, backward = _sums(m, merged=not on_cpu)
