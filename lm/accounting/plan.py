@@ -93,8 +93,10 @@ def plan(
 def _time(
     config: TrainConfig, mesh: Mesh, hardware: Hardware, mfu: float, facts: dict[str, Any]
 ) -> dict[str, Any]:
-    """Seconds of a step, with the network hidden behind the products or not. Weights and gradients can be on their way while others are multiplied; of the stream, the
-    next product needs the sum."""
+    """Seconds of a step, the network hidden behind the products or not.
+
+    Weights and gradients can be on their way while others are multiplied; of the stream, the next product needs all.
+    """
     peak = hardware.peak_flops[config.compute_dtype]
     compute = (facts["flops"] + facts["flops_again"]) / (peak * mfu)
     network: Counter[str] = Counter()

@@ -115,8 +115,9 @@ def dots(jaxpr: Any) -> Iterator[int]:
             inner = np.prod([equation.invars[0].aval.shape[axis] for axis in contracted])
             yield int(2 * inner * np.prod(equation.outvars[0].aval.shape))
         for parameter in equation.params.values():
-            if hasattr(parameter, "jaxpr"):
-                yield from dots(parameter.jaxpr)
+            inner = getattr(parameter, "jaxpr", parameter)
+            if hasattr(inner, "eqns"):
+                yield from dots(inner)
 
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {

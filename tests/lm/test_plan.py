@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections import Counter
@@ -17,7 +16,6 @@ from lm.accounting.hardware import HARDWARE, Hardware
 from lm.accounting.network import Collective, collectives
 from lm.accounting.plan import plan
 from lm.accounting.presets import PRESETS
-from lm.config import ModelConfig, TrainConfig
 from lm.mesh import Mesh
 from tests.lm.mesh_programs import CASES
 from tests.lm.test_accounting import tell
