@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -69,6 +71,20 @@ def _join() -> None:
     several = "SLURM_STEP_NODELIST" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1"
     if jax.distributed.is_initialized() or not (several or "JAX_COORDINATOR_ADDRESS" in os.environ):
         return
+
+    mend = (
+        "start each by srun, or with JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
+    )
+
+    def give_up() -> None:
+        print(f"lm: the processes of --mesh have not come together in a minute; {mend}", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(2)
+
+    # JAX would abort, some seconds later, and print a trace.
+    late = threading.Timer(60, give_up)
+    late.daemon = True
+    late.start()
     try:
         count, index = (
             int(os.environ[name]) if name in os.environ else None
@@ -80,16 +96,15 @@ def _join() -> None:
         jax.distributed.initialize(
             num_processes=count,
             process_id=index,
-            initialization_timeout=60,
+            initialization_timeout=90,
             heartbeat_timeout_seconds=30,
             shutdown_timeout_seconds=30,
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"the processes of --mesh do not come together ({reason}); start each by srun, or with "
-            "JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
-        ) from None
+        raise InputError(f"the processes of --mesh do not come together ({reason}); {mend}") from None
+    finally:
+        late.cancel()
     if jax.process_index() > 0:
         # Only the first process prints, and Gloo prints its connections.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -139,10 +154,10 @@ def processes() -> Processes:
         return multihost_utils.process_allgather(np.array([value], np.int32)).ravel().tolist()
 
     def is_lost(error: Exception) -> bool:
-        # Reading an array whose computation failed is a ValueError on a CPU, as InputError is.
-        return isinstance(error, jax.errors.JaxRuntimeError | ValueError) and not isinstance(
-            error, InputError
-        )
+        # Reading an array whose computation failed is a ValueError on a CPU. Memory that runs short is not among these.
+        codes = ("UNKNOWN", "UNAVAILABLE", "ABORTED", "INTERNAL", "DEADLINE_EXCEEDED", "CANCELLED")
+        failed = isinstance(error, jax.errors.JaxRuntimeError | ValueError)
+        return failed and str(error).partition(":")[0] in codes
 
     return Processes(jax.process_index(), jax.process_count(), gather, is_lost)
 
@@ -189,9 +204,9 @@ def _shardings(config: TrainConfig, mesh: Mesh | None) -> Callable[[str, tuple[i
 
 def _put(leaf: Leaf, sharding: Sharding) -> Array:
     """A leaf, of which each device of this process is given its slice."""
-    # Copies, for device_put may keep a view of the caller's memory.
+    # jnp.array copies, where device_put may keep a view of the caller's memory, whatever may_alias says.
     slices = [
-        jax.device_put(leaf[index], device, may_alias=False)
+        jnp.array(leaf[index], device=device)
         for device, index in sharding.addressable_devices_indices_map(leaf.shape).items()
     ]
     return jax.make_array_from_single_device_arrays(leaf.shape, sharding, slices)

@@ -146,9 +146,6 @@ def load(name: BackendName, config: TrainConfig, mesh: Mesh | None = None) -> Ba
             os.environ["NPROC"] = str(config.threads)
         if config.device == "cpu":
             os.environ.setdefault("JAX_PLATFORMS", "cpu")
-        if mesh:
-            # XLA warns of how it partitions; errors are shown.
-            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     else:
         # Threads that spin while they wait keep each other off the cores: 4 times slower on a busy machine.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

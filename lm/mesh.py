@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -149,9 +150,11 @@ class Processes:
             if self.count > 1:
                 # Before what the framework has registered, which would wait for all.
                 atexit.register(os._exit, 2)
+                # By which torchrun ends the others, before this one has said why it ends.
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
             if not self.is_lost(error):
                 raise
-            reason = str(error).strip().splitlines()[0][:200]
+            reason = str(error).strip().splitlines()[0].split(". ")[0][:200]
             raise InputError(
                 f"a process of this run has ended, or cannot be reached ({reason}); the checkpoints are intact: start "
                 "all processes again, with the same command and --resume"

@@ -28,6 +28,7 @@ FAMILY, DROPOUT, REMAT = (f"{P}{name}.py" for name in ("family", "dropout", "rem
 DATA = "tests/lm/test_data.py"
 ENCODER, PREFIXED = f"{P}encoder.py", f"{P}encoder_decoder.py"
 PAIRS, MASKING = "tests/lm/test_pairs.py", "tests/lm/test_masking.py"
+MESH = "tests/lm/test_mesh.py"
 
 FAULTS = (
     # Functions
@@ -942,5 +943,26 @@ FAULTS = (
         'philox(0, "mask evaluation"',
         'philox(config.seed, "mask evaluation"',
         MASKING,
+    ),
+    _fault(
+        "every process writes its rows where the leaf begins",
+        "lm/checkpoint.py",
+        "offset += (index[0].start or 0) * stride if index else 0",
+        "offset += 0",
+        MESH,
+    ),
+    _fault(
+        "a process publishes what another could not write",
+        "lm/mesh.py",
+        "        if self.any(False):\n            raise",
+        "        if self.any(False) and self.count < 2:\n            raise",
+        MESH,
+    ),
+    _fault(
+        "fsdp and tensor divide the matrices after the heads the wrong way round",
+        "lm/mesh.py",
+        'return ("fsdp", axis) if layer in _BY_COLUMNS',
+        'return ("fsdp", axis) if layer in _BY_ROWS',
+        MESH,
     ),
 )
