@@ -1,4 +1,4 @@
-"""The collectives of a compiled program, read from its text, in which XLA says what it sends and among which devices."""
+"""The collectives of a compiled program, from its text: what XLA sends, and among which devices."""
 
 import re
 from itertools import combinations

@@ -207,7 +207,8 @@ class Group:
             Unavailable, Failed
         """
         answers = [self._threads.submit(child.ask, name, *arguments) for child in self._children]
-        return [answer.result() for answer in answers][0]
+        first, *_ = [answer.result() for answer in answers]
+        return first
 
     def close(self) -> None:
         """End the processes."""

@@ -329,10 +329,10 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
         logits_BTV = model(params, *inputs, config.model, dtype, draw, stream_at)
         return _sum_losses(logits_BTV, targets_BT, mask_BT) / count
 
-    stream_at = _batch_sharding(config, mesh, 0) if mesh else None
+    stream_at, rows = (_batch_sharding(config, mesh, axis) if mesh else None for axis in (0, 1))
     shardings: dict[str, Any] = {}
-    if mesh:
-        params_at, rows = _params_shardings(config, mesh), _batch_sharding(config, mesh, 1)
+    if mesh and rows:
+        params_at = _params_shardings(config, mesh)
         whole: Any = NamedSharding(rows.mesh, PartitionSpec())
         state_at = TrainState(params_at, AdamWState(params_at, params_at, whole))
         shardings = {
@@ -374,7 +374,7 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
 
     def train_step(state: TrainState, batch: Batch, lr: float) -> tuple[TrainState, dict[str, Any]]:
         arrays = _arrays(batch, config)
-        if mesh:
+        if rows:
             arrays = jax.tree.map(lambda array: _put(array, rows), arrays)
         return jitted(state, arrays, scalar(batch.num_targets), scalar(lr))
 

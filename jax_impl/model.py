@@ -306,4 +306,4 @@ MODELS: dict[str, Callable[..., Array]] = {
     "encoder": transformer_encoder,
     "encoder_decoder": encoder_decoder,
 }
-"""Each takes its weights, a batch's inputs, and its num_tokens and prefix where it has them, config, dtype, draw and rows."""
+"""Each takes weights, a batch's inputs, and its num_tokens and prefix where it has them, config, dtype, draw, rows."""

@@ -236,7 +236,7 @@ class TrainConfig:
     skip_nonfinite: bool = False
     """Count steps whose loss or gradient norm is not finite, and go on without them, where the run would stop."""
     peak_flops: float | None = None
-    """Peak floating-point operations a second of the device, to show the share that the model uses (MFU)."""
+    """Peak floating-point operations a second of a device, to show the share that the model uses (MFU)."""
     save_interval: int = 1000
     """Steps between checkpoints (and after the last step)."""
     keep_last: int | None = None

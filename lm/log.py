@@ -32,8 +32,12 @@ class MetricsLog:
         val_facts: dict[str, Any],
         track: Sequence[TrackerName],
         silent: bool = False,
+        devices: int = 1,
     ) -> None:
-        """`silent` is for all processes of a run but the first: they only read each step's metrics, as it does."""
+        """`silent` is for all processes of a run but the first: they only read each step's metrics, as it does.
+
+        `devices` is how many there are of the config's peak_flops.
+        """
         self._path, self._silent = Path(os.devnull) if silent else out / "metrics.jsonl", silent
         kept = []
         if not silent:
@@ -44,7 +48,7 @@ class MetricsLog:
         self._file = self._path.open("a", encoding="utf-8")
         self._trackers = Trackers(() if silent else track, out)
         self._start = time.perf_counter() - (kept[-1]["seconds"] if kept else 0.0)
-        self._config = config
+        self._config, self._devices = config, devices
         # A bar where somebody watches, a line an evaluation where output goes to a file.
         self._bar = tqdm(
             total=config.steps,
@@ -99,7 +103,7 @@ class MetricsLog:
         self._show(loss=f"{loss:.3f}", lr=f"{lr:.1e}", norm=f"{grad_norm:.2f}", **{"tok/s": f"{rate:,.0f}"})
         if self._config.peak_flops is not None:
             used = rate * train_flops_per_token(self._config.model)
-            self._show(MFU=f"{used / self._config.peak_flops:.1%}")
+            self._show(MFU=f"{used / (self._devices * self._config.peak_flops):.1%}")
         self._bar.set_postfix(self._shown, refresh=False)
         self._bar.update()
         if step % self._config.log_interval == 0 or step == self._config.steps or not finite:

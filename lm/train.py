@@ -122,7 +122,8 @@ def train(
                 run.write(out, facts, inputs, config)
 
         facts_of_val, silent = text_facts(inputs.val, config), not processes.is_first
-        log = stack.enter_context(MetricsLog(out, first_step, config, facts_of_val, track, silent))
+        devices = mesh.size if mesh else 1
+        log = stack.enter_context(MetricsLog(out, first_step, config, facts_of_val, track, silent, devices))
         train_step, eval_step = backend.make_train_step(config, mesh), backend.make_eval_step(config, mesh)
         sample = sampler(backend, config, run.sample_tokenizer(out, config))
         tracing = stack.enter_context(contextlib.ExitStack())

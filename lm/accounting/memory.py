@@ -8,7 +8,6 @@ gradients (`torch_impl/fused.py`) keep what they cannot compute again.
 
 from collections import Counter
 from dataclasses import dataclass
-from math import prod
 from typing import Literal, get_args
 
 from lm.accounting import stacks

@@ -13,7 +13,7 @@ from lm.mesh import Mesh
 
 Kind = Literal["all-gather", "reduce-scatter", "all-reduce"]
 PASSES: dict[Kind, int] = {"all-gather": 1, "reduce-scatter": 1, "all-reduce": 2}
-"""How often a ring passes the array on: an all-reduce is a reduce-scatter and an all-gather (Patarasuk and Yuan, 2009)."""
+"""How often a ring passes an array on: an all-reduce scatters sums, then gathers them (Patarasuk and Yuan, 2009)."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,9 @@ def collectives(config: TrainConfig, mesh: Mesh) -> list[Collective]:
     """What the compiled step of `jax_impl` sends, but for scalars and token ids, from `Mesh.split` and the model.
 
     fsdp: each matrix is gathered where rows of a batch are multiplied by it, in the forward pass and, where blocks are
-    computed again, once more; its gradient is summed and scattered (Rajbhandari et al., 2020, section 7: 3 times
-    the weights). data: the sum of the
-    gradients that a device holds. tensor: the stream, summed after attention and after the feed-forward, and its gradient
-    before them (Shoeybi et al., 2019, section 3).
+    computed again, once more; its gradient is summed and scattered (Rajbhandari et al., 2020, section 7: 3 times the
+    weights). data: the sum of the gradients that a device holds. tensor: the stream, summed after attention and after
+    the feed-forward, and its gradient before them (Shoeybi et al., 2019, section 3).
 
     On a CPU, XLA has no reduce-scatter and reduces all, and sums the gradients of several products by the same stream
     after they were sent; elsewhere it does so before.
@@ -115,7 +114,9 @@ def _all(config: TrainConfig, mesh: Mesh) -> Iterator[Collective]:
     yield over("fsdp", "all-gather", "weights, forward", A * matrices)
     if m.remat == "block":
         yield over("fsdp", "all-gather", "weights, again", A * e.blocks * operand)
-    yield over("fsdp", "all-reduce" if on_cpu else "reduce-scatter", "gradients", A * matrices)
+    # Both gradients of such embeddings, where a sum is not made before it is sent.
+    apart = e.head * weight if m.tie_embeddings and on_cpu else 0
+    yield over("fsdp", "all-reduce" if on_cpu else "reduce-scatter", "gradients", A * (matrices + apart))
     yield over("fsdp", "all-reduce", "gains, biases", A * e.vectors * weight)
     yield over("data", "all-reduce", "gradients", A * (matrices // mesh.fsdp + e.vectors * weight))
     forward, backward = _sums(m, merged=not on_cpu)
@@ -126,7 +127,7 @@ def _all(config: TrainConfig, mesh: Mesh) -> Iterator[Collective]:
 
 
 def _sums(m: ModelConfig, merged: bool) -> tuple[int, int]:
-    """All-reduces of the stream over tensor in a block: of its branches' outputs, and of the gradients of what they read.
+    """All-reduces of the stream over tensor in a block: of its branches' outputs, and of gradients of what they read.
 
     Args:
         merged: Whether what is added is added before it is sent.

@@ -79,6 +79,7 @@ def plan(
         "collectives": sent,
         "sent": sum(c["sent"] for c in sent),
         "sent_out": sum(c["sent_out"] for c in sent),
+        "steps": config.steps,
         "tokens": tokens,
         "model_flops": train_flops_per_token(m) * tokens,
         "flops": own,
@@ -92,8 +93,10 @@ def plan(
 def _time(
     config: TrainConfig, mesh: Mesh, hardware: Hardware, mfu: float, facts: dict[str, Any]
 ) -> dict[str, Any]:
-    """Seconds of a step. Weights and gradients can be on their way while others are multiplied; of the stream, the
-    next product needs the sum."""
+    """Seconds of a step, the network hidden behind the products or not.
+
+    Weights and gradients can be on their way while others are multiplied; of the stream, the next product needs all.
+    """
     peak = hardware.peak_flops[config.compute_dtype]
     compute = (facts["flops"] + facts["flops_again"]) / (peak * mfu)
     network: Counter[str] = Counter()
@@ -185,4 +188,5 @@ def _compute(p: dict[str, Any]) -> list[str]:
         rate = f"at {t['mfu_alone']:.0%} of {t['peak_flops']:.4g} FLOP/s"
         rows += [[rate, f"{t['compute']:.3f} s"]]
         rows += [[f"network, {axis}", f"{s:.3f} s"] for axis, s in t["network"].items()]
+        rows += [[f"{p['steps']:,} steps", _range(t["days"], "{:.2f}") + " days"]]
     return table(["operations, times", ""], rows)

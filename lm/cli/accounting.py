@@ -22,7 +22,7 @@ class Accounting:
     """
 
     config: Positional[str]
-    """gpt2-small, gpt2-medium, gpt2-large, gpt2-xl, llama-7b, tinystories or owt; or a TOML file, such as those in configs/."""
+    """gpt2-small, gpt2-medium, gpt2-large, gpt2-xl, llama-7b, tinystories or owt; or a TOML file, as in configs/."""
     model: Annotated[ModelConfig, arg(name="")]
     compute_dtype: ComputeDtype = "float32"
     """Type of activations; weights and moments stay float32 (float64 for float64)."""

@@ -22,6 +22,7 @@ from lm.backend import load
 from lm.config import ModelConfig, TrainConfig, load_config
 from lm.data import Batch
 from lm.init import optimizer_shapes
+from lm.log import MetricsLog
 from lm.mesh import Mesh
 from tests.lm.conftest import lm
 from tests.lm.test_cli import refused
@@ -115,8 +116,9 @@ def dots(jaxpr: Any) -> Iterator[int]:
             inner = np.prod([equation.invars[0].aval.shape[axis] for axis in contracted])
             yield int(2 * inner * np.prod(equation.outvars[0].aval.shape))
         for parameter in equation.params.values():
-            if hasattr(parameter, "jaxpr"):
-                yield from dots(parameter.jaxpr)
+            inner = getattr(parameter, "jaxpr", parameter)
+            if hasattr(inner, "eqns"):
+                yield from dots(inner)
 
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -197,6 +199,27 @@ def test_flops_of_adamw_are_xlas() -> None:
     # But for choosing between new and old, which is no arithmetic.
     counted = cost["flops"] + cost["transcendentals"] - 3 * total(model)
     assert accounting.optimizer_flops(model) == pytest.approx(counted, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "devices"), [("decoder", 1), ("encoder_decoder", 1), ("decoder", 4)]
+)
+def test_mfu_of_a_run(
+    architecture: str, devices: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The products of a step's sequences a second, over the peak of all devices."""
+    model = ModelConfig(100, 8, 32, 2, 2, **ARCHITECTURES[architecture])
+    a_step = 3 * 6 * sum(m.flops for m in accounting.matmuls(model))
+    config = TrainConfig(model, steps=4, batch_size=6, peak_flops=a_step)
+    now = 0.0
+    monkeypatch.setattr("lm.log.time.perf_counter", lambda: now)
+    with MetricsLog(tmp_path, 0, config, {}, (), devices=devices) as log:
+        for step in (1, 2):
+            now += 2.0
+            metrics = {"loss": 1.0, "grad_norm": 1.0, "finite": True}
+            log.step(step, step * 6 * model.context_length, 1e-3, metrics)
+        log.flush()
+        assert log._shown["MFU"] == f"{1 / 2 / devices:.1%}"
 
 
 # Memory

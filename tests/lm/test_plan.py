@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections import Counter
@@ -17,7 +16,6 @@ from lm.accounting.hardware import HARDWARE, Hardware
 from lm.accounting.network import Collective, collectives
 from lm.accounting.plan import plan
 from lm.accounting.presets import PRESETS
-from lm.config import ModelConfig, TrainConfig
 from lm.mesh import Mesh
 from tests.lm.mesh_programs import CASES
 from tests.lm.test_accounting import tell
@@ -52,8 +50,8 @@ def test_bytes_and_memory_are_those_of_the_compiled_step(case: str, programs: di
     assert found["memory_by_formula"] == pytest.approx(found["memory"], rel=0.15)
     by_xla, formula = Counter(found["sent"]), Counter(found["sent_by_formula"])
     assert formula.total() == pytest.approx(by_xla.total(), rel=0.02)
-    # Of gradients that are summed over both axes at once, the sum is the same.
-    for what, size in formula.items() if "*" not in "".join(by_xla) else ():
+    # Over two axes XLA sends some arrays by the one or by both where the formula has the other.
+    for what, size in formula.items() if "," not in CASES[case][0] else ():
         assert size == pytest.approx(by_xla[what], rel=0.05), what
 
 
@@ -62,18 +60,18 @@ def test_collectives_by_hand() -> None:
     m = GPU.model
     assert m.d_ff is not None
     blocks, head = m.num_layers * (4 * m.d_model**2 + 3 * m.d_model * m.d_ff), m.vocab_size * m.d_model
-    by_what = {c.what: c for c in collectives(replace(GPU, model=replace(m, remat="none")), Mesh(fsdp=64))}
-    assert by_what["weights, forward"].bytes == by_what["gradients"].bytes == 2 * (blocks + head)
-    assert (by_what["gradients"].kind, by_what["gradients"].sent) == (
-        "reduce-scatter",
-        2 * (blocks + head) * 63 // 64,
-    )
+    # Embeddings are gathered in float32.
+    whole = 2 * (blocks + head) + 4 * head
+    kept = {c.what: c for c in collectives(replace(GPU, model=replace(m, remat="none")), Mesh(fsdp=64))}
+    assert set(kept) == {"weights, forward", "gradients", "gains, biases"}
+    assert kept["weights, forward"].bytes == kept["gradients"].bytes == whole
+    assert (kept["gradients"].kind, kept["gradients"].sent) == ("reduce-scatter", whole * 63 // 64)
     again = {c.what: c for c in collectives(GPU, Mesh(fsdp=64))}
     assert again["weights, again"].bytes == 2 * blocks
-    # Gradients of a device's share go on over data, embeddings' in float32.
+    # Gradients of a device's share go on over data.
     (over_data,) = [c for c in collectives(GPU, Mesh(data=2, fsdp=64)) if c.axis == "data"]
     gains = (2 * m.num_layers + 1) * m.d_model
-    assert over_data.bytes == (2 * (blocks + head) + 4 * head) // 64 + 4 * gains
+    assert over_data.bytes == whole // 64 + 4 * gains
     stream = 2 * GPU.batch_size * m.context_length * m.d_model
     forward, backward = (c for c in collectives(GPU, Mesh(tensor=8)))
     assert (forward.bytes, backward.bytes) == (3 * m.num_layers * stream, 2 * m.num_layers * stream)
@@ -104,7 +102,7 @@ def test_a_plan_adds_up() -> None:
     for how in ("hidden", "exposed"):
         assert time["mfu"][how] == pytest.approx(model / (256 * 989e12 * time["step"][how]))
     parts = p["memory"]
-    assert parts["weights"] == pytest.approx(4 * 6.738e9 / 256, rel=0.01)
+    assert parts["weights"] == pytest.approx(4 * 6.738e9 / 256, rel=0.02)
     assert parts["weights"] * 4 + parts["activations"] < parts["peak"] < 80e9
     # The head is not divided over tensor; all else is.
     divided = plan(GPU, Mesh(fsdp=32, tensor=8), HARDWARE["h100"], 0.5)

@@ -13,6 +13,7 @@ from lm.backend import BackendName, load
 from lm.config import ModelConfig, OptimizerConfig, TrainConfig
 from lm.data import Batch, get_batch
 from lm.init import initial_weights
+from lm.mesh import Mesh
 from lm.parity import oracle
 from lm.parity.budgets import BUDGETS, RUN, relative_error
 from lm.run import Inputs
@@ -120,8 +121,10 @@ def test_both_see_bitwise_the_same_batches(tmp_path: Path, monkeypatch: pytest.M
         backend = load(name, config)
         make_train_step = backend.make_train_step
 
-        def make_recording_step(config: TrainConfig, name: str = name, make: Any = make_train_step) -> Any:
-            step = make(config)
+        def make_recording_step(
+            config: TrainConfig, mesh: Mesh | None = None, name: str = name, make: Any = make_train_step
+        ) -> Any:
+            step = make(config, mesh)
 
             def recording_step(state: Any, batch: Batch, lr: float) -> Any:
                 seen[name].append((batch.inputs.tobytes(), batch.targets.tobytes(), lr))
