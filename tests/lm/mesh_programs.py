@@ -11,19 +11,17 @@ from lm.config import ModelConfig, TrainConfig
 from lm.mesh import Mesh
 from tests.lm.test_accounting import random_batch
 
-PLAIN = TrainConfig(ModelConfig(256, 64, 128, 3, 4, d_ff=256), batch_size=16)
+PLAIN = TrainConfig(ModelConfig(256, 64, 128, 2, 4, d_ff=256), batch_size=16)
 REMAT = replace(PLAIN, model=replace(PLAIN.model, remat="block"))
 GPT2 = replace(PLAIN.model, norm="layernorm", ffn="gelu", position="learned", bias=True, tie_embeddings=True)
 CASES = {
-    "data": ("data=4", PLAIN),
     "fsdp": ("fsdp=4", PLAIN),
     "fsdp, again": ("fsdp=4", REMAT),
     "fsdp, gpt2": ("fsdp=4", replace(PLAIN, model=GPT2)),
-    "tensor": ("tensor=4", PLAIN),
     "tensor, again": ("tensor=4", REMAT),
     "tensor, parallel": (
         "tensor=4",
-        replace(PLAIN, model=replace(REMAT.model, block="parallel", ffn="relu")),
+        replace(PLAIN, model=replace(REMAT.model, num_layers=3, block="parallel", ffn="relu")),
     ),
     "data, fsdp": ("data=2,fsdp=2", PLAIN),
     "fsdp, tensor": ("fsdp=2,tensor=2", PLAIN),
