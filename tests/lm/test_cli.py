@@ -138,10 +138,10 @@ def test_ctrl_c_keeps_what_was_written(
     first_four = json.loads(capsys.readouterr().out)
     draw, calls = generate.choose_token, itertools.count()
 
-    def interrupted(*arguments: Any) -> Any:
+    def interrupted(*arguments: Any, **settings: Any) -> Any:
         if next(calls) == 4:
             raise KeyboardInterrupt
-        return draw(*arguments)
+        return draw(*arguments, **settings)
 
     monkeypatch.setattr(generate, "choose_token", interrupted)
     assert lm(*command, "--max-new-tokens", 100) == 0
