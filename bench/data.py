@@ -19,6 +19,7 @@ from bench.children import Calls, Child, quartiles, take_turns, timed
 from bench.contenders import SIZES, Work
 from bench.machine import describe, flags
 from bench.train_step import CONTENDERS, make_contender, parse_work
+from lm.backend import have_threads_sleep
 from lm.data import get_batch, open_tokens
 from lm.files import refuse_existing
 
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> None:
     if options.json:
         refuse_existing(options.json)
     os.environ.update(OMP_NUM_THREADS=str(options.threads), NPROC=str(options.threads))
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    have_threads_sleep()
     work = parse_work(options.work, "cpu", options.threads)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tokens.npy"

@@ -17,6 +17,7 @@ import numpy as np
 from bench import report
 from bench.children import Calls, Child, progress, quartiles, take_turns, timed
 from bench.machine import describe, flags
+from lm.backend import have_threads_sleep
 from lm.files import refuse_existing
 from lm.parity.budgets import BUDGETS, relative_error
 from tokenizer.errors import InputError
@@ -38,7 +39,7 @@ def main(arguments: list[str]) -> None:
     if options.json:
         refuse_existing(options.json)
     os.environ.update(OMP_NUM_THREADS=str(options.threads), NPROC=str(options.threads))
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    have_threads_sleep()
     rows = {part: measure(part, options.batch, options.threads, options.rounds) for part in options.parts}
     head = ("forward and backward", "ms (quartiles)", "/ parts (quartiles)", "CPU ms", "largest error")
     lines = []

@@ -37,6 +37,7 @@ from bench.machine import describe, flags
 from bench.train_step import PACKAGES, parse_work, token_ids
 from lm.accounting.memory import memory
 from lm.accounting.network import collectives
+from lm.backend import have_threads_sleep
 from lm.config import TrainConfig
 from lm.data import Batch
 from lm.files import refuse_existing
@@ -91,7 +92,7 @@ def main(arguments: list[str]) -> None:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All that the tables show, and every sample behind it."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    have_threads_sleep()
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
     work = parse_work(options.work, options.device, options.threads)
     config = work.config

@@ -24,6 +24,7 @@ from bench.children import Calls, Child, Failed, Unavailable, progress, resolve,
 from bench.contenders import DTYPES, SIZES, Work
 from bench.machine import describe, flags
 from lm.accounting import peak_memory, train_flops_per_token
+from lm.backend import have_threads_sleep
 from lm.files import refuse_existing
 from lm.init import initial_weights
 from lm.parity.budgets import BUDGETS, relative_error
@@ -85,7 +86,7 @@ def main(arguments: list[str]) -> None:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Everything that the tables and the chart show, and every sample behind it."""
     os.environ.update(OMP_NUM_THREADS=str(options.threads), NPROC=str(options.threads))
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    have_threads_sleep()
     # Compilers are to compile.
     os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
