@@ -61,11 +61,10 @@ def generate(
     rows = [(list(prompt), sample) for prompt in prompts for sample in range(sampling.samples)]
     context_length = config.model.context_length
     lengths = np.array([len(prompt) for prompt, _ in rows])
-    # A power of two, so that prompts of many lengths share few compiled passes.
-    T, slots = (
-        min(context_length, max(16, 1 << (int(n) - 1).bit_length()))
-        for n in (lengths.max(), lengths.max() + sampling.max_new_tokens)
-    )
+    # Sizes are few, so that texts of many lengths share compiled passes; of the cache, each step reads all slots.
+    longest = int(lengths.max())
+    T = min(context_length, _rounded_up(longest, sizes=1))
+    slots = min(context_length, _rounded_up(longest + sampling.max_new_tokens, sizes=4))
     token_ids = np.zeros((len(rows), T), np.int32)
     for row, (text, _) in enumerate(rows):
         token_ids[row, : len(text)] = text
@@ -111,6 +110,12 @@ def generate(
             positions = np.array([min(len(text) - 1, last_position) for text, _ in rows], np.int64)
             logits, cache = decode_step(state, cache, tokens, positions)
     endings |= {row: "length" for row in range(len(rows)) if row not in endings}
+
+
+def _rounded_up(n: int, sizes: int) -> int:
+    """The next of so many sizes between one power of two and the next; 16 at least."""
+    part = max(16, 1 << (n - 1).bit_length()) // (2 * sizes)
+    return max(16, -(-n // part) * part)
 
 
 def prefix_generation(

@@ -25,7 +25,7 @@ _ELEMENTS = 1 << 17
 _KEPT_KEYS = 512
 """Up to so many keys, scores are less than the other activations of a block, and are kept for the gradient."""
 _FEW_ROWS = 64
-"""Up to so many rows, a product with weights costs less with the weights first."""
+"""Up to so many rows, a product with weights costs less by blocks of the weights."""
 _QUERIES = 64
 """Rows of a block of scores on a CPU."""
 
@@ -72,23 +72,19 @@ def _once(backward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def product(x: Float[Tensor, "*B I"], weight: Float[Tensor, "O I"]) -> Float[Tensor, "*B O"]:
-    """x W^T; of few rows on a CPU, as in decoding, in the forms that read the weights the fastest.
+    """x W^T; of few rows on a CPU, as in decoding, by blocks of the weight's rows, as a batch.
 
-    MKL multiplies a matrix by a vector on one core, at half of memory's speed, but blocks of rows, as a batch, on all.
-    With x first it copies the weights once for every thread.
+    MKL multiplies a matrix by a vector on one core, at half of memory's speed, but a batch of matrices on all. With x
+    first it copies the weights once for every thread.
     """
     (d_out, d_in), rows = weight.shape, x.numel() // x.shape[-1]
-    if torch.is_grad_enabled() or rows > _FEW_ROWS or not x.is_cpu or not is_wanted():
+    block = math.gcd(d_out, 128)
+    if torch.is_grad_enabled() or rows > _FEW_ROWS or block == 1 or not x.is_cpu or not is_wanted():
         return x @ weight.T
     # Of one row, the strides of a transposed matrix: seen as a column, the same numbers take MKL 7 times as long.
     x_IN = x.reshape(rows, d_in).T
-    block = math.gcd(d_out, 128)
-    if rows == 1 and block > 1:
-        blocks = weight.reshape(-1, block, d_in)
-        y = torch.bmm(blocks, x_IN.expand(len(blocks), d_in, 1))
-    else:
-        y = (weight @ x_IN).T.contiguous()
-    return y.view(*x.shape[:-1], d_out)
+    y = torch.bmm(weight.reshape(-1, block, d_in), x_IN.expand(d_out // block, d_in, rows))
+    return y.view(d_out, rows).T.contiguous().view(*x.shape[:-1], d_out)
 
 
 class RMSNorm(Function):
