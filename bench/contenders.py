@@ -43,7 +43,7 @@ DTYPES = ("float32", "tf32", "bfloat16")
 # With so large an epsilon the update is about proportional to the gradient, so that an error of that shows in this:
 # with 1e-8 the first step of Adam is the gradient's sign. optim.AdamW decays before the update and we after it, which
 # makes a difference of learning_rate * weight_decay, a millionth of the update.
-OPTIMIZER = OptimizerConfig(learning_rate=1e-2, eps=1e-3, beta2=0.95, weight_decay=1e-4, min_learning_rate=0)
+OPTIMIZER = OptimizerConfig(learning_rate=1e-1, eps=1e-3, beta2=0.95, weight_decay=1e-5, min_learning_rate=0)
 
 
 @dataclass(frozen=True)
