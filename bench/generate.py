@@ -21,7 +21,7 @@ from bench.children import Calls, Child, progress, quartiles
 from bench.contenders import SIZES
 from bench.machine import describe, flags
 from bench.report import table
-from lm.backend import have_threads_sleep
+from lm.backend import DECODING_SPINS, have_threads_sleep
 from lm.config import TrainConfig
 from lm.init import initial_weights
 
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> None:
 def measure(prompts: list[int], new_tokens: int, rounds: int, threads: int) -> dict[str, Any]:
     """Every sample: seconds to the first token, and to the last, of each contender in each round."""
     os.environ.update(OMP_NUM_THREADS=str(threads), NPROC=str(threads), HF_HUB_OFFLINE="1")
-    have_threads_sleep()
+    have_threads_sleep(DECODING_SPINS)
     ids = np.random.default_rng(0).integers(0, MODEL.vocab_size, (max(prompts), PROMPT_TOKENS)).tolist()
     samples: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:

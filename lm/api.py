@@ -140,5 +140,6 @@ def load(
     path = (checkpoint.best if best else checkpoint.latest)(Path(run))
     config, facts = load_facts(path)
     config = replace(config, device=device, threads=threads)
+    backends.have_threads_sleep(backends.DECODING_SPINS)
     module = backends.load(backend or facts["backend"], config)
     return Model(config, module, load_state(path, config, module, with_optimizer=False), path)

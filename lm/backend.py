@@ -153,18 +153,22 @@ def load(name: BackendName, config: TrainConfig, mesh: Mesh | None = None) -> Ba
     return cast(Backend, backend)
 
 
-def have_threads_sleep() -> None:
-    """Have OpenMP's threads that wait for work spin for some microseconds, then sleep; unless OMP_WAIT_POLICY is set.
+def have_threads_sleep(spins: int = 0) -> None:
+    """Have OpenMP's threads that wait for work spin so many times, and then sleep; unless OMP_WAIT_POLICY is set.
 
-    Threads that spin for longer keep each other off the cores: 4 times slower on a busy machine. Those that sleep at
-    once take longer to wake than a token's products take: 1.7 times slower on a quiet one. To be called before torch
-    is imported.
+    Threads that spin keep each other off the cores: training was 4 times slower on a busy machine. Those that sleep at
+    once take longer to wake than a token's products take. To be called before torch is imported.
+
+    Args:
+        spins: Of GNU's OpenMP, which is torch's on Linux.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-        os.environ.setdefault(
-            "GOMP_SPINCOUNT", "10000"
-        )  # read by GNU's OpenMP alone, which is torch's on Linux
+        os.environ.setdefault("GOMP_SPINCOUNT", str(spins))
+
+
+DECODING_SPINS = 10_000
+"""Some hundred microseconds: torch decodes one stream 1.7 times as fast as without, on a quiet machine."""
 
 
 def load_parity(name: BackendName, config: TrainConfig) -> Any:
