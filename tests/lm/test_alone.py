@@ -14,7 +14,8 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +31,21 @@ Capture = pytest.CaptureFixture[str]
 LONG = ("--steps", 24, "--eval-interval", 12)
 
 
-def started(command: list[object], **environment: str) -> subprocess.Popen[str]:
-    """A process that trains."""
-    return subprocess.Popen(
+@contextmanager
+def started(command: list[object], **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that trains, and that does not outlive its test."""
+    with subprocess.Popen(
         [sys.executable, "-m", "lm", *map(str, command)],
         cwd=ROOT,
         env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
@@ -67,23 +73,26 @@ def whole(made_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_a_disk_fails_in_the_middle_of_a_run(
     pipeline: Path, whole: Path, tmp_path: Path, trouble: str
 ) -> None:
-    disk = tmp_path / "disk"
+    disk, elsewhere = tmp_path / "disk", tmp_path / "elsewhere"
     disk.mkdir()
+    elsewhere.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk], check=False).returncode:
         pytest.skip("mounting a disk takes root")
     checkpoints, ballast = disk / "run" / "checkpoints", disk / "ballast"
     command = train_command(pipeline, "torch", disk / "run", *LONG, "--save-interval", 1)
     try:
-        process = started(command)
-        wait_for(checkpoints / "step-00000003", process)
-        if trouble == "full":
-            with ballast.open("wb", buffering=0) as file:
-                while shutil.disk_usage(disk).free:
-                    file.write(bytes(shutil.disk_usage(disk).free))
-        else:
-            subprocess.run(["mount", "--bind", checkpoints, checkpoints], check=True)
-            subprocess.run(["mount", "-o", "remount,ro,bind", checkpoints], check=True)
-        _, errors = process.communicate(timeout=120)
+        with started(command) as process:
+            wait_for(checkpoints / "step-00000003", process)
+            if trouble == "full":
+                with ballast.open("wb", buffering=0) as file, suppress(OSError):
+                    while True:
+                        file.write(bytes(2**20))
+            else:
+                # Made read-only in another place, where no file is being written: here it could be "busy".
+                subprocess.run(["mount", "--bind", checkpoints, elsewhere], check=True)
+                subprocess.run(["mount", "-o", "remount,ro,bind", elsewhere], check=True)
+                subprocess.run(["mount", "--bind", elsewhere, checkpoints], check=True)
+            _, errors = process.communicate(timeout=120)
         assert process.returncode == 2, errors
         line = errors.splitlines()[-1]
         reason = "No space left on device|os error 28" if trouble == "full" else "Read-only file system"
@@ -99,6 +108,8 @@ def test_a_disk_fails_in_the_middle_of_a_run(
         assert leaves(disk / "run") == leaves(whole)
         assert numbers(disk / "run") == numbers(whole)
     finally:
+        if elsewhere.is_mount():
+            subprocess.run(["umount", "--lazy", elsewhere], check=True)
         subprocess.run(["umount", "--lazy", disk], check=True)
 
 
@@ -106,10 +117,10 @@ def test_a_token_file_is_cut_short_in_the_middle_of_a_run(pipeline: Path, whole:
     folder, tokens = pipeline / "new", pipeline / "train.npy"
     content = tokens.read_bytes()
     command = train_command(pipeline, "torch", folder, *LONG, "--save-interval", 2)
-    process = started(command)
-    wait_for(folder / "checkpoints" / "step-00000004", process)
-    os.truncate(tokens, 200)
-    _, errors = process.communicate(timeout=120)
+    with started(command) as process:
+        wait_for(folder / "checkpoints" / "step-00000004", process)
+        os.truncate(tokens, 200)
+        _, errors = process.communicate(timeout=120)
     # A bus error, which touching a map of the file would be, would end it by a signal.
     assert process.returncode == 2, errors
     line = errors.splitlines()[-1]
@@ -154,10 +165,10 @@ def test_a_validation_file_vanishes(pipeline: Path, capsys: Capture, before_step
 
 def test_sigterm_while_jax_compiles(pipeline: Path) -> None:
     command = train_command(pipeline, "jax", pipeline / "new")
-    process = started(command, JAX_ENABLE_COMPILATION_CACHE="false")
-    wait_for(pipeline / "new" / "metrics.jsonl", process)  # made just before the first step
-    process.send_signal(signal.SIGTERM)
-    said, errors = process.communicate(timeout=120)
+    with started(command, JAX_ENABLE_COMPILATION_CACHE="false") as process:
+        wait_for(pipeline / "new" / "metrics.jsonl", process)  # made just before the first step
+        process.send_signal(signal.SIGTERM)
+        said, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert "SIGTERM: ends, and saves, after this step" in errors
     words = shlex.join(map(str, command))
