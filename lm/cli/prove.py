@@ -15,7 +15,7 @@ class Parity:
     dtype: Literal["float64", "float32", "bfloat16"] = "float32"
     """Type of the activations."""
     cases: int = 12
-    """Random cases of each layer, of which the worst is shown."""
+    """Random cases of each layer, of which the worst is shown; a quarter as many where each is a model of its own."""
     json: Path | None = None
     """File to write the table to as JSON."""
     plot: Path | None = None

@@ -80,6 +80,8 @@ class Layer(NamedTuple):
     differentiable: bool = True
     element_wise: bool = False
     whole_model: bool = False
+    of_variants: bool = False
+    """Each case is a model of its own, which takes seconds to compile."""
     dtypes: tuple[Dtype, ...] = tuple(BUDGETS)
 
 
@@ -319,7 +321,8 @@ def model_weights(rng: Rng, config: ModelConfig) -> Arrays:
             return _bias(rng, *shape) if name.endswith("bias") else _norm_weight(rng, *shape)
         if "embeddings" in name:
             return _normal(rng, *shape) * embedding_std
-        return _linear_weight(rng, *shape)
+        # Without norms hidden states would grow from block to block, and scores with their square.
+        return _linear_weight(rng, *shape) * (0.5 if config.norm == "none" else 1.0)
 
     return {name: draw(name, shape) for name, shape in parameter_shapes(config).items()}
 
@@ -382,6 +385,11 @@ def _encoder_decoder(rng: Rng, case: Case) -> Given:
     return _sequences(rng, case, "encoder_decoder")
 
 
+def _hidden(rng: Rng, case: Case, *shape: int) -> Arrays:
+    """What enters a model behind its embeddings: there may be no norm before the first scores."""
+    return {"x": _normal(rng, *shape) * min(case.scale, 1.0)}
+
+
 def _encoder_stack(rng: Rng, case: Case) -> Given:
     """An encoder's blocks alone, of x."""
     given = _encoder(rng, case)
@@ -389,14 +397,14 @@ def _encoder_stack(rng: Rng, case: Case) -> Given:
     blocks = {
         name: a for name, a in given.arrays.items() if not name.startswith(("token_", "position_", "lm_"))
     }
-    return given._replace(arrays=blocks | {"x": _normal(rng, *ids.shape, config.d_model) * case.scale})
+    return given._replace(arrays=blocks | _hidden(rng, case, *ids.shape, config.d_model))
 
 
 def _prefix_decoder(rng: Rng, case: Case) -> Given:
     """The decoder of an encoder-decoder alone, behind a hidden cache."""
     given = _encoder_decoder(rng, case)
     shape, config = given.constants.pop("prefix").shape, given.statics["config"]
-    arrays = {"x": _normal(rng, *shape, config.d_model) * case.scale}
+    arrays = _hidden(rng, case, *shape, config.d_model)
     return given._replace(arrays=arrays | oracle.below(given.arrays, "decoder."))
 
 
@@ -574,6 +582,7 @@ LAYERS: dict[str, Layer] = {
         _family,
         _oracle_family,
         whole_model=True,
+        of_variants=True,
         dtypes=("float64", "float32"),
     ),
     "encoder_stack": Layer(
@@ -581,6 +590,7 @@ LAYERS: dict[str, Layer] = {
         _encoder_stack,
         _oracle_sequences(oracle.encoder_stack, "x", "num_tokens"),
         whole_model=True,
+        of_variants=True,
         dtypes=("float64", "float32"),
     ),
     "transformer_encoder": Layer(
@@ -588,6 +598,7 @@ LAYERS: dict[str, Layer] = {
         _encoder,
         _oracle_sequences(oracle.transformer_encoder, "token_ids", "num_tokens"),
         whole_model=True,
+        of_variants=True,
         dtypes=("float64", "float32"),
     ),
     "prefix_decoder": Layer(
@@ -595,6 +606,7 @@ LAYERS: dict[str, Layer] = {
         _prefix_decoder,
         _oracle_sequences(oracle.prefix_decoder, "x", "token_ids", "num_tokens"),
         whole_model=True,
+        of_variants=True,
         dtypes=("float64", "float32"),
     ),
     "encoder_decoder": Layer(
@@ -602,6 +614,7 @@ LAYERS: dict[str, Layer] = {
         _encoder_decoder,
         _oracle_sequences(oracle.encoder_decoder, "token_ids", "num_tokens", "prefix"),
         whole_model=True,
+        of_variants=True,
         dtypes=("float64", "float32"),
     ),
     "adamw": Layer(((3, 5), (4,)), _steps, _oracle_adamw, differentiable=False),

@@ -87,9 +87,10 @@ def random_cases(layer: str, count: int, seed: int) -> list[Case]:
 def run_parity(
     dtype: Dtype, cases: int = 10, seed: int = 0, layers: Sequence[str] = (), show: bool = False
 ) -> list[Error]:
-    """The worst comparison of each layer, direction and pair, over so many random cases of each layer.
+    """The worst comparison of each layer, direction and pair, over random cases of each layer.
 
     Args:
+        cases: Of each layer; a quarter as many where each is a model of its own.
         layers: All, where none are named.
         show: Print each layer's lines of the table as soon as they are known.
     """
@@ -98,7 +99,8 @@ def run_parity(
     found: list[Error] = []
     for layer in layers or [name for name, layer in LAYERS.items() if dtype in layer.dtypes]:
         worst: dict[tuple[str, str], Error] = {}
-        for case in random_cases(layer, cases, seed):
+        count = math.ceil(cases / 4) if LAYERS[layer].of_variants else cases
+        for case in random_cases(layer, count, seed):
             for error in compare(case, dtype):
                 key = error.direction, error.pair
                 if key not in worst or not error.error <= worst[key].error:
