@@ -30,12 +30,14 @@ def experiment(name: str, plan: Plan, out: Path, docs: Path | None = None) -> No
         docs: Folder whose pages about experiments to write anew, of all of them.
 
     Raises:
-        InputError: `out` holds something else, or a setting cannot be used.
+        InputError: `out` holds something else, a page of `docs` is somebody else's, or a setting cannot be used.
         KeyboardInterrupt: it was asked to stop; the same call goes on.
     """
     everything = name == "all"
     if docs and not everything:
         raise InputError("--docs takes the pages of all experiments: lm experiment all --docs ...")
+    if docs:
+        pages.check_docs(docs)
     names = list(EXPERIMENTS) if everything else [name]
     for one in names:
         if one in ablations.ABLATIONS:

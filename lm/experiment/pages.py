@@ -32,8 +32,8 @@ def overview(results: dict[str, Any], picture: str) -> str:
     return _page(parts)
 
 
-def write_docs(docs: Path, results: dict[str, Any], pictures: dict[str, Path]) -> list[Path]:
-    """Write experiments.md, its pictures and numbers (experiments/), and the answers between two marks of answers.md.
+def check_docs(docs: Path) -> None:
+    """Refuse a folder whose pages cannot be written.
 
     Raises:
         InputError: a page is there that this program has not written, or lacks the marks.
@@ -41,9 +41,27 @@ def write_docs(docs: Path, results: dict[str, Any], pictures: dict[str, Path]) -
     page, answers_page = docs / "experiments.md", docs / "answers.md"
     if page.exists() and not page.read_text(encoding="utf-8").startswith(WRITTEN):
         raise InputError(f"{page}: was not written by lm experiment; move it elsewhere")
-    answered = None
     if answers_page.exists():
-        answered = with_answers(answers_page.read_text(encoding="utf-8"), results, str(answers_page))
+        _around_the_answers(answers_page)
+
+
+def _around_the_answers(page: Path) -> tuple[str, str]:
+    """What is before and behind the two marks of a page, the marks included."""
+    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise InputError(f"{page}: lacks the lines {BEGIN} and {END}; put them where the answers are to go")
+    return before + begin, end + after
+
+
+def write_docs(docs: Path, results: dict[str, Any], pictures: dict[str, Path]) -> list[Path]:
+    """Write experiments.md, its pictures and numbers (experiments/), and the answers between two marks of answers.md.
+
+    Raises:
+        InputError: see `check_docs`.
+    """
+    check_docs(docs)
+    page, answers_page = docs / "experiments.md", docs / "answers.md"
     folder = docs / "experiments"
     folder.mkdir(parents=True, exist_ok=True)
     for name, source in pictures.items():
@@ -52,24 +70,21 @@ def write_docs(docs: Path, results: dict[str, Any], pictures: dict[str, Path]) -
     write_json(folder / "results.json", results)
     with published(page) as temporary:
         temporary.write_text(overview(results, "experiments/{name}.png"), encoding="utf-8")
-    if answered is None:
+    if not answers_page.exists():
         return [page]
     with published(answers_page) as temporary:
-        temporary.write_text(answered, encoding="utf-8")
+        temporary.write_text(with_answers(answers_page, results), encoding="utf-8")
     return [page, answers_page]
 
 
-def with_answers(page: str, results: dict[str, Any], where: str) -> str:
+def with_answers(page: Path, results: dict[str, Any]) -> str:
     """The page with the experiments' answers between its two marks.
 
     Raises:
-        InputError: it lacks the marks; names `where`.
+        InputError: it lacks the marks.
     """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise InputError(f"{where}: lacks the lines {BEGIN} and {END}; put them where the answers are to go")
-    return f"{before}{BEGIN}\n\n{answers.answers(results)}\n\n{END}{after}"
+    before, after = _around_the_answers(page)
+    return f"{before}\n\n{answers.answers(results)}\n\n{after}"
 
 
 def _section(name: str, facts: Facts, picture: str) -> list[str]:

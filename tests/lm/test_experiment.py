@@ -480,7 +480,8 @@ def test_all_experiments_share_their_runs_and_write_the_pages(
     assert said.startswith(f"# Mine\n\n{pages.BEGIN}\n\n## Tokenizer")
     assert said.endswith(f"{pages.END}\nafter\n")
     assert "stale" not in said
-    # A page of somebody else's is left alone, and so is one without the marks.
+    # A page of somebody else's is left alone, and so is one without the marks: said before anything is run.
+    (out / "report.md").unlink()
     (docs / "experiments.md").write_text("mine")
     assert lm(*arguments, "--docs", docs) == 2
     assert "was not written by lm experiment" in capsys.readouterr().err
@@ -490,6 +491,7 @@ def test_all_experiments_share_their_runs_and_write_the_pages(
     assert "answers.md: lacks the lines" in capsys.readouterr().err
     assert answers.read_text() == "no marks"
     assert not (docs / "experiments.md").exists()
+    assert not (out / "report.md").exists()
 
 
 def test_an_ablation_in_jax(corpus: Path, tmp_path: Path) -> None:
@@ -510,7 +512,7 @@ def test_the_committed_pages_are_what_the_committed_results_say() -> None:
     results = json.loads((ROOT / "docs" / "experiments" / "results.json").read_text())
     assert (ROOT / "docs" / "experiments.md").read_text() == pages.overview(results, "experiments/{name}.png")
     answers = (ROOT / "docs" / "answers.md").read_text()
-    assert pages.with_answers(answers, results, "docs/answers.md") == answers
+    assert pages.with_answers(ROOT / "docs" / "answers.md", results) == answers
     assert {path.stem for path in (ROOT / "docs" / "experiments").glob("*.png")} == set(EXPERIMENTS)
     assert {name for name in results if name in EXPERIMENTS} == set(EXPERIMENTS)
     for page in (ROOT / "docs" / "experiments.md").read_text(), answers:
