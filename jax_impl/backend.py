@@ -203,11 +203,20 @@ def _shardings(config: TrainConfig, mesh: Mesh | None) -> Callable[[str, tuple[i
 
 
 def _put(leaf: Leaf, sharding: Sharding) -> Array:
-    """A leaf, of which each device of this process is given its slice."""
+    """A leaf, of which each device of this process is given its slice. What holds all of them is read once."""
+    indices = sharding.addressable_devices_indices_map(leaf.shape)
+    ends = [
+        [s.indices(size)[:2] for s, size in zip(index, leaf.shape, strict=True)] for index in indices.values()
+    ]
+    box = tuple(slice(min(low for low, _ in axis), max(high for _, high in axis)) for axis in zip(*ends))
+    held = leaf[box]
     # jnp.array copies, where device_put may keep a view of the caller's memory, whatever may_alias says.
     slices = [
-        jnp.array(leaf[index], device=device)
-        for device, index in sharding.addressable_devices_indices_map(leaf.shape).items()
+        jnp.array(
+            held[tuple(slice(low - b.start, high - b.start) for (low, high), b in zip(place, box))],
+            device=device,
+        )
+        for device, place in zip(indices, ends, strict=True)
     ]
     return jax.make_array_from_single_device_arrays(leaf.shape, sharding, slices)
 
