@@ -80,9 +80,9 @@ class InitialWeight:
 
     name: str
     shape: tuple[int, ...]
+    dtype: np.dtype
     seed: int
     embedding_std: float = 1.0
-    dtype: np.dtype = np.dtype(np.float64)
     block: int = 1 << 23
     """Elements that are drawn at a time, as many whole rows as fit, or one; each block is a stream of its own."""
 
@@ -116,7 +116,7 @@ def initial_weights(config: ModelConfig, seed: int, dtype: str) -> Iterator[tupl
     """
     embedding_std = config.d_model**-0.5 if config.tie_embeddings else 1.0
     for name, shape in parameter_shapes(config).items():
-        yield name, InitialWeight(name, shape, seed, embedding_std, np.dtype(dtype))
+        yield name, InitialWeight(name, shape, np.dtype(dtype), seed, embedding_std)
 
 
 def optimizer_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

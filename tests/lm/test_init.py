@@ -25,6 +25,9 @@ from tests.lm.distributions import KS_LIMIT, ks_statistic, truncated_normal_cdf
 CONFIG = ModelConfig(vocab_size=11, context_length=8, d_model=8, num_layers=2, num_heads=2, d_ff=12)
 
 
+FLOAT64 = np.dtype(np.float64)
+
+
 def test_names_and_shapes() -> None:
     shapes = parameter_shapes(CONFIG)
     block = {
@@ -109,7 +112,7 @@ def test_tied_embeddings_start_smaller() -> None:
 def test_weights_are_pinned() -> None:
     """Changing them changes every run ever made; the last bit may differ between processors."""
     np.testing.assert_allclose(
-        InitialWeight("layers.0.ffn.w1.weight", (2, 3), 7)[...],
+        InitialWeight("layers.0.ffn.w1.weight", (2, 3), FLOAT64, 7)[...],
         [
             [0.4420094927170431, 0.9191915668928619, -0.2607867878291517],
             [-0.8814570621662451, 0.11930923292120499, 0.3210993902357249],
@@ -120,7 +123,7 @@ def test_weights_are_pinned() -> None:
 
 def test_a_leaf_of_one_block_is_one_stream() -> None:
     """As all leaves were before there were blocks, whose numbers these are; blocks are of different streams."""
-    leaf = InitialWeight("layers.1.attn.q_proj.weight", (300, 40), 7)
+    leaf = InitialWeight("layers.1.attn.q_proj.weight", (300, 40), FLOAT64, 7)
     assert leaf.block == 2**23
     whole = leaf[...]
     np.testing.assert_allclose(whole.sum(), -7.444507436441501, rtol=1e-12)
@@ -137,7 +140,7 @@ ENDS = st.one_of(st.none(), st.integers(0, 9))
 @given(st.tuples(st.builds(slice, ENDS, ENDS), st.builds(slice, ENDS, ENDS)), st.integers(1, 70))
 def test_slices_of_a_leaf_are_those_of_the_whole(index: tuple[slice, slice], block: int) -> None:
     """From as few blocks as hold some of it, each drawn once."""
-    leaf = InitialWeight("lm_head.weight", (9, 7), 3, dtype=np.dtype(np.float32), block=block)
+    leaf = InitialWeight("lm_head.weight", (9, 7), np.dtype(np.float32), 3, block=block)
     whole, height = leaf[...], max(1, block // 7)
     drawn: list[int] = []
     with mock.patch("lm.init.philox", lambda *stream: drawn.append(stream[2]) or philox(*stream)):
@@ -150,7 +153,7 @@ def test_slices_of_a_leaf_are_those_of_the_whole(index: tuple[slice, slice], blo
 
 
 def test_slices_of_gains_and_moments() -> None:
-    leaf = InitialWeight("ln_final.weight", (6,), 0, dtype=np.dtype(np.float32))
+    leaf = InitialWeight("ln_final.weight", (6,), np.dtype(np.float32), 0)
     np.testing.assert_array_equal(leaf[2:5,], np.ones(3, np.float32))
     moments = dict(initial_moments(CONFIG, "float32"))
     assert {name: leaf.shape for name, leaf in moments.items()} == optimizer_shapes(CONFIG)
@@ -163,7 +166,7 @@ def test_a_weight_depends_on_its_seed_and_name_alone(seed: int, names: list[str]
     shapes, found = parameter_shapes(CONFIG), weights(CONFIG, seed)
     assert list(found) == list(shapes)
     for name in names[:5]:
-        np.testing.assert_array_equal(InitialWeight(name, shapes[name], seed)[...], found[name])
+        np.testing.assert_array_equal(InitialWeight(name, shapes[name], FLOAT64, seed)[...], found[name])
     deeper = ModelConfig(vocab_size=11, context_length=4, d_model=8, num_layers=3, num_heads=4, d_ff=12)
     assert all((w == found[n]).all() for n, w in weights(deeper, seed).items() if n in found)
 
@@ -179,7 +182,9 @@ def test_no_two_weights_are_alike() -> None:
 def test_weights_are_rounded_once_to_their_dtype(dtype: str) -> None:
     for name, weight in weights(CONFIG, 5, dtype).items():
         assert weight.dtype == dtype
-        np.testing.assert_array_equal(weight, InitialWeight(name, weight.shape, 5)[...].astype(dtype))
+        np.testing.assert_array_equal(
+            weight, InitialWeight(name, weight.shape, FLOAT64, 5)[...].astype(dtype)
+        )
 
 
 @pytest.mark.parametrize(
@@ -193,18 +198,18 @@ def test_weights_are_rounded_once_to_their_dtype(dtype: str) -> None:
 )
 def test_weights_are_normal_truncated_at_three_sigma(name: str, shape: tuple[int, int], std: float) -> None:
     # In blocks of 64 rows or more, and the last of fewer.
-    weight = InitialWeight(name, shape, 0, block=64 * 100)[...]
+    weight = InitialWeight(name, shape, FLOAT64, 0, block=64 * 100)[...]
     assert weight.shape == shape
     assert ks_statistic(weight.ravel(), truncated_normal_cdf(3.0, std)) < KS_LIMIT
 
 
 def test_norms_start_at_one() -> None:
-    assert (InitialWeight("layers.0.ln1.weight", (6,), 0)[...] == 1).all()
+    assert (InitialWeight("layers.0.ln1.weight", (6,), FLOAT64, 0)[...] == 1).all()
 
 
 def test_biases_start_at_zero() -> None:
-    assert (InitialWeight("layers.0.ln1.bias", (6,), 0)[...] == 0).all()
-    assert (InitialWeight("layers.0.attn.q_proj.bias", (6,), 0)[...] == 0).all()
+    assert (InitialWeight("layers.0.ln1.bias", (6,), FLOAT64, 0)[...] == 0).all()
+    assert (InitialWeight("layers.0.attn.q_proj.bias", (6,), FLOAT64, 0)[...] == 0).all()
 
 
 @given(st.floats(2, 1e6), st.integers(1, 16), st.lists(st.integers(0, 10**6), min_size=1, max_size=5))

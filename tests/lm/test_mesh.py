@@ -208,7 +208,7 @@ def test_a_lost_process_is_one_line() -> None:
     ):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("atexit.register", lambda *call: ended.append(call))
-            with pytest.raises(InputError, match=line), _stop_signals(), processes.watched():
+            with pytest.raises(InputError, match=line), _stop_signals(bool), processes.watched():
                 raise error
         # torchrun, which has seen one process end, may not end this one before it has said why.
         assert signal.signal(signal.SIGTERM, signal.SIG_DFL) is signal.SIG_IGN
