@@ -968,8 +968,8 @@ FAULTS = (
     _fault(
         "a process publishes what another could not write",
         "lm/mesh.py",
-        "        if self.any(False):\n            raise",
-        "        if self.any(False) and self.count < 2:\n            raise",
+        "        if any(self.gather(0)):\n            raise",
+        "        if any(self.gather(0)) and self.count < 2:\n            raise",
         MESH,
     ),
     _fault(
