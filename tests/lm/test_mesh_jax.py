@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.scaling import free_port
 from lm import checkpoint, run
 from lm.config import load_config
 from lm.init import optimizer_shapes, parameter_shapes
@@ -53,9 +53,7 @@ def started(
 
 def two(folder: Path, command: list[object]) -> list[subprocess.Popen[str]]:
     """Two processes of one run, which write into a folder what they draw."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     return [
         started(
             ["tests.lm.mesh_process", folder],
