@@ -35,6 +35,7 @@ Weights = dict[str, np.ndarray]
 
 SIZES = {
     "micro": ModelConfig(vocab_size=256, context_length=32, d_model=32, num_layers=2, num_heads=2),
+    "small": ModelConfig(2048, 128, d_model=256, num_layers=4, num_heads=8, d_ff=704),
     "tinystories": ModelConfig(10_000, 256, d_model=512, num_layers=4, num_heads=16, d_ff=1344),
     "gpt2-small": ModelConfig(50_257, 1024, d_model=768, num_layers=12, num_heads=12, d_ff=2048),
 }

@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> None:
     """Measure, print tables, write what was asked for; exit with 1 where parity fails or a mesh did."""
     parser = argparse.ArgumentParser(prog="python -m bench scaling", description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--work", default="tinystories/8/float32", help="SIZE/BATCH/DTYPE of the step, all meshes' together"
+        "--work", default="small/8/float32", help="SIZE/BATCH/DTYPE of the step, all meshes' together"
     )
     parser.add_argument("--mesh", nargs="+", default=MESHES, help="meshes, beside one device")
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
@@ -190,7 +190,7 @@ class Group:
                 f"{before.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={mesh.size}"
             )
         if count > 1:
-            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
             os.environ |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
         self._children = []
         for rank in range(count):
@@ -218,7 +218,8 @@ class Group:
         self._threads.shutdown()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])

@@ -195,7 +195,7 @@ def compare(work: Work, found: dict[str, dict[str, Any]], failures: list[str]) -
 
 def make_contender(spec: str, work: Work) -> Calls:
     """A contender's answers: its first step, more steps, its memory."""
-    weights = dict(initial_weights(work.config.model, 0, "float32"))
+    weights = {name: leaf[...] for name, leaf in initial_weights(work.config.model, 0, "float32")}
     ids = token_ids(work)
     inputs, targets = ids[:, :-1].copy(), ids[:, 1:].copy()
     try:

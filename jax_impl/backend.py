@@ -19,13 +19,24 @@ from jaxtyping import Array, Float, Int
 from jax_impl.attention import LayerCache, causal_mask
 from jax_impl.functional import Draw, at_least_float32, clip_gradients, token_cross_entropy
 from jax_impl.layers import Params
-from jax_impl.model import MODELS, Tables, at, behind, embed, encode, hidden_states, logits, tables_of
+from jax_impl.model import (
+    MODELS,
+    Tables,
+    at,
+    behind,
+    embed,
+    encode,
+    hidden_states,
+    host_tables,
+    logits,
+    tables_of,
+)
 from jax_impl.optimizer import AdamWState, adamw_update
 from lm.backend import DecodeStep, EvalStep, Logits, Prefill, TrainStep
 from lm.checkpoint import Index, Leaf, Leaves, Share, Shares
 from lm.config import TrainConfig
 from lm.data import Batch, check_batch, check_token_ids
-from lm.init import initial_moments, initial_weights, parameter_shapes, position_tables
+from lm.init import initial_moments, initial_weights, parameter_shapes
 from lm.mesh import Mesh, Processes
 from tokenizer.errors import InputError
 
@@ -203,11 +214,21 @@ def _shardings(config: TrainConfig, mesh: Mesh | None) -> Callable[[str, tuple[i
 
 
 def _put(leaf: Leaf, sharding: Sharding) -> Array:
-    """A leaf, of which each device of this process is given its slice."""
+    """A leaf, of which each device of this process is given its slice. What holds all of them is read once."""
+    indices = sharding.addressable_devices_indices_map(leaf.shape)
+    places = [
+        [range(size)[s] for s, size in zip(index or (), leaf.shape, strict=True)]
+        for index in indices.values()
+    ]
+    box = [slice(min(r.start for r in axis), max(r.stop for r in axis)) for axis in zip(*places, strict=True)]
+    held = leaf[tuple(box)]
+
+    def within(place: list[range]) -> Index:
+        return tuple(slice(r.start - b.start, r.stop - b.start) for r, b in zip(place, box, strict=True))
+
     # jnp.array copies, where device_put may keep a view of the caller's memory, whatever may_alias says.
     slices = [
-        jnp.array(leaf[index], device=device)
-        for device, index in sharding.addressable_devices_indices_map(leaf.shape).items()
+        jnp.array(held[within(place)], device=device) for device, place in zip(indices, places, strict=True)
     ]
     return jax.make_array_from_single_device_arrays(leaf.shape, sharding, slices)
 
@@ -534,10 +555,7 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
         # RoPE goes on where the prefix ends.
         place_B1 = position_B1 + num_tokens_B1 if m.position == "rope" else position_B1
         # On the host: each array that is put on the device by itself costs as much as a layer.
-        tables = tuple(
-            t.astype(jnp.dtype(config.param_dtype)) if t.dtype.kind == "f" else t
-            for t in position_tables(m, place_B1, m.context_length)
-        )
+        tables = host_tables(m, place_B1, m.context_length, config.param_dtype)
         logits_BV, written = jitted(
             state.params, cache.layers, cache.P, token_ids_B[:, None], position_B1, num_tokens_B1, tables
         )

@@ -177,12 +177,19 @@ def logits(params: Params, x: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
     return linear(params["lm_head" if "lm_head" in params else "token_embeddings"], x)
 
 
+def host_tables(
+    config: ModelConfig, positions: Int[np.ndarray, "..."], length: int, dtype: DTypeLike
+) -> tuple[np.ndarray, ...]:
+    """The tables of these positions, floating-point ones in a dtype; of learned positions there are `length`."""
+    tables = position_tables(config, positions, length)
+    return tuple(t.astype(jnp.dtype(dtype)) if t.dtype.kind == "f" else t for t in tables)
+
+
 def tables_of(
     config: ModelConfig, positions: Int[np.ndarray, "..."], length: int, dtype: DTypeLike
 ) -> Tables:
-    """The tables of these positions, floating-point ones in a dtype; of learned positions there are `length`."""
-    tables = position_tables(config, positions, length)
-    return tuple(jnp.asarray(t, dtype if t.dtype.kind == "f" else None) for t in tables)
+    """The same, on the device."""
+    return tuple(map(jnp.asarray, host_tables(config, positions, length, dtype)))
 
 
 def transformer_lm(

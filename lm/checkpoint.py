@@ -295,14 +295,6 @@ def read_slices(
         ) from None
 
 
-def read_leaves(
-    file: Path, expected: Mapping[str, tuple[tuple[int, ...], str]]
-) -> Iterator[tuple[str, np.ndarray]]:
-    """The arrays of a safetensors file, one at a time, as `read_slices` has them."""
-    for name, leaf in read_slices(file, expected):
-        yield name, leaf[...]
-
-
 def _step(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
 

@@ -9,7 +9,7 @@ import math
 import os
 import platform
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from lm.backend import BackendName
 from lm.config import ModelConfig, TrainConfig, from_dict
 from lm.files import json_text, published, refuse_existing, write_json
 from lm.generate import END_OF_TEXT
-from lm.init import optimizer_shapes, parameter_shapes
+from lm.init import initial_moments, parameter_shapes
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
 
@@ -117,7 +117,7 @@ def export_llama(step_path: Path, tokenizer: Tokenizer | None, out: Path) -> Non
             f"{step_path}: Llama's format cannot express {', '.join(odd)}; export a model of {fitting}"
         )
     expected = {name: (shape, config.param_dtype) for name, shape in parameter_shapes(model).items()}
-    weights = checkpoint.read_leaves(step_path / "model.safetensors", expected)
+    weights = checkpoint.read_slices(step_path / "model.safetensors", expected)
     end = tokenizer.special_tokens.get(END_OF_TEXT) if tokenizer else None
     ends = {"bos_token_id": end, "eos_token_id": end}
     with published(out) as temporary:
@@ -140,16 +140,16 @@ def export_llama(step_path: Path, tokenizer: Tokenizer | None, out: Path) -> Non
 
 def write_llama(
     model: ModelConfig,
-    weights: Iterable[tuple[str, np.ndarray]],
+    weights: checkpoint.Leaves,
     folder: Path,
     ends: Mapping[str, int | None],
 ) -> None:
     """Write config.json and model.safetensors of a model that Llama's format can express."""
     theirs = {
-        llama_name(name): np.ascontiguousarray(half_split(array, model.d_head))
+        llama_name(name): np.ascontiguousarray(half_split(leaf[...], model.d_head))
         if _is_rotated(name)
-        else array
-        for name, array in weights
+        else leaf[...]
+        for name, leaf in weights
     }
     save_file(theirs, folder / "model.safetensors", metadata={"format": "pt"})
     dtype = str(next(iter(theirs.values())).dtype)
@@ -210,7 +210,6 @@ def import_llama(
     tokenizer = _read_tokenizer(folder, model) if with_tokenizer else None
 
     dtype = config.param_dtype
-    moments = ((name, np.zeros(shape, dtype)) for name, shape in optimizer_shapes(model).items() if shape)
     facts = {
         "config": asdict(config),
         "seed": config.seed,
@@ -232,7 +231,7 @@ def import_llama(
             temporary / "checkpoints",
             0,
             ((name, array.astype(dtype)) for name, array in _weights(tensors, model)),
-            [*moments, ("step", np.zeros((), np.int32))],
+            initial_moments(model, dtype),
             {**facts, "tokens_seen": 0},
         )
         write_json(temporary / "run.json", {**facts, "train": [], "val": None, "weights": (), "floor": None})

@@ -1,6 +1,8 @@
 """The numbers both backends start from: initial weights by (seed, name), and tables of positions."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
@@ -68,29 +70,53 @@ def _linear_shapes(
     return shapes
 
 
-def initial_weight(
-    name: str, shape: tuple[int, ...], seed: int, embedding_std: float = 1.0
-) -> Float64[np.ndarray, "..."]:
-    """One initial weight, a pure function of its arguments.
+@dataclass(frozen=True)
+class InitialWeight:
+    """An initial weight, a pure function of its fields, of which slices are drawn as they are asked for.
 
     Linear: N(0, 2 / (d_in + d_out)) truncated at 3 standard deviations (Glorot and Bengio, 2010, eq. 16).
     Embedding: N(0, embedding_std^2) truncated at 3. Gains: ones. Biases: zeros.
     """
-    if len(shape) == 1:
-        return np.zeros(shape) if name.endswith("bias") else np.ones(shape)
-    std = embedding_std if "embeddings" in name else (2.0 / sum(shape)) ** 0.5
-    z = truncated_normal(philox(seed, f"init/{name}"), int(np.prod(shape)), limit=3.0)
-    return (std * z).reshape(shape)
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    seed: int
+    embedding_std: float = 1.0
+    block: int = 1 << 23
+    """Elements that are drawn at a time, as many whole rows as fit, or one; each block is a stream of its own."""
+
+    def __getitem__(self, index: Any, /) -> np.ndarray:
+        """The slice at a tuple of slices, or at `...` all of it. Only blocks that hold some of it are drawn."""
+        part = np.empty(np.broadcast_to(0, self.shape)[index].shape, self.dtype)
+        if len(self.shape) == 1:
+            part[...] = 0 if self.name.endswith("bias") else 1
+        elif part.size:
+            rows, *columns = (slice(None),) if index in (..., ()) else index
+            start, stop, _ = rows.indices(self.shape[0])
+            height = max(1, self.block // self.shape[1])
+            for first in range(start - start % height, stop, height):
+                low, high = max(start, first), min(stop, first + height)
+                drawn = self._draw(first // height, min(height, self.shape[0] - first))
+                part[low - start : high - start] = drawn[low - first : high - first, *columns]
+        return part
+
+    def _draw(self, number: int, rows: int) -> Float64[np.ndarray, "rows d_in"]:
+        """The block of this number."""
+        std = self.embedding_std if "embeddings" in self.name else (2.0 / sum(self.shape)) ** 0.5
+        generator = philox(self.seed, f"init/{self.name}", number)
+        z = truncated_normal(generator, rows * self.shape[1], limit=3.0)
+        return (std * z).reshape(rows, -1)
 
 
-def initial_weights(config: ModelConfig, seed: int, dtype: str) -> Iterator[tuple[str, np.ndarray]]:
+def initial_weights(config: ModelConfig, seed: int, dtype: str) -> Iterator[tuple[str, InitialWeight]]:
     """The weights before the first step, by name.
 
     Embeddings that are the head too start smaller, by d_model^-0.5: logits then have a deviation of about 1.
     """
     embedding_std = config.d_model**-0.5 if config.tie_embeddings else 1.0
     for name, shape in parameter_shapes(config).items():
-        yield name, initial_weight(name, shape, seed, embedding_std).astype(dtype)
+        yield name, InitialWeight(name, shape, np.dtype(dtype), seed, embedding_std)
 
 
 def optimizer_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -100,9 +126,9 @@ def optimizer_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def initial_moments(config: ModelConfig, dtype: str) -> Iterator[tuple[str, np.ndarray]]:
-    """AdamW's state before the first step: zeros."""
+    """AdamW's state before the first step: zeros, of which each leaf takes the memory of one."""
     for name, shape in optimizer_shapes(config).items():
-        yield name, np.zeros(shape, np.int32 if name == "step" else dtype)
+        yield name, np.broadcast_to(np.zeros((), np.int32 if name == "step" else dtype), shape)
 
 
 def rope_tables(

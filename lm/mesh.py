@@ -112,18 +112,20 @@ class Processes:
     """The number that each process gives here, in their order; waits for all."""
     is_lost: Callable[[Exception], bool] = lambda error: False
     """Whether an error is the framework's own, where another process cannot be reached."""
+    gather_soon: Callable[[int], list[int]] | None = None
+    """`gather` for each step, which takes a process for lost that is silent for long; the same where not given."""
 
     @property
     def is_first(self) -> bool:
         return self.index == 0
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so; waits for all."""
-        return any(self.gather(int(flag)))
+        """Whether any process says so; waits for all, as long as a step does."""
+        return any((self.gather_soon or self.gather)(int(flag)))
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Go on only where no process failed inside; waits for all.
+        """Go on only where no process failed inside; waits for all, however long they take.
 
         Raises:
             InputError: another one failed, and says why.
@@ -134,7 +136,7 @@ class Processes:
             if not self.is_lost(error):
                 self.gather(1)
             raise
-        if self.any(False):
+        if any(self.gather(0)):
             raise InputError("another process of this run has failed, and says why")
 
     @contextlib.contextmanager

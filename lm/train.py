@@ -85,8 +85,9 @@ def train(
     if mesh:
         mesh.check(config)
         mesh = mesh if mesh.size > 1 else None
+    processes = Processes()
     with contextlib.ExitStack() as stack:
-        stop_requested = stack.enter_context(_stop_signals())
+        stop_requested = stack.enter_context(_stop_signals(lambda: processes.is_first))
         source = open_source(config, inputs.train, inputs.weights)
         inputs = replace(inputs, train=source.paths)
         val_data = open_evaluation(config, inputs.val)
@@ -236,12 +237,16 @@ def _read_progress(saved: dict[str, Any]) -> Progress:
 
 
 @contextlib.contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Turn SIGINT and SIGTERM into an answer to "shall I stop?", so that a step is never left half done."""
+def _stop_signals(speaks: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
+    """Turn SIGINT and SIGTERM into an answer to "shall I stop?", so that a step is never left half done.
+
+    Args:
+        speaks: Whether this process is one to say so.
+    """
     received: list[int] = []
 
     def note(number: int, _: object) -> None:
-        if not received:
+        if not received and speaks():
             # Not by print, which may be at work just now.
             with contextlib.suppress(OSError):
                 os.write(2, f"\n{signal.Signals(number).name}: ends, and saves, after this step\n".encode())

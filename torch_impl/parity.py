@@ -127,12 +127,6 @@ def _loss(a: Tensors, c: Tensors, s: dict[str, Any]) -> Callable[[Tensors], Tens
     return lambda a: cross_entropy(logits(a), c["targets"])
 
 
-def _tokens_only(out_BTD: Tensor, num_tokens_B: Tensor) -> Tensor:
-    """The output with zeros at the padding, where it may be anything."""
-    is_token_BT = torch.arange(out_BTD.shape[1]) < num_tokens_B[:, None]
-    return torch.where(is_token_BT[..., None], out_BTD, 0)
-
-
 class _EncoderStack(Stack):
     """An encoder's blocks alone."""
 

@@ -8,6 +8,7 @@ divided by the targets of all.
 import atexit
 import os
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,8 +21,12 @@ from tokenizer.errors import InputError
 from torch_impl.functional import global_norm
 from torch_impl.model import EncoderDecoder
 
-_SILENCE = timedelta(minutes=10)
-"""How long to wait for another process: it may be hashing a checkpoint. One that was killed is noticed at once."""
+# A process that was killed is noticed at once. One that is silent is waited for so long
+_SILENCE = timedelta(minutes=2)  # by a step, and where processes meet at first,
+_SILENCE_OF_GPUS = timedelta(
+    minutes=10
+)  # by a step's collectives on GPUs, which wait there for products too,
+_PATIENCE = timedelta(minutes=30)  # and where checkpoints are read and saved: it may be hashing a large one.
 
 
 def join(config: TrainConfig, mesh: Mesh) -> None:
@@ -56,13 +61,18 @@ def join(config: TrainConfig, mesh: Mesh) -> None:
             )
         torch.cuda.set_device(local)
     try:
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo", timeout=_SILENCE)
+        backends = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
+        distributed.init_process_group(backends, timeout=_silence(kind))
         atexit.register(distributed.destroy_process_group)
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"--mesh {mesh}: the processes cannot reach each other ({reason}); start them with torchrun"
         ) from None
+
+
+def _silence(device: str) -> timedelta:
+    return _SILENCE_OF_GPUS if device.startswith("cuda") else _SILENCE
 
 
 def is_lost(error: Exception) -> bool:
@@ -74,12 +84,16 @@ def is_lost(error: Exception) -> bool:
 
 def processes() -> Processes:
     """The processes that `join` has joined."""
-    return Processes(distributed.get_rank(), distributed.get_world_size(), _gather, is_lost)
+    patient, soon = (
+        partial(_gather, distributed.new_group(backend="gloo", timeout=timeout))
+        for timeout in (_PATIENCE, _SILENCE)
+    )
+    return Processes(distributed.get_rank(), distributed.get_world_size(), patient, is_lost, soon)
 
 
-def _gather(value: int) -> list[int]:
+def _gather(group: Any, value: int) -> list[int]:
     values = [torch.zeros((), dtype=torch.int64) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(values, torch.full_like(values[0], value))
+    distributed.all_gather(values, torch.full_like(values[0], value), group)
     return torch.stack(values).tolist()
 
 
@@ -95,11 +109,15 @@ def shard(model: Any, mesh: Mesh, device: str) -> None:
     The root's weights (embeddings, last norm and head) are gathered together, those of a block by themselves.
     """
     # A second to import, for what only a mesh needs.
-    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.fsdp import fully_shard
 
-    axes = {"data": mesh.data, "fsdp": mesh.fsdp}
-    devices = init_device_mesh(torch.device(device).type, tuple(axes.values()), mesh_dim_names=tuple(axes))
+    ranks = torch.arange(mesh.size).view(mesh.data, mesh.fsdp)
+    groups = [
+        distributed.new_subgroups_by_enumeration(axis.tolist(), timeout=_silence(device))[0]
+        for axis in (ranks.T, ranks)
+    ]
+    devices = DeviceMesh.from_group(groups, torch.device(device).type, ranks, mesh_dim_names=("data", "fsdp"))
     stacks = [model.encoder, model.decoder] if isinstance(model, EncoderDecoder) else [model]
     for module in (*(block for stack in stacks for block in stack.layers), model):
         sharded = fully_shard(module, mesh=devices)

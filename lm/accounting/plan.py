@@ -8,7 +8,7 @@ from typing import Any
 from lm.accounting import matmuls, train_flops_per_token
 from lm.accounting.hardware import Hardware
 from lm.accounting.memory import memory
-from lm.accounting.network import collectives
+from lm.accounting.network import Collective, collectives
 from lm.accounting.report import gigabytes, table
 from lm.config import ModelConfig, TrainConfig
 from lm.mesh import Mesh
@@ -56,10 +56,8 @@ def plan(
     sequences = config.batch_size // (mesh.data * mesh.fsdp)
     account, at_once = memory(config, "jax", mesh), sequences // config.grad_accumulation
     node = hardware.node if hardware else 1
-    sent = [
-        dataclasses.asdict(c) | {"sent": c.sent, "sent_out": c.sent_out(node)}
-        for c in collectives(config, mesh)
-    ]
+    network = collectives(config, mesh)
+    sent = [dataclasses.asdict(c) | {"sent": c.sent, "sent_out": c.sent_out(node)} for c in network]
     own, again = device_flops(config, mesh)
     tokens = config.batch_size * m.context_length
     facts: dict[str, Any] = {
@@ -86,12 +84,17 @@ def plan(
         "flops_again": again,
     }
     if hardware is not None:
-        facts["time"] = _time(config, mesh, hardware, mfu, facts)
+        facts["time"] = _time(config, mesh, hardware, mfu, facts, network)
     return facts
 
 
 def _time(
-    config: TrainConfig, mesh: Mesh, hardware: Hardware, mfu: float, facts: dict[str, Any]
+    config: TrainConfig,
+    mesh: Mesh,
+    hardware: Hardware,
+    mfu: float,
+    facts: dict[str, Any],
+    network: list[Collective],
 ) -> dict[str, Any]:
     """Seconds of a step, the network hidden behind the products or not.
 
@@ -99,19 +102,19 @@ def _time(
     """
     peak = hardware.peak_flops[config.compute_dtype]
     compute = (facts["flops"] + facts["flops_again"]) / (peak * mfu)
-    network: Counter[str] = Counter()
-    for c in collectives(config, mesh):
-        network[c.axis] += c.seconds(hardware)  # type: ignore[assignment]
-    behind = network["fsdp"] + network["data"]
+    seconds: Counter[str] = Counter()
+    for c in network:
+        seconds[c.axis] += c.seconds(hardware)  # type: ignore[assignment]
+    behind = seconds["fsdp"] + seconds["data"]
     steps = {
-        "hidden": max(compute + network["tensor"], behind),
-        "exposed": compute + network["tensor"] + behind,
+        "hidden": max(compute + seconds["tensor"], behind),
+        "exposed": compute + seconds["tensor"] + behind,
     }
     return {
         "peak_flops": peak,
         "mfu_alone": mfu,
         "compute": compute,
-        "network": dict(network),
+        "network": dict(seconds),
         "step": steps,
         "mfu": {how: facts["model_flops"] / (mesh.size * peak * s) for how, s in steps.items()},
         "tokens_per_second": {how: facts["tokens"] / s for how, s in steps.items()},

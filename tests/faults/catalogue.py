@@ -959,6 +959,20 @@ FAULTS = (
         MASKING,
     ),
     _fault(
+        "every block of a weight is drawn as the first is",
+        "lm/init.py",
+        'f"init/{self.name}", number)',
+        'f"init/{self.name}", 0 * number)',
+        "tests/lm/test_init.py",
+    ),
+    _fault(
+        "a process draws its weights from the first block on",
+        "lm/init.py",
+        "range(start - start % height, stop, height)",
+        "range(0, stop, height)",
+        "tests/lm/test_init.py",
+    ),
+    _fault(
         "every process writes its rows where the leaf begins",
         "lm/checkpoint.py",
         "offset += (index[0].start or 0) * stride if index else 0",
@@ -968,8 +982,8 @@ FAULTS = (
     _fault(
         "a process publishes what another could not write",
         "lm/mesh.py",
-        "        if self.any(False):\n            raise",
-        "        if self.any(False) and self.count < 2:\n            raise",
+        "        if any(self.gather(0)):\n            raise",
+        "        if any(self.gather(0)) and self.count < 2:\n            raise",
         MESH,
     ),
     _fault(

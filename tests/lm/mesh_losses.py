@@ -1,7 +1,6 @@
 """A process with 8 virtual devices of its own, for tests/lm/test_mesh_jax.py: 50 steps on each mesh, told as JSON."""
 
 import json
-import os
 import sys
 from typing import Any
 
@@ -56,7 +55,6 @@ def losses(config: TrainConfig, mesh: Mesh | None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
     told = {}
     for key in sys.argv[1:]:
         dtype, _, text = key.partition(":")

@@ -2,6 +2,7 @@
 
 import dataclasses
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,16 +11,21 @@ from hypothesis import strategies as st
 
 from lm.config import ModelConfig
 from lm.init import (
-    initial_weight,
+    InitialWeight,
+    initial_moments,
     initial_weights,
     optimizer_shapes,
     parameter_shapes,
     rope_tables,
     sinusoidal_table,
 )
+from lm.rng import philox
 from tests.lm.distributions import KS_LIMIT, ks_statistic, truncated_normal_cdf
 
 CONFIG = ModelConfig(vocab_size=11, context_length=8, d_model=8, num_layers=2, num_heads=2, d_ff=12)
+
+
+FLOAT64 = np.dtype(np.float64)
 
 
 def test_names_and_shapes() -> None:
@@ -92,19 +98,21 @@ def test_an_encoder_decoder_is_two_stacks_and_one_head() -> None:
     assert len(shapes) == 2 * len(one) + 1
 
 
+def weights(config: ModelConfig, seed: int, dtype: str = "float64") -> dict[str, np.ndarray]:
+    return {name: leaf[...] for name, leaf in initial_weights(config, seed, dtype)}
+
+
 def test_tied_embeddings_start_smaller() -> None:
     tied = dataclasses.replace(CONFIG, tie_embeddings=True)
-    for (name, weight), (_, plain) in zip(
-        initial_weights(tied, 0, "float64"), initial_weights(CONFIG, 0, "float64"), strict=False
-    ):
+    for name, weight in weights(tied, 0).items():
         scale = 8**-0.5 if "embeddings" in name else 1
-        np.testing.assert_allclose(weight, scale * plain, rtol=1e-15)
+        np.testing.assert_allclose(weight, scale * weights(CONFIG, 0)[name], rtol=1e-15)
 
 
 def test_weights_are_pinned() -> None:
     """Changing them changes every run ever made; the last bit may differ between processors."""
     np.testing.assert_allclose(
-        initial_weight("layers.0.ffn.w1.weight", (2, 3), 7),
+        InitialWeight("layers.0.ffn.w1.weight", (2, 3), FLOAT64, 7)[...],
         [
             [0.4420094927170431, 0.9191915668928619, -0.2607867878291517],
             [-0.8814570621662451, 0.11930923292120499, 0.3210993902357249],
@@ -113,29 +121,70 @@ def test_weights_are_pinned() -> None:
     )
 
 
+def test_a_leaf_of_one_block_is_one_stream() -> None:
+    """As all leaves were before there were blocks, whose numbers these are; blocks are of different streams."""
+    leaf = InitialWeight("layers.1.attn.q_proj.weight", (300, 40), FLOAT64, 7)
+    assert leaf.block == 2**23
+    whole = leaf[...]
+    np.testing.assert_allclose(whole.sum(), -7.444507436441501, rtol=1e-12)
+    np.testing.assert_allclose(whole.ravel() @ np.arange(12_000) / 12_000, -2.9230990518213487, rtol=1e-12)
+    np.testing.assert_array_equal(dataclasses.replace(leaf, block=12_000)[...], whole)
+    # Two of 150 rows.
+    two = dataclasses.replace(leaf, block=6000)[...]
+    assert not np.isin(two[150:], two[:150]).any()
+
+
+ENDS = st.one_of(st.none(), st.integers(0, 9))
+
+
+@given(st.tuples(st.builds(slice, ENDS, ENDS), st.builds(slice, ENDS, ENDS)), st.integers(1, 70))
+def test_slices_of_a_leaf_are_those_of_the_whole(index: tuple[slice, slice], block: int) -> None:
+    """From as few blocks as hold some of it, each drawn once."""
+    leaf = InitialWeight("lm_head.weight", (9, 7), np.dtype(np.float32), 3, block=block)
+    whole, height = leaf[...], max(1, block // 7)
+    drawn: list[int] = []
+    with mock.patch("lm.init.philox", lambda *stream: drawn.append(stream[2]) or philox(*stream)):
+        part = leaf[index]
+    assert part.dtype == np.float32
+    np.testing.assert_array_equal(part, whole[index])
+    rows = np.arange(9)[index[0]] if part.size else np.arange(0)
+    assert drawn == sorted({*(rows // height)})
+    np.testing.assert_array_equal(leaf[index[:1]], whole[index[:1]])
+
+
+def test_slices_of_gains_and_moments() -> None:
+    leaf = InitialWeight("ln_final.weight", (6,), np.dtype(np.float32), 0)
+    np.testing.assert_array_equal(leaf[2:5,], np.ones(3, np.float32))
+    moments = dict(initial_moments(CONFIG, "float32"))
+    assert {name: leaf.shape for name, leaf in moments.items()} == optimizer_shapes(CONFIG)
+    assert {str(leaf.dtype) for name, leaf in moments.items()} == {"float32", "int32"}
+    assert not any(leaf.any() for leaf in moments.values())
+
+
 @given(st.integers(0, 2**64 - 1), st.permutations(list(parameter_shapes(CONFIG))))
 def test_a_weight_depends_on_its_seed_and_name_alone(seed: int, names: list[str]) -> None:
-    shapes = parameter_shapes(CONFIG)
-    weights = dict(initial_weights(CONFIG, seed, "float64"))
-    assert list(weights) == list(shapes)
+    shapes, found = parameter_shapes(CONFIG), weights(CONFIG, seed)
+    assert list(found) == list(shapes)
     for name in names[:5]:
-        np.testing.assert_array_equal(initial_weight(name, shapes[name], seed), weights[name])
+        np.testing.assert_array_equal(InitialWeight(name, shapes[name], FLOAT64, seed)[...], found[name])
     deeper = ModelConfig(vocab_size=11, context_length=4, d_model=8, num_layers=3, num_heads=4, d_ff=12)
-    assert all((w == weights[n]).all() for n, w in initial_weights(deeper, seed, "float64") if n in weights)
+    assert all((w == found[n]).all() for n, w in weights(deeper, seed).items() if n in found)
 
 
 def test_no_two_weights_are_alike() -> None:
-    weights = [w.ravel()[:4] for seed in (0, 1) for _, w in initial_weights(CONFIG, seed, "float64")]
-    random = [tuple(w) for w in weights if (w != 1).any()]
+    firsts = [w.ravel()[:4] for seed in (0, 1) for w in weights(CONFIG, seed).values()]
+    random = [tuple(w) for w in firsts if (w != 1).any()]
     assert len(random) == 2 * (2 + 2 * 7)
     assert len(set(random)) == len(random)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_weights_are_rounded_once_to_their_dtype(dtype: str) -> None:
-    for name, weight in initial_weights(CONFIG, 5, dtype):
+    for name, weight in weights(CONFIG, 5, dtype).items():
         assert weight.dtype == dtype
-        np.testing.assert_array_equal(weight, initial_weight(name, weight.shape, 5).astype(dtype))
+        np.testing.assert_array_equal(
+            weight, InitialWeight(name, weight.shape, FLOAT64, 5)[...].astype(dtype)
+        )
 
 
 @pytest.mark.parametrize(
@@ -148,18 +197,19 @@ def test_weights_are_rounded_once_to_their_dtype(dtype: str) -> None:
     ],
 )
 def test_weights_are_normal_truncated_at_three_sigma(name: str, shape: tuple[int, int], std: float) -> None:
-    weight = initial_weight(name, shape, 0)
+    # In blocks of 64 rows or more, and the last of fewer.
+    weight = InitialWeight(name, shape, FLOAT64, 0, block=64 * 100)[...]
     assert weight.shape == shape
     assert ks_statistic(weight.ravel(), truncated_normal_cdf(3.0, std)) < KS_LIMIT
 
 
 def test_norms_start_at_one() -> None:
-    assert (initial_weight("layers.0.ln1.weight", (6,), 0) == 1).all()
+    assert (InitialWeight("layers.0.ln1.weight", (6,), FLOAT64, 0)[...] == 1).all()
 
 
 def test_biases_start_at_zero() -> None:
-    assert (initial_weight("layers.0.ln1.bias", (6,), 0) == 0).all()
-    assert (initial_weight("layers.0.attn.q_proj.bias", (6,), 0) == 0).all()
+    assert (InitialWeight("layers.0.ln1.bias", (6,), FLOAT64, 0)[...] == 0).all()
+    assert (InitialWeight("layers.0.attn.q_proj.bias", (6,), FLOAT64, 0)[...] == 0).all()
 
 
 @given(st.floats(2, 1e6), st.integers(1, 16), st.lists(st.integers(0, 10**6), min_size=1, max_size=5))

@@ -184,6 +184,19 @@ def test_slices_of_a_file_are_those_of_the_leaf(tmp_path: Path) -> None:
             np.testing.assert_array_equal(leaf[index], LEAVES[name][index])
 
 
+def test_a_step_waits_less_than_a_checkpoint() -> None:
+    asked: list[str] = []
+    patient, soon = (
+        lambda value, kind=kind: asked.append(kind) or [0, value] for kind in ("patient", "soon")
+    )
+    processes = Processes(0, 2, patient, gather_soon=soon)
+    assert processes.any(True)
+    assert not processes.any(False)
+    with processes.together():
+        assert asked == ["soon", "soon"]
+    assert asked == ["soon", "soon", "patient"]
+
+
 @pytest.fixture
 def sigterm() -> Iterator[None]:
     """Put back what SIGTERM does."""
@@ -208,7 +221,7 @@ def test_a_lost_process_is_one_line() -> None:
     ):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("atexit.register", lambda *call: ended.append(call))
-            with pytest.raises(InputError, match=line), _stop_signals(), processes.watched():
+            with pytest.raises(InputError, match=line), _stop_signals(bool), processes.watched():
                 raise error
         # torchrun, which has seen one process end, may not end this one before it has said why.
         assert signal.signal(signal.SIGTERM, signal.SIG_DFL) is signal.SIG_IGN

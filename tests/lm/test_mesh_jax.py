@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,38 +13,51 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.scaling import free_port
 from lm import checkpoint, run
+from lm.config import load_config
 from lm.init import optimizer_shapes, parameter_shapes
 from lm.mesh import Mesh
 from tests.lm.conftest import lm, train_command
 from tests.lm.mesh_losses import MODEL, STEPS
+from tests.lm.mesh_process import blocks
 from tests.lm.test_train import numbers
 from tests.source import ROOT
 
-EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+EIGHT = "--xla_force_host_platform_device_count=8"
+FEW_PASSES = "--xla_backend_optimization_level=0"
+"""Of LLVM, whose passes are most of the time here; XLA's own, which divide the program, are as ever."""
 # Half a minute is what JAX waits for a process that is silent.
 BOUND = 60
 
 
-def started(arguments: list[object], **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+def started(
+    arguments: list[object], said: str = "", flags: str = "", **environment: str
+) -> subprocess.Popen[str]:
+    """A process that has been told something."""
+    process = subprocess.Popen(
         [sys.executable, "-m", *map(str, arguments)],
         cwd=ROOT,
-        env=os.environ | environment,
+        env=os.environ | {"XLA_FLAGS": f"{FEW_PASSES} {flags}"} | environment,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    assert process.stdin
+    process.stdin.write(said)
+    process.stdin.close()
+    process.stdin = None
+    return process
 
 
-def two(command: list[object]) -> list[subprocess.Popen[str]]:
-    """Two processes of one run."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+def two(folder: Path, command: list[object]) -> list[subprocess.Popen[str]]:
+    """Two processes of one run, which write into a folder what they draw."""
+    address = f"127.0.0.1:{free_port()}"
     return [
         started(
-            ["lm", *command],
+            ["tests.lm.mesh_process", folder],
+            json.dumps([[str(word) for word in command]]),
             JAX_COORDINATOR_ADDRESS=address,
             JAX_NUM_PROCESSES="2",
             JAX_PROCESS_ID=str(index),
@@ -70,7 +82,7 @@ def wait_for(path: Path, processes: list[subprocess.Popen[str]]) -> None:
 def test_50_steps_have_the_numbers_of_one_device() -> None:
     meshes = {"float64": ["data=2,fsdp=2,tensor=2"], "float32": ["data=2,fsdp=4"]}
     keys = [f"{dtype}:{mesh}" for dtype, some in meshes.items() for mesh in ("", *some)]
-    code, out, err = ended(started(["tests.lm.mesh_losses", *keys]))
+    code, out, err = ended(started(["tests.lm.mesh_losses", *keys], flags=EIGHT))
     assert code == 0, err
     told: dict[str, Any] = json.loads(out.splitlines()[-1])
     shapes = parameter_shapes(MODEL) | optimizer_shapes(MODEL)
@@ -110,7 +122,7 @@ def test_a_run_moves_between_meshes_processes_and_backends(made_pipeline: Path, 
 
     eight, one, both, other = (tmp_path / name for name in ("eight", "one", "two", "other"))
     mesh = ("--mesh", "data=2,fsdp=2,tensor=2")
-    code, out, err = ended(started(["lm", *train_command(made_pipeline, "jax", eight, *mesh)], **EIGHT))
+    code, out, err = ended(started(["lm", *train_command(made_pipeline, "jax", eight, *mesh)], flags=EIGHT))
     assert (code, out) == (0, f"{eight}/checkpoints/step-00000006: done\n"), err
     same(eight)
     for name in ("model.safetensors", "optimizer.safetensors"):
@@ -121,7 +133,7 @@ def test_a_run_moves_between_meshes_processes_and_backends(made_pipeline: Path, 
     same(one)
 
     more = ("--resume", "--mesh", "fsdp=2", "--save-interval", 1)
-    ends = [ended(p) for p in two(train_command(made_pipeline, "jax", cut(eight, both, 3), *more))]
+    ends = [ended(p) for p in two(tmp_path, train_command(made_pipeline, "jax", cut(eight, both, 3), *more))]
     assert [code for code, _, _ in ends] == [0, 0], ends
     assert f"{both}/checkpoints/step-00000006: done" in ends[0][1]
     assert ends[1][1:] == ("", ""), "a process that is not the first has printed"
@@ -133,9 +145,9 @@ def test_a_run_moves_between_meshes_processes_and_backends(made_pipeline: Path, 
 
 def test_a_process_is_killed_and_the_run_goes_on(made_pipeline: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    more = ("--mesh", "data=2", "--steps", 100_000, "--eval-interval", 1_000, "--save-interval", 5)
+    more = ("--mesh", "fsdp=2", "--steps", 100_000, "--eval-interval", 1_000, "--save-interval", 5)
     command = train_command(made_pipeline, "jax", out, *more, "--keep-last", 3)
-    processes = two(command)
+    processes = two(tmp_path, command)
     try:
         wait_for(out / "checkpoints" / "step-00000005", processes)
         processes[1].kill()
@@ -148,10 +160,17 @@ def test_a_process_is_killed_and_the_run_goes_on(made_pipeline: Path, tmp_path: 
         assert len(lines) == 1
         assert "a process of this run has ended, or cannot be reached" in lines[0]
         assert "with the same command and --resume" in lines[0]
+        # Of the columns that a process holds all rows are drawn, of the rows half.
+        expected = []
+        for name, shape in parameter_shapes(load_config(made_pipeline / "tiny.toml").model).items():
+            by_rows = name.endswith(("output_proj.weight", "ffn.w2.weight"))
+            rows = slice(shape[0] // 2 if by_rows else None)
+            expected += blocks(name, shape, rows) if len(shape) == 2 else []
+        assert [tuple(block) for block in json.loads((tmp_path / "drawn-0.json").read_text())] == expected
         newest = max(checkpoint.read_state(path)["iteration"] for path in checkpoint.all_of(out))
 
         # A signal to one process stops all after the same step.
-        processes = two([*command, "--resume"])
+        processes = two(tmp_path, [*command, "--resume"])
         wait_for(out / "checkpoints" / f"step-{newest + 5:08d}", processes)
         processes[1].send_signal(signal.SIGTERM)
         ends = [ended(p) for p in processes]
@@ -163,6 +182,6 @@ def test_a_process_is_killed_and_the_run_goes_on(made_pipeline: Path, tmp_path: 
     assert not list(out.rglob(".*"))
     last = checkpoint.read_state(checkpoint.latest(out))
     assert last["iteration"] >= newest + 5
-    assert last["mesh"] == "data=2,fsdp=1,tensor=1"
+    assert last["mesh"] == "data=1,fsdp=2,tensor=1"
     steps = [m["step"] for m in run.read_metrics(out) if "train_loss" in m]
     assert steps == list(range(1, last["iteration"] + 1))

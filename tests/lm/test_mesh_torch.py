@@ -16,8 +16,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from lm import checkpoint, run
+from lm.init import parameter_shapes
 from lm.parity.budgets import RUN, relative_error
 from tests.lm.conftest import lm
+from tests.lm.mesh_process import blocks, small_blocks
 from tests.lm.test_cli import refused
 from tests.lm.test_train import leaves
 from tests.source import ROOT
@@ -68,10 +70,10 @@ def started(command: Sequence[object], said: str = "", **environment: object) ->
     return process
 
 
-def in_processes(count: int, store: Path, *commands: Sequence[object]) -> list[Process]:
+def in_processes(count: int, folder: Path, *commands: Sequence[object]) -> list[Process]:
     """So many processes that run these commands."""
     said = json.dumps([[str(word) for word in command] for command in commands])
-    process = ("tests.lm.mesh_process", store)
+    process = ("tests.lm.mesh_process", folder)
     return [started(process, said, RANK=rank, WORLD_SIZE=count) for rank in range(count)]
 
 
@@ -147,7 +149,9 @@ def commands(made_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> d
 def alone(commands: dict[str, list[object]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs in one process."""
     folder = tmp_path_factory.mktemp("alone")
-    for name in ("float64", "float32", "pairs"):
+    with small_blocks("torch"):
+        assert lm(*commands["float64"], "--out", folder / "float64") == 0
+    for name in ("float32", "pairs"):
         assert lm(*commands[name], "--out", folder / name) == 0
     return folder
 
@@ -159,7 +163,7 @@ def four(commands: dict[str, list[object]], alone: Path, tmp_path_factory: pytes
     cut(alone / "pairs", 2, folder / "pairs")
     flags = {"float64": ("data=2,fsdp=2",), "pairs": ("fsdp=4", "--resume")}
     meshed = [[*commands[name], "--out", folder / name, "--mesh", *more] for name, more in flags.items()]
-    (out, _), *others = ended(in_processes(4, folder / "store", *meshed))
+    (out, _), *others = ended(in_processes(4, folder, *meshed))
     assert [line.split()[-1] for line in out.splitlines()] == ["done"] * 2
     assert others == [("", "")] * 3
     return folder
@@ -171,39 +175,41 @@ def test_four_processes_have_the_numbers_of_one(four: Path, alone: Path, name: s
     assert len(curves(alone / name)) == {"float64": 52, "pairs": 6}[name]
 
 
-def test_a_run_goes_on_with_any_number_of_processes_and_in_the_other_backend(
+def test_a_process_draws_the_blocks_that_hold_its_share(four: Path) -> None:
+    path = checkpoint.latest(four / "float64")
+    shapes = {name: leaf.shape for name, leaf in load_file(path / "model.safetensors").items()}
+    for rank in range(4):
+        drawn = json.loads((four / f"drawn-{rank}.json").read_text())
+        expected = []
+        for name, shape in parameter_shapes(run.load_facts(path)[0].model).items():
+            assert shapes[name] == shape
+            half = -(-shape[0] // 2)
+            rows = slice(half, None) if rank % 2 else slice(half)
+            expected += blocks(name, shape, rows) if len(shape) == 2 else []
+        assert [tuple(block) for block in drawn] == expected
+
+
+def test_a_run_of_four_goes_on_with_one(
     commands: dict[str, list[object]], four: Path, alone: Path, tmp_path: Path
 ) -> None:
-    command = commands["float64"]
-    # From four processes to one.
-    one = cut(four / "float64", 10, tmp_path / "one")
-    assert lm(*command, "--out", one, "--resume") == 0
+    one = cut(four / "float64", 20, tmp_path / "one")
+    assert lm(*commands["float64"], "--out", one, "--resume") == 0
     assert_same(one, alone / "float64")
-    # From one to two, of which the second is told to stop.
-    two = cut(one, 20, tmp_path / "two")
-    first, second = in_processes(
-        2, tmp_path / "store", [*command, "--out", two, "--mesh", "data=2", "--resume", "--save-interval", 1]
-    )
-    wait_for(two / "checkpoints" / "step-00000023", first)
-    second.send_signal(signal.SIGINT)
-    (out, _), (nothing, _) = ended([first, second])
-    assert "stopped and saved; to go on: " in out
-    assert nothing == ""
-    assert 23 <= checkpoint.read_state(checkpoint.latest(two))["iteration"] < 50
-    # From two to the other backend.
-    jax = ["jax" if word == "torch" else word for word in command]
-    assert lm(*jax, "--out", two, "--resume") == 0
-    assert_same(two, alone / "float64")
 
 
-def test_a_process_is_killed(commands: dict[str, list[object]], alone: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "lm"]
-    command = [*torchrun, *commands["float32"], "--out", folder, "--mesh", "fsdp=2", "--save-interval", 2]
-    agent = started(command)
+def test_a_run_is_killed_and_stopped_and_goes_on_in_the_other_backend(
+    commands: dict[str, list[object]], alone: Path, tmp_path: Path
+) -> None:
+    folder, command = tmp_path / "run", commands["float32"]
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "lm", *command]
+    torchrun += ["--out", folder, "--mesh", "data=2", "--save-interval", 2]
+
+    def workers(agent: Process) -> list[int]:
+        return [int(pid) for pid in Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()]
+
+    agent = started(torchrun)
     wait_for(folder / "checkpoints" / "step-00000004", agent)
-    workers = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
-    os.kill(int(workers[1]), signal.SIGKILL)
+    os.kill(workers(agent)[1], signal.SIGKILL)
     killed_at = time.monotonic()
     ((_, errors),) = ended([agent], 1)
     assert time.monotonic() - killed_at < 60
@@ -211,9 +217,20 @@ def test_a_process_is_killed(commands: dict[str, list[object]], alone: Path, tmp
     assert re.fullmatch(
         r"lm: a process of this run has ended, .*: start all .* with the same command and --resume", line
     )
-    steps = [checkpoint.read_state(path)["iteration"] for path in checkpoint.all_of(folder)]
-    assert 4 <= max(steps) < 50
-    ended([started([*command, "--resume"])])
+    newest = max(checkpoint.read_state(path)["iteration"] for path in checkpoint.all_of(folder))
+    assert 4 <= newest < 50
+
+    # The second is told to stop, and the first says so.
+    agent = started([*torchrun, "--resume"])
+    wait_for(folder / "checkpoints" / f"step-{newest + 2:08d}", agent)
+    os.kill(workers(agent)[1], signal.SIGINT)
+    ((out, errors),) = ended([agent])
+    assert "stopped and saved; to go on: " in out
+    assert not errors
+    assert newest + 2 <= checkpoint.read_state(checkpoint.latest(folder))["iteration"] < 50
+
+    jax = ["jax" if word == "torch" else word for word in command]
+    assert lm(*jax, "--out", folder, "--resume") == 0
     assert_same(folder, alone / "float32")
 
 

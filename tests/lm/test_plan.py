@@ -20,6 +20,7 @@ from lm.mesh import Mesh
 from tests.lm.mesh_programs import CASES
 from tests.lm.test_accounting import tell
 from tests.lm.test_cli import refused
+from tests.lm.test_mesh_jax import FEW_PASSES
 
 Capture = pytest.CaptureFixture[str]
 GPU = replace(PRESETS["llama-7b"], device="cuda")
@@ -29,7 +30,7 @@ GPU = replace(PRESETS["llama-7b"], device="cuda")
 def programs() -> dict[str, dict[str, Any]]:
     """What XLA compiled for each case, on virtual devices."""
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count=4 {FEW_PASSES}",
         "JAX_PLATFORMS": "cpu",
     }
     child = subprocess.run(

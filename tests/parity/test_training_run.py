@@ -64,7 +64,7 @@ def test_300_steps(dtype: Literal["float64", "float32"], tmp_path: Path) -> None
 def oracle_run(config: TrainConfig, tokens: np.ndarray) -> tuple[list[float], dict[str, np.ndarray]]:
     """Losses and final weights of the oracle's own training loop."""
     o, model = config.optimizer, config.model
-    weights = dict(initial_weights(model, config.seed, "float64"))
+    weights = {name: leaf[...] for name, leaf in initial_weights(model, config.seed, "float64")}
     optimizer, losses = oracle.AdamW((o.beta1, o.beta2), o.eps, o.weight_decay), []
     for step in range(config.steps):
         batch = get_batch(tokens, config.seed, step, config.batch_size, model.context_length)
@@ -196,7 +196,7 @@ def test_a_step_says_what_it_did() -> None:
     config = TrainConfig(model, OptimizerConfig(max_grad_norm=0.1), compute_dtype="float64")
     tokens = np.random.default_rng(0).integers(0, 13, 200)
     batch = get_batch(tokens, 0, 0, 4, 5)
-    weights = dict(initial_weights(model, 0, "float64"))
+    weights = {name: leaf[...] for name, leaf in initial_weights(model, 0, "float64")}
 
     def loss(w: oracle.Weights) -> np.ndarray:
         return oracle.cross_entropy(oracle.transformer_lm(w, batch.inputs[0], model), batch.targets[0])
