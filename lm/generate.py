@@ -64,7 +64,7 @@ def generate(
     # Sizes are few, so that texts of many lengths share compiled passes; of the cache, each step reads all slots.
     longest = int(lengths.max())
     T = min(context_length, _rounded_up(longest, sizes=1))
-    slots = min(context_length, _rounded_up(longest + sampling.max_new_tokens, sizes=4))
+    slots = min(context_length, max(T, _rounded_up(longest + sampling.max_new_tokens, sizes=4)))
     token_ids = np.zeros((len(rows), T), np.int32)
     for row, (text, _) in enumerate(rows):
         token_ids[row, : len(text)] = text

@@ -111,14 +111,22 @@ class LayerCache:
 
     def write(self, k_BHTK: Tensor, v_BHTK: Tensor, slots_BT: Int[Tensor, "B T"]) -> tuple[Tensor, Tensor]:
         """Store the new keys and values in their slots and return all."""
-        rows_B1 = torch.arange(len(slots_BT), device=slots_BT.device)[:, None]
-        self.k_BHSK[rows_B1, :, slots_BT] = k_BHTK.transpose(1, 2)
-        self.v_BHSK[rows_B1, :, slots_BT] = v_BHTK.transpose(1, 2)
+        B, H, S, K = self.k_BHSK.shape
+        heads_BH1 = torch.arange(B * H, device=slots_BT.device).view(B, H, 1)
+        rows = (heads_BH1 * S + slots_BT[:, None]).flatten()
+        # As rows of a matrix: an assignment by index takes twice as long.
+        self.k_BHSK.view(-1, K).index_copy_(0, rows, k_BHTK.reshape(-1, K))
+        self.v_BHSK.view(-1, K).index_copy_(0, rows, v_BHTK.reshape(-1, K))
         return self.k_BHSK, self.v_BHSK
 
-    def first(self, S: int) -> "LayerCache":
-        """The first S slots of the same memory."""
-        return LayerCache(self.k_BHSK[:, :, :S], self.v_BHSK[:, :, :S])
+    def grown(self, S: int) -> "LayerCache":
+        """The same with S slots, the new ones of zeros."""
+
+        def grow(x_BHSK: Tensor) -> Tensor:
+            B, H, old, K = x_BHSK.shape
+            return torch.cat((x_BHSK, x_BHSK.new_zeros(B, H, S - old, K)), dim=2)
+
+        return LayerCache(grow(self.k_BHSK), grow(self.v_BHSK))
 
 
 class MultiHeadSelfAttention(nn.Module):

@@ -26,12 +26,23 @@ from torch_impl.optimizer import AdamW
 
 
 class Cache(NamedTuple):
-    """What decoding goes on from: a cache a layer, of P slots for a prefix and as many behind them as tokens need."""
+    """What decoding goes on from: a cache a layer, of P slots for a prefix and those of the tokens behind them."""
 
     num_tokens_B: Int[np.ndarray, " B"]
     """Each prefix's tokens, 0 without one."""
     P: int
+    slots: int
+    """How many the tokens may come to have."""
     layers: list[LayerCache]
+    """They grow with the tokens: to pass over the slots that are still empty takes 3 times as long a slot."""
+
+    def with_slots(self, slots: int) -> "Cache":
+        """The same with so many of the tokens' slots at least."""
+        if self.P + slots <= self.layers[0].k_BHSK.shape[2]:
+            return self
+        # Some more, since all is copied.
+        slots = min(self.slots, slots + slots // 2)
+        return self._replace(layers=[layer.grown(self.P + slots) for layer in self.layers])
 
 
 @dataclass
@@ -295,17 +306,17 @@ def make_prefill(config: TrainConfig) -> Prefill:
             x_BSD, mask, tables = decoder.behind(hidden_BPD, num_tokens, ids_BT)
         S = x_BSD.shape[1]
         assert m.num_kv_heads is not None  # filled in by ModelConfig
-        shape = B, m.num_kv_heads, S - T + (slots or m.context_length), m.d_head
+        shape = B, m.num_kv_heads, S, m.d_head
         options: dict[str, Any] = {"dtype": decoder.compute_dtype, "device": config.device}
         caches = [
-            LayerCache(torch.zeros(shape, **options), torch.zeros(shape, **options)) for _ in decoder.layers
+            LayerCache(torch.empty(shape, **options), torch.empty(shape, **options)) for _ in decoder.layers
         ]
         # What lies behind a shorter prompt's end is overwritten before it is seen.
         slots_BS = torch.arange(S, device=config.device).expand(B, S)
-        x_BSD = decoder.hidden_states(x_BSD, mask, tables, [cache.first(S) for cache in caches], slots_BS)
+        x_BSD = decoder.hidden_states(x_BSD, mask, tables, caches, slots_BS)
         last_BD = x_BSD[torch.arange(B), torch.tensor(S - T + lengths_B - 1)]
         logits_BV = at_least_float32(decoder.logits(last_BD)).cpu().numpy()
-        return logits_BV, Cache(num_tokens_B, S - T, caches)
+        return logits_BV, Cache(num_tokens_B, S - T, slots or m.context_length, caches)
 
     return prefill
 
@@ -328,19 +339,17 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
         check_token_ids(token_ids_B, m.vocab_size)
         decoder, P = _decoder(state.model), cache.P
         position_B1, num_tokens_B1 = positions_B[:, None], cache.num_tokens_B[:, None]
-        S = cache.layers[0].k_BHSK.shape[2] - P
-        # Slots that no sequence has come to are left out.
-        filled = np.arange(min(S, positions_B.max() + 1))
-        caches = [cache.first(P + len(filled)) for cache in cache.layers]
-        sees_BS = np.concatenate((np.arange(P) < num_tokens_B1, filled <= position_B1), axis=1)
+        cache = cache.with_slots(min(cache.slots, int(positions_B.max()) + 1))
+        slots = np.arange(cache.layers[0].k_BHSK.shape[2] - P)
+        sees_BS = np.concatenate((np.arange(P) < num_tokens_B1, slots <= position_B1), axis=1)
         mask_B11S = None if sees_BS.all() else torch.tensor(sees_BS[:, None, None], device=config.device)
-        slots_B1 = torch.tensor(P + position_B1 % S, device=config.device)
+        slots_B1 = torch.tensor(P + position_B1 % cache.slots, device=config.device)
         # RoPE goes on where the prefix ends.
         place_B1 = position_B1 + num_tokens_B1 if m.position == "rope" else position_B1
         tables = decoder.tables_of(place_B1)
         ids_B1 = torch.tensor(token_ids_B[:, None], device=config.device)
         x_B1D = decoder.embed(ids_B1, tables)
-        x_B1D = decoder.hidden_states(x_B1D, mask_B11S, tables, caches, slots_B1)
+        x_B1D = decoder.hidden_states(x_B1D, mask_B11S, tables, cache.layers, slots_B1)
         return at_least_float32(decoder.logits(x_B1D[:, 0])).cpu().numpy(), cache
 
     return decode_step

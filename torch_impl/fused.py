@@ -6,7 +6,6 @@ every operation of the formula. Each can be pulled back again and again, as unde
 differentiated twice.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any
@@ -26,6 +25,10 @@ _KEPT_KEYS = 512
 """Up to so many keys, scores are less than the other activations of a block, and are kept for the gradient."""
 _FEW_ROWS = 64
 """Up to so many rows, a product with weights costs less by blocks of the weights."""
+_VERY_FEW_ROWS = 8
+"""Up to so many, with the weights first."""
+_WEIGHT_ROWS = 128
+"""Rows of such a block, at most."""
 _QUERIES = 64
 """Rows of a block of scores on a CPU."""
 
@@ -74,17 +77,22 @@ def _once(backward: Callable[..., Any]) -> Callable[..., Any]:
 def product(x: Float[Tensor, "*B I"], weight: Float[Tensor, "O I"]) -> Float[Tensor, "*B O"]:
     """x W^T; of few rows on a CPU, as in decoding, by blocks of the weight's rows, as a batch.
 
-    MKL multiplies a matrix by a vector on one core, at half of memory's speed, but a batch of matrices on all. With x
-    first it copies the weights once for every thread.
+    MKL multiplies a matrix by a vector on one core, at half of memory's speed, but a batch of matrices on all. Of one
+    product with x first it copies the weights once for every thread.
     """
     (d_out, d_in), rows = weight.shape, x.numel() // x.shape[-1]
-    block = math.gcd(d_out, 128)
-    if torch.is_grad_enabled() or rows > _FEW_ROWS or block == 1 or not x.is_cpu or not is_wanted():
+    if torch.is_grad_enabled() or rows > _FEW_ROWS or not x.is_cpu or not is_wanted():
         return x @ weight.T
-    # Of one row, the strides of a transposed matrix: seen as a column, the same numbers take MKL 7 times as long.
-    x_IN = x.reshape(rows, d_in).T
-    y = torch.bmm(weight.reshape(-1, block, d_in), x_IN.expand(d_out // block, d_in, rows))
-    return y.view(d_out, rows).T.contiguous().view(*x.shape[:-1], d_out)
+    size = next(size for size in range(_WEIGHT_ROWS, 0, -1) if d_out % size == 0)
+    if size == 1:
+        return x @ weight.T
+    blocks, x_NI = weight.reshape(-1, size, d_in), x.reshape(rows, d_in).expand(d_out // size, rows, d_in)
+    if rows <= _VERY_FEW_ROWS:
+        # Of one row, the strides of a transposed matrix: seen as a column, the same numbers take MKL 7 times as long.
+        y = torch.bmm(blocks, x_NI.mT).view(d_out, rows).T.contiguous()
+    else:
+        y = torch.bmm(x_NI, blocks.mT).transpose(0, 1)
+    return y.reshape(*x.shape[:-1], d_out)
 
 
 class RMSNorm(Function):

@@ -369,8 +369,8 @@ FAULTS = (
     _fault(
         "few rows are read as if they were columns",
         "torch_impl/fused.py",
-        "x_IN = x.reshape(rows, d_in).T",
-        "x_IN = x.reshape(d_in, rows)",
+        "x.reshape(rows, d_in).expand",
+        "x.reshape(d_in, rows).mT.expand",
         LINEAR,
     ),
     _fault(
@@ -383,8 +383,8 @@ FAULTS = (
     _fault(
         "the cache is off by one slot",
         "torch_impl/attention.py",
-        "self.k_BHSK[rows_B1, :, slots_BT] =",
-        "self.k_BHSK[rows_B1, :, (slots_BT + 1) % self.k_BHSK.shape[2]] =",
+        "heads_BH1 * S + slots_BT[:, None]",
+        "heads_BH1 * S + (slots_BT[:, None] + 1) % S",
         HEADS,
     ),
     # Model
@@ -898,8 +898,8 @@ FAULTS = (
     _fault(
         "a decoded token takes a slot of the prefix",
         "torch_impl/backend.py",
-        "torch.tensor(P + position_B1 % S",
-        "torch.tensor(position_B1 % S",
+        "torch.tensor(P + position_B1 % cache.slots",
+        "torch.tensor(position_B1 % cache.slots",
         PREFIXED,
     ),
     _fault(

@@ -109,6 +109,16 @@ def test_within_the_context_the_cache_changes_nothing(backend_name: str) -> None
         np.testing.assert_allclose(logits, whole, rtol=1e-12)
 
 
+@pytest.mark.parametrize(("prompt_tokens", "new_tokens"), [(17, 4), (3, 70)])
+def test_the_cache_has_room_for_the_prompt_and_for_what_follows(prompt_tokens: int, new_tokens: int) -> None:
+    """Of 17 and 4 tokens it once had 24 slots, and the prompt's pass wrote 32; 70 are beyond the context."""
+    config = dataclasses.replace(CONFIG, model=ModelConfig(32, 64, 16, 2, 2))
+    prompts, sampling = [[5] * prompt_tokens, [7, 1]], SamplingConfig(max_new_tokens=new_tokens)
+    torch, _ = write("torch", prompts, sampling, config=config)
+    assert torch == write("jax", prompts, sampling, config=config)[0]
+    assert torch[1] == write("torch", prompts[1:], sampling, config=config)[0][0]
+
+
 def fake_steps(logits: np.ndarray) -> tuple[Any, Any]:
     """A model that says the same at every step."""
     return lambda state, ids, lengths, slots=None: (logits, None), lambda state, cache, ids, positions: (

@@ -52,7 +52,7 @@ def test_is_homogeneous() -> None:
         np.testing.assert_array_equal(2 * once[name][0], twice[name][0])
 
 
-@pytest.mark.parametrize("rows", [1, 2, 64, 65])
+@pytest.mark.parametrize("rows", [1, 2, 8, 9, 64, 65])
 @pytest.mark.parametrize("d_out", [256, 48, 5])
 def test_few_rows_as_in_decoding(rows: int, d_out: int) -> None:
     """Without gradients the product takes other forms, by the number of rows and the blocks that d_out has."""
