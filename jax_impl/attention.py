@@ -88,8 +88,8 @@ def _attend_gradient(kept: tuple[Any, ...], g: Array) -> tuple[Array, Array, Arr
     Q, K, V, weights = kept
     d_weights = at_least_float32(g @ V.mT)
     mean = (weights * d_weights).sum(-1, keepdims=True)
-    d_scores = (weights * (d_weights - mean) / Q.shape[-1] ** 0.5).astype(Q.dtype)
-    return d_scores @ K, d_scores.mT @ Q, weights.astype(V.dtype).mT @ g, None
+    d_scores, scale = (weights * (d_weights - mean)).astype(Q.dtype), Q.shape[-1] ** -0.5
+    return d_scores @ K * scale, d_scores.mT @ Q * scale, weights.astype(V.dtype).mT @ g, None
 
 
 _attend.defvjp(_attend_and_keep, _attend_gradient)

@@ -64,6 +64,8 @@ def configure(config: TrainConfig, mesh: Mesh | None = None) -> None:
     """
     # XLA's default on accelerators multiplies float32 in TF32 or bfloat16; bfloat16 operands lose nothing by this.
     jax.config.update("jax_default_matmul_precision", "highest")
+    # On a CPU a step that is dispatched ahead would get its temporary memory before the last step's is freed: twice.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     if config.compute_dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     if mesh is None:
@@ -322,13 +324,12 @@ def _sum_losses(logits_BTV: Array, targets_BT: Array, mask_BT: Array | None) -> 
 
 
 def compiler_options(config: TrainConfig) -> dict[str, str]:
-    """What a step that computes blocks again asks of XLA.
+    """What a step asks of XLA.
 
-    On CPU it would take the barriers away that keep the two computations apart, find that they are the same, and keep
-    all activations after all.
+    On CPU it would take the barriers away that keep apart what the backward pass computes again, find that the forward
+    pass has the same, and keep all activations after all.
     """
-    recomputes = config.model.remat == "block" and config.device == "cpu"
-    return {"xla_disable_hlo_passes": "cse_barrier_expander"} if recomputes else {}
+    return {"xla_disable_hlo_passes": "cse_barrier_expander"} if config.device == "cpu" else {}
 
 
 def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:

@@ -33,6 +33,23 @@ def silu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return (x32 * jax.lax.logistic(x32)).astype(x.dtype)
 
 
+@jax.custom_vjp
+def gated(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
+    """silu(a) b, which keeps only a and b for its gradient."""
+    return silu(a) * b
+
+
+def _gated_gradient(kept: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    # Without the barrier XLA would find that the forward pass has the same sigmoid, and keep that.
+    a, b, g = jax.lax.optimization_barrier((*kept, g))
+    a32, d_silu = at_least_float32(a), at_least_float32(g * b)
+    sigmoid = jax.lax.logistic(a32)
+    return (d_silu * sigmoid * (1 + a32 * (1 - sigmoid))).astype(a.dtype), g * silu(a)
+
+
+gated.defvjp(lambda a, b: (silu(a) * b, (a, b)), _gated_gradient)
+
+
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """x Phi(x), Phi the normal distribution's (Hendrycks and Gimpel, 2016), exact, in at least float32.
 
@@ -85,10 +102,36 @@ def dropout(x: Float[Array, "B ..."], rate: float, draw: Draw | None, place: str
 
 def token_cross_entropy(logits: Float[Array, "*B V"], targets: Int[Array, "*B"]) -> Float[Array, "*B"]:
     """-log softmax(logits)[target] of each position in nats, in at least float32."""
-    logits = at_least_float32(logits)
-    shifted = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
-    log_sum = jnp.log(jnp.exp(shifted).sum(-1))
-    return log_sum - jnp.take_along_axis(shifted, targets[..., None], axis=-1).squeeze(-1)
+    # As one matrix, so that XLA can write the gradient over the logits.
+    return _token_cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.ravel()).reshape(targets.shape)
+
+
+@jax.custom_vjp
+def _token_cross_entropy(logits_NV: Array, targets_N: Array) -> Array:
+    return _token_cross_entropy_and_keep(logits_NV, targets_N)[0]
+
+
+def _token_cross_entropy_and_keep(logits_NV: Array, targets_N: Array) -> tuple[Array, tuple[Array, ...]]:
+    shifted_NV = _shifted(logits_NV)
+    log_sum_N1 = jnp.log(jnp.exp(shifted_NV).sum(-1, keepdims=True))
+    losses_N1 = log_sum_N1 - jnp.take_along_axis(shifted_NV, targets_N[:, None], axis=-1)
+    return losses_N1.squeeze(-1), (logits_NV, targets_N, log_sum_N1)
+
+
+def _token_cross_entropy_gradient(kept: tuple[Array, ...], g_N: Array) -> tuple[Array, None]:
+    """g (softmax - one_hot), of the logits alone: by autodiff XLA keeps the exponentials too, and scatters."""
+    logits_NV, targets_N, log_sum_N1 = kept
+    softmax_NV = jnp.exp(_shifted(logits_NV) - log_sum_N1)
+    one_hot_NV = jax.nn.one_hot(targets_N, logits_NV.shape[-1], dtype=softmax_NV.dtype)
+    return (g_N[:, None] * (softmax_NV - one_hot_NV)).astype(logits_NV.dtype), None
+
+
+def _shifted(logits_NV: Array) -> Array:
+    logits_NV = at_least_float32(logits_NV)
+    return logits_NV - logits_NV.max(-1, keepdims=True)
+
+
+_token_cross_entropy.defvjp(_token_cross_entropy_and_keep, _token_cross_entropy_gradient)
 
 
 def cross_entropy(logits: Float[Array, "*B V"], targets: Int[Array, "*B"]) -> Float[Array, ""]:

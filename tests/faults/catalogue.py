@@ -77,15 +77,15 @@ FAULTS = (
     _fault(
         "cross-entropy forgets the maximum it subtracted",
         "jax_impl/functional.py",
-        "jnp.take_along_axis(shifted,",
-        "jnp.take_along_axis(logits,",
+        "jnp.take_along_axis(shifted_NV,",
+        "jnp.take_along_axis(logits_NV,",
         LOSS,
     ),
     _fault(
         "cross-entropy of bfloat16 logits in bfloat16",
         "jax_impl/functional.py",
-        "logits = at_least_float32(logits)",
-        "logits = logits",
+        "logits_NV = at_least_float32(logits_NV)",
+        "logits_NV = logits_NV",
         LOSS,
     ),
     _fault(
@@ -214,8 +214,8 @@ FAULTS = (
     _fault(
         "SwiGLU becomes GLU",
         "jax_impl/layers.py",
-        'silu(linear(params["w1"], x)) *',
-        'lax.logistic(linear(params["w1"], x)) *',
+        'gated(linear(params["w1"], x), linear(params["w3"], x))',
+        'lax.logistic(linear(params["w1"], x)) * linear(params["w3"], x)',
         SWIGLU,
     ),
     # Attention
@@ -613,7 +613,7 @@ FAULTS = (
     _fault(
         "XLA undoes remat",
         "jax_impl/backend.py",
-        '{"xla_disable_hlo_passes": "cse_barrier_expander"} if recomputes else {}',
+        '{"xla_disable_hlo_passes": "cse_barrier_expander"} if config.device == "cpu" else {}',
         "{}",
         REMAT,
     ),
@@ -649,9 +649,37 @@ FAULTS = (
     _fault(
         "the gradient of scores lacks the softmax's mean, in JAX",
         "jax_impl/attention.py",
-        "weights * (d_weights - mean) /",
-        "weights * d_weights /",
+        "weights * (d_weights - mean)).astype",
+        "weights * d_weights).astype",
         ATTENTION,
+    ),
+    _fault(
+        "the gradient of queries lacks the scale, in JAX",
+        "jax_impl/attention.py",
+        "d_scores @ K * scale",
+        "d_scores @ K",
+        ATTENTION,
+    ),
+    _fault(
+        "the loss's gradient ignores what flows in, in JAX",
+        "jax_impl/functional.py",
+        "g_N[:, None] * (softmax_NV - one_hot_NV)",
+        "(softmax_NV - one_hot_NV)",
+        LOSS,
+    ),
+    _fault(
+        "the gate's gradient loses a term, in JAX",
+        "jax_impl/functional.py",
+        "d_silu * sigmoid * (1 + a32 * (1 - sigmoid))",
+        "d_silu * sigmoid",
+        SWIGLU,
+    ),
+    _fault(
+        "the gradient of a tall weight is not turned back, in JAX",
+        "jax_impl/layers.py",
+        "lax.optimization_barrier(x_NI.T @ g_NO).T",
+        "lax.optimization_barrier(x_NI.T @ g_NO).reshape(weight.shape)",
+        LINEAR,
     ),
     _fault(
         "keys of a block of queries end too soon",
