@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
@@ -27,26 +26,10 @@ def product(x: Float[Array, "*B I"], weight: Float[Array, "O I"]) -> Float[Array
     """x W^T; of few rows, as in decoding, with the weights first: XLA's product on a CPU is then a third faster."""
     rows = math.prod(x.shape[:-1])
     if not 1 < rows <= _FEW_ROWS:
-        return _product(x, weight)
+        return x @ weight.T
     y_ON = weight @ x.reshape(rows, -1).T
     # Without the barrier XLA would turn the product around again.
     return lax.optimization_barrier(y_ON).T.reshape(*x.shape[:-1], -1)
-
-
-@jax.custom_vjp
-def _product(x: Array, weight: Array) -> Array:
-    return x @ weight.T
-
-
-def _product_gradient(kept: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    """Autodiff's; but of a tall weight's gradient XLA computes the transpose, else on a CPU it would copy all of g."""
-    x, weight = kept
-    g_NO, x_NI = (a.reshape(-1, size) for a, size in zip((g, x), weight.shape, strict=True))
-    tall = weight.shape[0] > weight.shape[1]
-    return g @ weight, lax.optimization_barrier(x_NI.T @ g_NO).T if tall else g_NO.T @ x_NI
-
-
-_product.defvjp(lambda x, weight: (x @ weight.T, (x, weight)), _product_gradient)
 
 
 def embedding(params: Params, token_ids: Int[Array, "..."]) -> Float[Array, "... D"]:

@@ -2,8 +2,9 @@
 
 Three accounts. `course` is the sum that the course asks for: everything on its list, alive at once. `torch` and
 `jax` are what that backend's step needs on a CPU. Under JAX the gradient of each single operation keeps what it
-reads, attention's excepted, and XLA fuses no further than from one matrix product to the next; torch's hand-written
-gradients (`torch_impl/fused.py`) keep what they cannot compute again.
+reads, but for those that are written by hand (attention's, SwiGLU's gate's, cross-entropy's), and XLA fuses no further
+than from one matrix product to the next; torch's hand-written gradients (`torch_impl/fused.py`) keep what they cannot
+compute again.
 """
 
 from collections import Counter
@@ -195,8 +196,7 @@ def _block(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> dict[str,
         "gelu": 3 * hidden * w,
         "relu": hidden * (1 if account == "torch" else w),
     }
-    # torch keeps w1 x and w3 x; JAX w1 x, its sigmoid, the product of both, and w3 x.
-    activation["swiglu"] = 2 * hidden * x if account == "torch" else 2 * hidden * (w + x)
+    activation["swiglu"] = 2 * hidden * x
     return kept | {f"ffn: {m.ffn}": activation[m.ffn], "ffn: w2's input": hidden * x}
 
 
@@ -230,8 +230,8 @@ def _end(m: ModelConfig, account: Account, sizes: _Sizes) -> dict[str, int]:
 def _in_loss(m: ModelConfig, account: Account, sizes: _Sizes) -> int:
     """What is alive between logits and their gradient.
 
-    torch: exponentials and gradient as activations and, where those are narrower, the gradient in float32; JAX: two
-    parts of the gradient, of the target's logit and of the sum of exponentials.
+    torch: exponentials and gradient as activations and, where those are narrower, the gradient in float32; JAX: the
+    gradient, and its transpose for the head's product.
     """
     narrow = sizes.activation < sizes.weight
     torch = 2 * sizes.activation + (sizes.weight if narrow else 0)

@@ -137,6 +137,12 @@ def test_float32_means_float32() -> None:
     assert "HIGHEST" in text
 
 
+def test_steps_on_a_cpu_wait_for_each_other() -> None:
+    """Else JAX gives a step its temporary memory before the last step's is freed, and needs twice as much."""
+    load("jax", CONFIG)
+    assert jax.config.values["jax_cpu_enable_async_dispatch"] is False
+
+
 def test_float64_without_x64_is_refused() -> None:
     config = TrainConfig(MODEL, batch_size=4, compute_dtype="float64")
     backend = load("jax", config)
