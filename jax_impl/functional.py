@@ -123,9 +123,7 @@ def _token_cross_entropy_gradient(kept: tuple[Array, ...], g_N: Array) -> tuple[
     logits_NV, targets_N, log_sum_N1 = kept
     softmax_NV = jnp.exp(_shifted(logits_NV) - log_sum_N1)
     one_hot_NV = jax.nn.one_hot(targets_N, logits_NV.shape[-1], dtype=softmax_NV.dtype)
-    d_logits_NV = (g_N[:, None] * (softmax_NV - one_hot_NV)).astype(logits_NV.dtype)
-    # Without the barrier XLA would compute it twice, for two products, and keep the logits for that.
-    return jax.lax.optimization_barrier(d_logits_NV), None
+    return (g_N[:, None] * (softmax_NV - one_hot_NV)).astype(logits_NV.dtype), None
 
 
 def _shifted(logits_NV: Array) -> Array:

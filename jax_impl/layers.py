@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
@@ -26,10 +27,33 @@ def product(x: Float[Array, "*B I"], weight: Float[Array, "O I"]) -> Float[Array
     """x W^T; of few rows, as in decoding, with the weights first: XLA's product on a CPU is then a third faster."""
     rows = math.prod(x.shape[:-1])
     if not 1 < rows <= _FEW_ROWS:
-        return x @ weight.T
+        return _product(x, weight)
     y_ON = weight @ x.reshape(rows, -1).T
     # Without the barrier XLA would turn the product around again.
     return lax.optimization_barrier(y_ON).T.reshape(*x.shape[:-1], -1)
+
+
+@jax.custom_vjp
+def _product(x: Array, weight: Array) -> Array:
+    return x @ weight.T
+
+
+def _product_and_keep(x: Array, weight: Array) -> tuple[Array, tuple[Array, Array]]:
+    weight_IO = weight.T
+    return x @ weight_IO, (x, weight_IO)
+
+
+def _product_gradient(kept: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    """Autodiff's; but of a tall weight's gradient XLA computes the transpose, else on a CPU it would copy all of g."""
+    x, weight_IO = kept
+    x_NI, g_NO = (a.reshape(-1, size) for a, size in zip((x, g), weight_IO.shape, strict=True))
+    tall = weight_IO.shape[0] < weight_IO.shape[1]
+    d_weight = lax.optimization_barrier(x_NI.T @ g_NO).T if tall else g_NO.T @ x_NI
+    # By the forward pass's W^T, as autodiff does: a mesh then gathers it once.
+    return lax.dot_general(g, weight_IO, (((g.ndim - 1,), (1,)), ((), ()))), d_weight
+
+
+_product.defvjp(_product_and_keep, _product_gradient)
 
 
 def embedding(params: Params, token_ids: Int[Array, "..."]) -> Float[Array, "... D"]:

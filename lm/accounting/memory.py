@@ -2,9 +2,8 @@
 
 Three accounts. `course` is the sum that the course asks for: everything on its list, alive at once. `torch` and
 `jax` are what that backend's step needs on a CPU. Under JAX the gradient of each single operation keeps what it
-reads, but for those that are written by hand (attention's, SwiGLU's gate's, cross-entropy's), and XLA fuses no further
-than from one matrix product to the next; torch's hand-written gradients (`torch_impl/fused.py`) keep what they cannot
-compute again.
+reads, those of attention, SwiGLU's gate and the loss excepted, and XLA fuses no further than from one matrix product to
+the next; torch's hand-written gradients (`torch_impl/fused.py`) keep what they cannot compute again.
 """
 
 from collections import Counter
@@ -196,6 +195,7 @@ def _block(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> dict[str,
         "gelu": 3 * hidden * w,
         "relu": hidden * (1 if account == "torch" else w),
     }
+    # w1 x and w3 x.
     activation["swiglu"] = 2 * hidden * x
     return kept | {f"ffn: {m.ffn}": activation[m.ffn], "ffn: w2's input": hidden * x}
 
@@ -230,12 +230,12 @@ def _end(m: ModelConfig, account: Account, sizes: _Sizes) -> dict[str, int]:
 def _in_loss(m: ModelConfig, account: Account, sizes: _Sizes) -> int:
     """What is alive between logits and their gradient.
 
-    torch: exponentials and gradient as activations and, where those are narrower, the gradient in float32; JAX: the
-    gradient, and its transpose for the head's product.
+    torch: exponentials and gradient as activations; JAX: the gradient, written over the logits; both, where activations
+    are narrower, the gradient in float32 too.
     """
     narrow = sizes.activation < sizes.weight
-    torch = 2 * sizes.activation + (sizes.weight if narrow else 0)
-    return m.context_length * m.vocab_size * (torch if account == "torch" else 2 * sizes.weight)
+    activations = (2 if account == "torch" else 1) * sizes.activation
+    return m.context_length * m.vocab_size * (activations + (sizes.weight if narrow else 0))
 
 
 def _in_feed_forward(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> int:

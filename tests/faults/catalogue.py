@@ -675,6 +675,13 @@ FAULTS = (
         SWIGLU,
     ),
     _fault(
+        "the gradient of a tall weight is not turned back, in JAX",
+        "jax_impl/layers.py",
+        "lax.optimization_barrier(x_NI.T @ g_NO).T",
+        "lax.optimization_barrier(x_NI.T @ g_NO).reshape(weight_IO.T.shape)",
+        LINEAR,
+    ),
+    _fault(
         "keys of a block of queries end too soon",
         "torch_impl/fused.py",
         "max(by_any, 1)",
