@@ -122,7 +122,8 @@ def _token_cross_entropy_gradient(kept: tuple[Array, ...], g_N: Array) -> tuple[
     """g (softmax - one_hot), of the logits alone: by autodiff XLA keeps the exponentials too, and scatters."""
     logits_NV, targets_N, log_sum_N1 = kept
     softmax_NV = jnp.exp(_shifted(logits_NV) - log_sum_N1)
-    one_hot_NV = jax.nn.one_hot(targets_N, logits_NV.shape[-1], dtype=softmax_NV.dtype)
+    ids_NV = jax.lax.broadcasted_iota(targets_N.dtype, logits_NV.shape, 1)
+    one_hot_NV = (ids_NV == targets_N[:, None]).astype(softmax_NV.dtype)
     return (g_N[:, None] * (softmax_NV - one_hot_NV)).astype(logits_NV.dtype), None
 
 
