@@ -3,6 +3,8 @@
 import importlib
 import sys
 
+from tokenizer.errors import InputError
+
 BENCHMARKS = (
     "generate",
     "tokenizer",
@@ -16,8 +18,13 @@ BENCHMARKS = (
 def main() -> None:
     """Run the benchmark that the first argument names."""
     if len(sys.argv) < 2 or sys.argv[1] not in BENCHMARKS:
-        sys.exit(f"usage: python -m bench {{{','.join(BENCHMARKS)}}} [--help]")
-    importlib.import_module(f"bench.{sys.argv[1].replace('-', '_')}").main(sys.argv[2:])
+        print(f"usage: python -m bench {{{','.join(BENCHMARKS)}}} [--help]", file=sys.stderr)
+        sys.exit(2)
+    try:
+        importlib.import_module(f"bench.{sys.argv[1].replace('-', '_')}").main(sys.argv[2:])
+    except InputError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

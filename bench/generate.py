@@ -23,6 +23,7 @@ from bench.machine import describe, flags
 from bench.report import table
 from lm.backend import DECODING_SPINS, have_threads_sleep
 from lm.config import TrainConfig
+from lm.files import refuse_existing
 from lm.init import initial_weights
 
 MODEL = SIZES["tinystories"]
@@ -42,6 +43,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--json", type=Path, help="write every sample, the hardware and the versions here")
     options = parser.parse_args(arguments)
+    if options.json:
+        refuse_existing(options.json)
     result = measure(options.prompts, options.new_tokens, options.rounds, options.threads)
     machine = result["machine"]
     versions = ", ".join(f"{name} {machine[name]}" for name in ("torch", "jax", "transformers"))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import describe
+from lm.files import refuse_existing
 
 END = "<|endoftext|>"
 
@@ -43,6 +44,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rows", help="measure only rows that contain this text")
     parser.add_argument("--json", type=Path, help="write every sample, the hardware and the versions here")
     options = parser.parse_args(arguments)
+    if options.json:
+        refuse_existing(options.json)
     megabytes, vocab_size = BUILT_IN.get(options.corpus, (0, 32_000))
     vocab_size = options.vocab_size or vocab_size
 
