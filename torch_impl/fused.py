@@ -238,20 +238,22 @@ class Attention(Function):
             out[b, h, t] = (weights.to(V.dtype) @ V[b, h, :seen]).div_(sums)
             if K.shape[-2] <= _KEPT_KEYS:
                 kept.append(weights)
-        ctx.save_for_backward(Q, K, V, mask, unread, largest, total, *kept)
+        ctx.save_for_backward(Q, K, V, mask, unread, out, largest, total, *kept)
         ctx.blocks = blocks
         return out
 
     @staticmethod
     @_once
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        Q, K, V, mask, unread, largest, total, *kept = ctx.saved_tensors
+        Q, K, V, mask, unread, out, largest, total, *kept = ctx.saved_tensors
         d_Q, d_K, d_V = (_heads_side_by_side(x) for x in (Q, K, V))
         d_K.zero_()
         d_V.zero_()
         scale = Q.shape[-1] ** -0.5
         # The weights are these exponents over their sum, which divides what flows in instead.
         g = at_least_float32(g) / total
+        # From an output that was rounded to bfloat16, the mean would be off by more than the gradients may be.
+        mean = (g * out).sum(-1, keepdim=True) if out.dtype == g.dtype else None
         g = g.to(V.dtype)
         for i, (b, h, t, seen_by_all, seen) in enumerate(ctx.blocks):
             q, k, v, g_out = Q[b, h, t], K[b, h, :seen], V[b, h, :seen], g[b, h, t]
@@ -262,8 +264,10 @@ class Attention(Function):
                 weights = scores.sub_(largest[b, h, t]).exp_()
             d_V[b, h, :seen] += weights.to(v.dtype).mT @ g_out
             d_weights = at_least_float32(g_out @ v.mT)
-            # Not from the output, which was rounded: what is left of a gradient after it has cancelled would be too.
-            means = torch.linalg.vecdot(d_weights, weights)[..., None] / total[b, h, t]
+            if mean is None:
+                means = torch.linalg.vecdot(d_weights, weights)[..., None] / total[b, h, t]
+            else:
+                means = mean[b, h, t]
             d_scores = d_weights.sub_(means).mul_(weights).to(q.dtype)
             d_Q[b, h, t] = (d_scores @ k).mul_(scale)
             d_K[b, h, :seen] += (d_scores.mT @ q).mul_(scale)
