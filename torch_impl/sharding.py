@@ -21,12 +21,12 @@ from tokenizer.errors import InputError
 from torch_impl.functional import global_norm
 from torch_impl.model import EncoderDecoder
 
-# A process that was killed is noticed at once. One that is silent is waited for so long
-_SILENCE = timedelta(minutes=2)  # by a step, and where processes meet at first,
-_SILENCE_OF_GPUS = timedelta(
-    minutes=10
-)  # by a step's collectives on GPUs, which wait there for products too,
-_PATIENCE = timedelta(minutes=30)  # and where checkpoints are read and saved: it may be hashing a large one.
+_SILENCE = timedelta(minutes=2)
+"""How long a step waits for a process that is silent; one that was killed is noticed at once."""
+_SILENCE_OF_GPUS = timedelta(minutes=10)
+"""The same, of collectives on GPUs, which wait there for products too."""
+_PATIENCE = timedelta(minutes=30)
+"""The same, where checkpoints are read and saved: it may be hashing a large one."""
 
 
 def join(config: TrainConfig, mesh: Mesh) -> None:
