@@ -1,10 +1,7 @@
 """The Backend functions (`lm.backend.Backend`) of JAX."""
 
 import contextlib
-import os
-import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,10 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
-from jax.sharding import AxisType, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from jaxtyping import Array, Float, Int
 
+from jax_impl import sharding
 from jax_impl.attention import LayerCache, causal_mask
 from jax_impl.functional import Draw, at_least_float32, clip_gradients, token_cross_entropy
 from jax_impl.layers import Params
@@ -69,86 +66,15 @@ def configure(config: TrainConfig, mesh: Mesh | None = None) -> None:
     if config.compute_dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     if mesh is None:
-        _device(config)
+        sharding.device(config)
     else:
-        _join()
-        _devices(config, mesh)
+        sharding.join()
+        sharding.devices(config, mesh)
 
 
-def _join() -> None:
-    """Join the processes of JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or of a job step of SLURM.
-
-    Raises:
-        InputError: they do not come together.
-    """
-    several = "SLURM_STEP_NODELIST" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1"
-    if jax.distributed.is_initialized() or not (several or "JAX_COORDINATOR_ADDRESS" in os.environ):
-        return
-
-    mend = (
-        "start each by srun, or with JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
-    )
-
-    def give_up() -> None:
-        print(f"lm: the processes of --mesh have not come together in a minute; {mend}", file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(2)
-
-    # JAX would abort, some seconds later, and print a trace.
-    late = threading.Timer(60, give_up)
-    late.daemon = True
-    late.start()
-    try:
-        count, index = (
-            int(os.environ[name]) if name in os.environ else None
-            for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-        )
-        # It would take SIGTERM from the loop, which saves.
-        jax.config.update("jax_enable_preemption_service", False)
-        # A process that sends no sign of life for so many seconds has gone.
-        jax.distributed.initialize(
-            num_processes=count,
-            process_id=index,
-            initialization_timeout=90,
-            heartbeat_timeout_seconds=30,
-            shutdown_timeout_seconds=30,
-        )
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"the processes of --mesh do not come together ({reason}); {mend}") from None
-    finally:
-        late.cancel()
-    if jax.process_index() > 0:
-        # Only the first process prints, and Gloo prints its connections.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
-def _devices(config: TrainConfig, mesh: Mesh) -> jax.sharding.Mesh:
-    """JAX's own mesh, of all devices of all processes."""
-    try:
-        devices = jax.devices(config.device)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device '{config.device}' cannot be used by jax ({reason})") from None
-    if len(devices) != mesh.size:
-        raise InputError(
-            f"--mesh {mesh} takes {mesh.size} devices, and there are {len(devices)}, in {jax.process_count()} "
-            "processes; change --mesh, start more processes, or on a CPU set "
-            f"XLA_FLAGS=--xla_force_host_platform_device_count={mesh.size // jax.process_count() or 1}"
-        )
-    sizes = mesh.data, mesh.fsdp, mesh.tensor
-    return jax.make_mesh(sizes, ("data", "fsdp", "tensor"), (AxisType.Auto,) * 3, devices=devices)
-
-
-def _device(config: TrainConfig) -> jax.Device:
-    platform, _, index = config.device.partition(":")
-    try:
-        return jax.devices(platform)[int(index or 0)]
-    except (RuntimeError, IndexError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"device '{config.device}' cannot be used by jax ({reason}); try --device cpu"
-        ) from None
+def processes() -> Processes:
+    """The processes of a mesh that `configure` has joined."""
+    return sharding.processes() if jax.process_count() > 1 else Processes()
 
 
 def versions() -> dict[str, str]:
@@ -156,23 +82,6 @@ def versions() -> dict[str, str]:
     import jaxlib
 
     return {"jax": jax.__version__, "jaxlib": jaxlib.__version__}
-
-
-def processes() -> Processes:
-    """This process and the others, by the collectives of their devices."""
-    if jax.process_count() == 1:
-        return Processes()
-
-    def gather(value: int) -> list[int]:
-        return multihost_utils.process_allgather(np.array([value], np.int32)).ravel().tolist()
-
-    def is_lost(error: Exception) -> bool:
-        # Reading an array whose computation failed is a ValueError on a CPU. Memory that runs short is not among these.
-        codes = ("UNKNOWN", "UNAVAILABLE", "ABORTED", "INTERNAL", "DEADLINE_EXCEEDED", "CANCELLED")
-        failed = isinstance(error, jax.errors.JaxRuntimeError | ValueError)
-        return failed and str(error).partition(":")[0] in codes
-
-    return Processes(jax.process_index(), jax.process_count(), gather, is_lost)
 
 
 @contextlib.contextmanager
@@ -196,28 +105,19 @@ def load_state(
         raise InputError(
             "compute_dtype float64 needs JAX's x64 mode: call lm.backend.load, or set JAX_ENABLE_X64=1"
         )
-    sharding = _shardings(config, mesh)
+    sharding_of = sharding.shardings(config, mesh)
 
     def put(leaves: Leaves) -> Params:
-        return nested({name: _put(leaf, sharding(name, leaf.shape)) for name, leaf in leaves})
+        return nested({name: _put(leaf, sharding_of(name, leaf.shape)) for name, leaf in leaves})
 
     if optimizer is None:
         return TrainState(put(weights), None)
     return TrainState(put(weights), AdamWState(**put(optimizer)))
 
 
-def _shardings(config: TrainConfig, mesh: Mesh | None) -> Callable[[str, tuple[int, ...]], Sharding]:
-    """Where a leaf of this name and shape lies."""
-    if mesh is None:
-        device = SingleDeviceSharding(_device(config))
-        return lambda name, shape: device
-    devices = _devices(config, mesh)
-    return lambda name, shape: NamedSharding(devices, PartitionSpec(*mesh.split(name, shape)))
-
-
-def _put(leaf: Leaf, sharding: Sharding) -> Array:
+def _put(leaf: Leaf, where: Sharding) -> Array:
     """A leaf, of which each device of this process is given its slice. What holds all of them is read once."""
-    indices = sharding.addressable_devices_indices_map(leaf.shape)
+    indices = where.addressable_devices_indices_map(leaf.shape)
     places = [
         [range(size)[s] for s, size in zip(index or (), leaf.shape, strict=True)]
         for index in indices.values()
@@ -232,7 +132,7 @@ def _put(leaf: Leaf, sharding: Sharding) -> Array:
     slices = [
         jnp.array(held[within(place)], device=device) for device, place in zip(indices, places, strict=True)
     ]
-    return jax.make_array_from_single_device_arrays(leaf.shape, sharding, slices)
+    return jax.make_array_from_single_device_arrays(leaf.shape, where, slices)
 
 
 def nested(leaves: dict[str, Any]) -> Any:
@@ -272,17 +172,11 @@ def read_shares(state: TrainState) -> tuple[Shares, Shares]:
 
     def shares(tree: Any) -> Shares:
         return (
-            (name, Share(leaf.shape, leaf.dtype, partial(_slices, leaf)))
+            (name, Share(leaf.shape, leaf.dtype, partial(sharding.slices_to_save, leaf)))
             for name, leaf in _named_leaves(tree)
         )
 
     return shares(state.params), shares(state.optimizer._asdict())
-
-
-def _slices(leaf: Array) -> Iterator[tuple[Index, np.ndarray]]:
-    for shard in leaf.addressable_shards:
-        if shard.replica_id == 0:
-            yield shard.index, np.asarray(shard.data)
 
 
 def _arrays(
@@ -299,13 +193,13 @@ def _arrays(
 
 
 def _params_shardings(config: TrainConfig, mesh: Mesh) -> Params:
-    sharding = _shardings(config, mesh)
-    return nested({name: sharding(name, shape) for name, shape in parameter_shapes(config.model).items()})
+    sharding_of = sharding.shardings(config, mesh)
+    return nested({name: sharding_of(name, shape) for name, shape in parameter_shapes(config.model).items()})
 
 
 def _batch_sharding(config: TrainConfig, mesh: Mesh, axis: int) -> NamedSharding:
     """Of arrays whose axis of this number counts rows."""
-    return NamedSharding(_devices(config, mesh), PartitionSpec(*(None,) * axis, ("data", "fsdp")))
+    return NamedSharding(sharding.devices(config, mesh), PartitionSpec(*(None,) * axis, ("data", "fsdp")))
 
 
 def _with_whole_embeddings(params: Params, rows: NamedSharding | None) -> Params:
