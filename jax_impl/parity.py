@@ -36,7 +36,7 @@ from jax_impl.model import (
 from jax_impl.optimizer import adamw_init, adamw_update, sgd_init, sgd_update
 from lm.init import rope_tables
 from lm.parity.budgets import Dtype
-from lm.parity.cases import Arrays, Given, array_dtype
+from lm.parity.case import Arrays, Given, array_dtype
 
 JaxArrays = dict[str, Array]
 

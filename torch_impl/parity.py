@@ -12,9 +12,9 @@ from torch.func import functional_call
 from torch.optim import Optimizer
 
 from lm.init import rope_tables
-from lm.parity import cases
+from lm.parity import layers
 from lm.parity.budgets import Dtype
-from lm.parity.cases import Arrays, Given, array_dtype
+from lm.parity.case import Arrays, Given, array_dtype
 from torch_impl import fused
 from torch_impl.attention import MultiHeadSelfAttention, padding_mask, rope, scaled_dot_product_attention
 from torch_impl.functional import (
@@ -62,7 +62,7 @@ def evaluate(layer: str, given: Given, cotangent: np.ndarray, dtype: Dtype, mode
     f = LAYERS[layer](arrays, constants, statics)
     if mode not in ("eager", "plain"):
         # An optimizer is a loop over parameters, which may break the graph; a layer may not.
-        f = torch.compile(f, backend=mode, fullgraph=cases.LAYERS[layer].differentiable)
+        f = torch.compile(f, backend=mode, fullgraph=layers.LAYERS[layer].differentiable)
     # Code that is being compiled takes the plain path: so does this.
     with (
         mock.patch.object(fused, "is_wanted", return_value=False)

@@ -10,7 +10,7 @@ from lm.backend import BackendName, load_parity
 from lm.config import ModelConfig, TrainConfig
 from lm.experiment.text import table
 from lm.files import published
-from lm.parity.cases import Given
+from lm.parity.case import Given
 from lm.rng import normal, philox
 
 RATES = (1e1, 1e2, 1e3)

@@ -11,7 +11,9 @@ import numpy as np
 from lm.backend import load_parity
 from lm.config import ModelConfig, TrainConfig
 from lm.parity.budgets import EPSILON, ULPS, Dtype, relative_error, ulps
-from lm.parity.cases import LAYERS, MASKS, POSITIONS, SCALES, Case
+from lm.parity.case import MASKS, POSITIONS, SCALES, Case
+from lm.parity.layers import LAYERS
+from lm.parity.problem import Problem
 
 PAIRS = ("torch-oracle", "jax-oracle", "torch-jax")
 
@@ -46,7 +48,7 @@ def compare(
     case: Case, dtype: Dtype, torch_modes: Sequence[str] = ("eager", "plain"), jax_mode: str = "jit"
 ) -> Iterator[Error]:
     """Every output and every gradient of a case: each backend against the oracle, and torch against JAX."""
-    problem = case.problem(dtype)
+    problem = Problem(case, dtype)
     evaluate = evaluators()
 
     def run(name: str, mode: str) -> Any:

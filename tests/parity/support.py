@@ -7,8 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from lm.parity.budgets import BUDGETS, Dtype, relative_error
-from lm.parity.cases import LAYERS, MASKS, POSITIONS, SCALES, Case, Given
+from lm.parity.case import MASKS, POSITIONS, SCALES, Case, Given
 from lm.parity.family import VARIANTS
+from lm.parity.layers import LAYERS
 from lm.parity.run import compare, evaluators
 
 DTYPES: tuple[Dtype, ...] = tuple(BUDGETS)

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from lm.parity import oracle
 from lm.parity.budgets import BUDGETS, Dtype, as_dtype, relative_error, ulps
-from lm.parity.cases import LAYERS, MASKS, POSITIONS, SCALES, Case
+from lm.parity.case import MASKS, POSITIONS, SCALES, Case
+from lm.parity.layers import LAYERS
+from lm.parity.problem import Problem
 from tests.parity.support import examples, normal
 
 
@@ -63,7 +65,7 @@ def test_the_complex_step_is_the_derivative(layer: str, seed: int, scale: float,
         data.draw(st.sampled_from(MASKS)),
         data.draw(st.sampled_from(POSITIONS)),
     )
-    problem = case.problem("float64")
+    problem = Problem(case, "float64")
     if not problem.gradients:
         return
     rng, h = np.random.default_rng(seed), 1e-5
@@ -89,7 +91,7 @@ def spreads(case: Case, monkeypatch: pytest.MonkeyPatch) -> list[float]:
         return scores
 
     monkeypatch.setattr(oracle, "attention_scores", record)
-    case.problem("float64")
+    Problem(case, "float64")
     monkeypatch.undo()
     return found
 
@@ -120,7 +122,7 @@ def test_beyond_the_spread_conditioning_takes_over(spread: float) -> None:
     """At a spread of 100 inputs off by one rounding alone move a float32 query gradient by more than its budget."""
     dtype: Dtype = "float32"
     case = Case("scaled_dot_product_attention", (7, 9, 8, 5), 0, mask="full", spread=spread)
-    problem = case.problem(dtype)
+    problem = Problem(case, dtype)
     scores = oracle.attention_scores(problem.given.arrays["Q"], problem.given.arrays["K"])
     assert np.ptp(scores, axis=-1).max() == pytest.approx(spread)
     assert problem.bound("Q") >= BUDGETS[dtype].gradient

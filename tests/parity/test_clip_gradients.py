@@ -9,7 +9,7 @@ from hypothesis import given
 import jax_impl.functional
 import torch_impl.functional
 from lm.parity.budgets import Dtype
-from lm.parity.cases import Case
+from lm.parity.case import Case
 from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, normal
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 
 from lm.parity import oracle
 from lm.parity.budgets import Dtype
-from lm.parity.cases import Case
+from lm.parity.case import Case
 from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, normal
 
 TARGETS = np.array([[0, 6, 3], [2, 2, 5]])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 
 from lm.parity.budgets import Dtype
-from lm.parity.cases import Case
+from lm.parity.case import Case
 from tests.parity.support import DTYPES, answers, assert_parity, cases, examples, normal
 
 

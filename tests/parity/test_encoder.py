@@ -11,7 +11,9 @@ from lm.backend import BackendName, load
 from lm.config import TrainConfig
 from lm.data import Batch
 from lm.parity.budgets import Dtype
-from lm.parity.cases import LAYERS, Case, Given
+from lm.parity.case import Case, Given
+from lm.parity.layers import LAYERS
+from lm.parity.problem import Problem
 from tests.parity.support import answers, assert_close, assert_parity, examples, variant
 
 STACK, MODEL = "encoder_stack", "transformer_encoder"
@@ -22,7 +24,7 @@ ROPE, LEARNED = variant(position="rope", num_kv_heads=1), variant(position="lear
 
 def model(seed: int, layer: str = MODEL) -> Given:
     """The arguments of a model of the family; its sequences have 1, 3 and 5 tokens in some order."""
-    return Case(layer, LAYERS[layer].shapes[0], seed).problem("float64").given
+    return Problem(Case(layer, LAYERS[layer].shapes[0], seed), "float64").given
 
 
 @pytest.mark.parametrize("layer", [STACK, MODEL])

@@ -9,7 +9,9 @@ from lm.backend import BackendName, load
 from lm.config import TrainConfig
 from lm.data import Batch
 from lm.parity.budgets import RUN, Dtype, relative_error
-from lm.parity.cases import LAYERS, Case, Given
+from lm.parity.case import Case, Given
+from lm.parity.layers import LAYERS
+from lm.parity.problem import Problem
 from tests.parity.support import answers, assert_close, assert_parity, examples, variant
 from tokenizer import InputError
 
@@ -21,7 +23,7 @@ ROPE, LEARNED = variant(position="rope", num_kv_heads=1), variant(position="lear
 
 def model(seed: int, layer: str = MODEL) -> Given:
     """The arguments of a model of the family; its prefixes have 1, 3 and 5 tokens in some order."""
-    return Case(layer, LAYERS[layer].shapes[0], seed).problem("float64").given
+    return Problem(Case(layer, LAYERS[layer].shapes[0], seed), "float64").given
 
 
 def outputs(given: Given, layer: str = MODEL, **constants: np.ndarray) -> dict[str, np.ndarray]:

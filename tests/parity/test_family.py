@@ -20,9 +20,11 @@ from lm.data import get_batch
 from lm.init import parameter_shapes
 from lm.parity import oracle
 from lm.parity.budgets import RUN, Dtype, relative_error
-from lm.parity.cases import Case, model_weights
+from lm.parity.case import Case
+from lm.parity.draws import model_weights
 from lm.parity.family import OPTIONS, VARIANTS, Options
 from lm.parity.oracle import multihead_self_attention
+from lm.parity.problem import Problem
 from tests.parity.support import answers, assert_close, assert_parity, normal
 from tokenizer.errors import InputError
 from torch_impl.model import TransformerLM
@@ -197,8 +199,8 @@ def test_caches_hold_the_shared_heads_alone() -> None:
 
 def test_tied_weights_are_one_leaf_with_both_gradients() -> None:
     """The gradient of the embedding and that of the head add up."""
-    tied = Case(FAMILY, SHAPE, next(i for i, v in enumerate(VARIANTS) if v["tie_embeddings"])).problem(
-        "float64"
+    tied = Problem(
+        Case(FAMILY, SHAPE, next(i for i, v in enumerate(VARIANTS) if v["tie_embeddings"])), "float64"
     )
     config, name = tied.given.statics["config"], "token_embeddings.weight"
     untied = ModelConfig(**{**vars(config), "tie_embeddings": False})

@@ -8,7 +8,7 @@ from hypothesis import given
 
 import jax_impl.layers
 from lm.parity.budgets import Dtype
-from lm.parity.cases import Case
+from lm.parity.case import Case
 from tests.parity.support import (
     DTYPES,
     answers,

@@ -6,18 +6,21 @@ import sys
 
 import pytest
 
-from lm.parity.cases import LAYERS, Case
+from lm.parity.case import Case
+from lm.parity.layers import LAYERS
 from tests.parity.support import COMPILER, THOROUGH, assert_parity
 from tests.source import ROOT
 
 COMPILED = """
 import torch
 from lm.parity.budgets import relative_error
-from lm.parity.cases import LAYERS, Case
+from lm.parity.case import Case
+from lm.parity.layers import LAYERS
+from lm.parity.problem import Problem
 from torch_impl.parity import evaluate
 for layer in {layers!r}:
     torch.compiler.reset()  # the layers share the code that calls them, and torch counts its versions
-    problem = Case(layer, LAYERS[layer].shapes[-1], 1).problem("float32")
+    problem = Problem(Case(layer, LAYERS[layer].shapes[-1], 1), "float32")
     output, gradients = evaluate(layer, problem.given, problem.cotangent, "float32", {compiler!r})
     assert relative_error(output, problem.output) <= problem.bound(), layer
     for name, gradient in problem.gradients.items():

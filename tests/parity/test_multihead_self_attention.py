@@ -10,7 +10,8 @@ import jax_impl.attention
 import torch_impl.attention
 from lm.parity import oracle
 from lm.parity.budgets import Dtype
-from lm.parity.cases import LAYERS, Arrays, Case
+from lm.parity.case import Arrays, Case
+from lm.parity.layers import LAYERS
 from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, normal
 
 PLAIN, ROTARY = "multihead_self_attention", "multihead_self_attention with rope"

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 
 from lm.parity.budgets import Dtype
-from lm.parity.cases import Case, Given
+from lm.parity.case import Case, Given
+from lm.parity.problem import Problem
 from tests.parity.support import DTYPES, answers, assert_parity, cases, examples
 
 LAYER = "transformer_block"
@@ -20,7 +21,7 @@ def test_parity(case: Case, dtype: Dtype) -> None:
 
 def block(mask: str = "causal") -> Given:
     """The arguments of one block."""
-    return Case(LAYER, (2, 6, 2, 8, 24), 0, mask=mask).problem("float32").given
+    return Problem(Case(LAYER, (2, 6, 2, 8, 24), 0, mask=mask), "float32").given
 
 
 def test_is_causal_by_gradient() -> None:

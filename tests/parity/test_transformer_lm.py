@@ -7,7 +7,8 @@ from hypothesis import given
 from lm.backend import BackendName, load
 from lm.config import TrainConfig
 from lm.parity.budgets import Dtype
-from lm.parity.cases import Case, Given
+from lm.parity.case import Case, Given
+from lm.parity.problem import Problem
 from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples
 
 LAYER = "transformer_lm"
@@ -23,7 +24,7 @@ def test_parity(case: Case, layer: str, dtype: Dtype) -> None:
 
 def model() -> Given:
     """The arguments of a model of two layers."""
-    return Case(LAYER, (2, 6, 2, 2, 8, 24, 19), 0).problem("float64").given
+    return Problem(Case(LAYER, (2, 6, 2, 2, 8, 24, 19), 0), "float64").given
 
 
 def test_a_later_token_changes_nothing_before_it() -> None:
