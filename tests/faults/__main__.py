@@ -4,7 +4,8 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.faults.catalogue import FAULTS, Fault
+from tests.faults.catalogue import FAULTS
+from tests.faults.fault import Fault
 from tests.faults.run import turns_red
 
 JOBS = 2

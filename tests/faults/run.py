@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.faults.catalogue import Fault
+from tests.faults.fault import Fault
 from tests.source import ROOT
 
 COPIED = ("tokenizer", "lm", "torch_impl", "jax_impl", "tests", "pyproject.toml")
