@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec, Sharding
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from jax_impl import sharding
@@ -19,7 +19,6 @@ from jax_impl.layers import Params
 from jax_impl.model import (
     MODELS,
     Tables,
-    at,
     behind,
     embed,
     encode,
@@ -30,7 +29,7 @@ from jax_impl.model import (
 )
 from jax_impl.optimizer import AdamWState, adamw_update
 from lm.backend import DecodeStep, EvalStep, Logits, Prefill, TrainStep
-from lm.checkpoint import Index, Leaf, Leaves, Share, Shares
+from lm.checkpoint import Leaves, Share, Shares
 from lm.config import TrainConfig
 from lm.data import Batch, check_batch, check_token_ids
 from lm.init import initial_moments, initial_weights, parameter_shapes
@@ -108,31 +107,11 @@ def load_state(
     sharding_of = sharding.shardings(config, mesh)
 
     def put(leaves: Leaves) -> Params:
-        return nested({name: _put(leaf, sharding_of(name, leaf.shape)) for name, leaf in leaves})
+        return nested({name: sharding.put(leaf, sharding_of(name, leaf.shape)) for name, leaf in leaves})
 
     if optimizer is None:
         return TrainState(put(weights), None)
     return TrainState(put(weights), AdamWState(**put(optimizer)))
-
-
-def _put(leaf: Leaf, where: Sharding) -> Array:
-    """A leaf, of which each device of this process is given its slice. What holds all of them is read once."""
-    indices = where.addressable_devices_indices_map(leaf.shape)
-    places = [
-        [range(size)[s] for s, size in zip(index or (), leaf.shape, strict=True)]
-        for index in indices.values()
-    ]
-    box = [slice(min(r.start for r in axis), max(r.stop for r in axis)) for axis in zip(*places, strict=True)]
-    held = leaf[tuple(box)]
-
-    def within(place: list[range]) -> Index:
-        return tuple(slice(r.start - b.start, r.stop - b.start) for r, b in zip(place, box, strict=True))
-
-    # jnp.array copies, where device_put may keep a view of the caller's memory, whatever may_alias says.
-    slices = [
-        jnp.array(held[within(place)], device=device) for device, place in zip(indices, places, strict=True)
-    ]
-    return jax.make_array_from_single_device_arrays(leaf.shape, where, slices)
 
 
 def nested(leaves: dict[str, Any]) -> Any:
@@ -197,21 +176,6 @@ def _params_shardings(config: TrainConfig, mesh: Mesh) -> Params:
     return nested({name: sharding_of(name, shape) for name, shape in parameter_shapes(config.model).items()})
 
 
-def _batch_sharding(config: TrainConfig, mesh: Mesh, axis: int) -> NamedSharding:
-    """Of arrays whose axis of this number counts rows."""
-    return NamedSharding(sharding.devices(config, mesh), PartitionSpec(*(None,) * axis, ("data", "fsdp")))
-
-
-def _with_whole_embeddings(params: Params, rows: NamedSharding | None) -> Params:
-    """The weights, of which each device of a mesh has all embeddings, to look up the tokens of its rows."""
-    if rows is None:
-        return params
-    whole = NamedSharding(rows.mesh, PartitionSpec())
-    return jax.tree_util.tree_map_with_path(
-        lambda path, p: at(p, whole) if "embeddings" in jax.tree_util.keystr(path) else p, params
-    )
-
-
 def _sum_losses(logits_BTV: Array, targets_BT: Array, mask_BT: Array | None) -> Float[Array, ""]:
     losses_BT = token_cross_entropy(logits_BTV, targets_BT)
     return (losses_BT if mask_BT is None else jnp.where(mask_BT, losses_BT, 0.0)).sum()
@@ -241,11 +205,11 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
     ) -> Array:
         draw = Draw(config.seed, step, rows_B) if config.model.drops else None
         dtype = jnp.dtype(config.compute_dtype)
-        params = _with_whole_embeddings(params, stream_at)
+        params = sharding.with_whole_embeddings(params, stream_at)
         logits_BTV = model(params, *inputs, config.model, dtype, draw, stream_at)
         return _sum_losses(logits_BTV, targets_BT, mask_BT) / count
 
-    stream_at, rows = (_batch_sharding(config, mesh, axis) if mesh else None for axis in (0, 1))
+    stream_at, rows = (sharding.batch_sharding(config, mesh, axis) if mesh else None for axis in (0, 1))
     shardings: dict[str, Any] = {}
     if mesh and rows:
         params_at = _params_shardings(config, mesh)
@@ -291,7 +255,7 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
     def train_step(state: TrainState, batch: Batch, lr: float) -> tuple[TrainState, dict[str, Any]]:
         arrays = _arrays(batch, config)
         if rows:
-            arrays = jax.tree.map(lambda array: _put(array, rows), arrays)
+            arrays = jax.tree.map(lambda array: sharding.put(array, rows), arrays)
         return jitted(state, arrays, scalar(batch.num_targets), scalar(lr))
 
     return train_step
@@ -301,7 +265,7 @@ def make_eval_step(config: TrainConfig, mesh: Mesh | None = None) -> EvalStep:
     """Forward only."""
     model = MODELS[config.model.architecture]
 
-    rows = _batch_sharding(config, mesh, 0) if mesh else None
+    rows = sharding.batch_sharding(config, mesh, 0) if mesh else None
     shardings: dict[str, Any] = {}
     if mesh and rows:
         shardings = {
@@ -314,7 +278,7 @@ def make_eval_step(config: TrainConfig, mesh: Mesh | None = None) -> EvalStep:
         params: Params, inputs: tuple[Array, ...], targets_BT: Array, mask_BT: Array | None
     ) -> tuple[Array, Array]:
         dtype = jnp.dtype(config.compute_dtype)
-        params = _with_whole_embeddings(params, rows)
+        params = sharding.with_whole_embeddings(params, rows)
         logits_BTV = model(params, *inputs, config.model, dtype, None, rows)
         hits_BT = logits_BTV.argmax(-1).astype(targets_BT.dtype) == targets_BT
         correct = (hits_BT if mask_BT is None else hits_BT & mask_BT).sum()
@@ -324,7 +288,7 @@ def make_eval_step(config: TrainConfig, mesh: Mesh | None = None) -> EvalStep:
         total, correct = 0.0, 0
         arrays = _arrays(batch, config)
         for i in range(len(batch.inputs)):
-            micro = jax.tree.map(lambda x, i=i: _put(x[i], rows) if rows else x[i], arrays)
+            micro = jax.tree.map(lambda x, i=i: sharding.put(x[i], rows) if rows else x[i], arrays)
             micro_total, micro_correct = jitted(state.params, *micro)
             total += float(micro_total)
             correct += int(micro_correct)

@@ -9,12 +9,15 @@ import threading
 from collections.abc import Callable, Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 from jaxtyping import Array
 
-from lm.checkpoint import Index
+from jax_impl.layers import Params
+from jax_impl.model import at
+from lm.checkpoint import Index, Leaf
 from lm.config import TrainConfig
 from lm.mesh import Mesh, Processes
 from tokenizer.errors import InputError
@@ -129,6 +132,41 @@ def shardings(config: TrainConfig, mesh: Mesh | None) -> Callable[[str, tuple[in
         return lambda name, shape: one
     several = devices(config, mesh)
     return lambda name, shape: NamedSharding(several, PartitionSpec(*mesh.split(name, shape)))
+
+
+def batch_sharding(config: TrainConfig, mesh: Mesh, axis: int) -> NamedSharding:
+    """Of arrays whose axis of this number counts rows."""
+    return NamedSharding(devices(config, mesh), PartitionSpec(*(None,) * axis, ("data", "fsdp")))
+
+
+def with_whole_embeddings(params: Params, rows: NamedSharding | None) -> Params:
+    """The weights, of which each device of a mesh has all embeddings, to look up the tokens of its rows."""
+    if rows is None:
+        return params
+    whole = NamedSharding(rows.mesh, PartitionSpec())
+    return jax.tree_util.tree_map_with_path(
+        lambda path, p: at(p, whole) if "embeddings" in jax.tree_util.keystr(path) else p, params
+    )
+
+
+def put(leaf: Leaf, where: Sharding) -> Array:
+    """A leaf, of which each device of this process is given its slice. What holds all of them is read once."""
+    indices = where.addressable_devices_indices_map(leaf.shape)
+    places = [
+        [range(size)[s] for s, size in zip(index or (), leaf.shape, strict=True)]
+        for index in indices.values()
+    ]
+    box = [slice(min(r.start for r in axis), max(r.stop for r in axis)) for axis in zip(*places, strict=True)]
+    held = leaf[tuple(box)]
+
+    def within(place: list[range]) -> Index:
+        return tuple(slice(r.start - b.start, r.stop - b.start) for r, b in zip(place, box, strict=True))
+
+    # jnp.array copies, where device_put may keep a view of the caller's memory, whatever may_alias says.
+    slices = [
+        jnp.array(held[within(place)], device=device) for device, place in zip(indices, places, strict=True)
+    ]
+    return jax.make_array_from_single_device_arrays(leaf.shape, where, slices)
 
 
 def slices_to_save(leaf: Array) -> Iterator[tuple[Index, np.ndarray]]:
