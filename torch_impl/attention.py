@@ -74,9 +74,9 @@ def attend(
     """
     scores = (at_least_float32(Q) * Q.shape[-1] ** -0.5) @ at_least_float32(K).mT
     if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    exp = torch.exp(scores - scores.amax(-1, keepdim=True))
-    return (exp / exp.sum(-1, keepdim=True)).to(V.dtype) @ V
+        scores = torch.where(mask, scores, -torch.inf)
+    exp = scores.sub_(scores.amax(-1, keepdim=True)).exp_()
+    return exp.div_(exp.sum(-1, keepdim=True)).to(V.dtype) @ V
 
 
 def grouped_query_attention(

@@ -87,11 +87,13 @@ def product(x: Float[Tensor, "*B I"], weight: Float[Tensor, "O I"]) -> Float[Ten
     if size == 1:
         return x @ weight.T
     blocks, x_NI = weight.reshape(-1, size, d_in), x.reshape(rows, d_in).expand(d_out // size, rows, d_in)
-    if rows <= _VERY_FEW_ROWS:
-        # Of one row, the strides of a transposed matrix: seen as a column, the same numbers take MKL 7 times as long.
-        y = torch.bmm(blocks, x_NI.mT).view(d_out, rows).T.contiguous()
-    else:
+    if rows > _VERY_FEW_ROWS:
         y = torch.bmm(x_NI, blocks.mT).transpose(0, 1)
+    else:
+        # Of one row, the strides of a transposed matrix: seen as a column, the same numbers take MKL 7 times as long.
+        y = torch.bmm(blocks, x_NI.mT)
+        if rows > 1:
+            y = y.view(d_out, rows).T.contiguous()
     return y.reshape(*x.shape[:-1], d_out)
 
 
