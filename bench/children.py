@@ -48,7 +48,9 @@ class Child:
         return answer
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, of itself if it is waiting to be asked."""
+        self._pipe.close()
+        self._process.join(10)
         self._process.kill()
         self._process.join()
 
