@@ -74,7 +74,7 @@ def attend(
     """
     scores = (at_least_float32(Q) * Q.shape[-1] ** -0.5) @ at_least_float32(K).mT
     if mask is not None:
-        scores = torch.where(mask, scores, -torch.inf)
+        scores.masked_fill_(~mask, -torch.inf)
     exp = scores.sub_(scores.amax(-1, keepdim=True)).exp_()
     return exp.div_(exp.sum(-1, keepdim=True)).to(V.dtype) @ V
 
