@@ -160,6 +160,8 @@ def hidden_states(
     rope: Any = tuple(jnp.expand_dims(t, -3) for t in tables) if config.position == "rope" else None
     (before, _), written = norms(config), []
     block: Any = partial(BLOCKS[config.block], config=config, mask=mask, tables=rope, slots_BT=slots_BT)
+    # Traced once for all layers.
+    block = jax.jit(block)
     if config.remat == "block":
         # The backward pass keeps only each block's input, and computes the rest again (Chen et al., 2016).
         block = jax.checkpoint(block)
