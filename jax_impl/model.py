@@ -159,9 +159,10 @@ def hidden_states(
     # Every head of a sequence has its positions.
     rope: Any = tuple(jnp.expand_dims(t, -3) for t in tables) if config.position == "rope" else None
     (before, _), written = norms(config), []
-    block: Any = partial(BLOCKS[config.block], config=config, mask=mask, tables=rope, slots_BT=slots_BT)
-    # Traced once for all layers.
-    block = jax.jit(block)
+    # Under jit it is traced once for all layers.
+    block: Any = jax.jit(
+        partial(BLOCKS[config.block], config=config, mask=mask, tables=rope, slots_BT=slots_BT)
+    )
     if config.remat == "block":
         # The backward pass keeps only each block's input, and computes the rest again (Chen et al., 2016).
         block = jax.checkpoint(block)
