@@ -2,6 +2,7 @@
 
 import importlib
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
@@ -50,22 +51,25 @@ class Child:
     def close(self) -> None:
         """End the process, of itself if it is waiting to be asked."""
         self._pipe.close()
-        self._process.join(10)
+        self._process.join(2)
         self._process.kill()
         self._process.join()
 
 
 def _serve(pipe: Connection, make: Callable[..., Calls], arguments: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends this process
     keep_freed_memory()  # before a framework is imported, for every contender alike
     calls: Calls | None = None
     while True:
         try:
             name, given = pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             return
         try:
             calls = make(*arguments) if calls is None else calls
             pipe.send((None, calls[name](*given)))
+        except ConnectionError:
+            return
         except Unavailable as reason:
             pipe.send((Unavailable, str(reason)))
         except Exception as error:
