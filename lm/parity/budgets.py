@@ -2,7 +2,8 @@
 
 Errors are norm-wise, ||a - b|| / ||b||, since an element that is small by cancellation has no relative accuracy
 to lose. The table holds while attention scores and logits spread by at most SPREAD. Beyond it the softmax
-amplifies every rounding, whoever does it: then the bound is epsilon times the measured condition number.
+amplifies every rounding, whoever does it: then the bound is epsilon times the measured condition number, and a gradient
+is judged by what flowed in, since that of a saturated softmax is small by cancellation.
 """
 
 from typing import Literal, NamedTuple
@@ -39,16 +40,19 @@ ZERO = 1e-10
 """A gradient of less than this part of what flowed in is zero in exact arithmetic."""
 
 
-def relative_error(a: np.ndarray, b: np.ndarray, flow: float = 0.0, exact: np.ndarray | None = None) -> float:
+def relative_error(
+    a: np.ndarray, b: np.ndarray, flow: float = 0.0, exact: np.ndarray | None = None, zero: float = ZERO
+) -> float:
     """||a - b|| / ||b||; against `flow`, the norm of what flowed in, where b is a gradient that is zero.
 
     Args:
         exact: What is zero or not, where b has roundings of its own; b, if not given.
+        zero: The part of `flow` that a gradient must exceed to be judged by itself.
     """
     if not np.array_equal(np.isnan(a), np.isnan(b)) or a.shape != b.shape:
         return np.inf
     difference, norm = float(np.linalg.norm(a - b)), float(np.linalg.norm(b if exact is None else exact))
-    if norm <= ZERO * flow:
+    if norm <= zero * flow:
         norm = flow
     if not difference:
         return 0.0

@@ -5,7 +5,7 @@ from functools import cached_property
 import numpy as np
 
 from lm.parity import oracle
-from lm.parity.budgets import BUDGETS, EPSILON, SPREAD, Dtype, as_dtype, relative_error
+from lm.parity.budgets import BUDGETS, EPSILON, SPREAD, ZERO, Dtype, as_dtype, relative_error
 from lm.parity.case import Arrays, Case, array_dtype
 from lm.parity.layers import LAYERS
 
@@ -22,6 +22,8 @@ class Problem:
         self.output = np.asarray(self.layer.oracle(self.given))
         self.cotangent = as_dtype(np.asarray(rng.standard_normal(self.output.shape)), dtype)
         self.flow = float(np.linalg.norm(self.cotangent))
+        self.zero = ZERO if case.spread <= SPREAD else 1.0
+        """The part of what flowed in that a gradient must exceed to be judged by itself."""
 
     @cached_property
     def gradients(self) -> Arrays:

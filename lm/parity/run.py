@@ -65,7 +65,7 @@ def compare(
         if LAYERS[case.layer].element_wise:
             yield Error(case.layer, "ULPs", pair, ulps(a_output, b_output, dtype), ULPS, "output", case)
         for name, exact in problem.gradients.items():
-            error = relative_error(a_gradients[name], b_gradients[name], problem.flow, exact)
+            error = relative_error(a_gradients[name], b_gradients[name], problem.flow, exact, problem.zero)
             yield Error(case.layer, "gradient", pair, error, problem.bound(name), name, case)
 
 
