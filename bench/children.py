@@ -5,6 +5,7 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from statistics import median
 from typing import Any
@@ -60,21 +61,17 @@ def _serve(pipe: Connection, make: Callable[..., Calls], arguments: tuple[Any, .
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends this process
     keep_freed_memory()  # before a framework is imported, for every contender alike
     calls: Calls | None = None
-    while True:
-        try:
+    with suppress(EOFError, ConnectionError):  # until nobody asks any more
+        while True:
             name, given = pipe.recv()
-        except (EOFError, ConnectionError):
-            return
-        try:
-            calls = make(*arguments) if calls is None else calls
-            pipe.send((None, calls[name](*given)))
-        except ConnectionError:
-            return
-        except Unavailable as reason:
-            pipe.send((Unavailable, str(reason)))
-        except Exception as error:
-            first_line = next(iter(str(error).strip().splitlines()), "")
-            pipe.send((Failed, f"{type(error).__name__}: {first_line}"))
+            try:
+                calls = make(*arguments) if calls is None else calls
+                pipe.send((None, calls[name](*given)))
+            except Unavailable as reason:
+                pipe.send((Unavailable, str(reason)))
+            except Exception as error:
+                first_line = next(iter(str(error).strip().splitlines()), "")
+                pipe.send((Failed, f"{type(error).__name__}: {first_line}"))
 
 
 def timed(run: Callable[[], Any], count: int) -> dict[str, list[float]]:

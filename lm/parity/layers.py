@@ -1,6 +1,7 @@
 """What is compared: each layer, the arguments that are drawn for it, and what the oracle computes of them."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -79,6 +80,9 @@ def _oracle_sequences(f: Callable[..., np.ndarray], *names: str) -> Callable[[Gi
 _SEQUENCES = ((3, 5, 5, 1, 4, 4, 12, 11),)
 # What the hidden cache attends to shows from the second block on.
 _PREFIXED = ((3, 5, 3, 2, 4, 4, 12, 11),)
+
+# Not in bfloat16: of relu's pre-activations it moves one in a thousand across 0, where the gradient jumps.
+_of_variants = partial(Layer, whole_model=True, of_variants=True, dtypes=("float64", "float32"))
 
 LAYERS: dict[str, Layer] = {
     "softmax": Layer(
@@ -165,46 +169,30 @@ LAYERS: dict[str, Layer] = {
     "training loss": Layer(
         ((2, 6, 2, 2, 8, 24, 19), (3, 5, 1, 4, 4, 18, 13)), draws.loss, _oracle_loss, whole_model=True
     ),
-    # Not in bfloat16: of relu's pre-activations it moves one in a thousand across 0, where the gradient jumps.
-    "transformer_lm of the family": Layer(
+    "transformer_lm of the family": _of_variants(
         ((2, 5, 1, 4, 4, 12, 11),),
         draws.family,
         _oracle_family,
-        whole_model=True,
-        of_variants=True,
-        dtypes=("float64", "float32"),
     ),
-    "encoder_stack": Layer(
+    "encoder_stack": _of_variants(
         _SEQUENCES,
         draws.encoder_stack,
         _oracle_sequences(oracle.encoder_stack, "x", "num_tokens"),
-        whole_model=True,
-        of_variants=True,
-        dtypes=("float64", "float32"),
     ),
-    "transformer_encoder": Layer(
+    "transformer_encoder": _of_variants(
         _SEQUENCES,
         draws.encoder,
         _oracle_sequences(oracle.transformer_encoder, "token_ids", "num_tokens"),
-        whole_model=True,
-        of_variants=True,
-        dtypes=("float64", "float32"),
     ),
-    "prefix_decoder": Layer(
+    "prefix_decoder": _of_variants(
         _PREFIXED,
         draws.prefix_decoder,
         _oracle_sequences(oracle.prefix_decoder, "x", "token_ids", "num_tokens"),
-        whole_model=True,
-        of_variants=True,
-        dtypes=("float64", "float32"),
     ),
-    "encoder_decoder": Layer(
+    "encoder_decoder": _of_variants(
         _PREFIXED,
         draws.encoder_decoder,
         _oracle_sequences(oracle.encoder_decoder, "token_ids", "num_tokens", "prefix"),
-        whole_model=True,
-        of_variants=True,
-        dtypes=("float64", "float32"),
     ),
     "adamw": Layer(((3, 5), (4,)), draws.steps, _oracle_adamw, differentiable=False),
     "sgd": Layer(((3, 5), (4,)), draws.steps, _oracle_sgd, differentiable=False),
