@@ -11,7 +11,7 @@ from jaxtyping import Float
 from lm.backend import Backend, DecodeStep, Prefill
 from lm.config import TrainConfig
 from lm.parity.budgets import BUDGETS
-from lm.sampling import Choice, SamplingConfig, choose_token, draw_bits
+from lm.sampling import Choice, Noise, SamplingConfig, choose_token
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
 
@@ -72,9 +72,9 @@ def generate(
     # Learned positions end with the context: the last of them still tells the token after it.
     last_position = context_length - 1 if config.model.position == "learned" else np.inf
     tokens = np.zeros(len(rows), np.int32)
-    # Rows at the same position have their bits in common.
+    # Rows at the same position have their noise in common.
     choose = functools.partial(
-        choose_token, sampling=sampling, bits_of=functools.lru_cache(len(rows))(draw_bits)
+        choose_token, sampling=sampling, noise_of=functools.lru_cache(len(rows))(Noise)
     )
     # Either of two logits may be off by what parity allows.
     rounding = 2 * BUDGETS[config.compute_dtype].model_forward

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float64, Int, UInt64
+from jaxtyping import Float, Float64, Int
 
 from lm.rng import philox, uniform
 from tokenizer.errors import InputError
@@ -107,11 +108,39 @@ def penalised(
 
 MARGIN = 1.0
 """How far behind the winner a runner-up is sure to be found, in units of log p."""
+LOUD = 3.0
+"""Noise that one token in twenty has, or more."""
 
 
-def draw_bits(seed: int, sample: int, position: int, size: int) -> UInt64[np.ndarray, " size"]:
-    """The random bits of one draw, 64 for each token of the vocabulary."""
-    return philox(seed, f"sample/{sample}", position).random_raw(size)
+class Noise:
+    """The Gumbel noise (Gumbel, 1954) of one draw, for each token of the vocabulary: computed where it is asked for."""
+
+    def __init__(self, seed: int, sample: int, position: int, size: int) -> None:
+        self.bits = philox(seed, f"sample/{sample}", position).random_raw(size)
+        """64 random ones for each token; of two tokens, that with the larger number is the louder."""
+
+    def of(self, ids: Int[np.ndarray, " N"]) -> Float64[np.ndarray, " N"]:
+        """-log(-log(u)), u uniform in (0, 1)."""
+        return -np.log(-np.log(uniform(self.bits[ids])))
+
+    @cached_property
+    def loud(self) -> tuple[Int[np.ndarray, " N"], Float64[np.ndarray, " N"]]:
+        """The ids whose noise is LOUD or more, and it."""
+        ids = (self.bits >= _least_bits(LOUD)).nonzero()[0]
+        return ids, self.of(ids)
+
+    @cached_property
+    def largest(self) -> tuple[int, float]:
+        """The loudest id, and its noise."""
+        token = int(self.bits.argmax())
+        return token, self.of(np.array([token])).item()
+
+
+def _least_bits(noise: float) -> np.uint64:
+    """Bits below which all Gumbel noise is less than this."""
+    # -log(-log(u)) of the smallest u, 2^-53, is -3.6.
+    u = math.exp(-math.exp(-max(noise, -4.0)))
+    return np.uint64(max(0, int(u * 2.0**52) - 2) << 12)
 
 
 class Choice(NamedTuple):
@@ -129,11 +158,11 @@ def choose_token(
     seen: Sequence[int],
     sampling: SamplingConfig,
     sample: int,
-    bits_of: Callable[[int, int, int, int], UInt64[np.ndarray, " V"]] = draw_bits,
+    noise_of: Callable[[int, int, int, int], Noise] = Noise,
 ) -> Choice:
     """The next token of a text, drawn by the rules of `sampling`: a pure function of the arguments.
 
-    The token is the largest of logit / temperature + Gumbel noise (Gumbel, 1954) among those that the rules leave; at
+    The token is the largest of logit / temperature + Gumbel noise among those that the rules leave; at
     temperature 0, the first of the largest logits.
     Two backends whose logits differ by rounding then choose differently only where the two largest lie that
     close; inverting a cumulative sum, they would at each of its boundaries.
@@ -141,51 +170,39 @@ def choose_token(
     Args:
         seen: The ids of the prompt and the text so far; how many they are is the position of the draw.
         sample: Which of the prompt's continuations this is.
-        bits_of: `draw_bits`, or what remembers its results.
+        noise_of: `Noise`, or what remembers it.
     """
     logits = penalised(logits, seen, sampling.repetition_penalty)
     if sampling.temperature == 0:
         return _largest_two(logits, np.arange(len(logits)))
-    bits = bits_of(sampling.seed, sample, len(seen), len(logits))
+    noise = noise_of(sampling.seed, sample, len(seen), len(logits))
     if sampling.truncates:
         ids = np.flatnonzero(next_token_probabilities(logits, sampling))
+        heard = noise.of(ids)
     else:
-        ids = _contenders(logits, bits, sampling.temperature)
-    scores = logits[ids].astype(np.float64) / sampling.temperature + _gumbel(bits[ids])
+        ids, heard = _contenders(logits, noise, sampling.temperature)
+    scores = logits[ids].astype(np.float64) / sampling.temperature + heard
     choice = _largest_two(scores, ids)
     return choice._replace(gap=choice.gap * sampling.temperature)
 
 
 def _contenders(
-    logits: Float[np.ndarray, " V"], bits: UInt64[np.ndarray, " V"], temperature: float
-) -> Int[np.ndarray, " N"]:
-    """The ids that may win, or come within MARGIN of it: few, found without the noise of all the others.
+    logits: Float[np.ndarray, " V"], noise: Noise, temperature: float
+) -> tuple[Int[np.ndarray, " N"], Float64[np.ndarray, " N"]]:
+    """The ids that may win, or come within MARGIN of it, and their noise: few, found without that of all the others.
 
-    The winner's score is no less than that of the largest logit, nor that of the largest noise. Who cannot come near
-    that even with the largest noise, or even with the largest logit, is out.
+    The winner's score is no less than that of the loudest token, nor that of the likeliest. Who cannot come near that
+    even with the largest logit, or even with the largest noise, is out.
     """
-    # Of single numbers, Python's arithmetic takes a tenth of the time of NumPy's.
-    likely, loud = int(logits.argmax()), int(bits.argmax())
-    scaled, noise = logits.item(likely) / temperature, _gumbel_of(bits.item(loud))
-    reach = max(scaled + _gumbel_of(bits.item(likely)), logits.item(loud) / temperature + noise)
-    reach -= 1.001 * MARGIN  # more than MARGIN by more than rounding
-    ids = (bits >= _least_bits(reach - scaled)).nonzero()[0]
-    return ids[logits[ids] >= (reach - noise) * temperature]
-
-
-def _gumbel(bits: UInt64[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
-    return -np.log(-np.log(uniform(bits)))
-
-
-def _gumbel_of(bits: int) -> float:
-    return -math.log(-math.log(((bits >> 12) + 0.5) * 2.0**-52))
-
-
-def _least_bits(noise: float) -> np.uint64:
-    """Bits below which all Gumbel noise is less than this."""
-    # -log(-log(u)) of the smallest u, 2^-53, is -3.6.
-    u = math.exp(-math.exp(-max(noise, -4.0)))
-    return np.uint64(max(0, int(u * 2.0**52) - 2) << 12)
+    likely, (loudest, largest) = int(logits.argmax()), noise.largest
+    scaled, margin = logits.item(likely) / temperature, 1.001 * MARGIN  # by more than rounding
+    reach = logits.item(loudest) / temperature + largest - margin
+    if reach - scaled >= LOUD:
+        return noise.loud
+    reach = max(reach, scaled + noise.of(np.array([likely])).item() - margin)
+    ids = (logits >= (reach - largest) * temperature).nonzero()[0]
+    ids = ids[noise.bits[ids] >= _least_bits(reach - scaled)]
+    return ids, noise.of(ids)
 
 
 def _largest_two(scores: Float[np.ndarray, " N"], ids: Int[np.ndarray, " N"]) -> Choice:

@@ -109,14 +109,17 @@ class LayerCache:
     k_BHSK: Float[Tensor, "B H S K"]
     v_BHSK: Float[Tensor, "B H S K"]
 
-    def write(self, k_BHTK: Tensor, v_BHTK: Tensor, slots_BT: Int[Tensor, "B T"]) -> tuple[Tensor, Tensor]:
-        """Store the new keys and values in their slots and return all."""
-        B, H, S, K = self.k_BHSK.shape
+    def places(self, slots_BT: Int[Tensor, "B T"]) -> Int[Tensor, " N"]:
+        """Where every head's slots lie among the rows of all; the same in each layer."""
+        B, H, S, _ = self.k_BHSK.shape
         heads_BH1 = torch.arange(B * H, device=slots_BT.device).view(B, H, 1)
-        rows = (heads_BH1 * S + slots_BT[:, None]).flatten()
+        return (heads_BH1 * S + slots_BT[:, None]).flatten()
+
+    def write(self, k_BHTK: Tensor, v_BHTK: Tensor, places_N: Int[Tensor, " N"]) -> tuple[Tensor, Tensor]:
+        """Store the new keys and values in their places and return all."""
         # As rows of a matrix: an assignment by index takes twice as long.
-        self.k_BHSK.view(-1, K).index_copy_(0, rows, k_BHTK.reshape(-1, K))
-        self.v_BHSK.view(-1, K).index_copy_(0, rows, v_BHTK.reshape(-1, K))
+        for rows, new in ((self.k_BHSK, k_BHTK), (self.v_BHSK, v_BHTK)):
+            rows.view(-1, rows.shape[-1]).index_copy_(0, places_N, new.reshape(-1, rows.shape[-1]))
         return self.k_BHSK, self.v_BHSK
 
     def grown(self, S: int) -> "LayerCache":
@@ -169,7 +172,7 @@ class MultiHeadSelfAttention(nn.Module):
         mask: Bool[Tensor, "*M T S"] | None,
         tables: Rope | None = None,
         cache: LayerCache | None = None,
-        slots_BT: Int[Tensor, "B T"] | None = None,
+        places_N: Int[Tensor, " N"] | None = None,
         draw: Draw | None = None,
     ) -> Float[Tensor, "*B T D"]:
         q_BHTK, k_BHTK, v_BHTK = (
@@ -179,8 +182,8 @@ class MultiHeadSelfAttention(nn.Module):
         q_BHTK, k_BHTK = self.q_norm(q_BHTK), self.k_norm(k_BHTK)
         if tables is not None:
             q_BHTK, k_BHTK = rope(q_BHTK, tables), rope(k_BHTK, tables)
-        if cache is not None and slots_BT is not None:
-            k_BHTK, v_BHTK = cache.write(k_BHTK, v_BHTK, slots_BT)
+        if cache is not None and places_N is not None:
+            k_BHTK, v_BHTK = cache.write(k_BHTK, v_BHTK, places_N)
         decodes = cache is not None and x_BTD.shape[-2] == 1
         attention = attend if decodes else scaled_dot_product_attention
         drop = self._dropping(draw)

@@ -6,8 +6,10 @@ every operation of the formula. Each can be pulled back again and again, as unde
 differentiated twice.
 """
 
+import platform
 from collections.abc import Callable, Iterator
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,13 +26,16 @@ _ELEMENTS = 1 << 17
 _KEPT_KEYS = 512
 """Up to so many keys, scores are less than the other activations of a block, and are kept for the gradient."""
 _FEW_ROWS = 64
-"""Up to so many rows, a product with weights costs less by blocks of the weights."""
+"""Up to so many rows, a product with weights costs less in other forms."""
 _VERY_FEW_ROWS = 8
-"""Up to so many, with the weights first."""
+"""Up to so many, on Intel's processors, as it is."""
 _WEIGHT_ROWS = 128
-"""Rows of such a block, at most."""
+"""Rows of a block of weights, at most."""
 _QUERIES = 64
 """Rows of a block of scores on a CPU."""
+_CPU_INFO = Path("/proc/cpuinfo")
+_IS_INTEL = "GenuineIntel" in (_CPU_INFO.read_text() if _CPU_INFO.exists() else platform.processor())
+"""Whose processor this is, as MKL asks."""
 
 
 def is_wanted() -> bool:
@@ -38,9 +43,14 @@ def is_wanted() -> bool:
     return not torch.compiler.is_compiling()
 
 
+def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """`x.to(dtype)`, which takes as long as a small product where there is nothing to do."""
+    return x if x.dtype == dtype else x.to(dtype)
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """`x` in float32, or as it is where it is wider: norms, softmax and loss never compute in less."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x.float() if x.dtype.itemsize < 4 else x
 
 
 class _Unkept:
@@ -75,26 +85,22 @@ def _once(backward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def product(x: Float[Tensor, "*B I"], weight: Float[Tensor, "O I"]) -> Float[Tensor, "*B O"]:
-    """x W^T; of few rows on a CPU, as in decoding, by blocks of the weight's rows, as a batch.
+    """x W^T; of few rows on a CPU, as in decoding, in the form that MKL is quickest with.
 
-    MKL multiplies a matrix by a vector on one core, at half of memory's speed, but a batch of matrices on all. Of one
-    product with x first it copies the weights once for every thread.
+    With x first it copies the weights once for every thread. With the weights first it copies the few rows: that pays
+    on Intel's processors, and gives a transpose. On others it multiplies a matrix by a vector on one core, at half of
+    memory's speed, but a batch of matrices on all: there, the weights are taken in blocks.
     """
     (d_out, d_in), rows = weight.shape, x.numel() // x.shape[-1]
     if torch.is_grad_enabled() or rows > _FEW_ROWS or not x.is_cpu or not is_wanted():
         return x @ weight.T
+    if _IS_INTEL:
+        if rows <= _VERY_FEW_ROWS:
+            return x @ weight.T
+        return (weight @ x.reshape(rows, d_in).T).T.view(*x.shape[:-1], d_out)
     size = next(size for size in range(_WEIGHT_ROWS, 0, -1) if d_out % size == 0)
-    if size == 1:
-        return x @ weight.T
-    blocks, x_NI = weight.reshape(-1, size, d_in), x.reshape(rows, d_in).expand(d_out // size, rows, d_in)
-    if rows > _VERY_FEW_ROWS:
-        y = torch.bmm(x_NI, blocks.mT).transpose(0, 1)
-    else:
-        # Of one row, the strides of a transposed matrix: seen as a column, the same numbers take MKL 7 times as long.
-        y = torch.bmm(blocks, x_NI.mT)
-        if rows > 1:
-            y = y.view(d_out, rows).T.contiguous()
-    return y.reshape(*x.shape[:-1], d_out)
+    y = x.reshape(1, rows, d_in) @ weight.view(-1, size, d_in).mT
+    return y.transpose(0, 1).reshape(*x.shape[:-1], d_out)
 
 
 class RMSNorm(Function):
@@ -106,7 +112,7 @@ class RMSNorm(Function):
         inverse_rms = torch.linalg.vector_norm(x32, dim=-1, keepdim=True)
         inverse_rms = inverse_rms.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, inverse_rms)
-        return (x32 * inverse_rms).mul_(weight).to(x.dtype)
+        return cast((x32 * inverse_rms).mul_(weight), x.dtype)
 
     @staticmethod
     @_once
@@ -334,8 +340,5 @@ def rotate(x_TK: Float[Tensor, "*T K"], cos_TP: Tensor, sin_TP: Tensor) -> Float
     if x32.stride(-1) != 1 or any(s % 2 for s in (*x32.stride()[:-1], x32.storage_offset())):
         x32 = x32.contiguous()
     turn = torch.complex(cos_TP, sin_TP)
-    return (
-        torch.view_as_real(torch.view_as_complex(x32.view(*x32.shape[:-1], -1, 2)) * turn)
-        .flatten(-2)
-        .to(x_TK.dtype)
-    )
+    turned = torch.view_as_complex(x32.view(*x32.shape[:-1], -1, 2)) * turn
+    return cast(torch.view_as_real(turned).flatten(-2), x_TK.dtype)

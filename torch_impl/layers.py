@@ -28,7 +28,7 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(d_out, device=device, dtype=dtype)) if bias else None
 
     def forward(self, x: Float[Tensor, "... I"]) -> Float[Tensor, "... O"]:
-        y = fused.product(x, self.weight.to(x.dtype))
+        y = fused.product(x, fused.cast(self.weight, x.dtype))
         return y if self.bias is None else y + self.bias.to(x.dtype)
 
 

@@ -87,11 +87,11 @@ class TransformerBlock(nn.Module):
         mask: Bool[Tensor, "*M T S"] | None,
         tables: Rope | None = None,
         cache: LayerCache | None = None,
-        slots_BT: Int[Tensor, "B T"] | None = None,
+        places_N: Int[Tensor, " N"] | None = None,
         draw: Draw | None = None,
     ) -> Float[Tensor, "B T D"]:
         drop = partial(dropout, rate=self.residual_dropout, draw=draw)
-        attended_BTD = self.attn(self.before(self.ln1, x_BTD), mask, tables, cache, slots_BT, draw)
+        attended_BTD = self.attn(self.before(self.ln1, x_BTD), mask, tables, cache, places_N, draw)
         x_BTD = self.after(self.ln1, x_BTD + drop(attended_BTD, place="attn"))
         return self.after(self.ln2, x_BTD + drop(self.ffn(self.before(self.ln2, x_BTD)), place="ffn"))
 
@@ -111,12 +111,12 @@ class ParallelBlock(TransformerBlock):
         mask: Bool[Tensor, "*M T S"] | None,
         tables: Rope | None = None,
         cache: LayerCache | None = None,
-        slots_BT: Int[Tensor, "B T"] | None = None,
+        places_N: Int[Tensor, " N"] | None = None,
         draw: Draw | None = None,
     ) -> Float[Tensor, "B T D"]:
         drop = partial(dropout, rate=self.residual_dropout, draw=draw)
         normed_BTD = self.before(self.ln1, x_BTD)
-        attended_BTD = self.attn(normed_BTD, mask, tables, cache, slots_BT, draw)
+        attended_BTD = self.attn(normed_BTD, mask, tables, cache, places_N, draw)
         fed_BTD = self.ffn(normed_BTD)
         return self.after(self.ln1, x_BTD + drop(attended_BTD, place="attn") + drop(fed_BTD, place="ffn"))
 
@@ -222,9 +222,10 @@ class Stack(nn.Module):
         """
         # Every head of a sequence has its positions.
         rope = tuple(table.unsqueeze(-3) for table in tables) if self.rotary else None
+        places_N = caches[0].places(slots_BT) if caches and slots_BT is not None else None
         for i, layer in enumerate(self.layers):
             within = draw.at(f"layers.{i}") if draw else None
-            x_BTD = self.run(layer, x_BTD, mask, rope, caches[i] if caches else None, slots_BT, within)
+            x_BTD = self.run(layer, x_BTD, mask, rope, caches[i] if caches else None, places_N, within)
         return self.ln_final(x_BTD)
 
     def encode(
@@ -254,7 +255,7 @@ class StackWithHead(Stack):
     def logits(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         """The head, which tied models have in common with their embeddings (Press and Wolf, 2017)."""
         head = self.token_embeddings if self.lm_head is None else self.lm_head
-        return fused.product(x, head.weight.to(x.dtype))
+        return fused.product(x, fused.cast(head.weight, x.dtype))
 
 
 class TransformerLM(StackWithHead):

@@ -113,8 +113,8 @@ FAULTS = (
     fault(
         "linear reads its weight transposed",
         "torch_impl/layers.py",
-        "fused.product(x, self.weight.to(x.dtype))",
-        "fused.product(x, self.weight.to(x.dtype).T.reshape(self.weight.shape))",
+        "fused.product(x, fused.cast(self.weight, x.dtype))",
+        "fused.product(x, fused.cast(self.weight, x.dtype).T.reshape(self.weight.shape))",
         LINEAR,
     ),
     fault(
@@ -193,8 +193,8 @@ FAULTS = (
     fault(
         "few rows are read as if they were columns",
         "torch_impl/fused.py",
-        "x.reshape(rows, d_in).expand",
-        "x.reshape(d_in, rows).mT.expand",
+        "x.reshape(1, rows, d_in)",
+        "x.reshape(1, d_in, rows).mT",
         LINEAR,
     ),
 )

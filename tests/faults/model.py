@@ -75,8 +75,15 @@ FAULTS = (
     fault(
         "tokens that can win are left out of the draw",
         "lm/sampling.py",
-        "reach -= 1.001 * MARGIN",
-        "reach += 1.001 * MARGIN",
+        "1.001 * MARGIN",
+        "-1.001 * MARGIN",
+        "tests/lm/test_sampling.py",
+    ),
+    fault(
+        "quiet tokens that can win are left out of the draw",
+        "lm/sampling.py",
+        "reach - scaled >= LOUD:",
+        "reach - scaled >= 0.0:",
         "tests/lm/test_sampling.py",
     ),
     # The family

@@ -97,12 +97,15 @@ def test_draws_follow_the_probabilities(config: SamplingConfig) -> None:
     assert ((counts[p > 0] - expected) ** 2 / expected).sum() < limit
 
 
-@given(LOGITS, TEMPERATURES, st.integers(0, 1000))
+@given(LOGITS, TEMPERATURES, st.integers(0, 1000), st.sampled_from([0.1, 30.0]))
 def test_leaving_out_hopeless_tokens_changes_nothing(
-    logits: np.ndarray, temperature: float, position: int
+    logits: np.ndarray, temperature: float, position: int, spread: float
 ) -> None:
-    """The winner, and a near runner-up, of all tokens' scores, where most are never computed."""
-    logits = np.concatenate([logits, np.linspace(-30, 0, 100)])
+    """The winner, and a near runner-up, of all tokens' scores, where most are never computed.
+
+    Logits that hardly spread leave it to the loudest tokens; of others, the likeliest are looked at first.
+    """
+    logits = np.concatenate([logits * spread / 30, np.linspace(-spread, 0, 100)])
     config = SamplingConfig(temperature=temperature, seed=3)
     choice = choose_token(logits, range(position), config, 0)
     u = uniform(philox(3, "sample/0", position).random_raw(len(logits)))
