@@ -64,7 +64,9 @@ def attend(
 
 
 def _weights(Q: Array, K: Array, mask: Array | None) -> Array:
-    scores = at_least_float32(Q) @ at_least_float32(K).mT * Q.shape[-1] ** -0.5
+    Q, K = at_least_float32(Q), at_least_float32(K)
+    # XLA would transpose all keys for a single query.
+    scores = (Q @ K.mT if Q.shape[-2] > 1 else (K @ Q.mT).mT) * Q.shape[-1] ** -0.5
     if mask is not None:
         scores = jnp.where(jnp.broadcast_to(mask, scores.shape), scores, -jnp.inf)
     largest = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
@@ -124,11 +126,10 @@ class LayerCache(NamedTuple):
 
     def write(self, k_BHTK: Array, v_BHTK: Array, slots_BT: Int[Array, "B T"]) -> "LayerCache":
         """The cache with the new keys and values in their slots."""
-        rows_B1 = jnp.arange(slots_BT.shape[0])[:, None]
-        return LayerCache(
-            self.k_BHSK.at[rows_B1, :, slots_BT].set(k_BHTK.swapaxes(1, 2)),
-            self.v_BHSK.at[rows_B1, :, slots_BT].set(v_BHTK.swapaxes(1, 2)),
-        )
+        B, H = self.k_BHSK.shape[:2]
+        # By heads too: of one text XLA would else write the whole cache again.
+        places = jnp.arange(B)[:, None, None], jnp.arange(H)[None, :, None], slots_BT[:, None]
+        return LayerCache(self.k_BHSK.at[places].set(k_BHTK), self.v_BHSK.at[places].set(v_BHTK))
 
 
 def multihead_self_attention(

@@ -102,32 +102,45 @@ def grouped_query_attention(
     return out.unflatten(-2, (H // G, -1)).flatten(-4, -3)
 
 
+Places = slice | Int[Tensor, " N"]
+"""Where new keys go: slots that all sequences have in common, or which rows of the keys, seen as a matrix."""
+
+
 @dataclass
 class LayerCache:
     """Keys and values of one layer, of num_kv_heads heads, in S slots, of which position t takes slot t mod S."""
 
     k_BHSK: Float[Tensor, "B H S K"]
     v_BHSK: Float[Tensor, "B H S K"]
+    filled: int | None = None
+    """The first so many slots are read; all, if not given."""
 
-    def places(self, slots_BT: Int[Tensor, "B T"]) -> Int[Tensor, " N"]:
-        """Where every head's slots lie among the rows of all; the same in each layer."""
+    def places(self, slots: slice | Int[Tensor, "B T"]) -> Places:
+        """Where these slots lie, of every sequence or of each; the same in all layers."""
+        if isinstance(slots, slice):
+            return slots
         B, H, S, _ = self.k_BHSK.shape
-        heads_BH1 = torch.arange(B * H, device=slots_BT.device).view(B, H, 1)
-        return (heads_BH1 * S + slots_BT[:, None]).flatten()
+        heads_BH1 = torch.arange(B * H, device=slots.device).view(B, H, 1)
+        return (heads_BH1 * S + slots[:, None]).flatten()
 
-    def write(self, k_BHTK: Tensor, v_BHTK: Tensor, places_N: Int[Tensor, " N"]) -> tuple[Tensor, Tensor]:
-        """Store the new keys and values in their places and return all."""
-        # As rows of a matrix: an assignment by index takes twice as long.
-        for rows, new in ((self.k_BHSK, k_BHTK), (self.v_BHSK, v_BHTK)):
-            rows.view(-1, rows.shape[-1]).index_copy_(0, places_N, new.reshape(-1, rows.shape[-1]))
-        return self.k_BHSK, self.v_BHSK
+    def write(self, k_BHTK: Tensor, v_BHTK: Tensor, places: Places) -> tuple[Tensor, Tensor]:
+        """Store the new keys and values in their places and return those that are read."""
+        for held, new in ((self.k_BHSK, k_BHTK), (self.v_BHSK, v_BHTK)):
+            if isinstance(places, slice):
+                held[:, :, places] = new
+            else:  # an assignment by index takes twice as long
+                held.view(-1, held.shape[-1]).index_copy_(0, places, new.reshape(-1, held.shape[-1]))
+        return self.k_BHSK[:, :, : self.filled], self.v_BHSK[:, :, : self.filled]
 
     def grown(self, S: int) -> "LayerCache":
         """The same with S slots, the new ones of zeros."""
 
         def grow(x_BHSK: Tensor) -> Tensor:
             B, H, old, K = x_BHSK.shape
-            return torch.cat((x_BHSK, x_BHSK.new_zeros(B, H, S - old, K)), dim=2)
+            grown_BHSK = x_BHSK.new_empty(B, H, S, K)
+            grown_BHSK[:, :, :old] = x_BHSK
+            grown_BHSK[:, :, old:] = 0.0
+            return grown_BHSK
 
         return LayerCache(grow(self.k_BHSK), grow(self.v_BHSK))
 
@@ -172,7 +185,7 @@ class MultiHeadSelfAttention(nn.Module):
         mask: Bool[Tensor, "*M T S"] | None,
         tables: Rope | None = None,
         cache: LayerCache | None = None,
-        places_N: Int[Tensor, " N"] | None = None,
+        places: Places | None = None,
         draw: Draw | None = None,
     ) -> Float[Tensor, "*B T D"]:
         q_BHTK, k_BHTK, v_BHTK = (
@@ -182,8 +195,8 @@ class MultiHeadSelfAttention(nn.Module):
         q_BHTK, k_BHTK = self.q_norm(q_BHTK), self.k_norm(k_BHTK)
         if tables is not None:
             q_BHTK, k_BHTK = rope(q_BHTK, tables), rope(k_BHTK, tables)
-        if cache is not None and places_N is not None:
-            k_BHTK, v_BHTK = cache.write(k_BHTK, v_BHTK, places_N)
+        if cache is not None and places is not None:
+            k_BHTK, v_BHTK = cache.write(k_BHTK, v_BHTK, places)
         decodes = cache is not None and x_BTD.shape[-2] == 1
         attention = attend if decodes else scaled_dot_product_attention
         drop = self._dropping(draw)

@@ -34,15 +34,18 @@ class Cache(NamedTuple):
     slots: int
     """How many the tokens may come to have."""
     layers: list[LayerCache]
-    """They grow with the tokens: to pass over the slots that are still empty takes 3 times as long a slot."""
+    """They grow with the tokens, since to pass over empty slots takes longer."""
 
     def with_slots(self, slots: int) -> "Cache":
-        """The same with so many of the tokens' slots at least."""
-        if self.P + slots <= self.layers[0].k_BHSK.shape[2]:
-            return self
-        # Some more, since all is copied.
-        slots = min(self.slots, slots + slots // 2)
-        return self._replace(layers=[layer.grown(self.P + slots) for layer in self.layers])
+        """The same with so many of the tokens' slots, all of which are read."""
+        cache = self
+        if self.layers[0].k_BHSK.shape[2] < self.P + slots:
+            # Some more, since all is copied.
+            room = self.P + min(self.slots, slots + slots // 2)
+            cache = self._replace(layers=[layer.grown(room) for layer in self.layers])
+        for layer in cache.layers:
+            layer.filled = self.P + slots
+        return cache
 
 
 @dataclass
@@ -312,8 +315,7 @@ def make_prefill(config: TrainConfig) -> Prefill:
             LayerCache(torch.empty(shape, **options), torch.empty(shape, **options)) for _ in decoder.layers
         ]
         # What lies behind a shorter prompt's end is overwritten before it is seen.
-        slots_BS = torch.arange(S, device=config.device).expand(B, S)
-        x_BSD = decoder.hidden_states(x_BSD, mask, tables, caches, slots_BS)
+        x_BSD = decoder.hidden_states(x_BSD, mask, tables, caches, slice(S))
         last_BD = x_BSD[torch.arange(B), torch.tensor(S - T + lengths_B - 1)]
         logits_BV = at_least_float32(decoder.logits(last_BD)).contiguous().cpu().numpy()
         return logits_BV, Cache(num_tokens_B, S - T, slots or m.context_length, caches)
@@ -339,17 +341,21 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
         check_token_ids(token_ids_B, m.vocab_size)
         decoder, P = _decoder(state.model), cache.P
         position_B1, num_tokens_B1 = positions_B[:, None], cache.num_tokens_B[:, None]
-        cache = cache.with_slots(min(cache.slots, int(positions_B.max()) + 1))
-        slots = np.arange(cache.layers[0].k_BHSK.shape[2] - P)
-        sees_BS = np.concatenate((np.arange(P) < num_tokens_B1, slots <= position_B1), axis=1)
+        filled = min(cache.slots, int(positions_B.max()) + 1)
+        cache = cache.with_slots(filled)
+        sees_BS = np.concatenate((np.arange(P) < num_tokens_B1, np.arange(filled) <= position_B1), axis=1)
         mask_B11S = None if sees_BS.all() else torch.tensor(sees_BS[:, None, None], device=config.device)
-        slots_B1 = torch.tensor(P + position_B1 % cache.slots, device=config.device)
+        slots: Any = P + position_B1 % cache.slots
+        if (slots == slots[0]).all():
+            slots = slice(slots.item(0), slots.item(0) + 1)
+        else:
+            slots = torch.tensor(slots, device=config.device)
         # RoPE goes on where the prefix ends.
         place_B1 = position_B1 + num_tokens_B1 if m.position == "rope" else position_B1
         tables = decoder.tables_of(place_B1)
         ids_B1 = torch.tensor(token_ids_B[:, None], device=config.device)
         x_B1D = decoder.embed(ids_B1, tables)
-        x_B1D = decoder.hidden_states(x_B1D, mask_B11S, tables, cache.layers, slots_B1)
+        x_B1D = decoder.hidden_states(x_B1D, mask_B11S, tables, cache.layers, slots)
         return at_least_float32(decoder.logits(x_B1D[:, 0])).contiguous().cpu().numpy(), cache
 
     return decode_step

@@ -29,7 +29,7 @@ _FEW_ROWS = 64
 """Up to so many rows, a product with weights costs less in other forms."""
 _VERY_FEW_ROWS = 8
 """Up to so many, on Intel's processors, as it is."""
-_WEIGHT_ROWS = 128
+_WEIGHT_ROWS = 256
 """Rows of a block of weights, at most."""
 _QUERIES = 64
 """Rows of a block of scores on a CPU."""

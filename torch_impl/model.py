@@ -17,6 +17,7 @@ from torch_impl import fused
 from torch_impl.attention import (
     LayerCache,
     MultiHeadSelfAttention,
+    Places,
     Rope,
     causal_mask,
     padding_mask,
@@ -87,11 +88,11 @@ class TransformerBlock(nn.Module):
         mask: Bool[Tensor, "*M T S"] | None,
         tables: Rope | None = None,
         cache: LayerCache | None = None,
-        places_N: Int[Tensor, " N"] | None = None,
+        places: Places | None = None,
         draw: Draw | None = None,
     ) -> Float[Tensor, "B T D"]:
         drop = partial(dropout, rate=self.residual_dropout, draw=draw)
-        attended_BTD = self.attn(self.before(self.ln1, x_BTD), mask, tables, cache, places_N, draw)
+        attended_BTD = self.attn(self.before(self.ln1, x_BTD), mask, tables, cache, places, draw)
         x_BTD = self.after(self.ln1, x_BTD + drop(attended_BTD, place="attn"))
         return self.after(self.ln2, x_BTD + drop(self.ffn(self.before(self.ln2, x_BTD)), place="ffn"))
 
@@ -111,12 +112,12 @@ class ParallelBlock(TransformerBlock):
         mask: Bool[Tensor, "*M T S"] | None,
         tables: Rope | None = None,
         cache: LayerCache | None = None,
-        places_N: Int[Tensor, " N"] | None = None,
+        places: Places | None = None,
         draw: Draw | None = None,
     ) -> Float[Tensor, "B T D"]:
         drop = partial(dropout, rate=self.residual_dropout, draw=draw)
         normed_BTD = self.before(self.ln1, x_BTD)
-        attended_BTD = self.attn(normed_BTD, mask, tables, cache, places_N, draw)
+        attended_BTD = self.attn(normed_BTD, mask, tables, cache, places, draw)
         fed_BTD = self.ffn(normed_BTD)
         return self.after(self.ln1, x_BTD + drop(attended_BTD, place="attn") + drop(fed_BTD, place="ffn"))
 
@@ -212,20 +213,21 @@ class Stack(nn.Module):
         mask: Bool[Tensor, "*M T S"] | None,
         tables: Tables,
         caches: list[LayerCache] | None = None,
-        slots_BT: Int[Tensor, "B T"] | None = None,
+        slots: slice | Int[Tensor, "B T"] | None = None,
         draw: Draw | None = None,
     ) -> Float[Tensor, "B T D"]:
         """The residual stream after the last block, normalised. Caches, one a layer, are written in place.
 
         Args:
             tables: Of positions (T,) or (B, T).
+            slots: Of the caches, where this call's keys and values go: the same of all sequences, or each one's.
         """
         # Every head of a sequence has its positions.
         rope = tuple(table.unsqueeze(-3) for table in tables) if self.rotary else None
-        places_N = caches[0].places(slots_BT) if caches and slots_BT is not None else None
+        places = caches[0].places(slots) if caches and slots is not None else None
         for i, layer in enumerate(self.layers):
             within = draw.at(f"layers.{i}") if draw else None
-            x_BTD = self.run(layer, x_BTD, mask, rope, caches[i] if caches else None, places_N, within)
+            x_BTD = self.run(layer, x_BTD, mask, rope, caches[i] if caches else None, places, within)
         return self.ln_final(x_BTD)
 
     def encode(

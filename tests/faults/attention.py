@@ -146,15 +146,15 @@ FAULTS = (
     fault(
         "the cache writes keys as values",
         "jax_impl/attention.py",
-        "self.v_BHSK.at[rows_B1, :, slots_BT].set(v_BHTK.swapaxes(1, 2))",
-        "self.v_BHSK.at[rows_B1, :, slots_BT].set(k_BHTK.swapaxes(1, 2))",
+        "self.v_BHSK.at[places].set(v_BHTK)",
+        "self.v_BHSK.at[places].set(k_BHTK)",
         HEADS,
     ),
     fault(
         "the cache is off by one slot",
         "torch_impl/attention.py",
-        "heads_BH1 * S + slots_BT[:, None]",
-        "heads_BH1 * S + (slots_BT[:, None] + 1) % S",
+        "heads_BH1 * S + slots[:, None]",
+        "heads_BH1 * S + (slots[:, None] + 1) % S",
         HEADS,
     ),
 )

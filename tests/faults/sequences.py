@@ -56,8 +56,8 @@ FAULTS = (
     fault(
         "a decoded token takes a slot of the prefix",
         "torch_impl/backend.py",
-        "torch.tensor(P + position_B1 % cache.slots",
-        "torch.tensor(position_B1 % cache.slots",
+        "= P + position_B1 % cache.slots",
+        "= position_B1 % cache.slots",
         PREFIXED,
     ),
     fault(

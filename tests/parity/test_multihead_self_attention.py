@@ -101,7 +101,7 @@ def test_a_cache_changes_nothing() -> None:
         x, slot = given["x"][:, t : t + 1], np.full((2, 1), slots[t])
         with torch.no_grad():
             places = torch_cache.places(torch.tensor(slot))
-            output = module(torch.tensor(x), torch.tensor(seen), cache=torch_cache, places_N=places)
+            output = module(torch.tensor(x), torch.tensor(seen), cache=torch_cache, places=places)
         steps["torch"].append(output.numpy())
         out, written = jax_impl.attention.multihead_self_attention(
             params, jnp.array(x), heads, jnp.array(seen), cache=jax_cache, slots_BT=jnp.array(slot)
