@@ -345,11 +345,11 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
         cache = cache.with_slots(filled)
         sees_BS = np.concatenate((np.arange(P) < num_tokens_B1, np.arange(filled) <= position_B1), axis=1)
         mask_B11S = None if sees_BS.all() else torch.tensor(sees_BS[:, None, None], device=config.device)
-        slots: Any = P + position_B1 % cache.slots
-        if (slots == slots[0]).all():
-            slots = slice(slots.item(0), slots.item(0) + 1)
-        else:
-            slots = torch.tensor(slots, device=config.device)
+        slot_B1 = P + position_B1 % cache.slots
+        first = int(slot_B1[0, 0])
+        slots: slice | Tensor = slice(first, first + 1)
+        if (slot_B1 != first).any():
+            slots = torch.tensor(slot_B1, device=config.device)
         # RoPE goes on where the prefix ends.
         place_B1 = position_B1 + num_tokens_B1 if m.position == "rope" else position_B1
         tables = decoder.tables_of(place_B1)

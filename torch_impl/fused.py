@@ -44,7 +44,7 @@ def is_wanted() -> bool:
 
 
 def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """`x.to(dtype)`, which takes as long as a small product where there is nothing to do."""
+    """`x.to(dtype)`, which takes a microsecond where there is nothing to do."""
     return x if x.dtype == dtype else x.to(dtype)
 
 
@@ -94,11 +94,11 @@ def product(x: Float[Tensor, "*B I"], weight: Float[Tensor, "O I"]) -> Float[Ten
     (d_out, d_in), rows = weight.shape, x.numel() // x.shape[-1]
     if torch.is_grad_enabled() or rows > _FEW_ROWS or not x.is_cpu or not is_wanted():
         return x @ weight.T
-    if _IS_INTEL:
-        if rows <= _VERY_FEW_ROWS:
-            return x @ weight.T
+    if _IS_INTEL and rows > _VERY_FEW_ROWS:
         return (weight @ x.reshape(rows, d_in).T).T.view(*x.shape[:-1], d_out)
-    size = next(size for size in range(_WEIGHT_ROWS, 0, -1) if d_out % size == 0)
+    size = 1 if _IS_INTEL else next(size for size in range(_WEIGHT_ROWS, 0, -1) if d_out % size == 0)
+    if size == 1:
+        return x @ weight.T
     y = x.reshape(1, rows, d_in) @ weight.view(-1, size, d_in).mT
     return y.transpose(0, 1).reshape(*x.shape[:-1], d_out)
 
