@@ -317,7 +317,7 @@ def make_prefill(config: TrainConfig) -> Prefill:
         # What lies behind a shorter prompt's end is overwritten before it is seen.
         x_BSD = decoder.hidden_states(x_BSD, mask, tables, caches, slice(S))
         last_BD = x_BSD[torch.arange(B), torch.tensor(S - T + lengths_B - 1)]
-        logits_BV = at_least_float32(decoder.logits(last_BD)).contiguous().cpu().numpy()
+        logits_BV = at_least_float32(decoder.logits(last_BD)).cpu().numpy()
         return logits_BV, Cache(num_tokens_B, S - T, slots or m.context_length, caches)
 
     return prefill
@@ -356,6 +356,6 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
         ids_B1 = torch.tensor(token_ids_B[:, None], device=config.device)
         x_B1D = decoder.embed(ids_B1, tables)
         x_B1D = decoder.hidden_states(x_B1D, mask_B11S, tables, cache.layers, slots)
-        return at_least_float32(decoder.logits(x_B1D[:, 0])).contiguous().cpu().numpy(), cache
+        return at_least_float32(decoder.logits(x_B1D[:, 0])).cpu().numpy(), cache
 
     return decode_step

@@ -257,7 +257,8 @@ class StackWithHead(Stack):
     def logits(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         """The head, which tied models have in common with their embeddings (Press and Wolf, 2017)."""
         head = self.token_embeddings if self.lm_head is None else self.lm_head
-        return fused.product(x, fused.cast(head.weight, x.dtype))
+        # Of few rows the product may be a transpose, of which whoever reads a row reads all memory.
+        return fused.product(x, fused.cast(head.weight, x.dtype)).contiguous()
 
 
 class TransformerLM(StackWithHead):
