@@ -6,10 +6,8 @@ every operation of the formula. Each can be pulled back again and again, as unde
 differentiated twice.
 """
 
-import platform
 from collections.abc import Callable, Iterator
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,17 +23,8 @@ _ELEMENTS = 1 << 17
 """The same of arrays that are passed over element by element."""
 _KEPT_KEYS = 512
 """Up to so many keys, scores are less than the other activations of a block, and are kept for the gradient."""
-_FEW_ROWS = 64
-"""Up to so many rows, a product with weights costs less in other forms."""
-_VERY_FEW_ROWS = 8
-"""Up to so many, on Intel's processors, as it is."""
-_WEIGHT_ROWS = 256
-"""Rows of a block of weights, at most."""
 _QUERIES = 64
 """Rows of a block of scores on a CPU."""
-_CPU_INFO = Path("/proc/cpuinfo")
-_IS_INTEL = "GenuineIntel" in (_CPU_INFO.read_text() if _CPU_INFO.exists() else platform.processor())
-"""Whose processor this is, as MKL asks."""
 
 
 def is_wanted() -> bool:
@@ -82,25 +71,6 @@ def _once(backward: Callable[..., Any]) -> Callable[..., Any]:
         return backward(ctx, g)
 
     return checked
-
-
-def product(x: Float[Tensor, "*B I"], weight: Float[Tensor, "O I"]) -> Float[Tensor, "*B O"]:
-    """x W^T; of few rows on a CPU, as in decoding, in the form that MKL is quickest with.
-
-    With x first it copies the weights once for every thread. With the weights first it copies the few rows: that pays
-    on Intel's processors, and gives a transpose. On others it multiplies a matrix by a vector on one core, at half of
-    memory's speed, but a batch of matrices on all: there, the weights are taken in blocks.
-    """
-    (d_out, d_in), rows = weight.shape, x.numel() // x.shape[-1]
-    if torch.is_grad_enabled() or rows > _FEW_ROWS or not x.is_cpu or not is_wanted():
-        return x @ weight.T
-    if _IS_INTEL and rows > _VERY_FEW_ROWS:
-        return (weight @ x.reshape(rows, d_in).T).T.view(*x.shape[:-1], d_out)
-    size = 1 if _IS_INTEL else next(size for size in range(_WEIGHT_ROWS, 0, -1) if d_out % size == 0)
-    if size == 1:
-        return x @ weight.T
-    y = x.reshape(1, rows, d_in) @ weight.view(-1, size, d_in).mT
-    return y.transpose(0, 1).reshape(*x.shape[:-1], d_out)
 
 
 class RMSNorm(Function):
@@ -156,8 +126,9 @@ class SiLUGate(Function):
 
 
 def cache_sized(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The same elements of each, so many at a time that they stay in the processor's cache."""
-    if tensors[0].device.type != "cpu" or tensors[0].numel() <= _ELEMENTS:
+    """The same elements of each, so many at a time that they stay in the processor's cache; of transposes, all."""
+    few = tensors[0].device.type != "cpu" or tensors[0].numel() <= _ELEMENTS
+    if few or not all(x.is_contiguous() for x in tensors):
         yield tensors
     else:
         flat = [x.reshape(-1) for x in tensors]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from torch_impl import fused
 from torch_impl.functional import at_least_float32, silu
+from torch_impl.product import product
 
 
 class Linear(nn.Module):
@@ -28,7 +29,7 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(d_out, device=device, dtype=dtype)) if bias else None
 
     def forward(self, x: Float[Tensor, "... I"]) -> Float[Tensor, "... O"]:
-        y = fused.product(x, fused.cast(self.weight, x.dtype))
+        y = product(x, fused.cast(self.weight, x.dtype))
         return y if self.bias is None else y + self.bias.to(x.dtype)
 
 

@@ -25,6 +25,7 @@ from torch_impl.attention import (
 )
 from torch_impl.functional import Draw, dropout, gelu, relu, silu
 from torch_impl.layers import Embedding, FeedForward, Identity, LayerNorm, Linear, RMSNorm, SwiGLU
+from torch_impl.product import product
 
 Tables = tuple[Tensor, ...]
 """What `lm.init.position_tables` has for the positions at hand."""
@@ -258,7 +259,7 @@ class StackWithHead(Stack):
         """The head, which tied models have in common with their embeddings (Press and Wolf, 2017)."""
         head = self.token_embeddings if self.lm_head is None else self.lm_head
         # Of few rows the product may be a transpose, of which whoever reads a row reads all memory.
-        return fused.product(x, fused.cast(head.weight, x.dtype)).contiguous()
+        return product(x, fused.cast(head.weight, x.dtype)).contiguous()
 
 
 class TransformerLM(StackWithHead):

@@ -113,8 +113,8 @@ FAULTS = (
     fault(
         "linear reads its weight transposed",
         "torch_impl/layers.py",
-        "fused.product(x, fused.cast(self.weight, x.dtype))",
-        "fused.product(x, fused.cast(self.weight, x.dtype).T.reshape(self.weight.shape))",
+        "product(x, fused.cast(self.weight, x.dtype))",
+        "product(x, fused.cast(self.weight, x.dtype).T.reshape(self.weight.shape))",
         LINEAR,
     ),
     fault(
@@ -192,9 +192,23 @@ FAULTS = (
     ),
     fault(
         "few rows are read as if they were columns",
+        "torch_impl/product.py",
+        "x_NI.T.expand(",
+        "x_NI.reshape(d_in, rows).expand(",
+        LINEAR,
+    ),
+    fault(
+        "a convolution's answer is not turned around",
+        "torch_impl/product.py",
+        "by_convolution(weight, x_NI).T",
+        "by_convolution(weight, x_NI).reshape(len(x_NI), -1)",
+        LINEAR,
+    ),
+    fault(
+        "transposes are gated in copies of their parts",
         "torch_impl/fused.py",
-        "x.reshape(1, rows, d_in)",
-        "x.reshape(1, d_in, rows).mT",
+        "if few or not all(x.is_contiguous() for x in tensors):",
+        "if few:",
         LINEAR,
     ),
 )

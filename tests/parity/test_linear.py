@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 
 import jax_impl.layers
+import torch_impl.product
 from lm.parity.budgets import Dtype
 from lm.parity.case import Case
 from tests.parity.support import (
@@ -19,6 +20,7 @@ from tests.parity.support import (
     normal,
 )
 from torch_impl import fused
+from torch_impl.product import Form, by_convolution, in_blocks, product, quickest, rows_first, weights_first
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -52,20 +54,54 @@ def test_is_homogeneous() -> None:
         np.testing.assert_array_equal(2 * once[name][0], twice[name][0])
 
 
-@pytest.mark.parametrize("rows", [1, 2, 8, 9, 64, 65])
-@pytest.mark.parametrize("d_out", [256, 48, 5])
-@pytest.mark.parametrize("is_intel", [True, False])
-def test_few_rows_as_in_decoding(
-    rows: int, d_out: int, is_intel: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without gradients the product takes other forms, by processor, number of rows, and the blocks that d_out has."""
-    monkeypatch.setattr(fused, "_IS_INTEL", is_intel)
+@pytest.mark.parametrize("rows", [1, 2, 9])
+@pytest.mark.parametrize("d_out", [512, 5])
+@pytest.mark.parametrize("form", [rows_first, weights_first, in_blocks, by_convolution])
+def test_forms_without_gradients(rows: int, d_out: int, form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every form of the product, whichever is the quickest here, of rows as they lie and of a transpose."""
+    monkeypatch.setattr(torch_impl.product, "quickest", lambda x_NI, weight: form)
     x, weight = normal(0, rows, 1, 12), normal(1, d_out, 12)
     expected = np.einsum("btd,od->bto", x, weight)
     with torch.no_grad():
-        by_torch = fused.product(torch.tensor(x), torch.tensor(weight))
-    # The weights first, on Intel's processors, give a transpose.
-    assert by_torch.is_contiguous() == (not is_intel or not 8 < rows <= 64)
+        by_torch = product(torch.tensor(x), torch.tensor(weight))
+        of_a_transpose = product(torch.tensor(x.T).permute(2, 1, 0), torch.tensor(weight))
     assert_close(by_torch.numpy(), expected, "float64")
+    assert_close(of_a_transpose.numpy(), expected, "float64")
+
+
+@pytest.mark.parametrize("rows", [1, 2, 64, 65])
+def test_few_rows_in_jax(rows: int) -> None:
+    """As in decoding: the weights come first."""
+    x, weight = normal(0, rows, 1, 12), normal(1, 48, 12)
     by_jax = np.asarray(jax_impl.layers.product(jnp.asarray(x), jnp.asarray(weight)))
-    assert_close(by_jax, expected, "float64")
+    assert_close(by_jax, np.einsum("btd,od->bto", x, weight), "float64")
+
+
+@pytest.mark.parametrize(
+    ("maker", "forms"),
+    [
+        ("GenuineIntel", (rows_first, rows_first, weights_first, weights_first, rows_first)),
+        ("AuthenticAMD", (in_blocks, weights_first, by_convolution, by_convolution, by_convolution)),
+        (None, (rows_first,) * 5),
+    ],
+)
+def test_the_form_suits_the_processor(
+    maker: str | None, forms: tuple[Form, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_impl.product, "_MAKER", maker)
+    monkeypatch.setattr(torch_impl.product, "_CONVOLVES", True)
+    weight = torch.empty(1024, 1024)
+    assert tuple(quickest(torch.empty(rows, 1024), weight) for rows in (1, 7, 9, 64, 65)) == forms
+    with torch.inference_mode():
+        exact = torch.ones(9, 12, dtype=torch.float64), torch.ones(1 << 19, 12, dtype=torch.float64)
+        assert quickest(*exact) is not by_convolution  # which oneDNN has in float32 alone
+        assert quickest(torch.ones(9, 4), torch.ones(4, 4)) is not by_convolution
+
+
+def test_transposes_are_gated_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a product without gradients may give, where there is more than fits the processor's cache."""
+    monkeypatch.setattr(fused, "_ELEMENTS", 16)
+    a, b = normal(0, 8, 6), normal(1, 8, 6)
+    with torch.no_grad():
+        gated = fused.run(fused.SiLUGate, torch.tensor(a).T, torch.tensor(b).T)
+    assert_close(gated.numpy(), (a / (1 + np.exp(-a)) * b).T, "float64")

@@ -1,0 +1,85 @@
+"""x W^T, the product of all layers; where no gradient is wanted, in the form that is quickest on the CPU at hand.
+
+docs/benchmarks.md, "Generation", has what that gains.
+"""
+
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from torch_impl.fused import is_wanted
+
+_CPU_INFO = Path("/proc/cpuinfo")
+_CPU = _CPU_INFO.read_text() if _CPU_INFO.exists() else platform.processor()
+_MAKER = next((name for name in ("GenuineIntel", "AuthenticAMD") if name in _CPU), None)
+"""Whose processor this is, as MKL asks: it has other kernels for Intel's than for AMD's."""
+_CONVOLVES = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+"""Whether convolutions use registers of 512 bits, of which MKL's kernels for AMD use half."""
+_FEW_ROWS = 64
+"""Up to so many rows, copying them costs less than copying the weights."""
+_VERY_FEW_ROWS = 8
+"""Up to so many, Intel's kernels copy nothing."""
+_MANY_WEIGHTS = 1 << 18
+"""From so many on, they are read by all cores sooner than by one."""
+_BLOCK_ROWS = 256
+"""Rows of a block of weights, at most."""
+_CONVOLVED = 1 << 22
+"""From so many products of two numbers on, a convolution is worth its call."""
+
+Form = Callable[[Float[Tensor, "N I"], Float[Tensor, "O I"]], Float[Tensor, "N O"]]
+
+
+def product(x: Float[Tensor, "*B I"], weight: Float[Tensor, "O I"]) -> Float[Tensor, "*B O"]:
+    """x W^T; without gradients, on a CPU, it may be a transpose in memory."""
+    if torch.is_grad_enabled() or not x.is_cpu or not is_wanted():
+        return x @ weight.T
+    x_NI = x.reshape(-1, x.shape[-1])
+    return quickest(x_NI, weight)(x_NI, weight).view(*x.shape[:-1], -1)
+
+
+def quickest(x_NI: Float[Tensor, "N I"], weight: Float[Tensor, "O I"]) -> Form:
+    """The form of the product that takes least time here."""
+    rows = len(x_NI)
+    if _MAKER == "GenuineIntel":
+        return weights_first if _VERY_FEW_ROWS < rows <= _FEW_ROWS else rows_first
+    if _MAKER != "AuthenticAMD":
+        return rows_first
+    if rows == 1:
+        return in_blocks if weight.numel() >= _MANY_WEIGHTS else rows_first
+    convolves = _CONVOLVES and x_NI.dtype == torch.float32 and rows >= _VERY_FEW_ROWS
+    if convolves and rows * weight.numel() >= _CONVOLVED:
+        return by_convolution
+    return weights_first if rows <= _FEW_ROWS else rows_first
+
+
+def rows_first(x_NI: Float[Tensor, "N I"], weight: Float[Tensor, "O I"]) -> Float[Tensor, "N O"]:
+    """As it is written. MKL copies the weights, once for every thread, unless the rows are very few."""
+    return x_NI @ weight.T
+
+
+def weights_first(x_NI: Float[Tensor, "N I"], weight: Float[Tensor, "O I"]) -> Float[Tensor, "N O"]:
+    """(W x^T)^T: MKL copies the rows."""
+    return (weight @ x_NI.T).T
+
+
+def in_blocks(x_NI: Float[Tensor, "N I"], weight: Float[Tensor, "O I"]) -> Float[Tensor, "N O"]:
+    """The same of blocks of weights, as a batch: MKL multiplies one matrix by a vector on one core, but many on all."""
+    (d_out, d_in), rows = weight.shape, len(x_NI)
+    block_rows = next(size for size in range(_BLOCK_ROWS, 0, -1) if d_out % size == 0)
+    blocks = weight.view(-1, block_rows, d_in)
+    return torch.bmm(blocks, x_NI.T.expand(len(blocks), d_in, rows)).view(d_out, rows).T
+
+
+def by_convolution(x_NI: Float[Tensor, "N I"], weight: Float[Tensor, "O I"]) -> Float[Tensor, "N O"]:
+    """The same by oneDNN, whose own product torch does not call in float32, but its convolutions.
+
+    The larger matrix is an image, its rows are pixels; the other, which oneDNN copies, are filters of one pixel.
+    """
+    if len(x_NI) < len(weight):
+        return by_convolution(weight, x_NI).T
+    image = x_NI[None, None].permute(0, 3, 1, 2)
+    return torch.conv2d(image, weight[:, :, None, None])[0, :, 0].T
