@@ -1,7 +1,6 @@
 """Rotary positions, scaled dot-product attention, and multi-head causal self-attention."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -14,6 +13,8 @@ from torch_impl.layers import Identity, Linear, RMSNorm
 
 Rope = tuple[Float[Tensor, "... P"], Float[Tensor, "... P"]]
 """Cosines and sines of the positions at hand (`lm.init.rope_tables`), P = d_head / 2."""
+KeysAndValues = tuple[Float[Tensor, "*B H T K"], Float[Tensor, "*B H T K"]]
+"""Of one layer, of num_kv_heads heads."""
 
 
 def rope(x_TK: Float[Tensor, "*T K"], tables: Rope) -> Float[Tensor, "*T K"]:
@@ -23,7 +24,7 @@ def rope(x_TK: Float[Tensor, "*T K"], tables: Rope) -> Float[Tensor, "*T K"]:
     """
     cos_TP, sin_TP = tables
     if fused.is_wanted():
-        return fused.rotate(x_TK, cos_TP, sin_TP)
+        return fused.rotate(x_TK, torch.complex(cos_TP, sin_TP))
     even_TP, odd_TP = at_least_float32(x_TK).unflatten(-1, (-1, 2)).unbind(-1)
     rotated = torch.stack((even_TP * cos_TP - odd_TP * sin_TP, even_TP * sin_TP + odd_TP * cos_TP), dim=-1)
     return rotated.flatten(-2).to(x_TK.dtype)
@@ -61,31 +62,12 @@ def scaled_dot_product_attention(
     return weights.to(V.dtype) @ V
 
 
-def attend(
-    Q: Float[Tensor, "*B T K"],
-    K: Float[Tensor, "*B S K"],
-    V: Float[Tensor, "*B S V"],
-    mask: Bool[Tensor, "... T S"] | None = None,
-    drop: None = None,
-) -> Float[Tensor, "*B T V"]:
-    """`scaled_dot_product_attention` of finite keys and values, which need not be copied to hide them.
-
-    Those of a cache are zeros until they are written. Every query sees a key: its own.
-    """
-    scores = (at_least_float32(Q) * Q.shape[-1] ** -0.5) @ at_least_float32(K).mT
-    if mask is not None:
-        scores.masked_fill_(~mask, -torch.inf)
-    exp = scores.sub_(scores.amax(-1, keepdim=True)).exp_()
-    return exp.div_(exp.sum(-1, keepdim=True)).to(V.dtype) @ V
-
-
 def grouped_query_attention(
     q_BHTK: Float[Tensor, "*B H T K"],
     k_BGSK: Float[Tensor, "*B G S K"],
     v_BGSK: Float[Tensor, "*B G S K"],
     mask: Bool[Tensor, "*M T S"] | None,
     drop: Callable[[Tensor], Tensor] | None = None,
-    attention: Callable[..., Tensor] = scaled_dot_product_attention,
 ) -> Float[Tensor, "*B H T K"]:
     """Attention whose key head g serves the query heads g H/G .. (g + 1) H/G (Ainslie et al., 2023).
 
@@ -93,60 +75,19 @@ def grouped_query_attention(
     """
     G, H = k_BGSK.shape[-3], q_BHTK.shape[-3]
     if G == H:
-        return attention(q_BHTK, k_BGSK, v_BGSK, mask, drop)
+        return scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, mask, drop)
     groups = (G, H // G)
     rows = q_BHTK.unflatten(-3, groups).flatten(-3, -2)
     if mask is not None:
         mask = mask.unsqueeze(-3).expand(*mask.shape[:-2], H // G, -1, -1).flatten(-3, -2)
-    out = attention(rows, k_BGSK, v_BGSK, mask, drop)
+    out = scaled_dot_product_attention(rows, k_BGSK, v_BGSK, mask, drop)
     return out.unflatten(-2, (H // G, -1)).flatten(-4, -3)
-
-
-Places = slice | Int[Tensor, " N"]
-"""Where new keys go: slots that all sequences have in common, or which rows of the keys, seen as a matrix."""
-
-
-@dataclass
-class LayerCache:
-    """Keys and values of one layer, of num_kv_heads heads, in S slots, of which position t takes slot t mod S."""
-
-    k_BHSK: Float[Tensor, "B H S K"]
-    v_BHSK: Float[Tensor, "B H S K"]
-    filled: int | None = None
-    """The first so many slots are read; all, if not given."""
-
-    def places(self, slots: slice | Int[Tensor, "B T"]) -> Places:
-        """Where these slots lie, of every sequence or of each; the same in all layers."""
-        if isinstance(slots, slice):
-            return slots
-        B, H, S, _ = self.k_BHSK.shape
-        heads_BH1 = torch.arange(B * H, device=slots.device).view(B, H, 1)
-        return (heads_BH1 * S + slots[:, None]).flatten()
-
-    def write(self, k_BHTK: Tensor, v_BHTK: Tensor, places: Places) -> tuple[Tensor, Tensor]:
-        """Store the new keys and values in their places and return those that are read."""
-        for held, new in ((self.k_BHSK, k_BHTK), (self.v_BHSK, v_BHTK)):
-            if isinstance(places, slice):
-                held[:, :, places] = new
-            else:  # an assignment by index takes twice as long
-                held.view(-1, held.shape[-1]).index_copy_(0, places, new.reshape(-1, held.shape[-1]))
-        return self.k_BHSK[:, :, : self.filled], self.v_BHSK[:, :, : self.filled]
-
-    def grown(self, S: int) -> "LayerCache":
-        """The same with S slots, the new ones of zeros."""
-
-        def grow(x_BHSK: Tensor) -> Tensor:
-            B, H, old, K = x_BHSK.shape
-            grown_BHSK = x_BHSK.new_empty(B, H, S, K)
-            grown_BHSK[:, :, :old] = x_BHSK
-            grown_BHSK[:, :, old:] = 0.0
-            return grown_BHSK
-
-        return LayerCache(grow(self.k_BHSK), grow(self.v_BHSK))
 
 
 class MultiHeadSelfAttention(nn.Module):
     """Attention of num_heads heads over one sequence, with RoPE where tables are given.
+
+    Where a list is given, the keys and values are appended to it, for decoding to go on from.
 
     Args:
         num_kv_heads: Heads of keys and values; num_heads, if not given.
@@ -184,8 +125,7 @@ class MultiHeadSelfAttention(nn.Module):
         x_BTD: Float[Tensor, "*B T D"],
         mask: Bool[Tensor, "*M T S"] | None,
         tables: Rope | None = None,
-        cache: LayerCache | None = None,
-        places: Places | None = None,
+        kept: list[KeysAndValues] | None = None,
         draw: Draw | None = None,
     ) -> Float[Tensor, "*B T D"]:
         q_BHTK, k_BHTK, v_BHTK = (
@@ -195,12 +135,9 @@ class MultiHeadSelfAttention(nn.Module):
         q_BHTK, k_BHTK = self.q_norm(q_BHTK), self.k_norm(k_BHTK)
         if tables is not None:
             q_BHTK, k_BHTK = rope(q_BHTK, tables), rope(k_BHTK, tables)
-        if cache is not None and places is not None:
-            k_BHTK, v_BHTK = cache.write(k_BHTK, v_BHTK, places)
-        decodes = cache is not None and x_BTD.shape[-2] == 1
-        attention = attend if decodes else scaled_dot_product_attention
-        drop = self._dropping(draw)
-        out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, mask, drop, attention)
+        if kept is not None:
+            kept.append((k_BHTK, v_BHTK))
+        out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, mask, self._dropping(draw))
         return self.output_proj(out_BHTK.transpose(-2, -3).flatten(-2))
 
     def _dropping(self, draw: Draw | None) -> Callable[[Tensor], Tensor] | None:

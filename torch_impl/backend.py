@@ -19,7 +19,8 @@ from lm.init import initial_weights
 from lm.mesh import Mesh, Processes
 from tokenizer.errors import InputError
 from torch_impl import sharding
-from torch_impl.attention import LayerCache, causal_mask
+from torch_impl.attention import KeysAndValues, causal_mask
+from torch_impl.decoding import Decoder, LayerCache, Place, bound_decoder, rows_of_slots
 from torch_impl.functional import Draw, at_least_float32, clip_gradients, token_cross_entropy
 from torch_impl.model import MODELS, EncoderDecoder
 from torch_impl.optimizer import AdamW
@@ -35,17 +36,16 @@ class Cache(NamedTuple):
     """How many the tokens may come to have."""
     layers: list[LayerCache]
     """They grow with the tokens, since to pass over empty slots takes longer."""
+    decoder: Decoder | None = None
+    """From the first step on."""
 
     def with_slots(self, slots: int) -> "Cache":
-        """The same with so many of the tokens' slots, all of which are read."""
-        cache = self
-        if self.layers[0].k_BHSK.shape[2] < self.P + slots:
-            # Some more, since all is copied.
-            room = self.P + min(self.slots, slots + slots // 2)
-            cache = self._replace(layers=[layer.grown(room) for layer in self.layers])
-        for layer in cache.layers:
-            layer.filled = self.P + slots
-        return cache
+        """The same with so many of the tokens' slots at least."""
+        if self.layers[0].k_BHSK.shape[2] >= self.P + slots:
+            return self
+        # Some more, since all is copied.
+        room = self.P + min(self.slots, slots + slots // 2)
+        return self._replace(layers=[layer.grown(room) for layer in self.layers])
 
 
 @dataclass
@@ -298,32 +298,27 @@ def make_prefill(config: TrainConfig) -> Prefill:
     ) -> tuple[np.ndarray, Cache]:
         check_token_ids(token_ids_BT, m.vocab_size)
         B, T = token_ids_BT.shape
-        decoder, ids_BT = _decoder(state.model), torch.tensor(token_ids_BT, device=config.device)
+        stack, ids_BT = _stack(state.model), torch.tensor(token_ids_BT, device=config.device)
         if prefix_BP is None or num_tokens_B is None:
-            num_tokens_B, tables = np.zeros(B, np.int64), decoder.first_tables(T)
-            x_BSD, mask = decoder.embed(ids_BT, tables), causal_mask(T, config.device)
+            num_tokens_B, tables = np.zeros(B, np.int64), stack.first_tables(T)
+            x_BSD, mask = stack.embed(ids_BT, tables), causal_mask(T, config.device)
         else:
             check_token_ids(prefix_BP, m.vocab_size)
             prefix, num_tokens = (torch.tensor(a, device=config.device) for a in (prefix_BP, num_tokens_B))
             hidden_BPD = state.model.encoder.encode(prefix, num_tokens)
-            x_BSD, mask, tables = decoder.behind(hidden_BPD, num_tokens, ids_BT)
+            x_BSD, mask, tables = stack.behind(hidden_BPD, num_tokens, ids_BT)
+        kept: list[KeysAndValues] = []
+        x_BSD = stack.hidden_states(x_BSD, mask, tables, kept)
         S = x_BSD.shape[1]
-        assert m.num_kv_heads is not None  # filled in by ModelConfig
-        shape = B, m.num_kv_heads, S, m.d_head
-        options: dict[str, Any] = {"dtype": decoder.compute_dtype, "device": config.device}
-        caches = [
-            LayerCache(torch.empty(shape, **options), torch.empty(shape, **options)) for _ in decoder.layers
-        ]
-        # What lies behind a shorter prompt's end is overwritten before it is seen.
-        x_BSD = decoder.hidden_states(x_BSD, mask, tables, caches, slice(S))
         last_BD = x_BSD[torch.arange(B), torch.tensor(S - T + lengths_B - 1)]
-        logits_BV = at_least_float32(decoder.logits(last_BD)).cpu().numpy()
-        return logits_BV, Cache(num_tokens_B, S - T, slots or m.context_length, caches)
+        logits_BV = at_least_float32(stack.logits(last_BD)).cpu().numpy()
+        layers = [LayerCache(*(x_BHSK.contiguous() for x_BHSK in pair)) for pair in kept]
+        return logits_BV, Cache(num_tokens_B, S - T, slots or m.context_length, layers)
 
     return prefill
 
 
-def _decoder(model: Any) -> Any:
+def _stack(model: Any) -> Any:
     return model.decoder if isinstance(model, EncoderDecoder) else model
 
 
@@ -339,23 +334,28 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
         positions_B: Int[np.ndarray, " B"],
     ) -> tuple[np.ndarray, Cache]:
         check_token_ids(token_ids_B, m.vocab_size)
-        decoder, P = _decoder(state.model), cache.P
+        stack, P = _stack(state.model), cache.P
         position_B1, num_tokens_B1 = positions_B[:, None], cache.num_tokens_B[:, None]
         filled = min(cache.slots, int(positions_B.max()) + 1)
         cache = cache.with_slots(filled)
-        sees_BS = np.concatenate((np.arange(P) < num_tokens_B1, np.arange(filled) <= position_B1), axis=1)
-        mask_B11S = None if sees_BS.all() else torch.tensor(sees_BS[:, None, None], device=config.device)
-        slot_B1 = P + position_B1 % cache.slots
-        first = int(slot_B1[0, 0])
-        slots: slice | Tensor = slice(first, first + 1)
-        if (slot_B1 != first).any():
-            slots = torch.tensor(slot_B1, device=config.device)
+        decoder = cache.decoder or bound_decoder(stack, len(token_ids_B))
+        together = bool((positions_B == positions_B[0]).all())
+        hidden_B1S = None
+        if P or not together:
+            sees_BS = np.concatenate((np.arange(P) < num_tokens_B1, np.arange(filled) <= position_B1), axis=1)
+            hidden_B1S = torch.tensor(~sees_BS[:, None], device=config.device)
+        slots_B = P + positions_B % cache.slots
+        slots: int | Tensor = int(slots_B[0])
+        if not together:
+            _, H, S, _ = cache.layers[0].k_BHSK.shape
+            slots = rows_of_slots(torch.tensor(slots_B, device=config.device), H, S)
         # RoPE goes on where the prefix ends.
         place_B1 = position_B1 + num_tokens_B1 if m.position == "rope" else position_B1
-        tables = decoder.tables_of(place_B1)
-        ids_B1 = torch.tensor(token_ids_B[:, None], device=config.device)
-        x_B1D = decoder.embed(ids_B1, tables)
-        x_B1D = decoder.hidden_states(x_B1D, mask_B11S, tables, cache.layers, slots)
-        return at_least_float32(decoder.logits(x_B1D[:, 0])).cpu().numpy(), cache
+        tables = stack.tables_of(place_B1)
+        turn_B1P = torch.complex(*tables) if m.position == "rope" else None
+        x_B1D = stack.embed(torch.tensor(token_ids_B[:, None], device=config.device), tables)
+        at = Place(slots, P + filled, hidden_B1S, turn_B1P)
+        logits_BV = decoder(x_B1D[:, 0], cache.layers, at)
+        return at_least_float32(logits_BV).cpu().numpy(), cache._replace(decoder=decoder)
 
     return decode_step

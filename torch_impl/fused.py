@@ -7,11 +7,11 @@ differentiated twice.
 """
 
 from collections.abc import Callable, Iterator
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
 from torch.autograd import Function
 
@@ -51,11 +51,14 @@ class _Unkept:
         pass
 
 
+def without_gradient(function: Any) -> Callable[..., Tensor]:
+    """A function of this module that keeps nothing."""
+    return partial(function.forward, _Unkept())
+
+
 def run(function: Any, *arguments: Any) -> Tensor:
-    """A function of this module, without autograd's bookkeeping where no gradient is wanted, as in decoding."""
-    if torch.is_grad_enabled():
-        return function.apply(*arguments)  # type: ignore[no-any-return]
-    return function.forward(_Unkept(), *arguments)  # type: ignore[no-any-return]
+    """A function of this module, without autograd's bookkeeping where no gradient is wanted."""
+    return (function.apply if torch.is_grad_enabled() else without_gradient(function))(*arguments)
 
 
 def _once(backward: Callable[..., Any]) -> Callable[..., Any]:
@@ -305,11 +308,10 @@ def _scores(Q: Tensor, K: Tensor, hidden: Tensor | None) -> Tensor:
     return scores
 
 
-def rotate(x_TK: Float[Tensor, "*T K"], cos_TP: Tensor, sin_TP: Tensor) -> Float[Tensor, "*T K"]:
-    """RoPE as a product of complex numbers, of which autograd keeps but the tables."""
+def rotate(x_TK: Float[Tensor, "*T K"], turn_TP: Complex[Tensor, "*#T P"]) -> Float[Tensor, "*T K"]:
+    """RoPE as a product of complex numbers, cosine and sine, of which autograd keeps but these."""
     x32 = at_least_float32(x_TK)
     if x32.stride(-1) != 1 or any(s % 2 for s in (*x32.stride()[:-1], x32.storage_offset())):
         x32 = x32.contiguous()
-    turn = torch.complex(cos_TP, sin_TP)
-    turned = torch.view_as_complex(x32.view(*x32.shape[:-1], -1, 2)) * turn
+    turned = torch.view_as_complex(x32.view(*x32.shape[:-1], -1, 2)) * turn_TP
     return cast(torch.view_as_real(turned).flatten(-2), x_TK.dtype)

@@ -15,9 +15,8 @@ from lm.config import ModelConfig
 from lm.init import position_tables
 from torch_impl import fused
 from torch_impl.attention import (
-    LayerCache,
+    KeysAndValues,
     MultiHeadSelfAttention,
-    Places,
     Rope,
     causal_mask,
     padding_mask,
@@ -48,11 +47,11 @@ def make_norm(
     return NORMS[config.norm](config.d_model, config.norm_eps, device, dtype)
 
 
-def _apply(norm: nn.Module, x_BTD: Tensor) -> Tensor:
+def _apply(norm: Callable[[Tensor], Tensor], x_BTD: Tensor) -> Tensor:
     return norm(x_BTD)
 
 
-def _skip(norm: nn.Module, x_BTD: Tensor) -> Tensor:
+def _skip(norm: Callable[[Tensor], Tensor], x_BTD: Tensor) -> Tensor:
     return x_BTD
 
 
@@ -88,12 +87,11 @@ class TransformerBlock(nn.Module):
         x_BTD: Float[Tensor, "B T D"],
         mask: Bool[Tensor, "*M T S"] | None,
         tables: Rope | None = None,
-        cache: LayerCache | None = None,
-        places: Places | None = None,
+        kept: list[KeysAndValues] | None = None,
         draw: Draw | None = None,
     ) -> Float[Tensor, "B T D"]:
         drop = partial(dropout, rate=self.residual_dropout, draw=draw)
-        attended_BTD = self.attn(self.before(self.ln1, x_BTD), mask, tables, cache, places, draw)
+        attended_BTD = self.attn(self.before(self.ln1, x_BTD), mask, tables, kept, draw)
         x_BTD = self.after(self.ln1, x_BTD + drop(attended_BTD, place="attn"))
         return self.after(self.ln2, x_BTD + drop(self.ffn(self.before(self.ln2, x_BTD)), place="ffn"))
 
@@ -112,13 +110,12 @@ class ParallelBlock(TransformerBlock):
         x_BTD: Float[Tensor, "B T D"],
         mask: Bool[Tensor, "*M T S"] | None,
         tables: Rope | None = None,
-        cache: LayerCache | None = None,
-        places: Places | None = None,
+        kept: list[KeysAndValues] | None = None,
         draw: Draw | None = None,
     ) -> Float[Tensor, "B T D"]:
         drop = partial(dropout, rate=self.residual_dropout, draw=draw)
         normed_BTD = self.before(self.ln1, x_BTD)
-        attended_BTD = self.attn(normed_BTD, mask, tables, cache, places, draw)
+        attended_BTD = self.attn(normed_BTD, mask, tables, kept, draw)
         fed_BTD = self.ffn(normed_BTD)
         return self.after(self.ln1, x_BTD + drop(attended_BTD, place="attn") + drop(fed_BTD, place="ffn"))
 
@@ -213,22 +210,20 @@ class Stack(nn.Module):
         x_BTD: Float[Tensor, "B T D"],
         mask: Bool[Tensor, "*M T S"] | None,
         tables: Tables,
-        caches: list[LayerCache] | None = None,
-        slots: slice | Int[Tensor, "B T"] | None = None,
+        kept: list[KeysAndValues] | None = None,
         draw: Draw | None = None,
     ) -> Float[Tensor, "B T D"]:
-        """The residual stream after the last block, normalised. Caches, one a layer, are written in place.
+        """The residual stream after the last block, normalised.
 
         Args:
             tables: Of positions (T,) or (B, T).
-            slots: Of the caches, where this call's keys and values go: the same of all sequences, or each one's.
+            kept: Gets the keys and values of each layer.
         """
         # Every head of a sequence has its positions.
         rope = tuple(table.unsqueeze(-3) for table in tables) if self.rotary else None
-        places = caches[0].places(slots) if caches and slots is not None else None
         for i, layer in enumerate(self.layers):
             within = draw.at(f"layers.{i}") if draw else None
-            x_BTD = self.run(layer, x_BTD, mask, rope, caches[i] if caches else None, places, within)
+            x_BTD = self.run(layer, x_BTD, mask, rope, kept, within)
         return self.ln_final(x_BTD)
 
     def encode(
@@ -255,11 +250,15 @@ class StackWithHead(Stack):
             None if config.tie_embeddings else Linear(config.d_model, config.vocab_size, device, dtype)
         )
 
+    @property
+    def head_weight(self) -> Tensor:
+        """The head's, which tied models have in common with their embeddings (Press and Wolf, 2017)."""
+        return (self.token_embeddings if self.lm_head is None else self.lm_head).weight
+
     def logits(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
-        """The head, which tied models have in common with their embeddings (Press and Wolf, 2017)."""
-        head = self.token_embeddings if self.lm_head is None else self.lm_head
-        # Of few rows the product may be a transpose, of which whoever reads a row reads all memory.
-        return product(x, fused.cast(head.weight, x.dtype)).contiguous()
+        """Of the next token, or of that at each place."""
+        # The product may be a transpose, of which whoever reads a row reads all memory.
+        return product(x, fused.cast(self.head_weight, x.dtype)).contiguous()
 
 
 class TransformerLM(StackWithHead):

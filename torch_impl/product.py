@@ -30,56 +30,70 @@ _BLOCK_ROWS = 256
 _CONVOLVED = 1 << 22
 """From so many products of two numbers on, a convolution is worth its call."""
 
-Form = Callable[[Float[Tensor, "N I"], Float[Tensor, "O I"]], Float[Tensor, "N O"]]
+Product = Callable[[Float[Tensor, "N I"]], Float[Tensor, "N O"]]
+Form = Callable[[Float[Tensor, "O I"]], Product]
 
 
 def product(x: Float[Tensor, "*B I"], weight: Float[Tensor, "O I"]) -> Float[Tensor, "*B O"]:
-    """x W^T; without gradients, on a CPU, it may be a transpose in memory."""
-    if torch.is_grad_enabled() or not x.is_cpu or not is_wanted():
+    """x W^T; without gradients it may be a transpose in memory."""
+    if torch.is_grad_enabled() or not is_wanted():
         return x @ weight.T
     x_NI = x.reshape(-1, x.shape[-1])
-    return quickest(x_NI, weight)(x_NI, weight).view(*x.shape[:-1], -1)
+    return quickest(len(x_NI), weight)(weight)(x_NI).view(*x.shape[:-1], -1)
 
 
-def quickest(x_NI: Float[Tensor, "N I"], weight: Float[Tensor, "O I"]) -> Form:
-    """The form of the product that takes least time here."""
-    rows = len(x_NI)
+def quickest(rows: int, weight: Float[Tensor, "O I"]) -> Form:
+    """The form in which so many rows are multiplied in the least time."""
+    if not weight.is_cpu or _MAKER is None:
+        return rows_first
     if _MAKER == "GenuineIntel":
         return weights_first if _VERY_FEW_ROWS < rows <= _FEW_ROWS else rows_first
-    if _MAKER != "AuthenticAMD":
-        return rows_first
     if rows == 1:
         return in_blocks if weight.numel() >= _MANY_WEIGHTS else rows_first
-    convolves = _CONVOLVES and x_NI.dtype == torch.float32 and rows >= _VERY_FEW_ROWS
+    convolves = _CONVOLVES and weight.dtype == torch.float32 and rows >= _VERY_FEW_ROWS
     if convolves and rows * weight.numel() >= _CONVOLVED:
         return by_convolution
     return weights_first if rows <= _FEW_ROWS else rows_first
 
 
-def rows_first(x_NI: Float[Tensor, "N I"], weight: Float[Tensor, "O I"]) -> Float[Tensor, "N O"]:
+def rows_first(weight: Float[Tensor, "O I"]) -> Product:
     """As it is written. MKL copies the weights, once for every thread, unless the rows are very few."""
-    return x_NI @ weight.T
+    weight_IO = weight.T
+    return lambda x_NI: x_NI @ weight_IO
 
 
-def weights_first(x_NI: Float[Tensor, "N I"], weight: Float[Tensor, "O I"]) -> Float[Tensor, "N O"]:
+def weights_first(weight: Float[Tensor, "O I"]) -> Product:
     """(W x^T)^T: MKL copies the rows."""
-    return (weight @ x_NI.T).T
+    return lambda x_NI: (weight @ x_NI.T).T
 
 
-def in_blocks(x_NI: Float[Tensor, "N I"], weight: Float[Tensor, "O I"]) -> Float[Tensor, "N O"]:
+def in_blocks(weight: Float[Tensor, "O I"]) -> Product:
     """The same of blocks of weights, as a batch: MKL multiplies one matrix by a vector on one core, but many on all."""
-    (d_out, d_in), rows = weight.shape, len(x_NI)
-    block_rows = next(size for size in range(_BLOCK_ROWS, 0, -1) if d_out % size == 0)
-    blocks = weight.view(-1, block_rows, d_in)
-    return torch.bmm(blocks, x_NI.T.expand(len(blocks), d_in, rows)).view(d_out, rows).T
+    d_out, d_in = weight.shape
+    blocks = weight.view(-1, next(size for size in range(_BLOCK_ROWS, 0, -1) if d_out % size == 0), d_in)
+
+    def multiply(x_NI: Float[Tensor, "N I"]) -> Float[Tensor, "N O"]:
+        # Flat first: of a column's strides MKL would take another kernel, of a sixth of the speed.
+        x_IN = x_NI.reshape(-1).view(-1, d_in).T
+        return torch.bmm(blocks, x_IN.expand(len(blocks), -1, -1)).view(d_out, -1).T
+
+    return multiply
 
 
-def by_convolution(x_NI: Float[Tensor, "N I"], weight: Float[Tensor, "O I"]) -> Float[Tensor, "N O"]:
-    """The same by oneDNN, whose own product torch does not call in float32, but its convolutions.
+def by_convolution(weight: Float[Tensor, "O I"]) -> Product:
+    """The same by oneDNN, whose convolutions torch calls in float32, but not its product.
 
     The larger matrix is an image, its rows are pixels; the other, which oneDNN copies, are filters of one pixel.
     """
-    if len(x_NI) < len(weight):
-        return by_convolution(weight, x_NI).T
-    image = x_NI[None, None].permute(0, 3, 1, 2)
-    return torch.conv2d(image, weight[:, :, None, None])[0, :, 0].T
+
+    def multiply(x_NI: Float[Tensor, "N I"]) -> Float[Tensor, "N O"]:
+        if len(x_NI) < len(weight):
+            return _convolution(weight, x_NI).T
+        return _convolution(x_NI, weight)
+
+    return multiply
+
+
+def _convolution(rows_NI: Float[Tensor, "N I"], filters_OI: Float[Tensor, "O I"]) -> Float[Tensor, "N O"]:
+    image_1I1N = rows_NI[None, None].permute(0, 3, 1, 2)
+    return torch.conv2d(image_1I1N, filters_OI[:, :, None, None])[0, :, 0].T

@@ -152,9 +152,30 @@ FAULTS = (
     ),
     fault(
         "the cache is off by one slot",
-        "torch_impl/attention.py",
-        "heads_BH1 * S + slots[:, None]",
-        "heads_BH1 * S + (slots[:, None] + 1) % S",
+        "torch_impl/decoding.py",
+        "heads_BH * S + slots_B[:, None]",
+        "heads_BH * S + (slots_B[:, None] + 1) % S",
         HEADS,
+    ),
+    fault(
+        "decoding sees what is hidden",
+        "torch_impl/decoding.py",
+        "masked_fill_(hidden_B1S,",
+        "masked_fill_(~hidden_B1S,",
+        HEADS,
+    ),
+    fault(
+        "groups of queries interleave in decoding",
+        "torch_impl/decoding.py",
+        ".reshape(B * G, H // G, K)",
+        ".unflatten(1, (H // G, G)).transpose(1, 2).reshape(B * G, H // G, K)",
+        FAMILY,
+    ),
+    fault(
+        "a parallel block is decoded without its norm",
+        "torch_impl/decoding.py",
+        "attention(normed_BD, cache, at) + feed(normed_BD)",
+        "attention(normed_BD, cache, at) + feed(x_BD)",
+        FAMILY,
     ),
 )

@@ -193,15 +193,15 @@ FAULTS = (
     fault(
         "few rows are read as if they were columns",
         "torch_impl/product.py",
-        "x_NI.T.expand(",
-        "x_NI.reshape(d_in, rows).expand(",
+        ".view(-1, d_in).T",
+        ".view(d_in, -1)",
         LINEAR,
     ),
     fault(
         "a convolution's answer is not turned around",
         "torch_impl/product.py",
-        "by_convolution(weight, x_NI).T",
-        "by_convolution(weight, x_NI).reshape(len(x_NI), -1)",
+        "_convolution(weight, x_NI).T",
+        "_convolution(weight, x_NI).reshape(len(x_NI), -1)",
         LINEAR,
     ),
     fault(

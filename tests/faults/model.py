@@ -53,9 +53,9 @@ FAULTS = (
     ),
     fault(
         "layers share one cache",
-        "torch_impl/model.py",
-        "caches[i] if caches else None",
-        "caches[0] if caches else None",
+        "torch_impl/decoding.py",
+        "zip(layers, caches, strict=True)",
+        "zip(layers, caches[:1] * len(layers), strict=True)",
         MODEL,
     ),
     fault(

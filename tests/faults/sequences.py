@@ -56,8 +56,8 @@ FAULTS = (
     fault(
         "a decoded token takes a slot of the prefix",
         "torch_impl/backend.py",
-        "= P + position_B1 % cache.slots",
-        "= position_B1 % cache.slots",
+        "= P + positions_B % cache.slots",
+        "= positions_B % cache.slots",
         PREFIXED,
     ),
     fault(
