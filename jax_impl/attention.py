@@ -65,8 +65,7 @@ def attend(
 
 def _weights(Q: Array, K: Array, mask: Array | None) -> Array:
     Q, K = at_least_float32(Q), at_least_float32(K)
-    # XLA would transpose all keys for a single query.
-    scores = (Q @ K.mT if Q.shape[-2] > 1 else (K @ Q.mT).mT) * Q.shape[-1] ** -0.5
+    scores = Q @ K.mT * Q.shape[-1] ** -0.5
     if mask is not None:
         scores = jnp.where(jnp.broadcast_to(mask, scores.shape), scores, -jnp.inf)
     largest = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
@@ -121,15 +120,16 @@ def grouped_query_attention(
 class LayerCache(NamedTuple):
     """Keys and values of one layer, of num_kv_heads heads, in S slots, of which position t takes slot t mod S."""
 
-    k_BHSK: Float[Array, "B H S K"]
+    k_BHKS: Float[Array, "B H K S"]
+    """Transposed, as the scores of a single query are computed from them."""
     v_BHSK: Float[Array, "B H S K"]
 
     def write(self, k_BHTK: Array, v_BHTK: Array, slots_BT: Int[Array, "B T"]) -> "LayerCache":
         """The cache with the new keys and values in their slots."""
-        B, H = self.k_BHSK.shape[:2]
+        B, H = self.v_BHSK.shape[:2]
         # By heads too: of one text XLA would else write the whole cache again.
-        places = jnp.arange(B)[:, None, None], jnp.arange(H)[None, :, None], slots_BT[:, None]
-        return LayerCache(self.k_BHSK.at[places].set(k_BHTK), self.v_BHSK.at[places].set(v_BHTK))
+        b, h, s = jnp.arange(B)[:, None, None], jnp.arange(H)[None, :, None], slots_BT[:, None]
+        return LayerCache(self.k_BHKS.at[b, h, :, s].set(k_BHTK), self.v_BHSK.at[b, h, s].set(v_BHTK))
 
 
 def multihead_self_attention(
@@ -167,7 +167,8 @@ def multihead_self_attention(
         q_BHTK, k_BHTK = rope(q_BHTK, tables), rope(k_BHTK, tables)
     if cache is not None and slots_BT is not None:
         cache = cache.write(k_BHTK, v_BHTK, slots_BT)
-        k_BHTK, v_BHTK = (x_BHSK[:, :, : mask.shape[-1]] for x_BHSK in cache)
+        S = mask.shape[-1]
+        k_BHTK, v_BHTK = cache.k_BHKS[..., :S].mT, cache.v_BHSK[:, :, :S]
     dropping = draw is not None and attention_dropout > 0.0
     drop = partial(dropout, rate=attention_dropout, draw=draw, place="weights") if dropping else None
     decodes = cache is not None and x_BTD.shape[-2] == 1

@@ -347,7 +347,7 @@ def make_prefill(config: TrainConfig) -> Prefill:
         S = x_BSD.shape[1]
         assert m.num_kv_heads is not None  # filled in by ModelConfig
         zeros = jnp.zeros((B, m.num_kv_heads, S - T + slots, m.d_head), dtype)
-        caches = [LayerCache(zeros, zeros) for _ in decoder["layers"]]
+        caches = [LayerCache(zeros.mT, zeros) for _ in decoder["layers"]]
         # What lies behind a shorter prompt's end is overwritten before it is seen.
         slots_BS = jnp.broadcast_to(jnp.arange(S)[None, :], (B, S))
         x_BSD, written = hidden_states(decoder, x_BSD, m, mask, tables, caches, slots_BS)
@@ -394,7 +394,7 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
         num_tokens_B1: Array,
         tables: Tables,
     ) -> tuple[Array, list[LayerCache | None]]:
-        S, decoder = caches[0].k_BHSK.shape[2] - P, _decoder(params)
+        S, decoder = caches[0].v_BHSK.shape[2] - P, _decoder(params)
         sees_BS = jnp.concatenate(
             (jnp.arange(P)[None, :] < num_tokens_B1, jnp.arange(S)[None, :] <= position_B1), axis=1
         )

@@ -39,7 +39,7 @@ def product(x: Float[Tensor, "*B I"], weight: Float[Tensor, "O I"]) -> Float[Ten
     if torch.is_grad_enabled() or not is_wanted():
         return x @ weight.T
     x_NI = x.reshape(-1, x.shape[-1])
-    return quickest(len(x_NI), weight)(weight)(x_NI).view(*x.shape[:-1], -1)
+    return quickest(len(x_NI), weight)(weight)(x_NI).view(*x.shape[:-1], len(weight))
 
 
 def quickest(rows: int, weight: Float[Tensor, "O I"]) -> Form:
@@ -70,7 +70,8 @@ def weights_first(weight: Float[Tensor, "O I"]) -> Product:
 def in_blocks(weight: Float[Tensor, "O I"]) -> Product:
     """The same of blocks of weights, as a batch: MKL multiplies one matrix by a vector on one core, but many on all."""
     d_out, d_in = weight.shape
-    blocks = weight.view(-1, next(size for size in range(_BLOCK_ROWS, 0, -1) if d_out % size == 0), d_in)
+    rows = next(size for size in range(_BLOCK_ROWS, 0, -1) if d_out % size == 0)
+    blocks = weight.reshape(-1, rows, d_in)
 
     def multiply(x_NI: Float[Tensor, "N I"]) -> Float[Tensor, "N O"]:
         # Flat first: of a column's strides MKL would take another kernel, of a sixth of the speed.

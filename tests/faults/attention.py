@@ -146,8 +146,8 @@ FAULTS = (
     fault(
         "the cache writes keys as values",
         "jax_impl/attention.py",
-        "self.v_BHSK.at[places].set(v_BHTK)",
-        "self.v_BHSK.at[places].set(k_BHTK)",
+        "self.v_BHSK.at[b, h, s].set(v_BHTK)",
+        "self.v_BHSK.at[b, h, s].set(k_BHTK)",
         HEADS,
     ),
     fault(

@@ -76,8 +76,8 @@ FAULTS = (
     fault(
         "the fast RoPE turns the other way",
         "torch_impl/fused.py",
-        "torch.complex(cos_TP, sin_TP)",
-        "torch.complex(cos_TP, -sin_TP)",
+        "-1, 2)) * turn_TP",
+        "-1, 2)) * turn_TP.conj()",
         ROPE,
     ),
 )

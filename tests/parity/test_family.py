@@ -192,9 +192,11 @@ def test_caches_hold_the_shared_heads_alone() -> None:
         _, caches = backend.make_prefill(config)(
             backend.init_state(config, 0), np.zeros((2, 3), np.int32), np.array([3, 3])
         )
-        B, H, _, K = caches.layers[0].k_BHSK.shape
+        layer = caches.layers[0]
+        keys = layer.k_BHSK if name == "torch" else layer.k_BHKS.mT
+        B, H, _, K = keys.shape
         assert (B, H, K) == (2, 1, 4)
-        assert caches.layers[0].k_BHSK.shape == caches.layers[0].v_BHSK.shape
+        assert keys.shape == layer.v_BHSK.shape
 
 
 def test_tied_weights_are_one_leaf_with_both_gradients() -> None:

@@ -96,7 +96,7 @@ def test_a_cache_changes_nothing() -> None:
     by_torch = bound_attention(module, 2, torch.float64)
     torch_cache = LayerCache(torch.zeros(shape).double(), torch.zeros(shape).double())
     params = {name.split(".")[0]: {"weight": jnp.array(a)} for name, a in given.items() if name != "x"}
-    jax_cache = jax_impl.attention.LayerCache(jnp.zeros(shape), jnp.zeros(shape))
+    jax_cache = jax_impl.attention.LayerCache(jnp.zeros(shape).mT, jnp.zeros(shape))
     seen = np.zeros((1, S), bool)
     for t in range(T):
         seen[0, slots[t]] = True
@@ -115,6 +115,6 @@ def test_a_cache_changes_nothing() -> None:
         steps["jax"].append(np.asarray(out))
     for name, outputs in steps.items():
         assert_close(np.concatenate(outputs, 1), whole[name][0], "float64")
-    np.testing.assert_array_equal(torch_cache.k_BHSK[:, :, slots].shape, jax_cache.k_BHSK.shape)
-    assert_close(torch_cache.k_BHSK.numpy(), np.asarray(jax_cache.k_BHSK), "float64")
+    np.testing.assert_array_equal(torch_cache.k_BHSK[:, :, slots].shape, jax_cache.v_BHSK.shape)
+    assert_close(torch_cache.k_BHSK.numpy(), np.asarray(jax_cache.k_BHKS.mT), "float64")
     assert_close(torch_cache.v_BHSK.numpy(), np.asarray(jax_cache.v_BHSK), "float64")
