@@ -1,7 +1,7 @@
 """One token of each sequence through a decoder, against the keys and values of those before it.
 
-These are the formulas of layers.py, attention.py and model.py once more, as functions that hold their weights: a step
-takes so little time that what nn.Module does at each call, and the choice of each product's form, would be a third of
+These are the formulas of layers.py, attention.py and model.py once more, as functions bound to their weights: a step
+takes so little time that what nn.Module does at each call, and the choice of each product's form, would be a fifth of
 it (docs/benchmarks.md, "Generation"). tests/parity proves of every option that they are the same model.
 """
 
@@ -71,8 +71,10 @@ def rows_of_slots(slots_B: Int[Tensor, " B"], H: int, S: int) -> Int[Tensor, " N
     return (heads_BH * S + slots_B[:, None]).flatten()
 
 
-Branch = Callable[[Tensor], Tensor]
-Layer = Callable[[Tensor, LayerCache, Place], Tensor]
+Branch = Callable[[Float[Tensor, "B ..."]], Float[Tensor, "B ..."]]
+"""One row for each sequence, to one row."""
+Layer = Callable[[Float[Tensor, "B D"], LayerCache, Place], Float[Tensor, "B D"]]
+"""The same with a cache, which is written."""
 Decoder = Callable[[Float[Tensor, "B D"], list[LayerCache], Place], Float[Tensor, "B V"]]
 """From embeddings to logits of the next token; the caches are written."""
 
@@ -98,7 +100,7 @@ def attend(
 
 
 def bound_decoder(stack: StackWithHead, B: int) -> Decoder:
-    """A stack and its head for one token of B sequences, which hold its weights in the type that is computed in."""
+    """A stack and its head, for one token of each of B sequences, with the weights in the type that is computed in."""
     layers = [bound_block(layer, B, stack.compute_dtype) for layer in stack.layers]
     last, head = bound_norm(stack.ln_final), bound_product(stack.head_weight, B, stack.compute_dtype)
 
@@ -112,6 +114,7 @@ def bound_decoder(stack: StackWithHead, B: int) -> Decoder:
 
 
 def bound_block(block: Any, B: int, dtype: torch.dtype) -> Layer:
+    """`TransformerBlock` or `ParallelBlock`."""
     before, after, ln1 = block.before, block.after, bound_norm(block.ln1)
     attention, feed = bound_attention(block.attn, B, dtype), bound_feed_forward(block.ffn, B, dtype)
 
@@ -133,6 +136,7 @@ def bound_block(block: Any, B: int, dtype: torch.dtype) -> Layer:
 
 
 def bound_attention(attention: MultiHeadSelfAttention, B: int, dtype: torch.dtype) -> Layer:
+    """`MultiHeadSelfAttention` of one query a sequence."""
     q_proj, k_proj, v_proj, output_proj = (
         bound_linear(projection, B, dtype)
         for projection in (attention.q_proj, attention.k_proj, attention.v_proj, attention.output_proj)
@@ -150,6 +154,7 @@ def bound_attention(attention: MultiHeadSelfAttention, B: int, dtype: torch.dtyp
 
 
 def bound_feed_forward(layer: SwiGLU | FeedForward, B: int, dtype: torch.dtype) -> Branch:
+    """`SwiGLU` or `FeedForward`."""
     w1, w2 = bound_linear(layer.w1, B, dtype), bound_linear(layer.w2, B, dtype)
     if isinstance(layer, SwiGLU):
         w3, gate = bound_linear(layer.w3, B, dtype), fused.without_gradient(fused.SiLUGate)
@@ -159,12 +164,14 @@ def bound_feed_forward(layer: SwiGLU | FeedForward, B: int, dtype: torch.dtype) 
 
 
 def bound_norm(norm: nn.Module) -> Branch:
+    """`RMSNorm`, or another norm or none, whose own forward pass will do."""
     if isinstance(norm, RMSNorm):
         return partial(fused.without_gradient(fused.RMSNorm), weight=norm.weight, eps=norm.eps)
     return norm.forward
 
 
 def bound_linear(layer: Linear, B: int, dtype: torch.dtype) -> Branch:
+    """`Linear`."""
     multiply = bound_product(layer.weight, B, dtype)
     if layer.bias is None:
         return multiply
@@ -172,6 +179,7 @@ def bound_linear(layer: Linear, B: int, dtype: torch.dtype) -> Branch:
     return lambda x_BI: multiply(x_BI) + bias
 
 
-def bound_product(weight: Tensor, B: int, dtype: torch.dtype) -> Branch:
+def bound_product(weight: Float[Tensor, "O I"], B: int, dtype: torch.dtype) -> Branch:
+    """x W^T, in the form that suits B rows."""
     weight = fused.cast(weight, dtype)
     return quickest(B, weight)(weight)
