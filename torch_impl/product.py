@@ -1,17 +1,19 @@
-"""x W^T, the product of all layers; where no gradient is wanted, in the form that is quickest on the CPU at hand.
+"""x W^T, the product of all layers, in the form that is quickest on the CPU at hand.
 
-docs/benchmarks.md, "Generation", has what that gains.
+docs/benchmarks.md has what that gains: for few rows, as in decoding, under "Generation".
 """
 
 import platform
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd import Function
 
-from torch_impl.fused import is_wanted
+from torch_impl.fused import is_wanted, run
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _CPU = _CPU_INFO.read_text() if _CPU_INFO.exists() else platform.processor()
@@ -35,11 +37,11 @@ Form = Callable[[Float[Tensor, "O I"]], Product]
 
 
 def product(x: Float[Tensor, "*B I"], weight: Float[Tensor, "O I"]) -> Float[Tensor, "*B O"]:
-    """x W^T; without gradients it may be a transpose in memory."""
-    if torch.is_grad_enabled() or not is_wanted():
+    """x W^T; of few rows it may be a transpose in memory."""
+    form = quickest(x.numel() // x.shape[-1], weight) if is_wanted() else rows_first
+    if form is rows_first or (torch.is_grad_enabled() and form is not by_convolution):
         return x @ weight.T
-    x_NI = x.reshape(-1, x.shape[-1])
-    return quickest(len(x_NI), weight)(weight)(x_NI).view(*x.shape[:-1], len(weight))
+    return form(weight)(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], len(weight))
 
 
 def quickest(rows: int, weight: Float[Tensor, "O I"]) -> Form:
@@ -82,19 +84,30 @@ def in_blocks(weight: Float[Tensor, "O I"]) -> Product:
 
 
 def by_convolution(weight: Float[Tensor, "O I"]) -> Product:
-    """The same by oneDNN, whose convolutions torch calls in float32, but not its product.
-
-    The larger matrix is an image, its rows are pixels; the other, which oneDNN copies, are filters of one pixel.
-    """
-
-    def multiply(x_NI: Float[Tensor, "N I"]) -> Float[Tensor, "N O"]:
-        if len(x_NI) < len(weight):
-            return _convolution(weight, x_NI).T
-        return _convolution(x_NI, weight)
-
-    return multiply
+    """The same by oneDNN, whose convolutions torch calls in float32, but not its product."""
+    return lambda x_NI: run(Convolution, x_NI, weight)
 
 
-def _convolution(rows_NI: Float[Tensor, "N I"], filters_OI: Float[Tensor, "O I"]) -> Float[Tensor, "N O"]:
-    image_1I1N = rows_NI[None, None].permute(0, 3, 1, 2)
+class Convolution(Function):
+    """x W^T, and both products of its gradient: rows of one matrix are an image's pixels, the other's are filters."""
+
+    @staticmethod
+    def forward(ctx: Any, x_NI: Float[Tensor, "N I"], weight: Float[Tensor, "O I"]) -> Float[Tensor, "N O"]:
+        ctx.save_for_backward(x_NI, weight)
+        if len(x_NI) <= _FEW_ROWS:  # oneDNN copies the filters
+            return _convolved(weight, x_NI).T
+        return _convolved(x_NI, weight)
+
+    @staticmethod
+    def backward(ctx: Any, g_NO: Float[Tensor, "N O"]) -> tuple[Tensor | None, Tensor | None]:
+        x_NI, weight = ctx.saved_tensors
+        of_x, of_weight = ctx.needs_input_grad
+        return (
+            _convolved(g_NO, weight.T) if of_x else None,
+            _convolved(g_NO.T, x_NI.T) if of_weight else None,
+        )
+
+
+def _convolved(pixels_NI: Float[Tensor, "N I"], filters_OI: Float[Tensor, "O I"]) -> Float[Tensor, "N O"]:
+    image_1I1N = pixels_NI[None, None].permute(0, 3, 1, 2)
     return torch.conv2d(image_1I1N, filters_OI[:, :, None, None])[0, :, 0].T

@@ -200,8 +200,15 @@ FAULTS = (
     fault(
         "a convolution's answer is not turned around",
         "torch_impl/product.py",
-        "_convolution(weight, x_NI).T",
-        "_convolution(weight, x_NI).reshape(len(x_NI), -1)",
+        "_convolved(weight, x_NI).T",
+        "_convolved(weight, x_NI).reshape(len(x_NI), -1)",
+        LINEAR,
+    ),
+    fault(
+        "a convolution's weight gets half its gradient",
+        "torch_impl/product.py",
+        "_convolved(g_NO.T, x_NI.T)",
+        "_convolved(g_NO.T / 2, x_NI.T)",
         LINEAR,
     ),
     fault(

@@ -96,6 +96,31 @@ def test_the_form_suits_the_processor(
     assert quickest(9, weight[:4, :4]) in (rows_first, weights_first)  # which cost less to call
 
 
+@pytest.mark.parametrize("rows", [3, 65])
+def test_gradients_by_convolution(rows: int) -> None:
+    """The first, and the second, which the plain product has too, against differences."""
+    x, weight = (torch.tensor(a, requires_grad=True) for a in (normal(0, rows, 4), normal(1, 5, 4)))
+    assert torch.autograd.gradcheck(lambda x, weight: by_convolution(weight)(x), (x, weight))
+    assert torch.autograd.gradgradcheck(lambda x, weight: by_convolution(weight)(x), (x, weight))
+
+
+def test_training_by_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the processor is AMD's, in float32; of a weight that is frozen too, and of gradients that are all one."""
+    for name, value in (("_MAKER", "AuthenticAMD"), ("_CONVOLVES", True), ("_CONVOLVED", 0)):
+        monkeypatch.setattr(torch_impl.product, name, value)
+    x, weight = normal(0, 4, 20, 12), normal(1, 7, 12)
+    x32, weight32 = (torch.tensor(a, dtype=torch.float32, requires_grad=True) for a in (x, weight))
+    y = product(x32, weight32)
+    assert_close(y.detach().numpy(), np.einsum("bti,oi->bto", x, weight), "float32")
+    of_x, of_weight = torch.autograd.grad(y.sum(), (x32, weight32))
+    assert_close(of_x.numpy(), np.broadcast_to(weight.sum(0), x.shape), "float32")
+    assert_close(of_weight.numpy(), np.broadcast_to(x.sum((0, 1)), weight.shape), "float32")
+    (of_x,) = torch.autograd.grad(product(x32, weight32.detach()).sum(), x32)
+    assert_close(of_x.numpy(), np.broadcast_to(weight.sum(0), x.shape), "float32")
+    (node,) = {function for function, _ in y.grad_fn.next_functions} if y.grad_fn else {None}
+    assert "Convolution" in str(node)
+
+
 def test_transposes_are_gated_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a product without gradients may give, where there is more than fits the processor's cache."""
     monkeypatch.setattr(fused, "_ELEMENTS", 16)
