@@ -10,6 +10,7 @@ BENCHMARKS = (
     "tokenizer",
     "train-step",
     "layers",
+    "product",
     "data",
     "scaling",
 )  # modules with a function main(arguments)
