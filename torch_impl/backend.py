@@ -312,6 +312,7 @@ def make_prefill(config: TrainConfig) -> Prefill:
         S = x_BSD.shape[1]
         last_BD = x_BSD[torch.arange(B), torch.tensor(S - T + lengths_B - 1)]
         logits_BV = at_least_float32(stack.logits(last_BD)).cpu().numpy()
+        # What lies behind a shorter prompt's end is overwritten before it is seen.
         layers = [LayerCache(*(x_BHSK.contiguous() for x_BHSK in pair)) for pair in kept]
         return logits_BV, Cache(num_tokens_B, S - T, slots or m.context_length, layers)
 

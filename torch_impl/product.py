@@ -19,7 +19,11 @@ _CPU_INFO = Path("/proc/cpuinfo")
 _CPU = _CPU_INFO.read_text() if _CPU_INFO.exists() else platform.processor()
 _MAKER = next((name for name in ("GenuineIntel", "AuthenticAMD") if name in _CPU), None)
 """Whose processor this is, as MKL asks: it has other kernels for Intel's than for AMD's."""
-_CONVOLVES = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+_CONVOLVES = (
+    _MAKER == "AuthenticAMD"
+    and torch.backends.mkldnn.is_available()
+    and torch.backends.cpu.get_cpu_capability() == "AVX512"
+)
 """Whether convolutions use registers of 512 bits, of which MKL's kernels for AMD use half."""
 _FEW_ROWS = 64
 """Up to so many rows, copying them costs less than copying the weights."""
@@ -30,7 +34,8 @@ _MANY_WEIGHTS = 1 << 18
 _BLOCK_ROWS = 256
 """Rows of a block of weights, at most."""
 _CONVOLVED = 1 << 22
-"""From so many products of two numbers on, a convolution is worth its call."""
+"""From so many products of two numbers on, a convolution is worth its call; with its gradients, from four times as
+many."""
 
 Product = Callable[[Float[Tensor, "N I"]], Float[Tensor, "N O"]]
 Form = Callable[[Float[Tensor, "O I"]], Product]
@@ -38,24 +43,25 @@ Form = Callable[[Float[Tensor, "O I"]], Product]
 
 def product(x: Float[Tensor, "*B I"], weight: Float[Tensor, "O I"]) -> Float[Tensor, "*B O"]:
     """x W^T; of few rows it may be a transpose in memory."""
-    form = quickest(x.numel() // x.shape[-1], weight) if is_wanted() else rows_first
-    if form is rows_first or (torch.is_grad_enabled() and form is not by_convolution):
+    rows, d_in = x.numel() // x.shape[-1], x.shape[-1]
+    form = quickest(rows, weight, torch.is_grad_enabled()) if is_wanted() else rows_first
+    if form is rows_first:
         return x @ weight.T
-    return form(weight)(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], len(weight))
+    return form(weight)(x.reshape(rows, d_in)).view(*x.shape[:-1], len(weight))
 
 
-def quickest(rows: int, weight: Float[Tensor, "O I"]) -> Form:
-    """The form in which so many rows are multiplied in the least time."""
+def quickest(rows: int, weight: Float[Tensor, "O I"], trains: bool = False) -> Form:
+    """The form in which so many rows are multiplied in the least time; if it trains, with the gradients."""
     if not weight.is_cpu or _MAKER is None:
         return rows_first
-    if _MAKER == "GenuineIntel":
-        return weights_first if _VERY_FEW_ROWS < rows <= _FEW_ROWS else rows_first
-    if rows == 1:
-        return in_blocks if weight.numel() >= _MANY_WEIGHTS else rows_first
     convolves = _CONVOLVES and weight.dtype == torch.float32 and rows >= _VERY_FEW_ROWS
-    if convolves and rows * weight.numel() >= _CONVOLVED:
+    if convolves and rows * weight.numel() >= (4 * _CONVOLVED if trains else _CONVOLVED):
         return by_convolution
-    return weights_first if rows <= _FEW_ROWS else rows_first
+    if trains or rows > _FEW_ROWS:
+        return rows_first
+    if _MAKER == "GenuineIntel":
+        return weights_first if rows > _VERY_FEW_ROWS else rows_first
+    return in_blocks if rows == 1 and weight.numel() >= _MANY_WEIGHTS else weights_first
 
 
 def rows_first(weight: Float[Tensor, "O I"]) -> Product:

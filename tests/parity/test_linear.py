@@ -59,7 +59,7 @@ def test_is_homogeneous() -> None:
 @pytest.mark.parametrize("form", [rows_first, weights_first, in_blocks, by_convolution])
 def test_forms_without_gradients(rows: int, d_out: int, form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every form of the product, whichever is the quickest here, of rows as they lie and of a transpose."""
-    monkeypatch.setattr(torch_impl.product, "quickest", lambda rows, weight: form)
+    monkeypatch.setattr(torch_impl.product, "quickest", lambda rows, weight, trains: form)
     x, weight = normal(0, rows, 1, 12), normal(1, d_out, 12)
     expected = np.einsum("btd,od->bto", x, weight)
     with torch.no_grad():
@@ -89,9 +89,11 @@ def test_the_form_suits_the_processor(
     maker: str | None, forms: tuple[Form, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch_impl.product, "_MAKER", maker)
-    monkeypatch.setattr(torch_impl.product, "_CONVOLVES", True)
+    monkeypatch.setattr(torch_impl.product, "_CONVOLVES", maker == "AuthenticAMD")
     weight = torch.empty(1024, 1024)
     assert tuple(quickest(rows, weight) for rows in (1, 7, 9, 64, 65)) == forms
+    assert quickest(9, weight, trains=True) is rows_first
+    assert (quickest(16, weight, trains=True) is by_convolution) == (maker == "AuthenticAMD")
     assert quickest(9, weight.double()) is not by_convolution  # which oneDNN has in float32 alone
     assert quickest(9, weight[:4, :4]) in (rows_first, weights_first)  # which cost less to call
 
