@@ -6,17 +6,20 @@ forms take turns, and all give the same numbers, or nothing is timed.
 
 import argparse
 import os
-import time
+from collections.abc import Callable
+from functools import partial
+from statistics import median
 from typing import Any
 
 import numpy as np
 
-from bench.children import progress, quartiles
+from bench.children import take_turns, timed
 from bench.contenders import SIZES
-from bench.report import table
+from bench.report import seconds, table
 from lm.backend import DECODING_SPINS, have_threads_sleep
 from lm.init import parameter_shapes
 from lm.parity.budgets import BUDGETS, relative_error
+from tokenizer.errors import InputError
 
 SHAPES = [
     shape
@@ -31,7 +34,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--rows", type=int, nargs="+", default=[1, 2, 4, 8, 32, 512], help="sequences, or tokens, at once"
     )
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args(arguments)
     if min(options.rows) < 1:
@@ -50,31 +53,37 @@ def main(arguments: list[str]) -> None:
     with torch.inference_mode():
         for rows in options.rows:
             inputs = [torch.tensor(rng.standard_normal((rows, d_in))).float() for _, d_in in SHAPES]
-            samples = measure(forms, inputs, weights, options.rounds)
-            taken = {product.quickest(rows, weight) for weight in weights}
-            lines.append(
-                [str(rows)] + [f"{1e3 * quartiles(samples[f])[1]:.2f}{' *' * (f in taken)}" for f in forms]
+            passes = {form: make_pass(form, inputs, weights) for form in forms}
+            samples = take_turns(
+                {form.__name__: partial(timed, run) for form, run in passes.items()},
+                options.rounds,
+                0.05,
+                f"{rows} rows",
             )
+            taken = {product.quickest(rows, weight).__name__ for weight in weights}
+            cells = (
+                f"{1e3 * median(seconds({'rounds': found})):.2f}{' *' * (name in taken)}"
+                for name, found in samples.items()
+            )
+            lines.append((str(rows), *cells))
     print(f"milliseconds of a pass over {sum(4 * w.numel() for w in weights) / 1e6:.0f} MB of weights\n")
     print("\n".join(table(("rows", *(form.__name__ for form in forms)), lines)))
 
 
-def measure(forms: Any, inputs: list[Any], weights: list[Any], rounds: int) -> dict[Any, list[float]]:
-    """Seconds of each form's passes."""
-    expected = (inputs[0].double() @ weights[0].double().T).numpy()
-    passes, samples = {}, {}
-    for form in forms:
-        error = relative_error(form(weights[0])(inputs[0]).numpy(), expected)
-        assert error <= BUDGETS["float32"].forward, f"{form.__name__}: off by {error}"
-        passes[form], samples[form] = [form(weight) for weight in weights], []
-    for number in range(rounds):
-        progress(f"{len(inputs[0])} rows: round {number + 1} of {rounds}")
-        for form, multipliers in passes.items():
-            for _ in range(2):  # the first brings back what another form's pass has driven out of the cache
-                start = time.perf_counter()
-                for multiply, x in zip(multipliers, inputs, strict=True):
-                    multiply(x)
-                seconds = time.perf_counter() - start
-            samples[form].append(seconds)
-    progress("")
-    return samples
+def make_pass(form: Any, inputs: list[Any], weights: list[Any]) -> Callable[[], None]:
+    """Every input times its weight, in this form.
+
+    Raises:
+        InputError: its products are not those of float64.
+    """
+    multipliers = [form(weight) for weight in weights]
+    for multiply, x, weight in zip(multipliers, inputs, weights, strict=True):
+        error = relative_error(multiply(x).numpy(), (x.double() @ weight.double().T).numpy())
+        if not error <= BUDGETS["float32"].forward:
+            raise InputError(f"{form.__name__} is {error:.0e} away from float64: no parity, nothing timed")
+
+    def run() -> None:
+        for multiply, x in zip(multipliers, inputs, strict=True):
+            multiply(x)
+
+    return run

@@ -45,7 +45,7 @@ def product(x: Float[Tensor, "*B I"], weight: Float[Tensor, "O I"]) -> Float[Ten
     """x W^T; of few rows it may be a transpose in memory."""
     rows, d_in = x.numel() // x.shape[-1], x.shape[-1]
     form = quickest(rows, weight, torch.is_grad_enabled()) if is_wanted() else rows_first
-    if form is rows_first:
+    if form is rows_first:  # not a view of another product, of which fully_shard would warn
         return x @ weight.T
     return form(weight)(x.reshape(rows, d_in)).view(*x.shape[:-1], len(weight))
 

@@ -54,8 +54,8 @@ def test_is_homogeneous() -> None:
         np.testing.assert_array_equal(2 * once[name][0], twice[name][0])
 
 
-@pytest.mark.parametrize("rows", [1, 2, 9])
-@pytest.mark.parametrize("d_out", [512, 5])
+@pytest.mark.parametrize("rows", [1, 2, 8, 9, 64, 65])
+@pytest.mark.parametrize("d_out", [512, 48, 5])
 @pytest.mark.parametrize("form", [rows_first, weights_first, in_blocks, by_convolution])
 def test_forms_without_gradients(rows: int, d_out: int, form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every form of the product, whichever is the quickest here, of rows as they lie and of a transpose."""
@@ -65,14 +65,19 @@ def test_forms_without_gradients(rows: int, d_out: int, form: Form, monkeypatch:
     with torch.no_grad():
         by_torch = product(torch.tensor(x), torch.tensor(weight))
         of_a_transpose = product(torch.tensor(x.T).permute(2, 1, 0), torch.tensor(weight))
+    # Where the weights come first the product is a transpose.
+    assert by_torch.is_contiguous() == (
+        form is rows_first or (form is by_convolution and rows == 65) or rows == 1
+    )
     assert_close(by_torch.numpy(), expected, "float64")
     assert_close(of_a_transpose.numpy(), expected, "float64")
 
 
-@pytest.mark.parametrize("rows", [1, 2, 64, 65])
-def test_few_rows_in_jax(rows: int) -> None:
+@pytest.mark.parametrize("rows", [1, 2, 8, 9, 64, 65])
+@pytest.mark.parametrize("d_out", [256, 48, 5])
+def test_few_rows_in_jax(rows: int, d_out: int) -> None:
     """As in decoding: the weights come first."""
-    x, weight = normal(0, rows, 1, 12), normal(1, 48, 12)
+    x, weight = normal(0, rows, 1, 12), normal(1, d_out, 12)
     by_jax = np.asarray(jax_impl.layers.product(jnp.asarray(x), jnp.asarray(weight)))
     assert_close(by_jax, np.einsum("btd,od->bto", x, weight), "float64")
 
@@ -80,9 +85,9 @@ def test_few_rows_in_jax(rows: int) -> None:
 @pytest.mark.parametrize(
     ("maker", "forms"),
     [
-        ("GenuineIntel", (rows_first, rows_first, weights_first, weights_first, rows_first)),
-        ("AuthenticAMD", (in_blocks, weights_first, by_convolution, by_convolution, by_convolution)),
-        (None, (rows_first,) * 5),
+        ("GenuineIntel", (rows_first, rows_first, rows_first, weights_first, weights_first, rows_first)),
+        ("AuthenticAMD", (in_blocks, weights_first, *(by_convolution,) * 4)),
+        (None, (rows_first,) * 6),
     ],
 )
 def test_the_form_suits_the_processor(
@@ -91,7 +96,7 @@ def test_the_form_suits_the_processor(
     monkeypatch.setattr(torch_impl.product, "_MAKER", maker)
     monkeypatch.setattr(torch_impl.product, "_CONVOLVES", maker == "AuthenticAMD")
     weight = torch.empty(1024, 1024)
-    assert tuple(quickest(rows, weight) for rows in (1, 7, 9, 64, 65)) == forms
+    assert tuple(quickest(rows, weight) for rows in (1, 7, 8, 9, 64, 65)) == forms
     assert quickest(9, weight, trains=True) is rows_first
     assert (quickest(16, weight, trains=True) is by_convolution) == (maker == "AuthenticAMD")
     assert quickest(9, weight.double()) is not by_convolution  # which oneDNN has in float32 alone
