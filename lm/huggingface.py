@@ -134,6 +134,8 @@ def export_llama(step_path: Path, tokenizer: Tokenizer | None, out: Path) -> Non
                 "eos_token": end_text,
                 "clean_up_tokenization_spaces": False,
                 "model_max_length": model.context_length,
+                # transformers 4 would make token_type_ids too, which its Llama refuses.
+                "model_input_names": ["input_ids", "attention_mask"],
             }
             (temporary / "tokenizer_config.json").write_text(json_text(tokenizer_config), encoding="utf-8")
 

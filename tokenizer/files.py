@@ -98,18 +98,18 @@ def read_merges(path: str | Path) -> list[tuple[bytes, bytes]]:
     return merges
 
 
-def read_pretokenizer(path: str | Path) -> tuple[list[str], str]:
-    """Read a `pretokenizer.json`: (special tokens, pattern).
+def read_pretokenizer(path: str | Path) -> tuple[list[str], str, list[str]]:
+    """Read a `pretokenizer.json`: (special tokens, pattern, visible tokens).
 
     Raises:
         InputError: the file is missing or malformed.
     """
     content = read_json(path)
-    match content:
-        case {"special_tokens": list(special_tokens), "pattern": str(pattern)} if all(
-            isinstance(token, str) for token in special_tokens
+    match {"visible_tokens": [], **content} if isinstance(content, dict) else None:
+        case {"special_tokens": list(special), "pattern": str(pattern), "visible_tokens": list(visible)} if (
+            all(isinstance(token, str) for token in special + visible)
         ):
-            return special_tokens, pattern
+            return special, pattern, visible
     raise InputError(f'{path} must hold {{"special_tokens": [texts], "pattern": text}}')
 
 

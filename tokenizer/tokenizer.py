@@ -39,6 +39,8 @@ class Tokenizer:
         merges: pairs of byte strings, the one to merge first in front.
         special_tokens: strings that always become one token. Those not in `vocab` get the next free ids.
         pattern: how text is cut into pre-tokens: "gpt2", "cl100k", "o200k", or a regular expression.
+        visible_tokens: those of the special tokens that a reader sees, such as "<tool_call>". No id depends on them;
+            they are the added tokens of a `tokenizer.json` that are not `special`.
 
     Raises:
         InputError: `vocab` and `merges` do not fit together, or a special token or the pattern is unusable.
@@ -50,6 +52,7 @@ class Tokenizer:
         merges: Sequence[tuple[bytes, bytes]],
         special_tokens: Iterable[str] | None = None,
         pattern: str = "gpt2",
+        visible_tokens: Iterable[str] = (),
     ) -> None:
         self.vocab = dict(vocab)
         self.merges = list(merges)
@@ -69,6 +72,7 @@ class Tokenizer:
                 ids[token] = max(self.vocab) + 1
                 self.vocab[ids[token]] = token
             self.special_tokens[special] = ids[token]
+        self.visible_tokens = [token for token in visible_tokens if token in self.special_tokens]
         self._byte_ids = [ids[bytes([byte])] for byte in range(256)]
         self._ranks: dict[tuple[int, int], tuple[int, int]] = {}
         for rank, (left, right) in enumerate(self.merges):
@@ -215,6 +219,8 @@ class Tokenizer:
         files.write_text(folder / "vocab.json", files.format_vocab(self.vocab))
         files.write_text(folder / "merges.txt", files.format_merges(self.merges))
         pretokenizer = {"special_tokens": list(self.special_tokens), "pattern": self.pretokenizer.pattern}
+        if self.visible_tokens:
+            pretokenizer["visible_tokens"] = self.visible_tokens
         files.write_text(folder / "pretokenizer.json", json.dumps(pretokenizer, indent=2) + "\n")
 
     @classmethod
@@ -225,8 +231,8 @@ class Tokenizer:
             InputError: a file is missing or malformed.
         """
         folder = Path(folder)
-        special_tokens, pattern = files.read_pretokenizer(folder / "pretokenizer.json")
-        return cls.from_files(folder / "vocab.json", folder / "merges.txt", special_tokens, pattern)
+        facts = files.read_pretokenizer(folder / "pretokenizer.json")
+        return cls(files.read_vocab(folder / "vocab.json"), files.read_merges(folder / "merges.txt"), *facts)
 
     def save_tokenizers_json(self, path: str | Path) -> None:
         """Write the `tokenizer.json` of the library tokenizers, which encodes as this one does.
@@ -234,7 +240,7 @@ class Tokenizer:
         A pattern of your own is written as it is; the library's dialect of regular expressions may differ.
         """
         content = tokenizers_json.export(
-            self.vocab, self.merges, self.special_tokens, self.pretokenizer.pattern
+            self.vocab, self.merges, self.special_tokens, self.pretokenizer.pattern, self.visible_tokens
         )
         files.write_text(Path(path), json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 

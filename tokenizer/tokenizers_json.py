@@ -1,6 +1,6 @@
 """The file format of the library tokenizers: `tokenizer.json`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,30 @@ def export(
     merges: Sequence[tuple[bytes, bytes]],
     special_tokens: dict[str, int],
     pattern: str,
+    visible_tokens: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return the content of a `tokenizer.json`.
+
+    Args:
+        visible_tokens: Those of the special tokens that a reader sees: `"special": false`.
 
     Raises:
         InputError: a special token reads like the spelling of another token: "é" is also how byte 0xE9 is spelled.
     """
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     pre_tokenizer: dict[str, Any] = byte_level
     if pattern != "gpt2":
         split = {"type": "Split", "behavior": "Isolated", "invert": False}
         split["pattern"] = {"Regex": PATTERNS.get(pattern, pattern)}
         pre_tokenizer = {"type": "Sequence", "pretokenizers": [split, byte_level | {"use_regex": False}]}
-    spelled = {to_unicode(token): i for i, token in vocab.items() if i not in special_tokens.values()}
+    # The library looks the parts and the join of a merge up by their spelling, also of one that is a special token.
+    merged = {token for left, right in merges for token in (left, right, left + right)}
+    spelled = {
+        to_unicode(token): i
+        for i, token in vocab.items()
+        if i not in special_tokens.values() or token in merged
+    }
     for text in special_tokens:
         if text in spelled and vocab[spelled[text]] != text.encode():
             raise InputError(
@@ -39,7 +49,7 @@ def export(
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            {"id": i, "content": text} | flags
+            {"id": i, "content": text, "special": text not in visible_tokens} | flags
             for text, i in sorted(special_tokens.items(), key=lambda item: item[1])
         ],
         "normalizer": None,
@@ -63,8 +73,8 @@ def export(
 
 def parse(
     content: Any, path: str | Path
-) -> tuple[dict[int, bytes], list[tuple[bytes, bytes]], list[str], str]:
-    """Return vocabulary, merges, special tokens and pattern of the content of a `tokenizer.json`.
+) -> tuple[dict[int, bytes], list[tuple[bytes, bytes]], list[str], str, list[str]]:
+    """Return vocabulary, merges, special tokens, pattern and visible tokens of the content of a `tokenizer.json`.
 
     Raises:
         InputError: it is malformed, or asks for something that byte-level BPE with a named pattern does not
@@ -80,10 +90,12 @@ def parse(
         ]
         pattern, reason = _pattern(content.get("pre_tokenizer"))
         vocab = {i: from_unicode(token) for token, i in model["vocab"].items()}
-        special_tokens = []
+        special_tokens, visible_tokens = [], []
         for added in content.get("added_tokens") or []:
             vocab[added["id"]] = added["content"].encode()
             special_tokens.append(added["content"])
+            if not added.get("special", True):
+                visible_tokens.append(added["content"])
             reasons += [
                 f"added token {added['content']!r} has {key}"
                 for key in ("single_word", "lstrip", "rstrip")
@@ -96,7 +108,7 @@ def parse(
     reasons = [reason for reason in [*reasons, reason] if reason]
     if reasons:
         raise InputError(f"{path} cannot be imported: {reasons[0]}; only plain byte-level BPE can")
-    return vocab, merges, special_tokens, pattern
+    return vocab, merges, special_tokens, pattern, visible_tokens
 
 
 _MODEL_OPTIONS = (

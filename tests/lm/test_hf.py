@@ -143,6 +143,9 @@ def test_transformers_computes_what_we_do(
         ours = twinlm.load(run, backend)
         assert relative_error(ours.logits(IDS), expected) < BUDGETS["float32"].model_forward
         prompt = their_tokenizer("Once upon", return_tensors="pt")
+        # transformers 4 makes token_type_ids, too, unless the file says otherwise; Llama refuses them.
+        assert list(prompt) == read_json(tmp_path / "hf" / "tokenizer_config.json")["model_input_names"]
+        assert theirs(**prompt).logits.shape == (*prompt["input_ids"].shape, MODEL.vocab_size)
         greedy = theirs.generate(**prompt, max_new_tokens=6)[0, prompt["input_ids"].shape[1] :]
         assert ours.generate("Once upon", max_new_tokens=6, temperature=0.0) == their_tokenizer.decode(
             greedy, skip_special_tokens=True
@@ -285,6 +288,10 @@ def test_an_imported_model_trains_on(
     capsys.readouterr()
     assert lm("runs", tmp_path) == 0
     assert re.search(r"^run +torch +new +0/", capsys.readouterr().out, re.MULTILINE)
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
 
 
 def edit(folder: Path, **changes: Any) -> None:

@@ -254,6 +254,43 @@ def test_save_and_load(
     assert loaded.merges == tokenizer.merges
 
 
+@pytest.mark.parametrize(
+    ("merges", "specials", "text"),
+    [
+        ([(b" ", b"t"), (b" t", b"h"), (b"e", b"r")], [" t"], " that other th"),
+        ([(b"a", b"\n"), (b"l", b"l")], ["a\n"], "all a\na"),
+        ([(b"h", b"e"), (b"l", b"l"), (b"he", b"ll")], ["he", "e"], "hell he"),
+        ([(b"a", b" "), (b"l", b"l")], [" "], "all a ll"),
+    ],
+)
+def test_a_special_token_may_be_part_of_a_merge(
+    tmp_path: Path, merges: list[tuple[bytes, bytes]], specials: list[str], text: str
+) -> None:
+    vocab = dict(enumerate([bytes([i]) for i in range(256)] + [left + right for left, right in merges]))
+    tokenizer = Tokenizer(vocab, merges, specials)
+    library = as_tokenizers(tokenizer, tmp_path / "tokenizer.json")
+    ids = tokenizer.encode(text)
+    assert library.encode(text).ids == ids
+    assert library.decode(ids, skip_special_tokens=False) == text
+    assert Tokenizer.from_tokenizers_json(tmp_path / "tokenizer.json").sha256 == tokenizer.sha256
+
+
+def test_special_tokens_that_a_reader_sees_stay_visible(
+    by_specials: dict[tuple[str, ...], Tokenizer], tmp_path: Path
+) -> None:
+    """In, through our own files, and out: what the library's decoder leaves out stays the same."""
+    old = by_specials["<|endoftext|>",]
+    library = as_tokenizers(old, tmp_path / "in.json")
+    library.add_tokens([tokenizers.AddedToken("<tool>", special=False, normalized=False)])
+    library.save(str(tmp_path / "in.json"))
+    Tokenizer.from_tokenizers_json(tmp_path / "in.json").save(tmp_path)
+    back = as_tokenizers(Tokenizer.load(tmp_path), tmp_path / "out.json")
+    ids = back.encode("a<tool>b<|endoftext|>").ids
+    assert back.decode(ids) == library.decode(ids) == "a<tool>b"
+    added = [json.loads((tmp_path / name).read_text())["added_tokens"] for name in ("in.json", "out.json")]
+    assert added[0] == added[1]
+
+
 def test_sha256_tells_tokenizers_apart(by_specials: dict[tuple[str, ...], Tokenizer]) -> None:
     tokenizer = by_specials[()]
     others = [
