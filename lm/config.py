@@ -8,7 +8,7 @@ import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from tokenizer.errors import InputError
 
@@ -97,10 +97,14 @@ class ModelConfig:
     prefix_length: int | None = None
     """Longest prefix that an encoder-decoder's encoder reads, in tokens; if not given, context_length."""
 
+    filled_in: ClassVar[frozenset[str]] = frozenset()
+    """Names of the sizes that were not given; an attribute of each instance."""
+
     def __post_init__(self) -> None:
-        for name, value in self.derived().items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
+        left_out = {name: size for name, size in self.derived().items() if getattr(self, name) is None}
+        for name, size in left_out.items():
+            object.__setattr__(self, name, size)
+        object.__setattr__(self, "filled_in", frozenset(left_out))
         sizes = ("vocab_size", "context_length", "d_model", "num_layers", "num_heads", "d_ff", "num_kv_heads")
         _require_positive(self, *sizes, "rope_theta", "norm_eps")
         for name, choices in (

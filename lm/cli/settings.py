@@ -13,11 +13,10 @@ Backend: TypeAlias = Literal["jax", "torch"]
 
 
 def leave_derived_open(model: ModelConfig) -> ModelConfig:
-    """The model as a flag's default: sizes that follow from others are left out, for a flag that changes those."""
+    """The model as a flag's default: a size that was not given is left out, so that it follows the other flags."""
     model = copy.copy(model)
-    for name, value in model.derived().items():
-        if getattr(model, name) == value:
-            object.__setattr__(model, name, None)
+    for name in model.filled_in:
+        object.__setattr__(model, name, None)
     return model
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lm.cli import parse
 from lm.config import ModelConfig, OptimizerConfig, TrainConfig, from_dict, load_config
 from tokenizer.errors import InputError
 
@@ -258,3 +259,31 @@ def test_a_bad_file_is_named_in_one_line(content: bytes | None, message: str, tm
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"run\.toml: cannot be read"):
         load_config(tmp_path / "run.toml")
+
+
+GIVEN = {"num_kv_heads": 4, "d_ff": 128, "prefix_length": 16}
+"""Sizes that are the derived ones of MODEL as an encoder-decoder."""
+
+
+@pytest.mark.parametrize("given", [(), *[(name,) for name in GIVEN], tuple(GIVEN)])
+@pytest.mark.parametrize("command", ["train", "experiment", "accounting"])
+def test_a_size_that_the_file_gives_stays_whatever_the_flags_say(
+    tmp_path: Path, command: str, given: tuple[str, ...]
+) -> None:
+    path = tmp_path / "run.toml"
+    sizes = "".join(f"{name} = {GIVEN[name]}\n" for name in given)
+    path.write_text(
+        TOML.replace("[optimizer]", f'architecture = "encoder_decoder"\n{sizes}[optimizer]'), encoding="utf-8"
+    )
+    prefix = "--" if command == "accounting" else "--model."
+    flags = [f"{prefix}num-heads=8", f"{prefix}d-model=96", f"{prefix}context-length=32"]
+    needed = {
+        "train": ["--backend", "jax", "--train", "a", "--val", "b", "--out", "c", "--config", str(path)],
+        "experiment": ["all", "--config", str(path)],
+        "accounting": [str(path)],
+    }
+    parsed = parse([command, *needed[command], *flags])
+    model = parsed.model if command == "accounting" else parsed.settings.model
+    follow = {"num_kv_heads": 8, "d_ff": 256, "prefix_length": 32}
+    expected = follow | {name: GIVEN[name] for name in given}
+    assert {name: getattr(model, name) for name in GIVEN} == expected
