@@ -17,7 +17,7 @@ import numpy as np
 from bench import report
 from bench.children import Calls, Child, quartiles, take_turns, timed
 from bench.contenders import SIZES, Work
-from bench.machine import describe, flags
+from bench.machine import describe, flags, thread_count
 from bench.train_step import CONTENDERS, make_contender, parse_work
 from lm.backend import have_threads_sleep
 from lm.data import get_batch, open_tokens
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--tokens", type=int, default=50_000_000, help="of the token file, made of random ids"
     )
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=thread_count, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write every sample, the hardware, versions and flags")
     options = parser.parse_args(arguments)

@@ -19,7 +19,7 @@ import numpy as np
 
 from bench.children import Calls, Child, progress, quartiles
 from bench.contenders import SIZES
-from bench.machine import describe, flags
+from bench.machine import describe, flags, thread_count
 from bench.report import table
 from lm.backend import DECODING_SPINS, have_threads_sleep
 from lm.config import TrainConfig
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--new-tokens", type=int, default=128, help="tokens to write for each")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=thread_count, default=os.cpu_count())
     parser.add_argument("--json", type=Path, help="write every sample, the hardware and the versions here")
     options = parser.parse_args(arguments)
     if options.json:

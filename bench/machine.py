@@ -1,10 +1,14 @@
 """The hardware, the versions and the settings that numbers depend on."""
 
+import argparse
 import os
 import platform
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from lm.config import check_threads
+from tokenizer.errors import InputError
 
 FLAGS = ("OMP_", "GOMP_", "MKL_", "KMP_", "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "NPROC")
 FLAGS += ("XLA_", "JAX_", "TORCH", "PYTORCH_", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE", "CXX")
@@ -22,6 +26,18 @@ def describe(packages: Iterable[str]) -> dict[str, str | int | None]:
         "python": platform.python_version(),
         **{package: _version(package) for package in packages},
     }
+
+
+def thread_count(text: str) -> int:
+    """A number of threads from a command line.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        return check_threads(int(text))
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def flags() -> dict[str, str]:

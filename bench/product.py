@@ -15,6 +15,7 @@ import numpy as np
 
 from bench.children import take_turns, timed
 from bench.contenders import SIZES
+from bench.machine import thread_count
 from bench.report import seconds, table
 from lm.backend import DECODING_SPINS, have_threads_sleep
 from lm.init import parameter_shapes
@@ -35,7 +36,7 @@ def main(arguments: list[str]) -> None:
         "--rows", type=int, nargs="+", default=[1, 2, 4, 8, 32, 512], help="sequences, or tokens, at once"
     )
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=thread_count, default=os.cpu_count())
     options = parser.parse_args(arguments)
     if min(options.rows) < 1:
         parser.error("argument --rows: give 1 or more")

@@ -25,6 +25,25 @@ FeedForward = Literal["swiglu", "silu", "gelu", "relu"]
 Remat = Literal["none", "block"]
 
 
+MAX_SIZE = 2**31 - 1
+"""The greatest size, batch or number of steps: ids, positions and steps are int32."""
+MAX_THREADS = 1024
+"""More than any machine has cores. Frameworks take memory and time for each thread that they are asked for."""
+
+
+def check_threads(threads: int) -> int:
+    """The number of threads as it is.
+
+    Raises:
+        InputError: it is no number of threads.
+    """
+    fits = isinstance(threads, int) and 1 <= threads <= MAX_THREADS
+    _require(
+        fits, f"threads is {threads!r}: give 1 to {MAX_THREADS}; more than the machine has cores is slower"
+    )
+    return threads
+
+
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise InputError(message)
@@ -39,6 +58,9 @@ def _require_positive(config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         _require(0 < value < math.inf, f"{name} is {value}: give a finite number above 0")
+        _require(
+            not isinstance(value, int) or value <= MAX_SIZE, f"{name} is {value}: give at most {MAX_SIZE:,}"
+        )
 
 
 @dataclass(frozen=True)
@@ -250,15 +272,17 @@ class TrainConfig:
     device: str = "cpu"
     """Where to compute: cpu, or cuda where there is a GPU."""
     threads: int | None = None
-    """CPU threads; if not given, the framework's own choice."""
+    """CPU threads, up to 1024; if not given, the framework's own choice."""
 
     def __post_init__(self) -> None:
         _require_positive(
             self, "steps", "batch_size", "grad_accumulation", "log_interval", "eval_interval", "save_interval"
         )
-        for name in ("threads", "keep_last", "eval_windows", "patience", "sample_every", "peak_flops"):
+        for name in ("keep_last", "eval_windows", "patience", "sample_every", "peak_flops"):
             value = getattr(self, name)
             _require(value is None or 0 < value < math.inf, f"{name} is {value}: give 1 or more")
+        if self.threads is not None:
+            check_threads(self.threads)
         _require(self.keep_best >= 0, f"keep_best is {self.keep_best}: give 0 or more")
         _require(0 <= self.seed < 2**64, f"seed is {self.seed}: give a number from 0 to 2^64 - 1")
         _require(

@@ -12,7 +12,7 @@ from tokenizer.cuts import BREAK, CLASSES, UNKNOWN
 from tokenizer.errors import InputError
 from tokenizer.pretokenize import Pretokenizer
 from tokenizer.sources import open_source
-from tokenizer.workers import default_num_workers
+from tokenizer.workers import MAX_WORKERS, default_num_workers
 
 RANGE = 1 << 22  # bytes; as many as are encoded at a time
 SMALL = 1 << 25  # bytes; what is smaller is done sooner than other processes have started
@@ -28,10 +28,10 @@ def share(num_bytes: int, num_workers: int | None) -> tuple[int, int]:
         num_workers: how many were asked for; None for as many as there are processors.
 
     Raises:
-        InputError: fewer than one were asked for.
+        InputError: fewer than one were asked for, or more than any machine has processors for.
     """
-    if num_workers is not None and num_workers < 1:
-        raise InputError(f"num_workers is {num_workers}; ask for at least 1")
+    if num_workers is not None and not 1 <= num_workers <= MAX_WORKERS:
+        raise InputError(f"num_workers is {num_workers}; ask for 1 to {MAX_WORKERS}")
     if num_bytes < SMALL:
         return 1, RANGE
     num_workers = num_workers or default_num_workers()

@@ -25,6 +25,7 @@ import numpy as np
 from tokenizer.errors import InputError
 
 AHEAD = 2  # tasks given to another process at a time, so that it is busy while this one runs its own
+MAX_WORKERS = 1024  # more than any machine has processors; each process takes memory
 MAX_WAITING = 16  # results that wait for earlier ones
 
 Task = Sequence[Any]  # of what JSON can express

@@ -1,5 +1,6 @@
 """The command: what it prints, and that every mistake is answered in one line, with nothing overwritten."""
 
+import importlib
 import io
 import itertools
 import json
@@ -17,7 +18,7 @@ from lm import checkpoint
 from lm.data import file_sha256
 from lm.files import json_text
 from tests.lm.conftest import lm, train_command
-from tokenizer import Tokenizer
+from tokenizer import InputError, Tokenizer, train_bpe
 
 Capture = pytest.CaptureFixture[str]
 
@@ -401,3 +402,29 @@ def test_parity_over_budget_is_exit_code_1(
     assert (tmp_path / "parity.png").read_bytes().startswith(b"\x89PNG")
     assert "exists" in refused(capsys, "parity", "--json", tmp_path / "parity.json")
     assert "cases is 0" in refused(capsys, "parity", "--cases", 0)
+
+
+@pytest.mark.parametrize("threads", [-1, 0, 1025, 100_000, 2**63])
+def test_a_number_of_threads_that_no_machine_has_is_refused_before_a_framework_loads(
+    made_pipeline: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    def load(*_: object) -> None:
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr("lm.backend.load", load)
+    run, tokens = made_pipeline / "torch", made_pipeline / "val.npy"
+    for command in (
+        train_command(made_pipeline, "jax", tmp_path / "out"),
+        ["eval", "--checkpoint", run, "--tokens", tokens],
+        ["generate", "--checkpoint", run],
+        ["score", "--checkpoint", run, "some text"],
+        ["experiment", "silu", "--out", tmp_path / "out"],
+    ):
+        assert f"threads is {threads}: give 1 to 1024" in refused(capsys, *command, "--threads", threads)
+    with pytest.raises(InputError, match=f"num_workers is {threads}; ask for 1 to 1024"):
+        train_bpe(made_pipeline / "val.txt", 300, num_workers=threads)
+    for benchmark in ("train_step", "layers", "generate", "data", "product"):
+        with pytest.raises(SystemExit, match="2"):
+            importlib.import_module(f"bench.{benchmark}").main(["--threads", str(threads)])
+        assert f"threads is {threads}: give 1 to 1024" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -113,6 +113,10 @@ BAD_VALUES: list[tuple[type, dict[str, Any], str]] = [
             "threads",
         )
     ),
+    *((ModelConfig, {name: 2**63}, f"{name} is {2**63}: give at most 2,147,483,647") for name in MODEL),
+    (TrainConfig, {"batch_size": 2**31}, f"batch_size is {2**31}: give at most 2,147,483,647"),
+    (TrainConfig, {"threads": -1}, "threads is -1: give 1 to 1024"),
+    (TrainConfig, {"threads": 100_000}, "threads is 100000: give 1 to 1024"),
     (TrainConfig, {"seed": -1}, "seed"),
     (TrainConfig, {"seed": 2**64}, "seed"),
     (TrainConfig, {"batch_size": 6, "grad_accumulation": 4}, "batch_size 6 is not divisible"),
