@@ -1,5 +1,6 @@
 """Reading and writing tokenizer files: GPT-2's vocab.json and merges.txt."""
 
+import codecs
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -8,6 +9,9 @@ from typing import Any
 
 from tokenizer.errors import InputError
 from tokenizer.publish import published
+from tokenizer.strict_json import parse_json
+
+MAX_IDS = 1 << 24  # no vocabulary is as large, and a model has a row for each id
 
 
 @cache
@@ -69,13 +73,32 @@ def read_vocab(path: str | Path) -> dict[int, bytes]:
     Raises:
         InputError: the file is missing, is no JSON, or is no such mapping.
     """
-    spelled = read_json(path)
-    if not isinstance(spelled, dict) or not all(type(i) is int and i >= 0 for i in spelled.values()):
-        raise InputError(f"{path} must map tokens to ids that are whole numbers; is it a GPT-2 vocab.json?")
-    vocab = {i: from_unicode(token) for token, i in spelled.items()}
-    if len(vocab) < len(spelled):
-        raise InputError(f"{path} gives the same id to two tokens; every id must be unique")
+    return parse_vocab(read_json(path), path)
+
+
+def parse_vocab(spelled: Any, where: str | Path) -> dict[int, bytes]:
+    """Return id -> bytes of {spelled token: id}.
+
+    Raises:
+        InputError: it is no such mapping, or one id stands for two tokens.
+    """
+    if not isinstance(spelled, dict):
+        raise InputError(f"{where} must map tokens to ids; is it a GPT-2 vocab.json?")
+    vocab: dict[int, bytes] = {}
+    for text, i in spelled.items():
+        token = from_unicode(text)
+        check_id(i, f"{where}: token {text!a}")
+        if not token:
+            raise InputError(f"{where}: token {i} is empty; take the file from where it was made again")
+        if vocab.setdefault(i, token) != token:
+            raise InputError(f"{where} gives the same id {i} to two tokens; every id must be unique")
     return vocab
+
+
+def check_id(i: object, what: str) -> None:
+    """Refuse what is no token id."""
+    if type(i) is not int or not 0 <= i < MAX_IDS:
+        raise InputError(f"{what} has the id {i!r:.40}; an id is a whole number from 0 to {MAX_IDS - 1:,}")
 
 
 def read_merges(path: str | Path) -> list[tuple[bytes, bytes]]:
@@ -119,20 +142,19 @@ def read_json(path: str | Path) -> Any:
     Raises:
         InputError: the file is missing or is no JSON.
     """
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not JSON: {error}") from None
+    return parse_json(read_text(path), path)
 
 
 def read_text(path: str | Path) -> str:
-    """Read a UTF-8 text file with its line ends as they are.
+    """Read a UTF-8 text file with its line ends as they are, without the byte-order mark that some editors write.
 
     Raises:
         InputError: the file is missing or is not UTF-8.
     """
     try:
-        return Path(path).read_bytes().decode("utf-8")
+        data = Path(path).read_bytes()
+        refuse_utf16(data, path)
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(not_utf8(path, error.start)) from None
     except OSError as error:
@@ -144,6 +166,31 @@ def not_utf8(path: str | Path, offset: int) -> str:
     return (
         f"{path} is not UTF-8 at byte {offset}; convert it first, for example with: iconv -f LATIN1 -t UTF-8"
     )
+
+
+def refuse_utf16(data: bytes, path: str | Path) -> None:
+    """Refuse a file whose first bytes are those of UTF-16 or UTF-32, with a byte-order mark or without.
+
+    Without one, every other byte of a text in most alphabets is zero.
+    """
+    start = data[:1000]
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if start.startswith(mark)), None)
+    even, odd = start[::2], start[1::2]
+    for name, zeros, others in (("UTF-16LE", odd, even), ("UTF-16BE", even, odd)):
+        if not encoding and len(start) >= 8 and zeros.count(0) > 0.8 * len(zeros) > 8 * others.count(0):
+            encoding = name
+    if encoding:
+        raise InputError(
+            f"{path} is {encoding}, not UTF-8; convert it first, for example with: iconv -f {encoding} -t UTF-8"
+        )
+
+
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from io import BytesIO
 from itertools import pairwise
@@ -35,7 +36,7 @@ class Tokenizer:
     'hello<|eot|>'
 
     Args:
-        vocab: id -> bytes; must hold all 256 single bytes.
+        vocab: id -> bytes; must hold all 256 single bytes. Of ids with the same bytes the last one is used.
         merges: pairs of byte strings, the one to merge first in front.
         special_tokens: strings that always become one token. Those not in `vocab` get the next free ids.
         pattern: how text is cut into pre-tokens: "gpt2", "cl100k", "o200k", or a regular expression.
@@ -54,12 +55,14 @@ class Tokenizer:
         pattern: str = "gpt2",
         visible_tokens: Iterable[str] = (),
     ) -> None:
-        self.vocab = dict(vocab)
+        for i in vocab:
+            files.check_id(i, f"token {vocab[i]!r:.40}")
         self.merges = list(merges)
         self.pretokenizer = Pretokenizer(pattern, special_tokens or ())
         # Where two ids have the same bytes (a special token of one byte, after training), the last one is
-        # used.
-        self._ids = ids = {token: i for i, token in sorted(self.vocab.items())}
+        # used. The others have no text: a file maps each token to one id.
+        self._ids = ids = {token: i for i, token in sorted(vocab.items())}
+        self.vocab = {i: token for token, i in ids.items()}
         missing = [byte for byte in range(256) if bytes([byte]) not in ids]
         if missing:
             raise InputError(
@@ -87,6 +90,11 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """The number of rows an embedding needs: the largest id plus one."""
         return max(self.vocab) + 1
+
+    @cached_property
+    def ids_with_text(self) -> np.ndarray:
+        """The ids that `decode` takes, ascending; a vocabulary may have holes."""
+        return np.array(sorted(self.vocab))
 
     @property
     def dtype(self) -> np.dtype:
@@ -210,7 +218,9 @@ class Tokenizer:
         Raises:
             InputError: a file is missing or malformed.
         """
-        return cls(files.read_vocab(vocab_path), files.read_merges(merges_path), special_tokens, pattern)
+        vocab, merges = files.read_vocab(vocab_path), files.read_merges(merges_path)
+        with _naming(vocab_path):
+            return cls(vocab, merges, special_tokens, pattern)
 
     def save(self, folder: str | Path) -> None:
         """Write `vocab.json` and `merges.txt` in GPT-2's format; `pretokenizer.json` has what they lack."""
@@ -232,7 +242,9 @@ class Tokenizer:
         """
         folder = Path(folder)
         facts = files.read_pretokenizer(folder / "pretokenizer.json")
-        return cls(files.read_vocab(folder / "vocab.json"), files.read_merges(folder / "merges.txt"), *facts)
+        vocab, merges = files.read_vocab(folder / "vocab.json"), files.read_merges(folder / "merges.txt")
+        with _naming(folder):
+            return cls(vocab, merges, *facts)
 
     def save_tokenizers_json(self, path: str | Path) -> None:
         """Write the `tokenizer.json` of the library tokenizers, which encodes as this one does.
@@ -251,7 +263,18 @@ class Tokenizer:
         Raises:
             InputError: the file is missing or malformed, or asks for something this tokenizer does not do.
         """
-        return cls(*tokenizers_json.parse(files.read_json(path), path))
+        facts = tokenizers_json.parse(files.read_json(path), path)
+        with _naming(path):
+            return cls(*facts)
+
+
+@contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    """Put the name of what was read in front of an error."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def _reader(texts: Iterable[str]) -> Callable[[int], bytes]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenizer.errors import InputError
-from tokenizer.files import from_unicode, to_unicode
+from tokenizer.files import check_id, from_unicode, parse_vocab, to_unicode
 from tokenizer.pretokenize import PATTERNS
 
 
@@ -89,9 +89,10 @@ def parse(
             _changes_ids(content.get("post_processor")),
         ]
         pattern, reason = _pattern(content.get("pre_tokenizer"))
-        vocab = {i: from_unicode(token) for token, i in model["vocab"].items()}
+        vocab = parse_vocab(model["vocab"], path)
         special_tokens, visible_tokens = [], []
         for added in content.get("added_tokens") or []:
+            check_id(added["id"], f"{path}: added token {added['content']!a:.40}")
             vocab[added["id"]] = added["content"].encode()
             special_tokens.append(added["content"])
             if not added.get("special", True):
@@ -103,6 +104,8 @@ def parse(
             ]
         pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
         merges = [(from_unicode(left), from_unicode(right)) for left, right in pairs]
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is not a tokenizer.json of the library tokenizers: {error!r}") from None
     reasons = [reason for reason in [*reasons, reason] if reason]

@@ -376,7 +376,7 @@ def test_bad_input(by_specials: dict[tuple[str, ...], Tokenizer], tmp_path: Path
         (vocab, "{", "not JSON"),
         (vocab, '["a"]', "must map"),
         (vocab, '{"a": 1, "b": 1}', "same id"),
-        (vocab, '{"a": "1"}', "must map"),
+        (vocab, '{"a": "1"}', "has the id '1'"),
         (merges, "#version: 0.2\na b c\n", "line 2"),
         (merges, "\xff", "Latin"),
         (tmp_path / "pretokenizer.json", "{}", "special_tokens"),
