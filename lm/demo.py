@@ -8,7 +8,7 @@ from lm.data import file_sha256, read_sidecar
 from lm.evaluate import entropy_floor
 from lm.files import published
 from lm.run import read_metrics
-from lm.stages import claim, make_tokens, run_command, stage
+from lm.stages import claimed, make_tokens, run_command, stage
 from tokenizer.errors import InputError
 
 Record: TypeAlias = dict[str, Any]
@@ -31,11 +31,12 @@ def demo(out: Path, input_path: Path | None) -> None:
     """
     if not CONFIG.is_file():
         raise InputError(f"{CONFIG} is missing: run lm demo from a checkout of twinlm, where configs/ is")
-    claim(
-        out / "demo.json",
-        "the demo",
-        {"input_sha256": None if input_path is None else file_sha256(input_path)},
-    )
+    facts = {"input_sha256": None if input_path is None else file_sha256(input_path)}
+    with claimed(out / "demo.json", "the demo", facts):
+        _run_stages(out, input_path)
+
+
+def _run_stages(out: Path, input_path: Path | None) -> None:
     tokens, val_tokens = make_tokens(out, input_path, VOCAB_SIZE, TRAIN_BYTES, VAL_BYTES)
     steps = f"step-{load_config(CONFIG).steps:08d}"
     for name in BACKENDS:

@@ -17,7 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lm.files import published, write_json
+from lm.files import alone_at, published, write_json
 from tokenizer.errors import InputError
 
 HUB = "https://huggingface.co/datasets"
@@ -55,12 +55,13 @@ def get_dataset(name: str, folder: Path, mirror: str | None = None) -> None:
     for url in DATASETS[name]:
         path = folder / url.rpartition("/")[2]
         text = path.with_suffix("") if path.suffix == ".gz" else path
-        if text.exists():
-            print(f"{text}: is there already", file=sys.stderr)
-            continue
-        download(url if mirror is None else url.replace(HUB, mirror.rstrip("/")), path)
-        if path != text:
-            unpack(path, text)
+        with alone_at(text):
+            if text.exists():
+                print(f"{text}: is there already", file=sys.stderr)
+                continue
+            download(url if mirror is None else url.replace(HUB, mirror.rstrip("/")), path)
+            if path != text:
+                unpack(path, text)
         print(f"{text}: {text.stat().st_size:,} bytes", file=sys.stderr)
 
 

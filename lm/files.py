@@ -5,14 +5,20 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tokenizer.errors import InputError
-from tokenizer.publish import published, remove
+from tokenizer.publish import alone_at, alone_in, is_locked, published, refuse_existing, remove, reserved
 
-
-def refuse_existing(path: Path) -> None:
-    """Raise InputError where `path` already holds something."""
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise InputError(f"{path} exists already: choose another name, or delete it first")
+__all__ = [
+    "alone_at",
+    "alone_in",
+    "discard",
+    "is_locked",
+    "json_text",
+    "published",
+    "refuse_existing",
+    "remove_leftovers",
+    "reserved",
+    "write_json",
+]
 
 
 def discard(folder: Path) -> None:

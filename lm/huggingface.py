@@ -22,7 +22,7 @@ import lm
 from lm import checkpoint, run
 from lm.backend import BackendName
 from lm.config import ModelConfig, TrainConfig, from_dict
-from lm.files import json_text, published, refuse_existing, write_json
+from lm.files import json_text, published, refuse_existing, reserved, write_json
 from lm.generate import END_OF_TEXT
 from lm.init import initial_moments, parameter_shapes
 from tokenizer import Tokenizer
@@ -120,7 +120,7 @@ def export_llama(step_path: Path, tokenizer: Tokenizer | None, out: Path) -> Non
     weights = checkpoint.read_slices(step_path / "model.safetensors", expected)
     end = tokenizer.special_tokens.get(END_OF_TEXT) if tokenizer else None
     ends = {"bos_token_id": end, "eos_token_id": end}
-    with published(out) as temporary:
+    with reserved(out), published(out) as temporary:
         temporary.mkdir()
         write_llama(model, weights, temporary, ends)
         # Greedy, as transformers does where nothing else is said.
@@ -227,7 +227,7 @@ def import_llama(
             "numpy": np.__version__,
         },
     }
-    with published(out) as temporary:
+    with reserved(out), published(out) as temporary:
         temporary.mkdir()
         checkpoint.save(
             temporary / "checkpoints",

@@ -8,7 +8,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Literal
 
-from lm.files import published, refuse_existing
+from lm.files import published, reserved
 from lm.rng import integers, philox
 from lm.stories import iter_stories
 from tokenizer.errors import InputError
@@ -65,9 +65,12 @@ def write_pairs(
         raise InputError(
             f"the word lengths are {shortest} {longest}: give two numbers from 1 on, the smaller first"
         )
-    refuse_existing(path)
     pairs = story_pairs(seed) if task == "stories" else reversed_words(seed, shortest, longest)
     chosen = (pair for pair in pairs if is_held_out(*pair) == held_out)
-    with published(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with (
+        reserved(path),
+        published(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
         for prefix, target in islice(chosen, num_pairs):
             file.write(json.dumps({"prefix": prefix, "target": target}, ensure_ascii=False) + "\n")

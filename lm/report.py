@@ -1,16 +1,14 @@
 """What became of runs: a list for the terminal, and a page that compares them, complete in itself."""
 
-import fcntl
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lm import checkpoint, run
 from lm.config import TrainConfig, from_dict
-from lm.files import published, refuse_existing
+from lm.files import is_locked, published, reserved
 from lm.init import parameter_shapes
 from tokenizer.errors import InputError
 
@@ -65,7 +63,7 @@ def read_run(folder: Path, name: str) -> Run:
     iteration, memory = saved.get("iteration"), saved.get("peak_memory_bytes")
     waited = saved.get("evaluations_since_best")
     early = config.patience is not None and isinstance(waited, int) and waited >= config.patience
-    if _is_locked(folder):
+    if is_locked(folder):
         state = "running"
     elif not iteration:
         state = "new"
@@ -73,17 +71,6 @@ def read_run(folder: Path, name: str) -> Run:
         state = "done" if iteration == config.steps or early else "stopped"
     metrics = run.read_metrics(folder)
     return Run(name, config, facts, metrics, state, memory if isinstance(memory, int) else None)
-
-
-def _is_locked(folder: Path) -> bool:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def list_runs(folder: Path) -> str:
@@ -127,7 +114,13 @@ def write_report(folders: list[Path], out: Path) -> None:
     Raises:
         InputError: a folder holds no run, or `out` exists.
     """
-    refuse_existing(out)
+    with reserved(out):
+        page = _page(folders)
+        with published(out) as temporary:
+            temporary.write_bytes(page.encode())
+
+
+def _page(folders: list[Path]) -> str:
     runs = [read_run(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
     settings = [run.flat(r.config) for r in runs]
     for r, values in zip(runs, settings, strict=True):
@@ -147,9 +140,7 @@ def write_report(folders: list[Path], out: Path) -> None:
     }
     template = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
     # In a script element only "<" could end the data.
-    page = template.replace("{{DATA}}", json.dumps(data, allow_nan=False).replace("<", "\\u003c"))
-    with published(out) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    return template.replace("{{DATA}}", json.dumps(data, allow_nan=False).replace("<", "\\u003c"))
 
 
 def _names(folders: list[Path]) -> list[str]:

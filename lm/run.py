@@ -1,14 +1,11 @@
 """The folder of a run: run.json (what it is), tokenizer/, metrics.jsonl and checkpoints/."""
 
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
 import platform
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -146,25 +143,6 @@ def write(run: Path, facts: dict[str, Any], inputs: Inputs, config: TrainConfig)
     tokenizer = tokenizer_for(inputs)
     if tokenizer:
         tokenizer.save(run / "tokenizer")
-
-
-@contextlib.contextmanager
-def locked(run: Path) -> Iterator[None]:
-    """Be the only process that trains into a run. The lock ends with the process, however that ends.
-
-    Raises:
-        InputError: another process does.
-    """
-    descriptor = os.open(run, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise InputError(
-            f"{run}: another process is training this run; wait for it, or end it first"
-        ) from None
-    finally:
-        os.close(descriptor)
 
 
 def read_facts(run: Path) -> dict[str, Any] | None:
@@ -307,7 +285,7 @@ def resume(
             return saved, state
     if broken:
         raise broken[0]
-    if not run_facts and (not run.is_dir() or any(not p.name.startswith(".") for p in run.iterdir())):
+    if not run_facts and any(not p.name.startswith(".") for p in run.iterdir()):
         checkpoint.latest(run)  # says that there is none
     return None
 

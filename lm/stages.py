@@ -1,26 +1,36 @@
 """What several longer commands begin with, text, tokenizer and tokens, as `lm` commands that are each run once."""
 
+import contextlib
 import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lm.files import json_text, published, refuse_existing, write_json
+from lm.files import alone_in, json_text, published, refuse_existing, write_json
 from tokenizer.errors import InputError
 
 
-def claim(note: Path, what: str, facts: dict[str, Any]) -> None:
-    """Note in a folder what it is of, and refuse a folder that is of something else.
+@contextlib.contextmanager
+def claimed(note: Path, what: str, facts: dict[str, Any]) -> Iterator[None]:
+    """Be alone in a folder, note there what it is of, and refuse a folder that is of something else.
 
     Args:
         note: JSON file in the folder.
         what: What the folder holds, for the error.
 
     Raises:
-        InputError: the folder holds something else; names a fact that differs.
+        InputError: the folder holds something else, of which a fact that differs is named, or another process is at
+            work there.
     """
+    with alone_in(note.parent):
+        _claim(note, what, facts)
+        yield
+
+
+def _claim(note: Path, what: str, facts: dict[str, Any]) -> None:
     folder = note.parent
     if not note.exists():
         refuse_existing(folder)

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from lm import run as runs
 from lm.config import TrackerName
-from lm.files import write_json
+from lm.files import alone_in, write_json
 from tokenizer.errors import InputError
 
 Record: TypeAlias = dict[str, Any]
@@ -64,13 +64,14 @@ def export(name: TrackerName, run: Path) -> None:
     """Copy what a run's metrics.jsonl holds.
 
     Raises:
-        InputError: there is no such run, the tracker is not installed, or it failed.
+        InputError: there is no such run, another process is at work on it, the tracker is not installed, or it failed.
     """
     refuse_missing([name])
     if runs.read_facts(run) is None:
         raise InputError(f"{run}: holds no run.json; give the folder of a run of lm train")
     try:
-        _started(name, run).close()
+        with alone_in(run):
+            _started(name, run).close()
     except InputError:
         raise
     except Exception as error:

@@ -15,7 +15,7 @@ from lm.backend import Backend, BackendName, load
 from lm.config import TrackerName, TrainConfig
 from lm.data import Batch, prefetched
 from lm.evaluate import evaluate
-from lm.files import refuse_existing, remove_leftovers
+from lm.files import alone_in, refuse_existing, remove_leftovers
 from lm.generate import sampler
 from lm.log import MetricsLog
 from lm.mesh import Mesh, Processes
@@ -95,8 +95,7 @@ def train(
             val_data = first_windows(val_data, config, config.eval_windows)
         config = with_mask_token(config, run.tokenizer_for(inputs), inputs.train[0])
         facts = run.describe(config, inputs)
-        if not resume:
-            refuse_existing(out)
+        _look_at(out, resume)
         backend = load(backend_name, config, mesh)
         processes = backend.processes()
         stack.enter_context(processes.watched())
@@ -106,6 +105,10 @@ def train(
             )
         facts |= {"backend": backend_name, "versions": run.versions(backend)}
         facts |= {"mesh": str(mesh)} if mesh else {}
+        with processes.together():
+            if processes.is_first:
+                stack.enter_context(alone_in(out))
+                _look_at(out, resume)
         resumed = run.resume(out, facts, config, backend, mesh, processes) if resume else None
         if resumed:
             saved, state = resumed
@@ -116,8 +119,6 @@ def train(
             state = run.initial_state(config, backend, inputs, facts, mesh)
         with processes.together():
             if processes.is_first:
-                out.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(run.locked(out))
                 remove_leftovers(out)
                 remove_leftovers(out / "checkpoints")
                 run.write(out, facts, inputs, config)
@@ -195,6 +196,18 @@ def train(
                     "optimizer.learning-rate in a new run, or go on without the step: --resume --skip-nonfinite"
                 )
     return True if processes.is_first else None
+
+
+def _look_at(out: Path, resume: bool) -> None:
+    """Refuse a folder that holds something, or to resume where there is no folder.
+
+    Raises:
+        InputError: says which.
+    """
+    if not resume:
+        refuse_existing(out)
+    elif not out.is_dir():
+        checkpoint.latest(out)  # says that there is none
 
 
 def _save(

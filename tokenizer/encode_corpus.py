@@ -14,7 +14,7 @@ from tokenizer.encode_stream import StreamEncoder
 from tokenizer.errors import InputError
 from tokenizer.files import not_utf8
 from tokenizer.progress import progress_bar
-from tokenizer.publish import published, start_to_flush
+from tokenizer.publish import alone_at, published, refuse_existing, start_to_flush
 from tokenizer.ranges import cut_files, open_range, share
 from tokenizer.sources import Paths, find_files
 from tokenizer.tokenizer import Tokenizer
@@ -65,8 +65,7 @@ def encode_corpus(
     """
     start = time.perf_counter()
     output_path = Path(output_path)
-    if output_path.exists() and not overwrite:
-        raise InputError(f"{output_path} exists; choose another output, or remove it first")
+    _refuse(output_path, overwrite)
     paths, num_bytes = find_files(input_paths, "encode")
     worker = EncodeWorker(tokenizer.stream_encoder)
     if client is None:
@@ -79,10 +78,12 @@ def encode_corpus(
     dtype = tokenizer.dtype.newbyteorder("<")  # the same file on every machine
     with (
         closing(encoded) as results,
+        alone_at(output_path),
         published(output_path) as temporary,
         open(temporary, "wb") as file,
         progress_bar(progress, "encode", num_bytes, "B") as update,
     ):
+        _refuse(output_path, overwrite)
         file.write(npy_header(0, dtype))
         for ids, done in filter(None, results):  # a worker says nothing at the end
             file.write(ids.astype(dtype, copy=False).data)
@@ -93,6 +94,11 @@ def encode_corpus(
         file.seek(0)
         file.write(npy_header(num_tokens, dtype))
     return EncodeResult(num_tokens, num_bytes, time.perf_counter() - start, str(tokenizer.dtype))
+
+
+def _refuse(path: Path, overwrite: bool) -> None:
+    if not overwrite:
+        refuse_existing(path)
 
 
 class EncodeWorker:

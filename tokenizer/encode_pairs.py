@@ -12,7 +12,7 @@ import numpy as np
 from tokenizer.encode_corpus import npy_header
 from tokenizer.errors import InputError
 from tokenizer.progress import progress_bar
-from tokenizer.publish import published
+from tokenizer.publish import published, refuse_existing, reserved
 from tokenizer.sources import Paths, find_files, open_source
 from tokenizer.tokenizer import Tokenizer
 
@@ -55,8 +55,7 @@ def encode_pairs(
         InputError: a line is no pair, the tokenizer lacks the end token, or the output exists.
     """
     output_path = Path(output_path)
-    if output_path.exists():
-        raise InputError(f"{output_path} exists; choose another output, or remove it first")
+    refuse_existing(output_path)
     if end not in tokenizer.special_tokens:
         raise InputError(
             f"the tokenizer has no special token {end}, which ends a target; train one with --special-tokens '{end}'"
@@ -66,6 +65,7 @@ def encode_pairs(
     dtype = tokenizer.dtype.newbyteorder("<")
     num_pairs = num_tokens = longest_prefix = longest_target = 0
     with (
+        reserved(output_path),
         published(output_path) as temporary,
         published(offsets_path(output_path)) as temporary_offsets,
         open(temporary, "wb") as tokens_file,

@@ -1,11 +1,113 @@
-"""Writing so that a reader, or a crash, never sees half a file."""
+"""Writing so that a reader, a crash, or another writer never makes half a file, or a mixture of two."""
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+
+from filelock import FileLock, Timeout
+
+from tokenizer.errors import InputError
+
+LOCK = ".lock"
+_PATIENCE = 0.2
+"""Seconds to wait for a lock that somebody may hold only to look whether it is free."""
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Be the only process at work in a folder, which is made if it is missing.
+
+    Look at the folder's contents inside, not before: they may change until then. The lock ends with the process,
+    however that ends, and its file with the lock. A folder that was made for nothing is removed.
+
+    Raises:
+        InputError: another process is at work there, or it is no folder.
+    """
+    if not folder.is_dir():
+        refuse_existing(folder)
+    with _locked(folder / LOCK, f"{folder}: another process is at work in this folder", folder):
+        yield
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process is at work in a folder, by `alone_in`."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with _locked(folder / LOCK, "", folder, patience=0.0):  # a killed process has left it
+            return False
+    except InputError:
+        return True
+    except OSError as error:  # a lock of somebody else's, or a disk that nobody can write to
+        return error.errno != errno.EROFS
+
+
+@contextlib.contextmanager
+def alone_at(path: Path) -> Iterator[None]:
+    """Be the only process that writes the file or folder `path`, as `alone_in` is in a folder.
+
+    Raises:
+        InputError: another process is writing it.
+    """
+    lock = Path(os.path.abspath(path))
+    with _locked(lock.with_name(f".{lock.name}{LOCK}"), f"{path}: another process is writing it", path):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(file: Path, refusal: str, what: Path, patience: float = _PATIENCE) -> Iterator[None]:
+    missing = [folder for folder in file.parents if not folder.exists()]
+    lock = FileLock(file, timeout=patience, poll_interval=_PATIENCE / 10)
+    try:
+        try:
+            while not lock.is_locked:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                # Another process may just be removing the folder that it has made for nothing.
+                with contextlib.suppress(FileNotFoundError):
+                    lock.acquire()
+        except Timeout:
+            raise InputError(f"{refusal}; wait for it, or end it first") from None
+        except OSError as error:
+            if error.filename in (None, str(file)):
+                error.filename = str(what)
+            raise
+        yield
+    finally:
+        if lock.is_locked:
+            # While it is held: whoever opened the file before sees that it is gone, and does not take it for the lock.
+            with contextlib.suppress(OSError):  # Windows deletes it upon release
+                file.unlink()
+            lock.release()
+        for folder in missing:
+            with contextlib.suppress(OSError):  # it holds something now
+                folder.rmdir()
+
+
+def refuse_existing(path: Path) -> None:
+    """Refuse a path that holds something already.
+
+    Raises:
+        InputError: it does.
+    """
+    if path.exists() and not (path.is_dir() and all(inside.name == LOCK for inside in path.iterdir())):
+        raise InputError(f"{path} exists already: choose another name, or delete it first")
+
+
+@contextlib.contextmanager
+def reserved(path: Path) -> Iterator[None]:
+    """Be the only process that makes the file or folder `path`, which is not there yet.
+
+    Raises:
+        InputError: it exists, or another process is making it.
+    """
+    refuse_existing(path)  # before anything is made for the lock
+    with alone_at(path):
+        refuse_existing(path)
+        yield
 
 
 @contextlib.contextmanager
@@ -22,6 +124,8 @@ def published(path: Path) -> Iterator[Path]:
         yield temporary
         for written in (*temporary.iterdir(), temporary) if temporary.is_dir() else (temporary,):
             fsync(written)
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()  # an empty one, which Windows does not rename to
         temporary.replace(path)
         fsync(path.parent)
     except BaseException as error:

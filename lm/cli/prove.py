@@ -22,7 +22,7 @@ class Parity:
     """PNG file to draw the table to, as a heat map of the errors."""
 
     def run(self) -> None:
-        from lm.files import published, refuse_existing, write_json
+        from lm.files import published, refuse_existing, reserved, write_json
         from lm.parity.run import as_json, plot, run_parity
 
         if self.cases < 1:
@@ -32,9 +32,10 @@ class Parity:
                 refuse_existing(file)
         errors = run_parity(self.dtype, self.cases, show=True)
         if self.json:
-            write_json(self.json, as_json(errors))
+            with reserved(self.json):
+                write_json(self.json, as_json(errors))
         if self.plot:
-            with published(self.plot) as temporary:
+            with reserved(self.plot), published(self.plot) as temporary:
                 plot(errors, self.dtype, temporary)
         over = sum(not error.passed for error in errors)
         print(f"{over or 'none'} of {len(errors)} comparisons over budget, in {self.dtype}")

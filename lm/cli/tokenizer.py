@@ -33,13 +33,12 @@ class TokenizerTrain:
     """Address of the Dask cluster's scheduler; without it, one is started on this machine."""
 
     def run(self) -> None:
-        from lm.files import refuse_existing
+        from lm.files import reserved
         from tokenizer import Tokenizer
         from tokenizer.inspect import printable
         from tokenizer.train_bpe import train
 
-        refuse_existing(self.out)
-        with _cluster(self.engine, self.scheduler) as client:
+        with reserved(self.out), _cluster(self.engine, self.scheduler) as client:
             result = train(
                 self.input,
                 self.vocab_size,
@@ -48,7 +47,8 @@ class TokenizerTrain:
                 progress=sys.stderr.isatty(),
                 client=client,
             )
-        _save_tokenizer(Tokenizer(result.vocab, result.merges, self.special_tokens, self.pattern), self.out)
+            tokenizer = Tokenizer(result.vocab, result.merges, self.special_tokens, self.pattern)
+            _save_tokenizer(tokenizer, self.out)
         learned = sorted((left + right for left, right in result.merges), key=len, reverse=True)
         print(
             f"{self.out}: {len(result.vocab):,} tokens\n"
@@ -77,7 +77,7 @@ class TokenizerEncode:
 
     def run(self) -> None:
         from lm.data import sidecar_path
-        from lm.files import write_json
+        from lm.files import alone_at, write_json
         from tokenizer import Tokenizer
         from tokenizer.errors import InputError
 
@@ -89,8 +89,9 @@ class TokenizerEncode:
         pairs = [path.endswith(".jsonl") for path in self.input]
         if any(pairs) and not all(pairs):
             raise InputError(f"{' '.join(self.input)}: both texts and pairs (.jsonl); encode them apart")
-        facts |= (self._encode_pairs if all(pairs) else self._encode_text)(tokenizer)
-        write_json(sidecar_path(self.out), facts)
+        with alone_at(sidecar_path(self.out)):
+            facts |= (self._encode_pairs if all(pairs) else self._encode_text)(tokenizer)
+            write_json(sidecar_path(self.out), facts)
 
     def _encode_pairs(self, tokenizer: Any) -> dict[str, Any]:
         from tokenizer.encode_pairs import encode_pairs
@@ -148,11 +149,11 @@ class TokenizerExport:
     """File to write."""
 
     def run(self) -> None:
-        from lm.files import refuse_existing
+        from lm.files import reserved
         from tokenizer import Tokenizer
 
-        refuse_existing(self.out)
-        Tokenizer.load(self.tokenizer).save_tokenizers_json(self.out)
+        with reserved(self.out):
+            Tokenizer.load(self.tokenizer).save_tokenizers_json(self.out)
         print(self.out)
 
 
@@ -168,16 +169,16 @@ class TokenizerImport:
     """Texts that are always one token; a tokenizer.json has its own, GPT-2's files do not say."""
 
     def run(self) -> None:
-        from lm.files import refuse_existing
+        from lm.files import reserved
         from tokenizer import Tokenizer
 
-        refuse_existing(self.out)
-        if self.input.is_dir():
-            files = self.input / "vocab.json", self.input / "merges.txt"
-            tokenizer = Tokenizer.from_files(*files, self.special_tokens)
-        else:
-            tokenizer = Tokenizer.from_tokenizers_json(self.input)
-        _save_tokenizer(tokenizer, self.out)
+        with reserved(self.out):
+            if self.input.is_dir():
+                files = self.input / "vocab.json", self.input / "merges.txt"
+                tokenizer = Tokenizer.from_files(*files, self.special_tokens)
+            else:
+                tokenizer = Tokenizer.from_tokenizers_json(self.input)
+            _save_tokenizer(tokenizer, self.out)
         print(f"{self.out}: {tokenizer.vocab_size:,} tokens")
 
 

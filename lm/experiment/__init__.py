@@ -14,7 +14,7 @@ from lm.experiment import ablations, pages
 from lm.experiment.catalogue import EXPERIMENTS, Facts
 from lm.experiment.runs import Plan, Runs
 from lm.files import published, write_json
-from lm.stages import claim
+from lm.stages import claimed
 from tokenizer.errors import InputError
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "experiment.toml"
@@ -42,8 +42,12 @@ def experiment(name: str, plan: Plan, out: Path, docs: Path | None = None) -> No
     for one in names:
         if one in ablations.ABLATIONS:
             ablations.check(plan.config.model, one)
-    claim(out / "experiment.json", "an experiment", {"experiment": name, **plan.facts()})
-    runs = Runs(plan, out)
+    with claimed(out / "experiment.json", "an experiment", {"experiment": name, **plan.facts()}):
+        _make(name, names, plan, out, docs)
+
+
+def _make(name: str, names: list[str], plan: Plan, out: Path, docs: Path | None) -> None:
+    everything, runs = name == "all", Runs(plan, out)
     results: dict[str, Any] = {
         "command": _command(name, plan, docs),
         "settings": _settings(plan),

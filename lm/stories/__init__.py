@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from lm.files import published, refuse_existing, write_json
+from lm.files import published, refuse_existing, reserved, write_json
 from lm.stories.grammar import Derivation, parse, tell
 from lm.stories.plots import GRAMMAR
 from tokenizer.errors import InputError
@@ -77,9 +77,13 @@ def write_stories(path: str | Path, num_bytes: int, seed: int, *, progress: bool
         raise InputError(f"seed {seed} is out of range: choose one from 0 to 2**64 - 1")
     if not path.parent.is_dir():
         raise InputError(f"the folder {path.parent} does not exist: create it or choose another output file")
-    for file in (path, sidecar):
-        refuse_existing(file)
+    refuse_existing(path)
+    with reserved(sidecar):
+        return _write_stories(path, sidecar, num_bytes, seed, progress)
 
+
+def _write_stories(path: Path, sidecar: Path, num_bytes: int, seed: int, progress: bool) -> StoriesInfo:
+    refuse_existing(path)
     stories = iter_stories(seed)
     digest = hashlib.sha256()
     documents, size, nats = 0, 0, 0.0

@@ -12,6 +12,7 @@ import pytest
 
 from lm import run
 from lm.cli import main
+from lm.files import alone_in
 from lm.report import list_runs, read_run, write_report
 from tests.lm.conftest import lm, train_command
 from tests.lm.test_cli import refused
@@ -34,7 +35,7 @@ def test_runs_are_listed_with_their_state(pipeline: Path, capsys: pytest.Capture
     (pipeline / "more" / "bad").mkdir()
     (pipeline / "more" / "bad" / "run.json").write_text("{}")
     capsys.readouterr()
-    with run.locked(pipeline / "torch"):
+    with alone_in(pipeline / "torch"):
         assert lm("runs", pipeline) == 0
     header, *rows, broken = capsys.readouterr().out.splitlines()
     assert header.split() == ["run", "backend", "state", "step", "train", "val", "best", "tokens/s", "time"]

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from lm import checkpoint, run
+from lm.files import alone_in
 from tests.lm.conftest import lm, train_command
 from tests.lm.test_checkpoint import OPTIMIZER, WEIGHTS, remake_manifest
 from tests.lm.test_cli import refused, snapshot
@@ -134,9 +135,9 @@ def test_a_run_that_ended_before_it_saved_starts_again(pipeline: Path) -> None:
 
 
 def test_two_processes_do_not_train_the_same_run(pipeline: Path, capsys: Capture) -> None:
-    with run.locked(pipeline / "torch"):
+    with alone_in(pipeline / "torch"):
         command = train_command(pipeline, "torch", pipeline / "torch", "--resume", "--steps", 7)
-        assert "another process is training this run" in refused(capsys, *command)
+        assert "another process is at work in this folder" in refused(capsys, *command)
 
 
 def test_best_checkpoints_are_kept(tmp_path: Path) -> None:
