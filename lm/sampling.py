@@ -1,13 +1,14 @@
 """Which token comes next: rules on the model's logits, and a draw that is a pure function of its place."""
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int
 
 from lm.rng import philox, uniform
 from tokenizer.errors import InputError
@@ -39,11 +40,19 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         for name, fits, mend in (
             ("max_new_tokens", self.max_new_tokens >= 1, "give 1 or more"),
-            ("temperature", 0 <= self.temperature < np.inf, "give 0 (the likeliest token) or more"),
+            (
+                "temperature",
+                0 <= self.temperature <= sys.float_info.max,
+                "give 0 (the likeliest token) or more",
+            ),
             ("top_k", self.top_k is None or self.top_k >= 1, "give 1 or more"),
             ("top_p", 0 < self.top_p <= 1, "give a number above 0, and at most 1"),
             ("min_p", 0 <= self.min_p <= 1, "give a number from 0 to 1"),
-            ("repetition_penalty", 0 < self.repetition_penalty < np.inf, "give a number above 0"),
+            (
+                "repetition_penalty",
+                0 < self.repetition_penalty <= sys.float_info.max,
+                "give a number above 0",
+            ),
             ("stop", all(self.stop), "give texts of one character or more"),
             ("samples", self.samples >= 1, "give 1 or more"),
             ("seed", 0 <= self.seed < 2**64, "give a number from 0 to 2^64 - 1"),
@@ -65,7 +74,7 @@ def next_token_probabilities(
     Of equally likely tokens the one with the smaller id counts as the likelier, so that top-k keeps k, and the nucleus
     is the smallest that reaches top_p. What is left sums to 1 after each rule.
     """
-    p = np.exp((logits.astype(np.float64) - logits.max()) / sampling.temperature)
+    p = np.exp(_below_largest(logits, logits.max().item(), sampling.temperature))
     p /= p.sum()
     if sampling.top_k is not None and sampling.top_k < len(p):
         least = np.partition(p, -sampling.top_k)[-sampling.top_k]
@@ -78,6 +87,14 @@ def next_token_probabilities(
     if sampling.min_p > 0:  # Nguyen et al., 2024, eq. 1
         p = _keep(p, np.flatnonzero(p >= sampling.min_p * p.max()))
     return p
+
+
+def _below_largest(
+    logits: Float[np.ndarray, " N"], largest: float, temperature: float
+) -> Float64[np.ndarray, " N"]:
+    """(logits - largest) / temperature: no temperature, however small, makes the largest overflow, or hides ties."""
+    with np.errstate(over="ignore"):  # -inf is as unlikely as a token can be
+        return (logits.astype(np.float64) - largest) / temperature
 
 
 def _likeliest(p: Float[np.ndarray, " V"], least: float) -> Int[np.ndarray, " N"]:
@@ -101,8 +118,12 @@ def penalised(
     """
     if penalty == 1:
         return logits
-    logits, ids = logits.copy(), np.unique(np.asarray(seen))
-    logits[ids] = np.where(logits[ids] > 0, logits[ids] / penalty, logits[ids] * penalty)
+    logits, ids = logits.copy(), np.unique(np.asarray(seen, np.int64))
+    limits = np.finfo(logits.dtype)
+    penalty = min(max(penalty, float(limits.tiny)), float(limits.max))
+    with np.errstate(over="ignore"):
+        changed = np.where(logits[ids] > 0, logits[ids] / penalty, logits[ids] * penalty)
+    logits[ids] = changed.clip(limits.min, limits.max)  # stays a number
     return logits
 
 
@@ -159,6 +180,7 @@ def choose_token(
     sampling: SamplingConfig,
     sample: int,
     noise_of: Callable[[int, int, int, int], Noise] = Noise,
+    drawable: Bool[np.ndarray, " V"] | None = None,
 ) -> Choice:
     """The next token of a text, drawn by the rules of `sampling`: a pure function of the arguments.
 
@@ -171,8 +193,11 @@ def choose_token(
         seen: The ids of the prompt and the text so far; how many they are is the position of the draw.
         sample: Which of the prompt's continuations this is.
         noise_of: `Noise`, or what remembers it.
+        drawable: Which tokens may be drawn: one at least; all, if not given.
     """
     logits = penalised(logits, seen, sampling.repetition_penalty)
+    if drawable is not None:
+        logits = np.where(drawable, logits, -np.inf)
     if sampling.temperature == 0:
         return _largest_two(logits, np.arange(len(logits)))
     noise = noise_of(sampling.seed, sample, len(seen), len(logits))
@@ -181,7 +206,7 @@ def choose_token(
         heard = noise.of(ids)
     else:
         ids, heard = _contenders(logits, noise, sampling.temperature)
-    scores = logits[ids].astype(np.float64) / sampling.temperature + heard
+    scores = _below_largest(logits[ids], logits.max().item(), sampling.temperature) + heard
     choice = _largest_two(scores, ids)
     return choice._replace(gap=choice.gap * sampling.temperature)
 
@@ -194,14 +219,17 @@ def _contenders(
     The winner's score is no less than that of the loudest token, nor that of the likeliest. Who cannot come near that
     even with the largest logit, or even with the largest noise, is out.
     """
-    likely, (loudest, largest) = int(logits.argmax()), noise.largest
-    scaled, margin = logits.item(likely) / temperature, 1.001 * MARGIN  # by more than rounding
-    reach = logits.item(loudest) / temperature + largest - margin
-    if reach - scaled >= LOUD:
+    likely, (loudest, noise_of_loudest) = int(logits.argmax()), noise.largest
+    largest, margin = logits.item(likely), 1.001 * MARGIN  # by more than rounding
+    # Scores are counted from the largest logit's: of large ones, rounding would leave nothing of the noise.
+    below = _below_largest(logits[[loudest]], largest, temperature).item()
+    reach = below + noise_of_loudest - margin
+    if reach >= LOUD:
         return noise.loud
-    reach = max(reach, scaled + noise.of(np.array([likely])).item() - margin)
-    ids = (logits >= (reach - largest) * temperature).nonzero()[0]
-    ids = ids[noise.bits[ids] >= _least_bits(reach - scaled)]
+    reach = max(reach, noise.of(np.array([likely])).item() - margin)
+    with np.errstate(over="ignore"):  # what is below any float32 is -inf
+        ids = (logits >= largest + (reach - noise_of_loudest) * temperature).nonzero()[0]
+    ids = ids[noise.bits[ids] >= _least_bits(reach)]
     return ids, noise.of(ids)
 
 

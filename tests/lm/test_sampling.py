@@ -1,6 +1,8 @@
 """Which token comes next: every rule against a plain oracle, and the distribution of the draws."""
 
 import itertools
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -120,6 +122,51 @@ def test_leaving_out_hopeless_tokens_changes_nothing(
         assert choice.gap > MARGIN * temperature
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@given(
+    LOGITS,
+    st.sampled_from([5e-324, 1e-310, 1e-45, 1e-20, 1e-9, 1.0, 1e300, sys.float_info.max]),
+    st.sampled_from([5e-324, 1e-46, 1.0, 1e39, sys.float_info.max]),
+    st.integers(0, 1000),
+)
+def test_no_temperature_or_penalty_is_too_small_or_large(
+    dtype: type, logits: np.ndarray, temperature: float, penalty: float, position: int
+) -> None:
+    """The noise decides among equal logits at any temperature; and whichever way the contenders are found."""
+    logits = np.concatenate([logits, logits]).astype(dtype)
+    seen = [1] * position
+    config = SamplingConfig(temperature=temperature, repetition_penalty=penalty, seed=3)
+    choice = choose_token(logits, seen, config, 0)
+    assert choice.token == choose_token(logits, seen, replace(config, top_k=99), 0).token
+    left = penalised(logits, seen, penalty)
+    assert np.isfinite(left).all()
+    noise = -np.log(-np.log(uniform(philox(3, "sample/0", position).random_raw(len(logits)))))
+    if temperature < 1e-4:
+        equals = np.flatnonzero(left == left.max())
+        assert choice.token == equals[noise[equals].argmax()]
+    if temperature > 1e200 and penalty == 1:
+        assert choice.token == noise.argmax()
+
+
+@given(LOGITS, TEMPERATURES | st.just(0.0), st.integers(0, 100), st.data())
+def test_a_token_that_may_not_be_drawn_never_is(
+    logits: np.ndarray, temperature: float, position: int, data: st.DataObject
+) -> None:
+    drawable = np.array(data.draw(st.permutations([True] + [data.draw(st.booleans()) for _ in logits[1:]])))
+    rules = data.draw(st.sampled_from([{}, {"top_k": 2}, {"top_p": 0.5}, {"min_p": 0.5}]))
+    config = SamplingConfig(temperature=temperature, repetition_penalty=2.0, **rules)  # type: ignore[arg-type]
+    seen = [0] * position
+    choice = choose_token(logits, seen, config, 0, drawable=drawable)
+    assert drawable[choice.token]
+    assert choice.gap == np.inf or drawable[choice.runner_up]
+    # What may be drawn is drawn as if there were nothing else.
+    hidden = np.where(drawable, logits, -1e9)
+    assert choice.token == choose_token(hidden, seen, config, 0).token
+    everything = np.ones(len(logits), bool)
+    assert choose_token(logits, seen, config, 0, drawable=everything) == choose_token(logits, seen, config, 0)
+
+
 def test_a_draw_depends_on_seed_sample_and_position() -> None:
     flat = np.zeros(1000)
     keys = list(itertools.product(range(5), repeat=3))
@@ -153,15 +200,22 @@ def test_the_gap_is_what_changes_the_choice() -> None:
         {"temperature": float("nan")},
         {"temperature": float("inf")},
         {"top_k": 0},
+        {"top_k": -1},
         {"top_p": 0.0},
         {"top_p": 1.5},
+        {"top_p": float("nan")},
         {"min_p": -0.1},
         {"min_p": 1.1},
+        {"min_p": float("nan")},
         {"repetition_penalty": 0.0},
+        {"repetition_penalty": float("nan")},
+        {"repetition_penalty": float("inf")},
         {"stop": ("",)},
         {"samples": 0},
         {"max_new_tokens": 0},
+        {"max_new_tokens": -1},
         {"seed": -1},
+        {"seed": 2**64},
     ],
 )
 def test_settings_out_of_range_are_refused(bad: dict[str, float]) -> None:
