@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from tokenizer.cuts import CLASSES, LETTER, SPACE, UNKNOWN, certain_boundaries
-from tokenizer.pretokenize import PATTERNS, Pretokenizer
+from tokenizer.pretokenize import PATTERNS, Pattern, Pretokenizer
 from tokenizer.runs import runs
 
 BLOCK = 1 << 18  # bytes; larger ones no longer fit in a core's cache
@@ -90,7 +90,7 @@ def _check_utf8(data: bytes, offset: int) -> None:
             raise
 
 
-def certain_edges(classes: np.ndarray, pattern: str) -> np.ndarray:
+def certain_edges(classes: np.ndarray, pattern: Pattern) -> np.ndarray:
     """Return for each byte, and for the end of the data, whether a pre-token certainly starts there."""
     is_edge = np.zeros(len(classes) + 1, bool)
     if pattern == "gpt2":

@@ -121,18 +121,18 @@ def read_merges(path: str | Path) -> list[tuple[bytes, bytes]]:
     return merges
 
 
-def read_pretokenizer(path: str | Path) -> tuple[list[str], str, list[str]]:
-    """Read a `pretokenizer.json`: (special tokens, pattern, visible tokens).
+def read_pretokenizer(path: str | Path) -> tuple[list[str], list[str], list[str]]:
+    """Read a `pretokenizer.json`: (special tokens, patterns, visible tokens).
 
     Raises:
         InputError: the file is missing or malformed.
     """
     content = read_json(path)
     match {"visible_tokens": [], **content} if isinstance(content, dict) else None:
-        case {"special_tokens": list(special), "pattern": str(pattern), "visible_tokens": list(visible)} if (
-            all(isinstance(token, str) for token in special + visible)
-        ):
-            return special, pattern, visible
+        case {"special_tokens": list(special), "pattern": pattern, "visible_tokens": list(visible)}:
+            patterns = pattern if isinstance(pattern, list) else [pattern]
+            if all(isinstance(text, str) for text in special + visible + patterns):
+                return special, patterns, visible
     raise InputError(f'{path} must hold {{"special_tokens": [texts], "pattern": text}}')
 
 

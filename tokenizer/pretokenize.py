@@ -1,7 +1,8 @@
 """Cut text into pre-tokens, within which byte pairs merge: special tokens first, then a regex."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, pairwise
 
 import numpy as np
 import regex
@@ -23,6 +24,8 @@ PATTERNS = {
     ),
 }
 
+Pattern = str | tuple[str, ...]
+
 
 class Pretokenizer:
     """A pattern and special tokens, which together cut any text into pre-tokens.
@@ -34,28 +37,25 @@ class Pretokenizer:
     ['It', "'s", ' ', ' here', '.', '<|eot|>']
 
     Args:
-        pattern: a name in `PATTERNS`, or any regular expression in the syntax of the module `regex`. What a
-            regular expression of your own leaves between two matches is a pre-token too, so that no text is
-            lost.
+        pattern: a name in `PATTERNS`, or any regular expression in the syntax of the module `regex`. It cuts text
+            where a match starts and where one ends, also an empty one, so no text is lost. Of several patterns, each
+            cuts the pieces that the one before has left.
         special_tokens: strings; none may be empty.
 
     Raises:
         InputError: the pattern does not compile, or a special token cannot be used.
     """
 
-    def __init__(self, pattern: str = "gpt2", special_tokens: Iterable[str] = ()) -> None:
-        self.pattern = pattern
+    def __init__(self, pattern: str | Sequence[str] = "gpt2", special_tokens: Iterable[str] = ()) -> None:
+        patterns = (pattern,) if isinstance(pattern, str) else tuple(pattern)
+        self.pattern: Pattern = patterns[0] if len(patterns) == 1 else patterns
         self.special_tokens = list(dict.fromkeys(special_tokens))
         self.special_set = frozenset(self.special_tokens)
         for token in self.special_tokens:
             if not token:
                 raise InputError("a special token is the empty string; leave it out")
             encode_utf8(token, "special token")
-        try:
-            self.regex = regex.compile(PATTERNS.get(pattern, pattern))
-        except regex.error as error:
-            names = ", ".join(PATTERNS)
-            raise InputError(f"pattern {pattern!r} is neither one of {names} nor a regex: {error}") from None
+        self._regexes = [_compile(pattern) for pattern in patterns]
         self._longest_first = sorted((token.encode() for token in self.special_tokens), key=len, reverse=True)
         self.longest_special = max(map(len, self._longest_first), default=0)  # in bytes
         self._special_text = (
@@ -89,15 +89,35 @@ class Pretokenizer:
     def split_ordinary(self, text: str) -> list[str]:
         """Return the pre-tokens of a text without special tokens."""
         if self.pattern in PATTERNS:  # these match every character
-            return self.regex.findall(text)
-        pieces, end = [], 0
-        for match in self.regex.finditer(text):
-            if match.start() > end:
-                pieces.append(text[end : match.start()])
-            if match.end() > match.start():
-                pieces.append(match.group())
-                end = match.end()
-        return pieces + [text[end:]] if end < len(text) else pieces
+            return self._regexes[0].findall(text)
+        pieces = [text]
+        for pattern in self._regexes:
+            pieces = [part for piece in pieces for part in _cut(piece, pattern)]
+        return pieces
+
+
+def _compile(pattern: str) -> regex.Pattern[str]:
+    try:
+        encode_utf8(pattern, "pattern")
+        return regex.compile(PATTERNS.get(pattern, pattern))
+    except InputError:
+        raise
+    except (regex.error, ValueError, OverflowError, RecursionError) as error:
+        names = ", ".join(PATTERNS)
+        raise InputError(
+            f"pattern {pattern!r:.200} is neither one of {names} nor a regular expression: {error}"
+        ) from None
+
+
+def _cut(text: str, pattern: regex.Pattern[str]) -> list[str]:
+    """Return the parts of a text between the places where a match starts or ends.
+
+    >>> _cut("ab 12", regex.compile("[0-9]")), _cut("abc", regex.compile("(?=b)"))
+    (['ab ', '1', '2'], ['a', 'bc'])
+    """
+    spans = chain.from_iterable(match.span() for match in pattern.finditer(text))
+    edges = sorted({0, len(text), *spans})
+    return [text[start:end] for start, end in pairwise(edges)]
 
 
 def encode_utf8(text: str, what: str = "text") -> bytes:

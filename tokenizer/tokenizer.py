@@ -39,7 +39,8 @@ class Tokenizer:
         vocab: id -> bytes; must hold all 256 single bytes. Of ids with the same bytes the last one is used.
         merges: pairs of byte strings, the one to merge first in front.
         special_tokens: strings that always become one token. Those not in `vocab` get the next free ids.
-        pattern: how text is cut into pre-tokens: "gpt2", "cl100k", "o200k", or a regular expression.
+        pattern: how text is cut into pre-tokens: "gpt2", "cl100k", "o200k", or a regular expression. Of several, each
+            cuts the pieces that the one before has left.
         visible_tokens: those of the special tokens that a reader sees, such as "<tool_call>". No id depends on them;
             they are the added tokens of a `tokenizer.json` that are not `special`.
 
@@ -52,7 +53,7 @@ class Tokenizer:
         vocab: Mapping[int, bytes],
         merges: Sequence[tuple[bytes, bytes]],
         special_tokens: Iterable[str] | None = None,
-        pattern: str = "gpt2",
+        pattern: str | Sequence[str] = "gpt2",
         visible_tokens: Iterable[str] = (),
     ) -> None:
         for i in vocab:
@@ -211,7 +212,7 @@ class Tokenizer:
         vocab_path: str | Path,
         merges_path: str | Path,
         special_tokens: Iterable[str] | None = None,
-        pattern: str = "gpt2",
+        pattern: str | Sequence[str] = "gpt2",
     ) -> Self:
         """Read a tokenizer from files in GPT-2's format (`vocab.json`, `merges.txt`).
 

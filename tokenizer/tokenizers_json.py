@@ -6,14 +6,14 @@ from typing import Any
 
 from tokenizer.errors import InputError
 from tokenizer.files import check_id, from_unicode, parse_vocab, to_unicode
-from tokenizer.pretokenize import PATTERNS
+from tokenizer.pretokenize import PATTERNS, Pattern
 
 
 def export(
     vocab: Mapping[int, bytes],
     merges: Sequence[tuple[bytes, bytes]],
     special_tokens: dict[str, int],
-    pattern: str,
+    pattern: Pattern,
     visible_tokens: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return the content of a `tokenizer.json`.
@@ -28,9 +28,16 @@ def export(
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     pre_tokenizer: dict[str, Any] = byte_level
     if pattern != "gpt2":
-        split = {"type": "Split", "behavior": "Isolated", "invert": False}
-        split["pattern"] = {"Regex": PATTERNS.get(pattern, pattern)}
-        pre_tokenizer = {"type": "Sequence", "pretokenizers": [split, byte_level | {"use_regex": False}]}
+        splits = [
+            {
+                "type": "Split",
+                "pattern": {"Regex": PATTERNS.get(part, part)},
+                "behavior": "Isolated",
+                "invert": False,
+            }
+            for part in ([pattern] if isinstance(pattern, str) else pattern)
+        ]
+        pre_tokenizer = {"type": "Sequence", "pretokenizers": [*splits, byte_level | {"use_regex": False}]}
     # The library looks the parts and the join of a merge up by their spelling, also of one that is a special token.
     merged = {token for left, right in merges for token in (left, right, left + right)}
     spelled = {

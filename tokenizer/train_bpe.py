@@ -3,7 +3,7 @@
 import resource
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tokenizer.count import PieceCounts, count_pieces, count_pieces_on
 from tokenizer.errors import InputError
 from tokenizer.learn_merges import learn_merges
-from tokenizer.pretokenize import Pretokenizer
+from tokenizer.pretokenize import Pattern, Pretokenizer
 from tokenizer.progress import progress_bar
 from tokenizer.ranges import share
 from tokenizer.sources import Paths, find_files
@@ -30,7 +30,7 @@ class TrainResult:
     vocab: Vocab
     merges: Merges
     special_tokens: list[str]
-    pattern: str
+    pattern: Pattern
     num_bytes: int  # of the corpus
     num_tokens: int  # that encoding the corpus would give
     num_distinct_pieces: int  # pre-tokens, each counted once
@@ -68,7 +68,7 @@ def train(
     special_tokens: Iterable[str] = (),
     *,
     num_workers: int | None = None,
-    pattern: str = "gpt2",
+    pattern: str | Sequence[str] = "gpt2",
     progress: bool = False,
     client: "Client | None" = None,
 ) -> TrainResult:
@@ -83,7 +83,7 @@ def train(
         vocab_size: number of tokens, at least 256 and one for each special token.
         special_tokens: strings, first in the vocabulary in this order.
         num_workers: processes that count; None for as many as there are processors. The result is the same.
-        pattern: "gpt2", "cl100k", "o200k", or a regular expression.
+        pattern: "gpt2", "cl100k", "o200k", a regular expression, or several of them, as in `Pretokenizer`.
         progress: show a progress bar on stderr.
         client: a Dask cluster that counts, instead of processes of this machine. The result is the same.
 
@@ -121,7 +121,7 @@ def train(
         vocab=dict(enumerate(tokens)),
         merges=merges,
         special_tokens=pretokenizer.special_tokens,
-        pattern=pattern,
+        pattern=pretokenizer.pattern,
         num_bytes=num_bytes,
         num_tokens=num_tokens + num_special_seen,
         num_distinct_pieces=len(pieces.counts),

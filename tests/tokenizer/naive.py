@@ -8,6 +8,12 @@ import regex
 GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
+def cut(text: str, pattern: str) -> list[str]:
+    """Return the pieces of `text` between all places where a match starts or ends."""
+    edges = {0, len(text)} | {edge for match in regex.finditer(pattern, text) for edge in match.span()}
+    return [text[start:end] for start, end in pairwise(sorted(edges))]
+
+
 def pretokens(text: str, special_tokens: list[str], pattern: str = GPT2) -> list[tuple[str, bool]]:
     """Return (pre-token, is it a special token), special tokens leftmost and longest first."""
     result: list[tuple[str, bool]] = []
@@ -17,7 +23,7 @@ def pretokens(text: str, special_tokens: list[str], pattern: str = GPT2) -> list
         if found is None and i < len(text):
             i += 1
             continue
-        result += [(piece, False) for piece in regex.findall(pattern, text[ordinary:i])]
+        result += [(piece, False) for piece in cut(text[ordinary:i], pattern)]
         if found is None:
             break
         result.append((found, True))
@@ -36,10 +42,10 @@ def merge_pair(word: list[bytes], pair: tuple[bytes, bytes]) -> list[bytes]:
 
 
 def train(
-    text: str, vocab_size: int, special_tokens: list[str]
+    text: str, vocab_size: int, special_tokens: list[str], pattern: str = GPT2
 ) -> tuple[dict[int, bytes], list[tuple[bytes, bytes]]]:
     """Count every pair in every distinct word anew before each merge."""
-    counted = Counter(piece for piece, special in pretokens(text, special_tokens) if not special)
+    counted = Counter(piece for piece, special in pretokens(text, special_tokens, pattern) if not special)
     words = [([bytes([b]) for b in piece.encode()], count) for piece, count in counted.items()]
     tokens = [s.encode() for s in special_tokens] + [bytes([i]) for i in range(256)]
     merges: list[tuple[bytes, bytes]] = []
@@ -58,13 +64,17 @@ def train(
 
 
 def encode(
-    text: str, vocab: dict[int, bytes], merges: list[tuple[bytes, bytes]], special_tokens: list[str]
+    text: str,
+    vocab: dict[int, bytes],
+    merges: list[tuple[bytes, bytes]],
+    special_tokens: list[str],
+    pattern: str = GPT2,
 ) -> list[int]:
     """Merge the leftmost pair of lowest rank until none is left."""
     ids = {token: i for i, token in vocab.items()}
     ranks = {pair: rank for rank, pair in reversed(list(enumerate(merges)))}
     result: list[int] = []
-    for piece, special in pretokens(text, special_tokens):
+    for piece, special in pretokens(text, special_tokens, pattern):
         word = [piece.encode()] if special else [bytes([b]) for b in piece.encode()]
         while True:
             ranked = [(ranks[pair], i) for i, pair in enumerate(pairwise(word)) if pair in ranks]

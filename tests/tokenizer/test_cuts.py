@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import regex
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.tokenizer import naive
-from tests.tokenizer.texts import CORNER_CASES, SPECIAL_SETS, TEXTS, texts_with_specials
+from tests.tokenizer.texts import CORNER_CASES, OWN_PATTERNS, SPECIAL_SETS, TEXTS, texts_with_specials
 from tokenizer.blocks import cut_blocks, token_edges
 from tokenizer.cuts import NON_ASCII_WHITESPACE
 from tokenizer.pretokenize import PATTERNS, Pretokenizer
@@ -54,11 +54,26 @@ def test_other_patterns(pattern: str, text_specials: tuple[str, list[str]], bloc
     )
 
 
-@given(text=TEXTS)
-def test_own_pattern_loses_no_text(text: str) -> None:
-    pretokenizer = Pretokenizer(r"\w+", ["é"])
-    assert "".join(pretokenizer.split(text)) == text
-    assert tokens_by_blocks(text, pretokenizer, 7) == pretokenizer.split(text)
+@pytest.mark.parametrize("pattern", OWN_PATTERNS)
+@settings(max_examples=30)
+@given(text_specials=texts_with_specials(), block_size=st.sampled_from([1, 7, 1 << 18]))
+@example(("a\nb\n\nc12", []), 1)
+def test_own_pattern_loses_no_text(
+    pattern: str, text_specials: tuple[str, list[str]], block_size: int
+) -> None:
+    text, specials = text_specials
+    pretokenizer = Pretokenizer(pattern, specials)
+    pieces = pretokenizer.split(text)
+    assert "".join(pieces) == text
+    assert "" not in pieces
+    assert pieces == [piece for piece, _ in naive.pretokens(text, specials, pattern)]
+    assert tokens_by_blocks(text, pretokenizer, block_size) == pieces
+
+
+def test_several_patterns_cut_one_after_the_other() -> None:
+    pretokenizer = Pretokenizer([r"\p{N}", "gpt2"], ["<|x|>"])
+    assert pretokenizer.split("a 12's<|x|> b") == ["a", " ", "1", "2", "'s", "<|x|>", " b"]
+    assert tokens_by_blocks("a 12's<|x|> b", pretokenizer, 1) == pretokenizer.split("a 12's<|x|> b")
 
 
 @given(text=TEXTS)
@@ -70,7 +85,7 @@ def test_short_path_equals_blocks(text: str) -> None:
 @given(
     text_specials=texts_with_specials(),
     range_size=st.integers(1, 20),
-    pattern=st.sampled_from(["gpt2", "cl100k", r"\w+|\W"]),
+    pattern=st.sampled_from(["gpt2", "cl100k", r"\w+|\W", r"\b", r"[^\n]*"]),
 )
 def test_ranges_equal_whole(
     tmp_path_factory: pytest.TempPathFactory,

@@ -74,8 +74,10 @@ def test_encoding_equals_one_process(
     assert np.load(tmp_path / "dask.npy").tolist() == ids
 
 
-def test_training_equals_one_process(client: Client, texts: list[str]) -> None:
-    one, dask = train(texts, 400, SPECIAL, num_workers=1), train(texts, 400, SPECIAL, client=client)
+@pytest.mark.parametrize("pattern", ["gpt2", r"[^\n]*"])
+def test_training_equals_one_process(client: Client, texts: list[str], pattern: str) -> None:
+    one = train(texts, 400, SPECIAL, num_workers=1, pattern=pattern)
+    dask = train(texts, 400, SPECIAL, client=client, pattern=pattern)
     assert (dask.vocab, dask.merges) == (one.vocab, one.merges)
     assert (dask.num_bytes, dask.num_tokens, dask.num_distinct_pieces) == (
         one.num_bytes,

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.tokenizer import naive
-from tests.tokenizer.texts import CORNER_CASES, TEXTS, texts_with_specials
-from tokenizer import InputError, learn_merges, ranges, token_array, train_bpe
+from tests.tokenizer.texts import CORNER_CASES, OWN_PATTERNS, TEXTS, texts_with_specials
+from tokenizer import InputError, Tokenizer, learn_merges, ranges, token_array, train_bpe
 from tokenizer.count import count_pieces
 from tokenizer.pretokenize import Pretokenizer
 from tokenizer.train_bpe import train
@@ -35,6 +35,22 @@ def test_equals_naive(
     path = write(tmp_path_factory, text or "x")
     vocab_size = 256 + len(specials) + extra
     assert train_bpe(path, vocab_size, specials) == naive.train(text or "x", vocab_size, specials)
+
+
+@pytest.mark.parametrize("pattern", OWN_PATTERNS)
+@settings(max_examples=10)
+@given(text=REPEATED.filter(bool), extra=st.integers(1, 20))
+def test_own_pattern_equals_naive(
+    tmp_path_factory: pytest.TempPathFactory, pattern: str, text: str, extra: int
+) -> None:
+    """Training, encoding and streaming agree for a pattern that leaves text between matches, or matches nothing."""
+    path = write(tmp_path_factory, text)
+    vocab, merges = train_bpe(path, 257 + extra, ["a a"], pattern=pattern)
+    assert (vocab, merges) == naive.train(text, 257 + extra, ["a a"], pattern)
+    tokenizer = Tokenizer(vocab, merges, ["a a"], pattern)
+    ids = naive.encode(text, vocab, merges, ["a a"], pattern)
+    assert tokenizer.encode(text) == list(tokenizer.encode_iterable(text)) == ids
+    assert tokenizer.decode(ids) == text
 
 
 @pytest.mark.parametrize("few", [0, 2, 1000])
@@ -98,7 +114,7 @@ def test_equals_serial_in_any_number_of_processes(corpus: Path, monkeypatch: pyt
 
 def test_equals_serial_for_other_patterns(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranges, "SMALL", 0)
-    for pattern in ("cl100k", r"\w+|\s"):
+    for pattern in ("cl100k", r"\w+|\s", r"[^ ]*", [r"\p{N}", "gpt2"]):
         serial = train_bpe(corpus, 300, ["<|endoftext|>"], num_workers=1, pattern=pattern)
         assert train_bpe(corpus, 300, ["<|endoftext|>"], num_workers=2, pattern=pattern) == serial
 
@@ -120,8 +136,6 @@ def test_does_not_depend_on_hash_seed(corpus: Path) -> None:
 
 
 def test_statistics(corpus: Path) -> None:
-    from tokenizer import Tokenizer
-
     result = train(corpus, 400, ["<|endoftext|>"])
     tokenizer = Tokenizer(result.vocab, result.merges, ["<|endoftext|>"])
     text = corpus.read_bytes().decode()
@@ -161,6 +175,9 @@ def test_real_text(test_data: Path) -> None:
         (b"text", {"special_tokens": [""]}, "empty string"),
         (b"text", {"special_tokens": ["\ud800"]}, "lone surrogate"),
         (b"text", {"pattern": "("}, "pattern"),
+        (b"text", {"pattern": "(" * 5000}, "pattern"),
+        (b"text", {"pattern": "a{1,99999999999999999999}"}, "pattern"),
+        (b"text", {"pattern": "\ud800"}, "lone surrogate"),
         (b"text", {"num_workers": 0}, "num_workers"),
     ],
 )

@@ -49,3 +49,8 @@ CORNER_CASES = [
     "It's \u2019s ’s", "\x1ca\x1c b\x1f  c", "a" * 300, " " * 300, "\n" * 300, "'" * 300, "é" * 300, "\u3000" * 300,
     "ab " * 100, "word" * 100 + " 12345678901234567", "don't" * 60, "👩‍🚒" * 30, "\t\t\tx\t y", "中文 中文  中文\n",
 ]  # fmt: skip
+
+# Patterns that leave text between matches, or match nothing, or look around.
+OWN_PATTERNS = [
+    r"\w+", r"[^\n]*", r"\p{L}*", r"\b", "a|b", "", "(?=a)", "(?<=a)b|$", "(a)|b(c)?", "x*?", r"(?r)\w{1,2}", r"\K ",
+]  # fmt: skip
