@@ -1,14 +1,18 @@
 """Loss and accuracy on a whole file."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lm.backend import EvalStep
 from lm.config import TrainConfig
 from lm.data import Tokens
+from lm.mesh import Mesh
 from lm.pairs import PairFile
-from lm.sources import evaluation_batches
+from lm.sources import count_windows, evaluation_batches
+
+_LARGEST_ARRAY = 1 << 26
+"""Bytes. The loss holds a few arrays as large as the logits at once."""
 
 
 @dataclass(frozen=True)
@@ -28,19 +32,50 @@ class Evaluation:
         return math.exp(self.loss) if self.loss < 709 else math.inf
 
 
-def evaluate(eval_step: EvalStep, state: Any, data: Tokens | PairFile, config: TrainConfig) -> Evaluation:
+def evaluate(
+    eval_step: EvalStep,
+    state: Any,
+    data: Tokens | PairFile,
+    config: TrainConfig,
+    batch_size: int | None = None,
+    mesh: Mesh | None = None,
+) -> Evaluation:
     """Mean loss over all tokens, in windows of context_length that do not overlap, the last one shorter; or over pairs.
 
     Each token but the first is predicted once, so the loss does not depend on seeds or batch size, and runs of
     the same context_length compare.
+
+    Args:
+        batch_size: The most windows to compute at once; if not given, the config's, or fewer that fit in memory.
+        mesh: The devices that share each batch.
+
+    Raises:
+        InputError: batch_size is below 1.
     """
+    given = config.batch_size if batch_size is None else batch_size
+    config = replace(config, batch_size=given, grad_accumulation=1)
+    rows = _batch_rows(config, count_windows(data, config), mesh or Mesh(), limited=batch_size is None)
     total, num_targets, correct = 0.0, 0, 0
-    for batch in evaluation_batches(data, config):
+    for batch in evaluation_batches(data, replace(config, batch_size=rows)):
         batch_total, batch_targets, batch_correct = eval_step(state, batch)
         total += batch_total
         num_targets += batch_targets
         correct += batch_correct
     return Evaluation(total / num_targets, num_targets, correct / num_targets)
+
+
+def _batch_rows(config: TrainConfig, windows: int, mesh: Mesh, limited: bool) -> int:
+    """The rows of each batch: at most batch_size, spread evenly, so that few of the last one's are empty."""
+    m, shares = config.model, mesh.data * mesh.fsdp
+    length = m.context_length + (m.prefix_length or 0)
+    # Logits, or attention's scores.
+    largest = length * max(m.vocab_size, m.num_heads * length) * (8 if config.param_dtype == "float64" else 4)
+    most = config.batch_size // shares
+    if limited:
+        most = min(most, _LARGEST_ARRAY // largest)
+    most = max(1, most) * shares
+    batches = math.ceil(windows / most)
+    return math.ceil(windows / batches / shares) * shares
 
 
 def entropy_floor(facts: dict[str, Any]) -> float | None:

@@ -1,5 +1,6 @@
 """Where batches come from: windows of text, windows with tokens masked, or pairs, as the architecture needs them."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -72,6 +73,14 @@ def first_windows(data: Tokens | PairFile, config: TrainConfig, count: int) -> T
         return data.first(count)
     # A decoder's last target lies behind its window.
     return data[: count * config.model.context_length + (config.model.architecture == "decoder")]
+
+
+def count_windows(data: Tokens | PairFile, config: TrainConfig) -> int:
+    """How many windows, or pairs, the data has; the last window may be shorter."""
+    if isinstance(data, PairFile):
+        return len(data)
+    num_targets = len(data) - (config.model.architecture == "decoder")
+    return math.ceil(num_targets / config.model.context_length)
 
 
 def evaluation_batches(data: Tokens | PairFile, config: TrainConfig) -> Iterator[Batch]:

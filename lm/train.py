@@ -173,7 +173,7 @@ def train(
                 log.flush()
                 tracing.close()
             if last or done % config.eval_interval == 0:
-                evaluation = evaluate(eval_step, state, val_data, config)
+                evaluation = evaluate(eval_step, state, val_data, config, mesh=mesh)
                 log.evaluation(evaluation)
                 progress.evaluated(evaluation.loss)
                 keep_best = max(config.keep_best, config.patience is not None)

@@ -46,6 +46,8 @@ class Eval(Trained):
 
     tokens: Path = MISSING
     """Token file, from lm tokenizer encode with the model's tokenizer."""
+    batch_size: int | None = None
+    """Windows to compute at once; if not given, the training's, or fewer whose logits fit in 64 MiB."""
 
     def run(self) -> None:
         from lm import run
@@ -57,7 +59,7 @@ class Eval(Trained):
         config, backend, state = self.load()
         data = open_evaluation(config, self.tokens)
         facts = text_facts(self.tokens, config)
-        result = evaluate(backend.make_eval_step(config), state, data, config)
+        result = evaluate(backend.make_eval_step(config), state, data, config, self.batch_size)
         print(f"loss           {result.loss:.4f} nats per token over {result.num_targets:,} tokens")
         floor = entropy_floor(facts)
         if floor is not None:

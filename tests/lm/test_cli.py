@@ -58,6 +58,17 @@ def test_the_whole_pipeline_speaks_plainly(pipeline: Path, capsys: Capture) -> N
     assert numbers[0] == pytest.approx(numbers[1], rel=1e-4)
 
 
+def test_eval_prints_the_same_for_every_batch_size(made_pipeline: Path, capsys: Capture) -> None:
+    command = ("eval", "--checkpoint", made_pipeline / "torch", "--tokens", made_pipeline / "val.npy")
+    printed = []
+    for flags in ((), ("--batch-size", 1), ("--batch-size", 3), ("--batch-size", 10**6)):
+        assert lm(*command, *flags) == 0
+        printed.append([float(n) for n in re.findall(r"\d+\.\d+", capsys.readouterr().out)])
+    assert printed == [pytest.approx(printed[0], rel=1e-4)] * 4
+    for batch_size in (0, -1, 2**63):
+        assert f"batch_size is {batch_size}: give" in refused(capsys, *command, "--batch-size", batch_size)
+
+
 def test_sidecars_name_what_a_file_is_of(made_pipeline: Path) -> None:
     text = json.loads((made_pipeline / "val.txt.json").read_text())
     tokens = json.loads((made_pipeline / "val.npy.json").read_text())

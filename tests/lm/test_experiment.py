@@ -125,11 +125,11 @@ def test_a_stopped_experiment_goes_on_to_the_same_end(
     out = tmp_path / "out"
     evaluations = []
 
-    def interrupted(*arguments: Any) -> evaluate.Evaluation:
+    def interrupted(*arguments: Any, **named: Any) -> evaluate.Evaluation:
         evaluations.append(arguments)
         if len(evaluations) == 3:  # in the middle of the second run
             signal.raise_signal(signal.SIGINT)
-        return evaluate.evaluate(*arguments)
+        return evaluate.evaluate(*arguments, **named)
 
     monkeypatch.setattr(train_module, "evaluate", interrupted)
     assert lm(*command("learning-rate", corpus, out)) == 130

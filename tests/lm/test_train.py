@@ -14,9 +14,10 @@ import pytest
 from lm import checkpoint, run
 from lm.backend import BackendName, load
 from lm.cli import main
-from lm.config import OptimizerConfig, load_config
+from lm.config import ModelConfig, OptimizerConfig, TrainConfig, load_config
 from lm.data import Batch, open_tokens
 from lm.evaluate import evaluate
+from lm.mesh import Mesh
 from lm.train import train
 from tests.lm.conftest import lm, train_command
 from tokenizer import InputError
@@ -204,12 +205,50 @@ def test_the_validation_loss_does_not_depend_on_the_batch_size(
     backend = load(backend_name, config)
     state = backend.init_state(config, 0)
     results = []
-    for batch_size in (1, 4, 7):
+    for batch_size in (1, 4, 7, 1000):
         sized = dataclasses.replace(config, batch_size=batch_size)
-        results.append(evaluate(backend.make_eval_step(sized), state, tokens, sized))
+        eval_step = backend.make_eval_step(sized)
+        results.append(evaluate(eval_step, state, tokens, sized))
+        results.append(evaluate(eval_step, state, tokens, sized, batch_size=3))
     assert {r.num_targets for r in results} == {149}
-    assert [r.loss for r in results] == pytest.approx([results[0].loss] * 3, rel=1e-12)
+    assert [r.loss for r in results] == pytest.approx([results[0].loss] * len(results), rel=1e-12)
     assert len({r.accuracy for r in results}) == 1
+
+
+@pytest.mark.parametrize("architecture", ["decoder", "encoder"])
+@pytest.mark.parametrize(
+    ("vocab_size", "num_tokens", "batch_size", "mesh", "rows"),
+    [
+        (300, 16 * 10 + 1, None, None, [10]),  # not 32, of which 22 would be empty
+        (300, 16 * 33 + 1, None, None, [17, 17]),  # one shape, for one compilation
+        (32_000, 16 * 64 + 1, None, None, [32, 32]),
+        (320_000, 16 * 9 + 1, None, None, [3, 3, 3]),  # 20 MB of logits a window
+        (10**7, 40, None, None, [1, 1, 1]),
+        (320_000, 16 * 9 + 1, 9, None, [9]),  # as the user wants it
+        (300, 16 * 10 + 1, 3, None, [3, 3, 3, 3]),
+        (320_000, 16 * 9 + 1, None, Mesh(data=4), [12]),
+        (300, 17, None, Mesh(data=2, fsdp=2), [4]),
+    ],
+)
+def test_evaluation_computes_no_more_at_once_than_fits(
+    architecture: Any,
+    vocab_size: int,
+    num_tokens: int,
+    batch_size: int | None,
+    mesh: Mesh | None,
+    rows: list[int],
+) -> None:
+    model = ModelConfig(vocab_size, 16, 16, 1, 2, architecture=architecture)
+    config = TrainConfig(model, mask_token=0 if architecture == "encoder" else None)
+    shapes = []
+
+    def eval_step(state: object, batch: Batch) -> tuple[float, int, int]:
+        shapes.append(batch.inputs.shape)
+        return 1.0, batch.num_targets, 0
+
+    tokens = np.ones(num_tokens - (architecture == "encoder"), np.uint16)
+    evaluate(eval_step, None, tokens, config, batch_size, mesh)
+    assert shapes == [(1, count, 16) for count in rows]
 
 
 def test_a_diverging_run_stops_with_the_step(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
