@@ -3,8 +3,6 @@
 import importlib
 import sys
 
-from tokenizer.errors import InputError
-
 BENCHMARKS = (
     "generate",
     "tokenizer",
@@ -21,15 +19,14 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] not in BENCHMARKS:
         print(f"usage: python -m bench {{{','.join(BENCHMARKS)}}} [--help]", file=sys.stderr)
         sys.exit(2)
-    try:
-        importlib.import_module(f"bench.{sys.argv[1].replace('-', '_')}").main(sys.argv[2:])
-    except InputError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("bench: interrupted", file=sys.stderr)
-        sys.exit(130)
+    importlib.import_module(f"bench.{sys.argv[1].replace('-', '_')}").main(sys.argv[2:])
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        from lm.terminal import open_standard_files, run_program
+
+        open_standard_files()
+        sys.exit(run_program("bench", main))
+    except KeyboardInterrupt:
+        sys.exit(130)

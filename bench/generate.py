@@ -24,6 +24,7 @@ from bench.report import table
 from lm.backend import DECODING_SPINS, have_threads_sleep
 from lm.config import TrainConfig
 from lm.files import refuse_existing
+from lm.flags import Gather
 from lm.init import initial_weights
 
 MODEL = SIZES["tinystories"]
@@ -36,7 +37,12 @@ def main(arguments: list[str]) -> None:
     """Measure, print a table, write JSON if asked to."""
     parser = argparse.ArgumentParser(prog="python -m bench generate", description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--prompts", type=int, nargs="+", default=[1, 32], help="prompts at once (default: 1 32)"
+        "--prompts",
+        type=int,
+        nargs="+",
+        action=Gather,
+        default=[1, 32],
+        help="prompts at once (default: 1 32)",
     )
     parser.add_argument("--new-tokens", type=int, default=128, help="tokens to write for each")
     parser.add_argument("--rounds", type=int, default=5)

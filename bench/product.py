@@ -18,6 +18,7 @@ from bench.contenders import SIZES
 from bench.machine import thread_count
 from bench.report import seconds, table
 from lm.backend import DECODING_SPINS, have_threads_sleep
+from lm.flags import Gather
 from lm.init import parameter_shapes
 from lm.parity.budgets import BUDGETS, relative_error
 from tokenizer.errors import InputError
@@ -33,7 +34,12 @@ def main(arguments: list[str]) -> None:
     """Measure and print a table, with a `*` at the forms that a step takes on this processor."""
     parser = argparse.ArgumentParser(prog="python -m bench product", description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--rows", type=int, nargs="+", default=[1, 2, 4, 8, 32, 512], help="sequences, or tokens, at once"
+        "--rows",
+        type=int,
+        nargs="+",
+        action=Gather,
+        default=[1, 2, 4, 8, 32, 512],
+        help="rows at once",
     )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=thread_count, default=os.cpu_count())

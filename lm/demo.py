@@ -9,6 +9,7 @@ from lm.evaluate import entropy_floor
 from lm.files import published
 from lm.run import read_metrics
 from lm.stages import claimed, make_tokens, run_command, stage
+from lm.terminal import show
 from tokenizer.errors import InputError
 
 Record: TypeAlias = dict[str, Any]
@@ -59,7 +60,7 @@ def _run_stages(out: Path, input_path: Path | None) -> None:
         _plot(metrics, floor, temporary)
     with published(out / "report.md") as temporary:
         temporary.write_text(_report(metrics, floor, texts), encoding="utf-8")
-    print(f"\n{out}/report.md and {out}/curves.png are written")
+    show(f"\n{out}/report.md and {out}/curves.png are written")
 
 
 def _series(records: list[Record], key: str) -> list[Record]:

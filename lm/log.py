@@ -17,6 +17,7 @@ from lm.accounting import train_flops_per_token
 from lm.config import TrackerName, TrainConfig
 from lm.evaluate import Evaluation, bits_per_byte, entropy_floor
 from lm.files import published
+from lm.terminal import Shown
 from lm.track import Trackers
 from tokenizer.errors import InputError
 
@@ -50,7 +51,9 @@ class MetricsLog:
         self._start = time.perf_counter() - (kept[-1]["seconds"] if kept else 0.0)
         self._config, self._devices = config, devices
         # A bar where somebody watches, a line an evaluation where output goes to a file.
+        self._shown_on: Any = Shown(sys.stderr)
         self._bar = tqdm(
+            file=self._shown_on,
             total=config.steps,
             initial=first_step,
             unit="step",
@@ -142,7 +145,7 @@ class MetricsLog:
     def tell(self, message: str) -> None:
         """Print a line without spoiling the bar."""
         if not self._silent:
-            tqdm.write(message, file=sys.stderr)
+            tqdm.write(message, file=self._shown_on)
 
     def _show(self, **values: str) -> None:
         """What the bar shows, always in the same order."""

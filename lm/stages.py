@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lm.files import alone_in, json_text, published, refuse_existing, write_json
+from lm.terminal import show
 from tokenizer.errors import InputError
 
 
@@ -98,7 +100,7 @@ def split(input_path: Path, train_text: Path, val_text: Path) -> None:
 def stage(result: Path, *command: object) -> None:
     """Run a command unless its result is there."""
     if result.exists():
-        print(f"\n# {result} is there already")
+        show(f"\n# {result} is there already")
     else:
         run_command(*command)
 
@@ -110,20 +112,24 @@ def run_command(*command: object) -> str:
         What it printed, which is passed on as it comes.
     """
     words = [str(word) for word in command]
-    print(f"\n$ lm {shlex.join(words)}", flush=True)
+    show(f"\n$ lm {shlex.join(words)}")
     printed = ""
     with subprocess.Popen(
-        [sys.executable, "-m", "lm", *words], stdout=subprocess.PIPE, encoding="utf-8"
+        [sys.executable, "-m", "lm", *words],
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},  # what it prints may go into a file
     ) as process:
         assert process.stdout is not None
         try:
             while char := process.stdout.read(1):
-                print(char, end="", flush=True)
+                show(char, end="")
                 printed += char
         except KeyboardInterrupt:
             # The command was interrupted too: let it save and say how to go on.
-            print(process.communicate()[0], end="")
+            show(process.communicate()[0], end="")
             raise
     if process.returncode:
-        sys.exit(process.returncode)  # the command has said why
+        # The command has said why, but for a signal, whose number a shell would add to 128.
+        sys.exit(process.returncode if process.returncode > 0 else 128 - process.returncode)
     return printed

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 from lm import run as runs
 from lm.config import TrackerName
 from lm.files import alone_in, write_json
+from lm.terminal import Shown
 from tokenizer.errors import InputError
 
 Record: TypeAlias = dict[str, Any]
@@ -46,7 +47,8 @@ class Trackers:
             act()
         except Exception as error:
             self._open.pop(name, None)
-            print(f"lm: warning: {_failure(name, self._run, error)}", file=sys.stderr)
+            warning: Any = Shown(sys.stderr)
+            print(f"lm: warning: {_failure(name, self._run, error)}", file=warning)
 
 
 def refuse_missing(names: Sequence[TrackerName]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lm import checkpoint, run
+from lm.accounting import peak_memory
 from lm.backend import Backend, BackendName, load
 from lm.config import TrackerName, TrainConfig
 from lm.data import Batch, prefetched
@@ -23,7 +24,6 @@ from lm.schedule import learning_rate
 from lm.sources import first_windows, open_evaluation, open_source, text_facts, with_mask_token
 from lm.track import refuse_missing
 from tokenizer.errors import InputError
-from tokenizer.machine import peak_memory
 
 # The first steps compile and allocate.
 _PROFILED = range(2, 5)
@@ -72,8 +72,8 @@ def train(
             and the first alone tells of them.
 
     Returns:
-        False where SIGINT or SIGTERM ended it before its last step, with a checkpoint to resume from. None in all
-        processes but the first.
+        False where SIGINT, SIGTERM or SIGHUP ended it before its last step, with a checkpoint to resume from. None in
+        all processes but the first.
 
     Raises:
         InputError: a file cannot be used or written, `out` holds a run (and `resume` is false) or not this one
@@ -251,7 +251,9 @@ def _read_progress(saved: dict[str, Any]) -> Progress:
 
 @contextlib.contextmanager
 def _stop_signals(speaks: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
-    """Turn SIGINT and SIGTERM into an answer to "shall I stop?", so that a step is never left half done.
+    """Turn SIGINT, SIGTERM and SIGHUP into an answer to "shall I stop?", so that a step is never left half done.
+
+    SIGHUP says that the terminal has gone. Who started the command with nohup wants it to train on.
 
     Args:
         speaks: Whether this process is one to say so.
@@ -265,7 +267,10 @@ def _stop_signals(speaks: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
                 os.write(2, f"\n{signal.Signals(number).name}: ends, and saves, after this step\n".encode())
         received.append(number)
 
-    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {s: signal.signal(s, note) for s in numbers}
     try:
         yield lambda: bool(received)
     finally:

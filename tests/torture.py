@@ -7,14 +7,18 @@ no kill may cost a step that a checkpoint held. Children are forked from a proce
 but computed nothing, so that a start takes little.
 """
 
+import os
+import signal
+import sys
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # while the modules load
+
 import argparse
 import importlib
 import json
-import os
 import random
 import shutil
-import signal
-import sys
 import tempfile
 import time
 import traceback
@@ -22,10 +26,9 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
-from lm import checkpoint
 from lm.cli import main
+from lm.flags import Gather
+from lm.terminal import open_standard_files, run_program
 
 CONFIG = """
 steps = 60
@@ -85,6 +88,8 @@ def ended(child: int, seconds: float, reached: Callable[[], bool] = lambda: Fals
 
 def newest(out: Path) -> int:
     """The step of the newest intact checkpoint; -1 where there is none."""
+    from lm import checkpoint
+
     for path in checkpoint.all_of(out):
         return int(checkpoint.read_state(path)["iteration"])  # refuses one that is broken
     return -1
@@ -92,11 +97,15 @@ def newest(out: Path) -> int:
 
 def newest_name(out: Path) -> int:
     """The step that the newest checkpoint is named after; -1 where there is none."""
+    from lm import checkpoint
+
     return max((int(path.name[5:]) for path in checkpoint.all_of(out)), default=-1)
 
 
 def result(out: Path) -> tuple[bytes, ...]:
     """What a finished run came to, but for the clock."""
+    from lm import checkpoint
+
     path = checkpoint.latest(out)
     metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     numbers = json.dumps([{k: m[k] for k in m if k != "seconds"} for m in metrics])
@@ -155,7 +164,7 @@ def run() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=200, help="kills a backend")
-    parser.add_argument("--backend", nargs="+", default=["torch", "jax"])
+    parser.add_argument("--backend", nargs="+", action=Gather, default=["torch", "jax"])
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
     options = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "NPROC": "1", "JAX_PLATFORMS": "cpu"}
@@ -172,6 +181,8 @@ def run() -> None:
         }
         for backend in options.backend:
             importlib.import_module(f"{backend}_impl.backend")
+        import numpy as np
+
         (folder / "config.toml").write_text(CONFIG)
         np.save(folder / "tokens.npy", np.random.default_rng(0).integers(0, 64, 500).astype(np.uint16))
         for backend in options.backend:
@@ -179,4 +190,6 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run())
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    open_standard_files()
+    sys.exit(run_program("torture", run))

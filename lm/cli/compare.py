@@ -6,6 +6,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from lm.config import TrackerName
+from lm.terminal import show
 from tokenizer.errors import InputError
 
 
@@ -37,7 +38,7 @@ class Report:
         if not self.runs:
             raise InputError("no run is given: lm report RUN [RUN ...]")
         write_report(list(self.runs), self.out)
-        print(f"{self.out}: {len(self.runs)} runs; open it in a browser")
+        show(f"{self.out}: {len(self.runs)} runs; open it in a browser")
 
 
 @dataclass(frozen=True)
@@ -54,4 +55,4 @@ class Track:
 
         for name in self.to:
             export(name, self.folder)
-            print(f"{self.folder}: copied to {name}")
+            show(f"{self.folder}: copied to {name}")

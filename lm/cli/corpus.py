@@ -7,6 +7,8 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from lm.terminal import show
+
 
 @dataclass(frozen=True)
 class Stories:
@@ -23,7 +25,7 @@ class Stories:
         from lm.stories import write_stories
 
         info = write_stories(self.out, self.bytes, self.seed, progress=sys.stderr.isatty())
-        print(
+        show(
             f"{self.out}: {info.documents:,} stories, {info.bytes:,} bytes, "
             f"{info.nats / info.bytes:.4f} nats per byte"
         )

@@ -7,6 +7,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from lm.cli.settings import Backend
+from lm.terminal import show
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Export:
         path = (checkpoint.best if self.best else checkpoint.latest)(self.checkpoint)
         tokenizer = run.find_tokenizer(path)
         export_llama(path, tokenizer, self.out)
-        print(f"{self.out}: {path.name}" + ("" if tokenizer else ", without a tokenizer: the run has none"))
+        show(f"{self.out}: {path.name}" + ("" if tokenizer else ", without a tokenizer: the run has none"))
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Import:
             self.source, self.out, self.backend, self.context_length, self.tokenizer
         )
         model = config.model
-        print(
+        show(
             f"{self.out}: {model.num_layers} layers, d_model {model.d_model}, context {model.context_length}, "
             f"vocabulary {model.vocab_size:,}"
             + ("" if tokenizer else ", without a tokenizer")

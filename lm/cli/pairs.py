@@ -6,6 +6,8 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from lm.terminal import show
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -28,4 +30,4 @@ class Pairs:
         from lm.pair_tasks import write_pairs
 
         write_pairs(self.out, self.task, self.count, self.seed, self.held_out, self.word_lengths)
-        print(f"{self.out}: {self.count:,} pairs")
+        show(f"{self.out}: {self.count:,} pairs")

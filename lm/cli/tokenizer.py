@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, subcommand
 
 from lm.cli.settings import END_OF_TEXT
+from lm.terminal import show
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class TokenizerTrain:
             tokenizer = Tokenizer(result.vocab, result.merges, self.special_tokens, self.pattern)
             _save_tokenizer(tokenizer, self.out)
         learned = sorted((left + right for left, right in result.merges), key=len, reverse=True)
-        print(
+        show(
             f"{self.out}: {len(result.vocab):,} tokens\n"
             f"longest tokens   {', '.join(repr(printable(token)) for token in learned[:5])}\n"
             f"compression      {result.bytes_per_token:.3f} bytes per token of {', '.join(self.input)}\n"
@@ -97,7 +98,7 @@ class TokenizerEncode:
         from tokenizer.encode_pairs import encode_pairs
 
         result = encode_pairs(self.input, tokenizer, self.out, END_OF_TEXT, progress=sys.stderr.isatty())
-        print(
+        show(
             f"{self.out}: {result.num_pairs:,} pairs, {result.num_tokens:,} tokens; to train on them: "
             f"--model.prefix-length {result.longest_prefix} --model.context-length {result.longest_target} or more"
         )
@@ -116,7 +117,7 @@ class TokenizerEncode:
         # The facts of an earlier text of that name would make a false floor.
         if "nats" in text_facts and text_facts.get("sha256") == file_sha256(Path(self.input[0])):
             facts["nats"] = text_facts["nats"]
-        print(
+        show(
             f"{self.out}: {result.num_tokens:,} tokens from {result.num_bytes:,} bytes, "
             f"{result.num_bytes / result.num_tokens:.3f} bytes per token"
         )
@@ -154,7 +155,7 @@ class TokenizerExport:
 
         with reserved(self.out):
             Tokenizer.load(self.tokenizer).save_tokenizers_json(self.out)
-        print(self.out)
+        show(str(self.out))
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ class TokenizerImport:
             else:
                 tokenizer = Tokenizer.from_tokenizers_json(self.input)
             _save_tokenizer(tokenizer, self.out)
-        print(f"{self.out}: {tokenizer.vocab_size:,} tokens")
+        show(f"{self.out}: {tokenizer.vocab_size:,} tokens")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from tyro.conf import arg
 
 from lm.cli.settings import Backend, leave_derived_open
 from lm.config import TrackerName, TrainConfig, load_config
+from lm.terminal import show
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,10 @@ class Train:
         options = self.resume, self.profile, self.track, mesh
         done = train(self.settings, self.backend, inputs, self.out, *options)
         if done:
-            print(f"{checkpoint.latest(self.out)}: done")
+            show(f"{checkpoint.latest(self.out)}: done")
         elif done is False:
             command = shlex.join([a for a in sys.argv[1:] if a != "--resume"])
-            print(f"stopped and saved; to go on: lm {command} --resume")
+            show(f"stopped and saved; to go on: lm {command} --resume")
 
 
 def train_defaults(arguments: Sequence[str]) -> Any:

@@ -15,6 +15,7 @@ from lm.experiment.catalogue import EXPERIMENTS, Facts
 from lm.experiment.runs import Plan, Runs
 from lm.files import published, write_json
 from lm.stages import claimed
+from lm.terminal import show
 from tokenizer.errors import InputError
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "experiment.toml"
@@ -62,15 +63,13 @@ def _make(name: str, names: list[str], plan: Plan, out: Path, docs: Path | None)
         EXPERIMENTS[one].plot(results[one], out / "runs", pictures[one])
         report = pages.report(one, {**results, "command": _command(one, plan, None)})
         _write(folder / "report.md", report)
-        print(
-            f"\n# {folder}/report.md\n\n" + "\n\n".join(EXPERIMENTS[one].findings(results[one])), flush=True
-        )
+        show(f"\n# {folder}/report.md\n\n" + "\n\n".join(EXPERIMENTS[one].findings(results[one])))
     if everything:
         _write(out / "report.md", pages.overview(results, "{name}/curves.png"))
-        print(f"\n{out}/report.md has all of them")
+        show(f"\n{out}/report.md has all of them")
     if docs:
         for page in pages.write_docs(docs, results, pictures):
-            print(f"{page} is written")
+            show(f"{page} is written")
 
 
 def _facts(name: str, runs: Runs, path: Path) -> Facts:

@@ -17,6 +17,7 @@ from lm.experiment.outcomes import Outcome, best_of
 from lm.init import parameter_shapes
 from lm.run import Inputs
 from lm.stages import make_tokens
+from lm.terminal import show
 from lm.train import NotFiniteError, train
 from tokenizer.errors import InputError
 
@@ -104,12 +105,12 @@ class Runs:
         folder = self.out / "runs" / name
         outcome = _finished(folder, name)
         if outcome is None:
-            print(f"\n# {folder}", flush=True)
+            show(f"\n# {folder}")
             try:
                 if not train(config, self.plan.backend, self.inputs, folder, resume=folder.exists()):
                     raise KeyboardInterrupt
             except NotFiniteError as error:
-                print(str(error).partition(", and was left out")[0])
+                show(str(error).partition(", and was left out")[0])
             outcome = _finished(folder, name)
             assert outcome is not None
         return outcome

@@ -33,8 +33,9 @@ def lm(*arguments: object) -> int:
 
 
 def train_command(pipeline: Path, backend: str, out: Path, *more: object) -> list[object]:
-    """The command that trains on the pipeline's files."""
-    data = ("--train", pipeline / "train.npy", "--val", pipeline / "val.npy")
+    """The command that trains on the pipeline's files, or on those that `more` says."""
+    data: list[object] = [] if "--train" in more else ["--train", pipeline / "train.npy"]
+    data += ["--val", pipeline / "val.npy"]
     return ["train", "--backend", backend, "--config", pipeline / "tiny.toml", *data, "--out", out, *more]
 
 

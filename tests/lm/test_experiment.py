@@ -14,7 +14,7 @@ import pytest
 
 from lm import evaluate, run
 from lm import train as train_module
-from lm.cli import parse
+from lm.cli.commands import parse
 from lm.experiment import ablations, batches, compression, pages, rates, samples, toy
 from lm.experiment.catalogue import EXPERIMENTS
 from lm.experiment.outcomes import Outcome, as_facts

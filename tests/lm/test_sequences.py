@@ -80,9 +80,9 @@ def folder(made: Path, tmp_path: Path) -> Path:
 
 
 def train_command(folder: Path, architecture: str, backend: str, out: Path, *more: object) -> list[object]:
-    data = [
-        word for name in ("train", "val") for word in (f"--{name}", folder / f"{architecture}.{name}.npy")
-    ]
+    """The command that trains on the architecture's own files, or on those that `more` says."""
+    names = [name for name in ("train", "val") if f"--{name}" not in more]
+    data = [word for name in names for word in (f"--{name}", folder / f"{architecture}.{name}.npy")]
     config = folder / f"{architecture}.toml"
     return ["train", "--backend", backend, "--config", config, *data, "--out", out, *more]
 
@@ -173,22 +173,23 @@ def test_what_is_refused(folder: Path, capsys: Capture) -> None:
     assert "the prefix has 11 tokens" in refuse(*run_of_pairs, "abcdefghijk")
     out = folder / "new"
     pairs, masked = (
-        train_command(folder, architecture, "torch", out) for architecture in ("encoder_decoder", "encoder")
+        lambda *more, architecture=architecture: train_command(folder, architecture, "torch", out, *more)
+        for architecture in ("encoder_decoder", "encoder")
     )
-    assert "the longest prefix takes 10 tokens" in refuse(*pairs, "--model.prefix-length", 9)
-    assert "writes no text without" not in refuse(*pairs, "--train", folder / "train.jsonl")
-    said = refuse(*pairs, "--train", folder / "train.jsonl")
+    assert "the longest prefix takes 10 tokens" in refuse(*pairs("--model.prefix-length", 9))
+    assert "writes no text without" not in refuse(*pairs("--train", folder / "train.jsonl"))
+    said = refuse(*pairs("--train", folder / "train.jsonl"))
     assert "train.jsonl: not a file of encoded pairs; make one: lm tokenizer encode" in said
-    assert "not a file of encoded pairs" in refuse(*pairs, "--train", folder / "encoder.train.npy")
-    assert "sample_prompt is empty" in refuse(*pairs, "--sample-every", 2)
+    assert "not a file of encoded pairs" in refuse(*pairs("--train", folder / "encoder.train.npy"))
+    assert "sample_prompt is empty" in refuse(*pairs("--sample-every", 2))
     # An encoder without a mask token: of another tokenizer, or of none.
     files = ("--train", folder / "encoder_decoder.train.npy", "--val", folder / "encoder_decoder.val.npy")
-    assert "its tokenizer has no <|mask|>" in refuse(*masked, *files)
+    assert "its tokenizer has no <|mask|>" in refuse(*masked(*files))
     for name in ("train", "val"):
         (folder / f"encoder.{name}.npy.json").unlink()
-    assert "names no tokenizer, whose <|mask|>" in refuse(*masked)
+    assert "names no tokenizer, whose <|mask|>" in refuse(*masked())
     assert not out.exists()
-    assert lm(*masked, "--mask-token", 1) == 0
+    assert lm(*masked("--mask-token", 1)) == 0
     # Other bounds of the same ids are other data.
     trained = train_command(folder, "encoder_decoder", "torch", folder / "encoder_decoder.torch", "--resume")
     offsets = folder / "encoder_decoder.train.npy.offsets"

@@ -1,0 +1,94 @@
+"""The command line of `lm`, read into the class of a command, whose fields are its flags."""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from typing import Annotated, Any, Union
+
+import tyro
+from tyro import MISSING_NONPROP
+from tyro.conf import OmitSubcommandPrefixes, subcommand
+
+from lm.cli.accounting import Accounting, accounting_defaults
+from lm.cli.compare import Report, Runs, Track
+from lm.cli.corpus import Data, Stories
+from lm.cli.exchange import Export, Import
+from lm.cli.experiment import Experiment, experiment_defaults
+from lm.cli.generate import Generate
+from lm.cli.pairs import Pairs
+from lm.cli.prove import Demo, Parity
+from lm.cli.score import Score
+from lm.cli.tokenizer import TokenizerCommand
+from lm.cli.train import Train, train_defaults
+from lm.cli.trained import Eval
+from lm.flags import gathered, list_flags, unmarked
+from tokenizer.errors import InputError
+
+COMMANDS = {
+    "stories": Stories,
+    "pairs": Pairs,
+    "tokenizer": TokenizerCommand,
+    "train": Train,
+    "eval": Eval,
+    "generate": Generate,
+    "accounting": Accounting,
+    "experiment": Experiment,
+    "score": Score,
+    "export": Export,
+    "import": Import,
+    "runs": Runs,
+    "report": Report,
+    "track": Track,
+    "data": Data,
+    "parity": Parity,
+    "demo": Demo,
+}
+# Those whose defaults come from a file that the command line names.
+_DEFAULTS: dict[str, Callable[[Sequence[str]], Any]] = {
+    "train": train_defaults,
+    "accounting": accounting_defaults,
+    "experiment": experiment_defaults,
+}
+
+
+def parse(arguments: Sequence[str]) -> Any:
+    """Turn the command line into one of the classes above.
+
+    Raises:
+        InputError: a flag is wrong; in one line, where tyro draws a box.
+    """
+    defaults = {name: _DEFAULTS[name](arguments) for name in arguments[:1] if name in _DEFAULTS}
+    options = [
+        Annotated[command, subcommand(name, prefix_name=False, default=defaults.get(name, MISSING_NONPROP))]
+        for name, command in COMMANDS.items()
+    ]
+    commands: Any = Union[tuple(options)]  # noqa: UP007
+    stderr = io.StringIO()
+    try:
+        with redirect_stderr(stderr):
+            command = tyro.cli(
+                commands,
+                prog="lm",
+                description="One Transformer language model, written twice: in PyTorch and in JAX.",
+                args=gathered(arguments, set(list_flags(commands, arguments))),
+                config=(OmitSubcommandPrefixes,),
+            )
+    except SystemExit as exit:
+        if exit.code in (0, None):
+            raise
+        raise InputError(f"{_one_line(stderr.getvalue())}; see lm --help") from None
+    return unmarked(command)
+
+
+def _one_line(box: str) -> str:
+    """What a box of tyro's says, without its frame, headline and quotations from the help."""
+    lines = [line.strip("│ ") for line in box.splitlines()[1:-1]]
+    said = []
+    for section in "\n".join(lines).split("─\n"):
+        first, *others = section.strip("─\n").split("\n")
+        if first.startswith("Missing from"):
+            said.append(first + " " + ", ".join(line.split()[0] for line in others if line.startswith("--")))
+        elif not first.startswith(("For full helptext", "Argument helptext")):
+            said.append(" ".join([first, *others]))
+    return re.sub(r"Error parsing __tyro-dummy-inner__\S*: ", "", "; ".join(said))
