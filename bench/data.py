@@ -22,6 +22,7 @@ from bench.train_step import CONTENDERS, make_contender, parse_work
 from lm.backend import have_threads_sleep
 from lm.data import get_batch, open_tokens
 from lm.files import refuse_existing
+from tokenizer.machine import num_processors
 
 
 def main(arguments: list[str]) -> None:
@@ -31,7 +32,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--tokens", type=int, default=50_000_000, help="of the token file, made of random ids"
     )
-    parser.add_argument("--threads", type=thread_count, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=thread_count, default=num_processors())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write every sample, the hardware, versions and flags")
     options = parser.parse_args(arguments)

@@ -22,6 +22,7 @@ from lm.files import refuse_existing
 from lm.flags import Gather
 from lm.parity.budgets import BUDGETS, relative_error
 from tokenizer.errors import InputError
+from tokenizer.machine import num_processors
 
 PARTS = ("attention", "swiglu", "cross_entropy", "adamw")
 CONTENDERS = ("jax", "torch", "parts")
@@ -33,7 +34,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench layers", description=__doc__.split("\n")[0])
     parser.add_argument("--parts", nargs="+", action=Gather, choices=PARTS, default=list(PARTS))
     parser.add_argument("--batch", type=int, default=8, help="sequences of 256 tokens")
-    parser.add_argument("--threads", type=thread_count, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=thread_count, default=num_processors())
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path, help="write every sample, the hardware, versions and flags")
     options = parser.parse_args(arguments)

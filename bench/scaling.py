@@ -45,6 +45,7 @@ from lm.flags import Gather
 from lm.mesh import Mesh
 from lm.parity.budgets import BUDGETS, relative_error
 from tokenizer.errors import InputError
+from tokenizer.machine import num_processors
 
 MESHES = (
     "data=2",
@@ -70,9 +71,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--backends", nargs="+", action=Gather, choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--remat", action="store_true", help="compute blocks again in the backward pass")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    parser.add_argument(
-        "--threads", type=int, default=len(os.sched_getaffinity(0)), help="of all devices together"
-    )
+    parser.add_argument("--threads", type=int, default=num_processors(), help="of all devices together")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write every sample, the hardware, versions and flags")
     parser.add_argument("--markdown", type=Path, help="write the tables")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tokenizer.train_bpe import peak_memory
+from tokenizer.machine import peak_memory
 
 END = "<|endoftext|>"
 Job = dict[str, Any]

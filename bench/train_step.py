@@ -23,13 +23,14 @@ from bench import report
 from bench.children import Calls, Child, Failed, Unavailable, progress, resolve, take_turns, timed
 from bench.contenders import DTYPES, SIZES, Work
 from bench.machine import describe, flags, thread_count
-from lm.accounting import peak_memory, train_flops_per_token
+from lm.accounting import train_flops_per_token
 from lm.backend import have_threads_sleep
 from lm.files import refuse_existing
 from lm.flags import Gather
 from lm.init import initial_weights
 from lm.parity.budgets import BUDGETS, relative_error
 from tokenizer.errors import InputError
+from tokenizer.machine import num_processors, peak_memory
 
 CONTENDERS = {
     "jax": "bench.contenders:jax",
@@ -63,7 +64,7 @@ def main(arguments: list[str]) -> None:
         "--also", nargs="+", action=Gather, default=[], metavar="MODULE", help="contenders.py says how"
     )
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    parser.add_argument("--threads", type=thread_count, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=thread_count, default=num_processors())
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument(
         "--peak-flops", type=float, help="the chip's dense peak (H100 SXM in bfloat16: 989e12), for MFU"

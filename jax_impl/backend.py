@@ -44,7 +44,7 @@ class Cache(NamedTuple):
     """What decoding goes on from: a cache a layer, of P slots for a prefix and as many behind them as tokens need."""
 
     num_tokens_B: Int[np.ndarray, " B"]
-    """Each prefix's tokens, 0 without one."""
+    """Each prefix's tokens, 0 without one; B is the number of texts, padded as by `few_rows`."""
     P: int
     layers: list[LayerCache | None]
 
@@ -301,12 +301,13 @@ def make_eval_step(config: TrainConfig, mesh: Mesh | None = None) -> EvalStep:
 
 
 def make_logits(config: TrainConfig) -> Logits:
-    """One forward pass, without a cache."""
-    model = MODELS[config.model.architecture]
+    """One forward pass, without a cache, of few shapes."""
+    m = config.model
+    model = MODELS[m.architecture]
 
     @jax.jit
     def jitted(params: Params, *inputs: Array) -> Array:
-        logits_BTV = model(params, *inputs, config.model, jnp.dtype(config.compute_dtype))
+        logits_BTV = model(params, *inputs, m, jnp.dtype(config.compute_dtype))
         return logits_BTV.astype(config.param_dtype)
 
     def all_logits(
@@ -315,12 +316,46 @@ def make_logits(config: TrainConfig) -> Logits:
         num_tokens_B: Int[np.ndarray, " B"] | None = None,
         prefix_BP: Int[np.ndarray, "B P"] | None = None,
     ) -> Float[np.ndarray, "B T V"]:
-        inputs = [a for a in (token_ids_BT, num_tokens_B, prefix_BP) if a is not None]
-        for token_ids in inputs[::2]:
-            check_token_ids(token_ids, config.model.vocab_size)
-        return np.asarray(jitted(state.params, *inputs))
+        for token_ids in (token_ids_BT, prefix_BP):
+            if token_ids is not None:
+                check_token_ids(token_ids, m.vocab_size)
+        (B, T), rows = token_ids_BT.shape, few_rows(len(token_ids_BT))
+        # Of one type, whatever type the caller has.
+        inputs = [padded(token_ids_BT.astype(np.int32), rows, few_lengths(T, m.context_length))]
+        if num_tokens_B is not None:
+            inputs.append(padded(num_tokens_B, rows))
+        if prefix_BP is not None:
+            inputs.append(padded(prefix_BP, rows, few_lengths(prefix_BP.shape[1], m.prefix_length or 0)))
+        return np.asarray(jitted(state.params, *inputs))[:B, :T]
 
     return all_logits
+
+
+def few_rows(n: int) -> int:
+    """The number of rows that n are padded to: a power of two up to 64, and multiples of 64.
+
+    A program is compiled for each shape, which takes longer than it runs.
+    """
+    part = min(64, 1 << max(0, n - 1).bit_length())
+    return -(-n // part) * part
+
+
+def few_lengths(n: int, longest: int) -> int:
+    """The length that n tokens are padded to: one of at most eight, the longest and powers of two below it."""
+    least = max(16, 1 << max(0, (longest - 1) // 128).bit_length())
+    return max(n, min(longest, max(least, 1 << max(0, n - 1).bit_length())))
+
+
+def padded(array: np.ndarray, *shape: int) -> np.ndarray:
+    """The array, its last row and its last column repeated up to a shape.
+
+    Whatever stands there changes no number of the others: rows do not meet, no query sees a later key, and an encoder
+    has a mask. Repeated, it holds no token that the caller did not give.
+    """
+    if array.shape == shape:  # pad would take microseconds, of which a decoding step has few
+        return array
+    more = [(0, size - n) for size, n in zip(shape, array.shape, strict=True)]
+    return np.pad(array, more, mode="edge")
 
 
 def make_prefill(config: TrainConfig) -> Prefill:
@@ -363,15 +398,23 @@ def make_prefill(config: TrainConfig) -> Prefill:
         num_tokens_B: Int[np.ndarray, " B"] | None = None,
     ) -> tuple[np.ndarray, Cache]:
         check_token_ids(token_ids_BT, m.vocab_size)
+        (B, T), P, rows = token_ids_BT.shape, 0, few_rows(len(token_ids_BT))
         if prefix_BP is None or num_tokens_B is None:
-            num_tokens_B, P = np.zeros(len(lengths_B), np.int64), 0
+            num_tokens_B = np.zeros(B, np.int64)
         else:
             check_token_ids(prefix_BP, m.vocab_size)
             P = prefix_BP.shape[1]
+            prefix_BP = padded(prefix_BP, rows, P)
+        num_tokens_B = padded(num_tokens_B, rows)
         logits_BV, caches = jitted(
-            state.params, token_ids_BT, lengths_B, slots or m.context_length, prefix_BP, num_tokens_B
+            state.params,
+            padded(token_ids_BT, rows, T),
+            padded(lengths_B, rows),
+            slots or m.context_length,
+            prefix_BP,
+            num_tokens_B,
         )
-        return np.asarray(logits_BV), Cache(num_tokens_B, P, caches)
+        return np.asarray(logits_BV)[:B], Cache(num_tokens_B, P, caches)
 
     return prefill
 
@@ -410,17 +453,16 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
         positions_B: Int[np.ndarray, " B"],
     ) -> tuple[np.ndarray, Cache]:
         check_token_ids(token_ids_B, m.vocab_size)
-        position_B1, num_tokens_B1 = (
-            positions_B[:, None],
-            cache.num_tokens_B[:, None].astype(positions_B.dtype),
-        )
+        rows = len(cache.num_tokens_B)
+        ids_B1, position_B1 = (padded(x_B, rows)[:, None] for x_B in (token_ids_B, positions_B))
+        num_tokens_B1 = cache.num_tokens_B[:, None].astype(positions_B.dtype)
         # RoPE goes on where the prefix ends.
         place_B1 = position_B1 + num_tokens_B1 if m.position == "rope" else position_B1
         # On the host: each array that is put on the device by itself costs as much as a layer.
         tables = host_tables(m, place_B1, m.context_length, config.param_dtype)
         logits_BV, written = jitted(
-            state.params, cache.layers, cache.P, token_ids_B[:, None], position_B1, num_tokens_B1, tables
+            state.params, cache.layers, cache.P, ids_B1, position_B1, num_tokens_B1, tables
         )
-        return np.asarray(logits_BV), cache._replace(layers=written)
+        return np.asarray(logits_BV)[: len(token_ids_B)], cache._replace(layers=written)
 
     return decode_step

@@ -1,6 +1,6 @@
 """A trained model from Python: what `import lm` gives."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from lm import backend as backends
 from lm import checkpoint
 from lm.backend import Backend, BackendName, DecodeStep, Logits, Prefill
 from lm.config import TrainConfig
+from lm.data import check_token_ids
 from lm.generate import END_OF_TEXT, Completion, complete
 from lm.run import load_facts, load_state, load_tokenizer
 from lm.sampling import SamplingConfig
@@ -42,7 +43,7 @@ class Model:
         return load_tokenizer(self.path)
 
     def logits(self, text: str | Sequence[int] | np.ndarray) -> Float[np.ndarray, "*B T V"]:
-        """The logits of the token after each of a text's tokens, or of the ids (T) or (B, T).
+        """The logits of the token after each of a text's tokens, or of the ids (T) or (B, T); an encoder's at each.
 
         Raises:
             InputError: there are no tokens, more than context_length, or unknown ones; or the model needs a prefix.
@@ -51,15 +52,31 @@ class Model:
             raise InputError(
                 "an encoder_decoder has no logits without a prefix; give a decoder or an encoder"
             )
-        ids = np.asarray(self.tokenizer.encode(text) if isinstance(text, str) else text)
         context_length = self.config.model.context_length
+        token_ids = self.tokenizer.encode(text) if isinstance(text, str) else text
+        try:
+            ids = np.asarray(token_ids)
+        except (
+            TypeError,
+            ValueError,
+            RuntimeError,
+        ) as error:  # lists of several lengths, or tensors of a GPU
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"the ids are no array ({reason}): give whole numbers, as many for each text"
+            ) from None
         if ids.ndim not in (1, 2) or not 0 < ids.shape[-1] <= context_length or ids.dtype.kind not in "iu":
             raise InputError(
                 f"the ids are {ids.dtype} {ids.shape}: give whole numbers, 1 to the model's context_length "
                 f"{context_length} a text"
             )
-        logits_BTV = self._logits(self.state, ids.reshape(-1, ids.shape[-1]).astype(np.int64))
-        return logits_BTV.reshape(*ids.shape, -1)
+        check_token_ids(ids, self.config.model.vocab_size)  # before large ones change, by being cast
+        ids_BT = ids.reshape(-1, ids.shape[-1]).astype(np.int64)
+        if not len(ids_BT):
+            return np.empty((*ids.shape, self.config.model.vocab_size), self.config.param_dtype)
+        B, T = ids_BT.shape
+        num_tokens_B = np.full(B, T) if self.config.model.architecture == "encoder" else None
+        return self._logits(self.state, ids_BT, num_tokens_B).reshape(*ids.shape, -1)
 
     def generate(self, prompt: str = "", stop_token: str = END_OF_TEXT, **settings: Any) -> str:
         """The text that continues a prompt, up to the stop token; of an empty prompt, a new text.
@@ -81,7 +98,13 @@ class Model:
 
         Returns:
             The completions of the first prompt, as many as the setting samples says, then those of the next.
+
+        Raises:
+            InputError: as `generate`, or the prompts are no texts.
         """
+        texts = prompts if isinstance(prompts, Iterable) and not isinstance(prompts, str) else [None]
+        if not all(isinstance(text, str) for text in texts):
+            raise InputError(f"the prompts are {prompts!r:.60}: give a list of texts")
         sampling = SamplingConfig(**settings)
         completions = [
             Completion(prompt, self.tokenizer, sampling.stop)
@@ -103,6 +126,8 @@ class Model:
         Raises:
             InputError: the text is empty, or the stride is out of range.
         """
+        if not isinstance(text, str):
+            raise InputError(f"the text is {text!r:.60}: give a string")
         return score_text(self._logits, self.state, self.config, self.tokenizer, text, stride)
 
     # Made once, since JAX compiles what is made anew.

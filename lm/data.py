@@ -250,7 +250,8 @@ def read_parts(tokens: np.ndarray, parts: Sequence[tuple[int, int]]) -> list[np.
         with path.open("rb", buffering=0) as file:
             for start, stop in parts:
                 size = (min(stop, len(tokens)) - start) * tokens.itemsize
-                data = os.pread(file.fileno(), size, offset + start * tokens.itemsize)
+                file.seek(offset + start * tokens.itemsize)
+                data = file.read(size)
                 if len(data) < size or os.fstat(file.fileno()).st_size != mapped.size():
                     raise InputError(changed)
                 found.append(np.frombuffer(data, tokens.dtype))

@@ -59,6 +59,8 @@ def generate(
     check_prompts(prompts, config)
     endings = {} if endings is None else endings
     rows = [(list(prompt), sample) for prompt in prompts for sample in range(sampling.samples)]
+    if not rows:
+        return
     context_length = config.model.context_length
     lengths = np.array([len(prompt) for prompt, _ in rows])
     # Sizes are few, so that texts of many lengths share compiled passes; of the cache, each step reads all slots.

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from lm import checkpoint, run
-from lm.accounting import peak_memory
 from lm.backend import Backend, BackendName, load
 from lm.config import TrackerName, TrainConfig
 from lm.data import Batch, prefetched
@@ -24,6 +23,7 @@ from lm.schedule import learning_rate
 from lm.sources import first_windows, open_evaluation, open_source, text_facts, with_mask_token
 from lm.track import refuse_missing
 from tokenizer.errors import InputError
+from tokenizer.machine import peak_memory
 
 # The first steps compile and allocate.
 _PROFILED = range(2, 5)

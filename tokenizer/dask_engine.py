@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenizer.errors import InputError
-from tokenizer.workers import Result, Task, Worker, default_num_workers
+from tokenizer.machine import num_processors
+from tokenizer.workers import Result, Task, Worker
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -33,7 +34,7 @@ def connect(scheduler: str | None) -> "Iterator[Client]":
     except ModuleNotFoundError:
         raise InputError("Dask is not installed; install it with: pip install 'twinlm[dask]'") from None
     if scheduler is None:
-        client = Client(n_workers=default_num_workers(), threads_per_worker=1, dashboard_address=None)
+        client = Client(n_workers=num_processors(), threads_per_worker=1, dashboard_address=None)
     else:
         try:
             client = Client(scheduler)

@@ -163,7 +163,12 @@ def remove(path: Path) -> None:
 
 def fsync(path: Path) -> None:
     """Flush a file, or the names in a folder, to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":
+        return  # Windows opens no folders, and keeps its journal of names itself
+    descriptor = os.open(
+        path, os.O_RDONLY if is_folder else os.O_RDWR
+    )  # Windows flushes what it may write to
     try:
         os.fsync(descriptor)
     finally:

@@ -10,9 +10,10 @@ import regex
 from tokenizer.blocks import certain_edges
 from tokenizer.cuts import BREAK, CLASSES, UNKNOWN
 from tokenizer.errors import InputError
+from tokenizer.machine import num_processors
 from tokenizer.pretokenize import Pretokenizer
 from tokenizer.sources import open_source
-from tokenizer.workers import MAX_WORKERS, default_num_workers
+from tokenizer.workers import MAX_WORKERS
 
 RANGE = 1 << 22  # bytes; as many as are encoded at a time
 SMALL = 1 << 25  # bytes; what is smaller is done sooner than other processes have started
@@ -34,7 +35,7 @@ def share(num_bytes: int, num_workers: int | None) -> tuple[int, int]:
         raise InputError(f"num_workers is {num_workers}; ask for 1 to {MAX_WORKERS}")
     if num_bytes < SMALL:
         return 1, RANGE
-    num_workers = num_workers or default_num_workers()
+    num_workers = num_workers or num_processors()
     return num_workers, min(RANGE, 1 + num_bytes // (4 * num_workers))
 
 

@@ -1,16 +1,14 @@
 """Train a byte-level BPE vocabulary."""
 
-import resource
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenizer.count import PieceCounts, count_pieces, count_pieces_on
 from tokenizer.errors import InputError
 from tokenizer.learn_merges import learn_merges
+from tokenizer.machine import peak_memory
 from tokenizer.pretokenize import Pattern, Pretokenizer
 from tokenizer.progress import progress_bar
 from tokenizer.ranges import share
@@ -128,15 +126,3 @@ def train(
         seconds={"count": counted_at - start, "merge": time.perf_counter() - counted_at},
         peak_memory=peak_memory(),
     )
-
-
-def peak_memory() -> int:
-    """Return the most bytes that this process has ever held in memory."""
-    try:
-        # Where there is a /proc: what getrusage says includes the memory of the process that started this
-        # one.
-        status = Path("/proc/self/status").read_text()
-        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
-    except (OSError, IndexError):
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most if sys.platform == "darwin" else 1024 * most  # others count in kB

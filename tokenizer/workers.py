@@ -7,7 +7,6 @@ go in as lines of JSON, results come out as JSON and the raw bytes of arrays.
 
 import json
 import os
-import selectors
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from importlib import import_module
 from io import BufferedWriter, FileIO
-from queue import Queue
+from queue import Empty, Queue, SimpleQueue
 from threading import Thread
 from typing import Any, Protocol, Self, cast
 
@@ -49,11 +48,6 @@ class Worker(Protocol):
         """Return what is left to say after the last task."""
 
 
-def default_num_workers() -> int:
-    """Return the number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def run_tasks(worker: Worker, tasks: Iterable[Task], num_workers: int) -> Generator[Result, None, None]:
     """Yield the result of each task, in order; then what each worker that ran any has to say at the end.
 
@@ -68,7 +62,8 @@ def run_tasks(worker: Worker, tasks: Iterable[Task], num_workers: int) -> Genera
     num_yielded = 0
     children: list[_Child] = []
     try:
-        children.extend(_Child(type(worker)) for _ in range(num_workers - 1))
+        replied: SimpleQueue[_Child] = SimpleQueue()
+        children.extend(_Child(type(worker), replied) for _ in range(num_workers - 1))
         setup = worker.setup() if children else {}  # while they start
         while True:
             for child in children:
@@ -83,7 +78,7 @@ def run_tasks(worker: Worker, tasks: Iterable[Task], num_workers: int) -> Genera
                     outcomes[number] = error
             elif not any(child.numbers for child in children):
                 break
-            for child in _that_replied(children, wait=not own):
+            for child in _that_replied(replied, wait=not own):
                 outcomes |= child.receive(setup)
             while num_yielded in outcomes:
                 yield _result(outcomes.pop(num_yielded))
@@ -105,7 +100,8 @@ def _result(outcome: Result | InputError) -> Result:
 class _Child:
     """A worker in another process."""
 
-    def __init__(self, worker: type[Worker]) -> None:
+    def __init__(self, worker: type[Worker], replied: "SimpleQueue[_Child]") -> None:
+        """Start it; it is put into `replied` for each reply that is there to `receive`."""
         self.numbers: deque[int] = deque()  # of the tasks it was given, in order
         self._has_started = self._has_run = False
         # The same search path as here, so that it works from a checkout, installed or not.
@@ -115,14 +111,18 @@ class _Child:
             [sys.executable, "-c", f"{imports}; serve({arguments})"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            bufsize=0,  # no reply may hide in a buffer from `_that_replied`
+            bufsize=0,  # arrays go straight into their memory
             pipesize=1 << 20,  # Linux's largest
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # NumPy starts sooner, and needs no more here
         )
         assert self._process.stdin
         assert self._process.stdout
         self._stdin = BufferedWriter(cast(FileIO, self._process.stdin))
-        self.stdout = cast(FileIO, self._process.stdout)
+        self._stdout = cast(FileIO, self._process.stdout)
+        self._replies: SimpleQueue[Result | Exception] = SimpleQueue()
+        # A thread, since not every system can wait for one of several pipes.
+        self._reader = Thread(target=self._read_all, args=(replied,), daemon=True)
+        self._reader.start()
 
     def take(self, tasks: Iterator[tuple[int, Task]]) -> None:
         """Take as many of the numbered tasks as it should have, or none while it starts."""
@@ -136,9 +136,9 @@ class _Child:
 
         If it has just started, give it its setup and return nothing.
         """
+        reply = self._reply()
         if self._has_started:
-            return {self.numbers.popleft(): self._read()}
-        self._read()
+            return {self.numbers.popleft(): reply}
         self._has_started = True
         self._send(setup)
         return {}
@@ -147,7 +147,7 @@ class _Child:
         """Yield what it has to say at the end, if it ran a task at all."""
         if self._has_run:
             self._send(None)
-            yield _result(self._read())
+            yield _result(self._reply())
 
     def end(self) -> None:
         """End the process, whatever it does."""
@@ -155,7 +155,8 @@ class _Child:
         self._process.wait()
         with suppress(OSError):  # what was not sent to a dead process
             self._stdin.close()
-        self.stdout.close()
+        self._reader.join()
+        self._stdout.close()
 
     def _send(self, content: Any) -> None:
         try:
@@ -164,8 +165,26 @@ class _Child:
         except OSError:
             raise self._death() from None
 
+    def _reply(self) -> Result | InputError:
+        """Return its oldest reply, waiting for it."""
+        reply = self._replies.get()
+        if isinstance(reply, list | InputError):
+            return reply
+        raise reply
+
+    def _read_all(self, replied: "SimpleQueue[_Child]") -> None:
+        """Read its replies until there are no more; the last is why."""
+        reply: Result | Exception = []
+        while isinstance(reply, list | InputError):
+            try:
+                reply = self._read()
+            except Exception as error:
+                reply = error
+            self._replies.put(reply)
+            replied.put(self)
+
     def _read(self) -> Result | InputError:
-        reply = self.stdout.readline()
+        reply = self._stdout.readline()
         if not reply.endswith(b"\n"):
             raise self._death()
         match json.loads(reply):
@@ -181,7 +200,7 @@ class _Child:
         array = np.empty(length, dtype)
         rest = memoryview(array.view(np.uint8))  # type: ignore[arg-type]
         while rest:
-            count = self.stdout.readinto(rest)
+            count = self._stdout.readinto(rest)
             if not count:
                 raise self._death()
             rest = rest[count:]
@@ -195,12 +214,13 @@ class _Child:
         )
 
 
-def _that_replied(children: list[_Child], wait: bool) -> list[_Child]:
-    """Return the children with something to read; wait until one has."""
-    with selectors.DefaultSelector() as selector:
-        for child in children:
-            selector.register(child.stdout, selectors.EVENT_READ, child)
-        return [key.data for key, _ in selector.select(None if wait else 0)]
+def _that_replied(replied: "SimpleQueue[_Child]", wait: bool) -> Iterator[_Child]:
+    """Yield the children with a reply to receive; wait until one has."""
+    if wait:
+        yield replied.get()
+    with suppress(Empty):
+        while True:
+            yield replied.get_nowait()
 
 
 def _line(content: Any) -> bytes:

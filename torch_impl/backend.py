@@ -1,6 +1,7 @@
 """The Backend functions (`lm.backend.Backend`) of torch."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,8 @@ class TrainState:
 def configure(config: TrainConfig, mesh: Mesh | None = None) -> None:
     """Set the number of threads, make float32 mean float32, refuse a device that is not there, and join a mesh."""
     torch.set_float32_matmul_precision("highest")
+    # Read once, when cuBLAS starts: the workspaces with which it gives the same bits again.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     if mesh:
@@ -218,9 +221,31 @@ def _draw(config: TrainConfig, state: TrainState, first_row: int, rows: int) -> 
     return Draw(config.seed, state.step, rows_B)
 
 
+@contextlib.contextmanager
+def same_bits() -> Iterator[None]:
+    """Have torch take deterministic algorithms inside, and refuse operations that have none.
+
+    By default it adds the gradients of an embedding's rows with atomics, in the order in which the threads come.
+    The setting ends with the step: the process may be another program's, and decoding, whose operations are
+    deterministic anyway, would become slower.
+    """
+    settings: Any = torch.utils.deterministic
+    mode, fills = torch.get_deterministic_debug_mode(), settings.fill_uninitialized_memory
+    # torch.use_deterministic_algorithms does the same, but imports the compiler, which takes a second.
+    torch.set_deterministic_debug_mode("error")
+    # A pass over each new array, which all of our code writes before it reads.
+    settings.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+        settings.fill_uninitialized_memory = fills
+
+
 def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
     """Forward, backward, clipping and AdamW, in eager mode."""
 
+    @same_bits()
     def train_step(state: TrainState, batch: Batch, lr: float) -> tuple[TrainState, dict[str, Any]]:
         state.optimizer.zero_grad()
         losses, rows, (A, B) = [], _rows(batch, mesh), batch.inputs.shape[:2]

@@ -1,8 +1,6 @@
 """What a model costs, counted from its config: parameters, floating-point operations, and the process's memory."""
 
 import re
-import resource
-import sys
 from collections import Counter
 from dataclasses import dataclass, replace
 from math import prod
@@ -109,9 +107,3 @@ def train_flops_per_token(config: ModelConfig) -> int:
 def optimizer_flops(config: ModelConfig) -> int:
     """Floating-point operations of clipping and AdamW in one optimizer step."""
     return (ADAMW_FLOPS + CLIPPING_FLOPS) * sum(parameters(config).values())
-
-
-def peak_memory() -> int:
-    """The most bytes of main memory that this process has held at once."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

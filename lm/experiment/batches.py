@@ -1,9 +1,10 @@
 """The batch size, over as many tokens."""
 
 import math
-import os
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from lm.accounting.memory import memory
 from lm.experiment.outcomes import Losses, Outcome, as_facts, best_of, outcomes_of
@@ -39,7 +40,7 @@ def fits(plan: Plan) -> dict[str, int] | None:
     """The machine's memory in bytes, and the largest batch that fits it; None of an accelerator's."""
     if plan.config.device != "cpu":
         return None
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    available = psutil.virtual_memory().total
     largest = memory(plan.config, plan.backend).largest_batch(available) * plan.config.grad_accumulation
     return {"memory": available, "batch_size": largest}
 

@@ -99,11 +99,39 @@ def test_what_the_api_refuses(made_pipeline: Path) -> None:
         (lambda: model.logits([300]), r"token id 300 is outside 0 .. 299"),
         (lambda: model.logits([-1]), r"token id -1 is outside 0 .. 299"),
         (lambda: model.logits([2**40]), r"token id 1099511627776 is outside"),
+        (lambda: model.logits([[1, 2], [3]]), "the ids are no array .*inhomogeneous"),
+        (lambda: model.logits([True]), "the ids are bool"),
+        (lambda: model.logits(None), "the ids are object"),
+        (lambda: model.logits(np.array([2**63 + 5], np.uint64)), r"token id 9223372036854775813 is outside"),
+        (lambda: model.logits(np.zeros((2, 0), int)), r"the ids are int64 \(2, 0\)"),
+        (lambda: model.complete("abc"), r"the prompts are 'abc': give a list of texts"),
+        (lambda: model.complete([[1, 2]]), r"the prompts are \[\[1, 2\]\]: give a list of texts"),
+        (lambda: model.complete(None), r"the prompts are None: give a list of texts"),
+        (lambda: model.generate(5), r"the prompts are \[5\]: give a list of texts"),
+        (lambda: model.score([1, 2]), r"the text is \[1, 2\]: give a string"),
         (lambda: model.generate("a", temperature=-1.0), "temperature is -1"),
         (lambda: model.generate("a", samples=2), "samples is 2, but generate returns one text; use complete"),
     ):
         with pytest.raises(InputError, match=message):
             what()  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("backend_name", BACKENDS)
+def test_nothing_asked_is_nothing_answered(made_pipeline: Path, backend_name: BackendName) -> None:
+    model = twinlm.load(made_pipeline / "torch", backend_name)
+    assert model.complete([]) == []
+    logits = model.logits(np.zeros((0, 3), int))
+    assert (logits.shape, logits.dtype) == ((0, 3, 300), np.float32)
+
+
+@pytest.mark.parametrize("backend_name", BACKENDS)
+def test_logits_of_an_encoder(backend_name: BackendName) -> None:
+    config = TrainConfig(ModelConfig(32, 8, 16, 1, 2, architecture="encoder"))
+    backend = load(backend_name, config)
+    state = backend.init_state(config, 0)
+    model = twinlm.Model(config, backend, state, Path())
+    whole = backend.make_logits(config)(state, IDS, np.array([8, 8]))
+    assert relative_error(model.logits(IDS), whole) < BUDGETS["float32"].model_forward
 
 
 def test_import_lm_is_light() -> None:

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from lm import checkpoint, run
-from lm.accounting import peak_memory, train_flops_per_token
+from lm.accounting import train_flops_per_token
 from lm.backend import BackendName, load
 from lm.config import ModelConfig, load_config
 from lm.data import Batch
 from tests.lm.conftest import lm, train_command
 from tests.lm.test_cli import refused
 from tests.lm.test_train import BACKENDS, leaves, numbers
+from tokenizer.machine import peak_memory
 
 Capture = pytest.CaptureFixture[str]
 QUIET = ("--steps", 4, "--save-interval", 100, "--eval-interval", 100)

@@ -1,5 +1,6 @@
 """What surrounds the model in a process: compilation, memory, ids, threads, defaults."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from jax_impl.backend import few_lengths, few_rows
 from lm.backend import BackendName, load
 from lm.config import ModelConfig, TrainConfig
 from lm.data import Batch, get_batch
@@ -69,6 +71,59 @@ def test_a_second_token_compiles_nothing() -> None:
     _, cache = decode(state, cache, np.array([1, 2]), np.array([3, 3]))
     with compilations() as later:
         _, cache = decode(state, cache, np.array([2, 1]), np.array([4, 4]))
+    assert not later
+
+
+def test_sixty_lengths_compile_at_most_eight_programs() -> None:
+    config = TrainConfig(dataclasses.replace(MODEL, context_length=700))
+    backend = load("jax", config)
+    state, logits = backend.init_state(config, 0), backend.make_logits(config)
+    with compilations() as compiled:
+        for T in range(1, 700, 12):
+            assert logits(state, np.zeros((1, T), int)).shape == (1, T, 13)
+    assert 0 < len(compiled) <= 8
+
+
+def test_shapes_are_few_and_fit() -> None:
+    for longest in (1, 6, 15, 16, 17, 100, 128, 2048, 2049, 5000, 131_072):
+        lengths = {T: few_lengths(T, longest) for T in {*range(1, min(longest, 3000) + 1), longest}}
+        assert all(T <= length <= longest for T, length in lengths.items())
+        assert len(set(lengths.values())) <= 8
+    rows = {B: few_rows(B) for B in range(1, 300)}
+    assert all(B <= size <= 2 * B for B, size in rows.items())
+    assert len({rows[B] for B in range(1, 65)}) == 7
+
+
+@pytest.mark.parametrize("position", ["rope", "learned", "sinusoidal", "none"])
+def test_what_pads_changes_no_bit(position: Any) -> None:
+    """Later tokens and other rows may be anything."""
+    model = dataclasses.replace(MODEL, context_length=16, position=position)
+    config, ids = TrainConfig(model), np.random.default_rng(1).integers(0, 13, (2, 4, 16))
+    backend = load("jax", config)
+    state, logits = backend.init_state(config, 0), backend.make_logits(config)
+    ids[1, :3, :5] = ids[0, :3, :5]
+    few = logits(state, ids[0, :3, :5])
+    for same in (logits(state, ids[1]), logits(state, ids[1, :3, :9])):
+        np.testing.assert_array_equal(same[:3, :5], few)
+
+
+def test_counts_of_prompts_share_programs() -> None:
+    backend = load("jax", CONFIG)
+    state, prefill = backend.init_state(CONFIG, 0), backend.make_prefill(CONFIG)
+    decode = backend.make_decode_step(CONFIG)
+
+    def run(B: int) -> tuple[np.ndarray, np.ndarray]:
+        ids, lengths = TOKENS[: 6 * B].reshape(B, 6).astype(int), 1 + np.arange(B) % 5
+        first, cache = prefill(state, ids, lengths)
+        second, _ = decode(state, cache, ids[:, 0], lengths)
+        assert len(first) == len(second) == B
+        return first, second
+
+    of_eight = run(8)
+    with compilations() as later:
+        for B in (5, 6, 7):
+            for some, all_rows in zip(run(B), of_eight, strict=True):
+                np.testing.assert_array_equal(some, all_rows[:B])
     assert not later
 
 

@@ -1,0 +1,89 @@
+"""The same command gives the same bits again, on several threads too, and so does a run that was resumed."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lm.backend import BackendName, load
+from lm.config import ModelConfig, TrainConfig
+from lm.data import Batch
+from tests.parity.test_family import each_value
+
+# With fewer elements torch's kernels stay on one thread, whatever it is allowed.
+MODEL = ModelConfig(vocab_size=512, context_length=64, d_model=64, num_layers=1, num_heads=4)
+
+
+PAIRS = {"architecture": "encoder_decoder", "prefix_length": 64}
+CONFIGS = [
+    TrainConfig(MODEL, batch_size=32, grad_accumulation=2),
+    *(TrainConfig(replace(MODEL, **options), batch_size=16) for options in each_value()),
+    TrainConfig(replace(MODEL, architecture="encoder"), batch_size=16),
+    TrainConfig(replace(MODEL, **PAIRS, remat="block"), batch_size=16, compute_dtype="bfloat16"),
+    TrainConfig(MODEL, batch_size=16, compute_dtype="float64"),
+]
+
+
+def label(config: TrainConfig) -> str:
+    """What is not the default."""
+    given = vars(config.model).items() - vars(MODEL).items()
+    return " ".join([f"{name}={value}" for name, value in sorted(given)] + [config.compute_dtype])
+
+
+def batches(config: TrainConfig, count: int) -> list[Batch]:
+    """Tokens as in a text: few ids are most of it, so that many gradients meet in their rows."""
+    m, rng = config.model, np.random.default_rng(0)
+    shape = config.grad_accumulation, config.batch_size // config.grad_accumulation, m.context_length
+    made = []
+    for _ in range(count):
+        ids = np.minimum(3 * rng.pareto(1.0, (*shape, 2)), m.vocab_size - 1).astype(np.int32)
+        tokens = None if m.architecture == "decoder" else rng.integers(1, 64, shape[:2]).astype(np.int32)
+        prefix = ids[..., 1] if m.architecture == "encoder_decoder" else None
+        made.append(Batch(ids[..., 0], ids[..., 1], None, tokens, prefix))
+    return made
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """The tests around these have one thread, whose bits are the same anyway."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def leaves(backend: Any, state: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Copies of weights and moments."""
+    weights, moments = (
+        {name: leaf.copy() for name, leaf in read(state)}
+        for read in (backend.read_weights, backend.read_optimizer)
+    )
+    return weights, moments
+
+
+def bits(arrays: tuple[dict[str, np.ndarray], ...]) -> dict[str, bytes]:
+    """Their bytes by name."""
+    return {name: array.tobytes() for some in arrays for name, array in some.items()}
+
+
+def trained(name: BackendName, config: TrainConfig, resumes: bool) -> dict[str, bytes]:
+    """What two steps come to, with a checkpoint between them that the second goes on from, or without."""
+    backend = load(name, config)
+    step, state = backend.make_train_step(config), backend.init_state(config, 0)
+    for i, batch in enumerate(batches(config, 2)):
+        if resumes and i == 1:
+            weights, moments = leaves(backend, state)
+            state = backend.load_state(config, weights.items(), moments.items())
+        state, _ = step(state, batch, 1e-3)
+    return bits(leaves(backend, state))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=label)
+def test_the_same_steps_end_in_the_same_bits(config: TrainConfig, two_threads: None) -> None:
+    whole = trained("torch", config, resumes=False)
+    for resumes in (False, True):
+        again = trained("torch", config, resumes)
+        assert {name for name, x in again.items() if x != whole[name]} == set()
