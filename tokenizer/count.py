@@ -1,5 +1,6 @@
 """Count the distinct pre-tokens of a text."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,11 +12,13 @@ from tokenizer.blocks import BLOCK, cut_blocks, token_edges
 from tokenizer.dask_engine import divide, reduce_tasks
 from tokenizer.errors import InputError
 from tokenizer.files import not_utf8
+from tokenizer.pairs import read_pairs
 from tokenizer.piece_index import PieceIndex
 from tokenizer.pretokenize import Pretokenizer
 from tokenizer.progress import Progress
 from tokenizer.ranges import cut_files, open_range
 from tokenizer.runs import edges_of, runs
+from tokenizer.sources import is_pairs
 from tokenizer.workers import Result, Task, run_tasks
 
 if TYPE_CHECKING:
@@ -109,6 +112,9 @@ class CountWorker:
     def run(self, task: Task) -> Result:
         """Count the pieces of a range; returns nothing yet."""
         path, start, end = task
+        if is_pairs(path):
+            self._count_pairs(path, start, end)
+            return []
         try:
             with open_range(path, start, end) as read:
                 for block in cut_blocks(read, self._pretokenizer, self._block_size):
@@ -116,6 +122,16 @@ class CountWorker:
         except UnicodeDecodeError as error:
             raise InputError(not_utf8(path, start + error.start)) from None
         return []
+
+    def _count_pairs(self, path: str, start: int, end: int) -> None:
+        """Count the pieces of pairs: prefixes and targets, each a text of its own."""
+        pieces: Counter[str] = Counter()
+        for prefix, target, _ in read_pairs(path, start, end):
+            pieces.update(self._pretokenizer.split(prefix))
+            pieces.update(self._pretokenizer.split(target))
+        data = [piece.encode() for piece in pieces]
+        edges = edges_of([len(piece) for piece in data])
+        self._pieces.add_counted(b"".join(data), edges, np.array([*pieces.values()]))
 
     def finish(self) -> Result:
         """Return the distinct pre-tokens, special tokens first: data, lengths, counts."""

@@ -16,7 +16,7 @@ from tokenizer.files import not_utf8
 from tokenizer.progress import progress_bar
 from tokenizer.publish import alone_at, published, refuse_existing, start_to_flush
 from tokenizer.ranges import cut_files, open_range, share
-from tokenizer.sources import Paths, find_files
+from tokenizer.sources import Paths, open_texts
 from tokenizer.tokenizer import Tokenizer
 from tokenizer.workers import Result, Task, run_tasks
 
@@ -52,7 +52,8 @@ def encode_corpus(
     not grow with the text.
 
     Args:
-        input_paths: the text: a file or several, globs, addresses that fsspec knows.
+        input_paths: the text: a file or several, globs, addresses that fsspec knows, pipes, "-" for standard input;
+            what gzip has compressed is decompressed.
         tokenizer: what encodes it.
         output_path: the .npy file to write.
         num_workers: processes that encode; None for as many as there are processors. The result is the same.
@@ -66,33 +67,36 @@ def encode_corpus(
     start = time.perf_counter()
     output_path = Path(output_path)
     _refuse(output_path, overwrite)
-    paths, num_bytes = find_files(input_paths, "encode")
     worker = EncodeWorker(tokenizer.stream_encoder)
-    if client is None:
-        workers, range_size = share(num_bytes, num_workers)
-        encoded = run_tasks(worker, cut_files(paths, tokenizer.pretokenizer, range_size), workers)
-    else:
-        paths, range_size = divide(paths, num_bytes, client)
-        encoded = map_tasks(worker, cut_files(paths, tokenizer.pretokenizer, range_size), client)
     num_tokens = flushed = 0
     dtype = tokenizer.dtype.newbyteorder("<")  # the same file on every machine
-    with (
-        closing(encoded) as results,
-        alone_at(output_path),
-        published(output_path) as temporary,
-        open(temporary, "wb") as file,
-        progress_bar(progress, "encode", num_bytes, "B") as update,
-    ):
-        _refuse(output_path, overwrite)
-        file.write(npy_header(0, dtype))
-        for ids, done in filter(None, results):  # a worker says nothing at the end
-            file.write(ids.astype(dtype, copy=False).data)
-            num_tokens += len(ids)
-            update(int(done[0]))
-            if file.tell() - flushed > FLUSH:
-                flushed = start_to_flush(file, flushed)
-        file.seek(0)
-        file.write(npy_header(num_tokens, dtype))
+    with open_texts(input_paths, "encode", output_path.parent, client is not None) as texts:
+        if texts.are_pairs:
+            raise InputError(f"{texts.paths[0]} holds pairs; encode them with encode_pairs")
+        paths, num_bytes = texts.paths, texts.num_bytes
+        if client is None:
+            workers, range_size = share(num_bytes, num_workers)
+            encoded = run_tasks(worker, cut_files(paths, tokenizer.pretokenizer, range_size), workers)
+        else:
+            paths, range_size = divide(paths, num_bytes, client)
+            encoded = map_tasks(worker, cut_files(paths, tokenizer.pretokenizer, range_size), client)
+        with (
+            closing(encoded) as results,
+            alone_at(output_path),
+            published(output_path) as temporary,
+            open(temporary, "wb") as file,
+            progress_bar(progress, "encode", num_bytes, "B") as update,
+        ):
+            _refuse(output_path, overwrite)
+            file.write(npy_header(0, dtype))
+            for ids, done in filter(None, results):  # a worker says nothing at the end
+                file.write(ids.astype(dtype, copy=False).data)
+                num_tokens += len(ids)
+                update(int(done[0]))
+                if file.tell() - flushed > FLUSH:
+                    flushed = start_to_flush(file, flushed)
+            file.seek(0)
+            file.write(npy_header(num_tokens, dtype))
     return EncodeResult(num_tokens, num_bytes, time.perf_counter() - start, str(tokenizer.dtype))
 
 

@@ -1,9 +1,7 @@
 """Encode a JSON-lines file of pairs, a prefix and the target that follows from it, into token ids."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BufferedReader
 from itertools import chain, islice
 from pathlib import Path
 
@@ -11,9 +9,10 @@ import numpy as np
 
 from tokenizer.encode_corpus import npy_header
 from tokenizer.errors import InputError
+from tokenizer.pairs import read_pairs
 from tokenizer.progress import progress_bar
 from tokenizer.publish import published, refuse_existing, reserved
-from tokenizer.sources import Paths, find_files, open_source
+from tokenizer.sources import Paths, open_texts
 from tokenizer.tokenizer import Tokenizer
 
 AT_ONCE = 4096  # pairs to a write
@@ -61,20 +60,20 @@ def encode_pairs(
             f"the tokenizer has no special token {end}, which ends a target; train one with --special-tokens '{end}'"
         )
     end_id = tokenizer.special_tokens[end]
-    paths, num_bytes = find_files(input_paths, "encode")
     dtype = tokenizer.dtype.newbyteorder("<")
     num_pairs = num_tokens = longest_prefix = longest_target = 0
     with (
+        open_texts(input_paths, "encode", output_path.parent) as texts,
         reserved(output_path),
         published(output_path) as temporary,
         published(offsets_path(output_path)) as temporary_offsets,
         open(temporary, "wb") as tokens_file,
         open(temporary_offsets, "wb") as offsets_file,
-        progress_bar(progress, "encode", num_bytes, "B") as update,
+        progress_bar(progress, "encode", texts.num_bytes, "B") as update,
     ):
         tokens_file.write(npy_header(0, dtype))
         offsets_file.write(npy_header(0, np.dtype("<i8")))
-        pairs = chain.from_iterable(_read_pairs(path, tokenizer) for path in paths)
+        pairs = chain.from_iterable(_encode(path, tokenizer) for path in texts.paths)
         while some := list(islice(pairs, AT_ONCE)):
             ids: list[int] = []
             starts: list[int] = []
@@ -98,26 +97,7 @@ def encode_pairs(
     return EncodePairsResult(num_pairs, num_tokens, longest_prefix, longest_target)
 
 
-def _read_pairs(path: str, tokenizer: Tokenizer) -> Iterator[tuple[list[int], list[int], int]]:
-    """The ids of the prefix and of the target of each line, and the line's bytes.
-
-    Raises:
-        InputError: a line is not an object with both as texts that are not empty; names it.
-    """
-    with BufferedReader(open_source(path)) as file:  # type: ignore[type-var]
-        for number, line in enumerate(file, 1):
-            try:
-                pair = json.loads(line)
-            except (ValueError, RecursionError):
-                pair = None
-            match pair:
-                case {"prefix": str(prefix), "target": str(target)} if prefix and target:
-                    try:
-                        yield tokenizer.encode(prefix), tokenizer.encode(target), len(line)
-                    except InputError as error:
-                        raise InputError(f"{path}, line {number}: {error}") from None
-                case _:
-                    raise InputError(
-                        f"{path}, line {number}: not a pair; each line must be UTF-8 JSON such as "
-                        '{"prefix": "some text", "target": "what follows"}, neither of them empty'
-                    )
+def _encode(path: str, tokenizer: Tokenizer) -> Iterator[tuple[list[int], list[int], int]]:
+    """Yield the ids of the prefix and of the target of each line, and the line's bytes."""
+    for prefix, target, num_bytes in read_pairs(path):
+        yield tokenizer.encode(prefix), tokenizer.encode(target), num_bytes

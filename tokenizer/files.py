@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenizer.errors import InputError
+from tokenizer.pipes import is_pipe, read_pipe
 from tokenizer.publish import published
 from tokenizer.strict_json import parse_json
 
@@ -152,7 +153,7 @@ def read_text(path: str | Path) -> str:
         InputError: the file is missing or is not UTF-8.
     """
     try:
-        data = Path(path).read_bytes()
+        data = b"".join(read_pipe(str(path))) if is_pipe(str(path)) else Path(path).read_bytes()
         refuse_utf16(data, path)
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -12,7 +12,7 @@ from tokenizer.cuts import BREAK, CLASSES, UNKNOWN
 from tokenizer.errors import InputError
 from tokenizer.machine import num_processors
 from tokenizer.pretokenize import Pretokenizer
-from tokenizer.sources import open_source
+from tokenizer.sources import is_pairs, open_source
 from tokenizer.workers import MAX_WORKERS
 
 RANGE = 1 << 22  # bytes; as many as are encoded at a time
@@ -42,7 +42,10 @@ def share(num_bytes: int, num_workers: int | None) -> tuple[int, int]:
 def cut_files(
     paths: list[str], pretokenizer: Pretokenizer, range_size: int, window: int = 1 << 13
 ) -> Iterator[Range]:
-    """Yield ranges, of about `range_size` bytes where the text allows, that cover one file after the other."""
+    """Yield ranges, of about `range_size` bytes where the text allows, that cover one file after the other.
+
+    Files of pairs are cut where a line ends.
+    """
     margin = _margin(pretokenizer)
     window = max(window, 8 * margin)
     for path in paths:
@@ -53,7 +56,7 @@ def cut_files(
                 while at < size:
                     file.seek(at)
                     data = file.read(window)
-                    edges = safe_edges(data, pretokenizer)
+                    edges = line_edges(data) if is_pairs(path) else safe_edges(data, pretokenizer)
                     if len(edges):
                         end = at + int(edges[0])
                         break
@@ -66,6 +69,11 @@ def cut_files(
 def _margin(pretokenizer: Pretokenizer) -> int:
     """Return how close to the ends of a window a special token that reaches out of it may have an effect."""
     return 2 * pretokenizer.longest_special + 2
+
+
+def line_edges(data: bytes) -> np.ndarray:
+    """Return where lines end."""
+    return (np.frombuffer(data, np.uint8) == ord("\n")).nonzero()[0] + 1
 
 
 def safe_edges(data: bytes, pretokenizer: Pretokenizer) -> np.ndarray:

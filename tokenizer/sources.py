@@ -1,31 +1,161 @@
 """The text files to read: local ones, and by fsspec those of any storage that it knows."""
 
 import glob
+import gzip
 import os
-from collections.abc import Iterable
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 from tokenizer.errors import InputError
+from tokenizer.files import refuse_utf16
+from tokenizer.pipes import CHUNK, is_pipe, read_pipe
 
-Paths = str | Path | Iterable[str | Path]  # one file or several; what holds :// is read by fsspec
+# One file or several. What holds :// is read by fsspec, and "-" is standard input.
+Paths = str | Path | Iterable[str | Path]
+
+COMPRESSED = {
+    b"\x28\xb5\x2f\xfd": "unzstd",
+    b"\xfd7zXZ\x00": "unxz",
+    b"BZh91AY&SY": "bunzip2",
+    b"PK\x03\x04": "unzip",
+    b"\x1f\x8b": "gunzip",
+}
 
 
-def find_files(paths: Paths, purpose: str) -> tuple[list[str], int]:
-    """Return the files that paths and globs stand for, in order, and how many bytes they are together.
+@dataclass(frozen=True)
+class Texts:
+    """Files of text that can be read in parts, by any process of this machine."""
+
+    paths: list[str]
+    num_bytes: int  # of all files
+    are_pairs: bool  # whether each line is a pair
+
+
+def are_pairs(paths: Paths) -> bool:
+    """Return whether files hold pairs, one to a line: those are named .jsonl, or .jsonl.gz.
 
     Raises:
-        InputError: a file cannot be read, or all are empty.
+        InputError: some do and some do not.
     """
+    return _are_pairs(_find(paths))
+
+
+def is_pairs(path: str) -> bool:
+    """Return whether a file holds pairs, by its name."""
+    return path.removesuffix(".gz").endswith(".jsonl")
+
+
+@contextmanager
+def open_texts(
+    paths: Paths, purpose: str, folder: Path | None = None, on_cluster: bool = False
+) -> Iterator[Texts]:
+    """Give the files that paths and globs stand for, in order.
+
+    What comes through a pipe, or is compressed by gzip, is written to temporary files for as long as they are needed.
+
+    Args:
+        paths: files, globs, addresses that fsspec knows, and "-" for standard input.
+        purpose: what the text is for, to be put into messages.
+        folder: where to write temporary files; without it, where the system has them.
+        on_cluster: other machines are to read the files, which temporary files cannot be.
+
+    Raises:
+        InputError: a file cannot be read or is no UTF-8 from its very start, all are empty, or some hold pairs and
+            some text.
+    """
+    found = _find(paths)
+    pairs = _are_pairs(found)
+    with ExitStack() as stack:
+        plain = _Plain(stack, folder, on_cluster, ".jsonl" if pairs else ".txt")
+        opened = [plain.file(path) for path in found]
+        num_bytes = sum(size for _, size in opened)
+        if num_bytes == 0:
+            raise InputError(f"{', '.join(found)} is empty; give a file with text to {purpose}")
+        try:
+            yield Texts([path for path, _ in opened], num_bytes, pairs)
+        except InputError as error:
+            message = str(error)
+            for given, (path, _) in zip(found, opened, strict=True):
+                message = message.replace(path, given)
+            raise InputError(message) from None
+
+
+class _Plain:
+    """Makes plain files of what is none."""
+
+    def __init__(self, stack: ExitStack, folder: Path | None, on_cluster: bool, suffix: str) -> None:
+        self._stack, self._on_cluster, self._suffix = stack, on_cluster, suffix
+        self._folder = folder if folder and folder.is_dir() else None
+
+    def file(self, path: str) -> tuple[str, int]:
+        """Return a file with the text that stands at `path`, and how many bytes it has."""
+        plain = path
+        try:
+            if "://" not in path and is_pipe(path):
+                plain = self._write(path, read_pipe(path), "a pipe")
+            with open_source(plain) as file:
+                if file.read(2) == b"\x1f\x8b":
+                    file.seek(0)
+                    plain = self._write(path, _gunzip(path, file), "compressed")
+        except OSError as error:
+            raise _unreadable(path, error) from None
+        with open_source(plain) as file:
+            start, size = file.read(1000), file.seek(0, os.SEEK_END)
+        refuse_utf16(start, path)
+        for magic, program in COMPRESSED.items():
+            if start.startswith(magic):
+                raise InputError(f"{path} is compressed; decompress it first with {program}")
+        return plain, size
+
+    def _write(self, path: str, chunks: Iterable[bytes], kind: str) -> str:
+        if self._on_cluster:
+            raise InputError(
+                f"{path} is {kind}, which the machines of a Dask cluster cannot share; write the text to a file first"
+            )
+        try:
+            temporary = TemporaryDirectory(prefix=".text-", suffix=".tmp", dir=self._folder)
+            plain = Path(self._stack.enter_context(temporary)) / f"text{self._suffix}"
+            with plain.open("wb") as file:
+                file.writelines(chunks)
+        except OSError as error:
+            folder = self._folder or tempfile.gettempdir()
+            raise InputError(
+                f"cannot keep the text of {path} in {folder}: {error.strerror}; write it to a file first"
+            ) from None
+        return str(plain)
+
+
+def _gunzip(path: str, file: BinaryIO) -> Iterator[bytes]:
+    try:
+        with gzip.GzipFile(fileobj=file) as content:
+            while data := content.read(CHUNK):
+                yield data
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path} is a damaged .gz file: {error}; get it again") from None
+
+
+def _find(paths: Paths) -> list[str]:
     given = [paths] if isinstance(paths, str | Path) else paths
     found = [file for path in given for file in _matches(str(path))]
-    num_bytes = 0
-    for path in found:
-        with open_source(path) as file:
-            num_bytes += file.seek(0, os.SEEK_END)
-    if num_bytes == 0:
-        raise InputError(f"{', '.join(found)} is empty; give a file with text to {purpose}")
-    return found, num_bytes
+    if not found:
+        raise InputError("no text is given; name at least one file")
+    return found
+
+
+def _are_pairs(found: list[str]) -> bool:
+    pairs = [is_pairs(path) for path in found]
+    if any(pairs) and not all(pairs):
+        raise InputError(
+            f"{found[pairs.index(True)]} holds pairs (.jsonl), {found[pairs.index(False)]} does not; "
+            "take them one kind at a time"
+        )
+    return all(pairs)
 
 
 def open_source(path: str, read_ahead: int = 1 << 13) -> BinaryIO:
@@ -40,8 +170,12 @@ def open_source(path: str, read_ahead: int = 1 << 13) -> BinaryIO:
         file_system, name = _file_system(path)
         return file_system.open(name, "rb", block_size=read_ahead, cache_type="readahead")
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(f"cannot read {path}: {reason}; give the path of a text file") from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: str, error: OSError) -> InputError:
+    reason = error.strerror or type(error).__name__
+    return InputError(f"cannot read {path}: {reason}; give the path of a text file")
 
 
 def _matches(path: str) -> list[str]:

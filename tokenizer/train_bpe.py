@@ -12,7 +12,7 @@ from tokenizer.machine import peak_memory
 from tokenizer.pretokenize import Pattern, Pretokenizer
 from tokenizer.progress import progress_bar
 from tokenizer.ranges import share
-from tokenizer.sources import Paths, find_files
+from tokenizer.sources import Paths, open_texts
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -29,7 +29,7 @@ class TrainResult:
     merges: Merges
     special_tokens: list[str]
     pattern: Pattern
-    num_bytes: int  # of the corpus
+    num_bytes: int  # of the corpus; of pairs, of their texts
     num_tokens: int  # that encoding the corpus would give
     num_distinct_pieces: int  # pre-tokens, each counted once
     seconds: dict[str, float]  # by phase: "count", "merge"
@@ -76,8 +76,9 @@ def train(
     byte strings. The vocabulary is smaller than asked for where the text has no pair left to merge.
 
     Args:
-        input_path: the text: a file or several, globs, addresses that fsspec knows; special tokens in it
-            separate its documents and are not trained on.
+        input_path: the text: a file or several, globs, addresses that fsspec knows, pipes, "-" for standard input;
+            special tokens in it separate its documents and are not trained on. Of .jsonl files, each line is a pair
+            (see `pairs`); what gzip has compressed is decompressed.
         vocab_size: number of tokens, at least 256 and one for each special token.
         special_tokens: strings, first in the vocabulary in this order.
         num_workers: processes that count; None for as many as there are processors. The result is the same.
@@ -96,13 +97,13 @@ def train(
             f"{256 + num_special}; ask for at least that many"
         )
     start = time.perf_counter()
-    paths, num_bytes = find_files(input_path, "train on")
-    workers, range_size = share(num_bytes, num_workers)
-    with progress_bar(progress, "count", num_bytes, "B") as update:
-        if client is None:
-            counted = count_pieces(paths, pretokenizer, workers, update, range_size)
-        else:
-            counted = count_pieces_on(client, paths, num_bytes, pretokenizer, update)
+    with open_texts(input_path, "train on", on_cluster=client is not None) as texts:
+        workers, range_size = share(texts.num_bytes, num_workers)
+        with progress_bar(progress, "count", texts.num_bytes, "B") as update:
+            if client is None:
+                counted = count_pieces(texts.paths, pretokenizer, workers, update, range_size)
+            else:
+                counted = count_pieces_on(client, texts.paths, texts.num_bytes, pretokenizer, update)
     num_special_seen = int(counted.counts[:num_special].sum())
     pieces = PieceCounts(
         counted.data[counted.lengths[:num_special].sum() :],
@@ -120,7 +121,7 @@ def train(
         merges=merges,
         special_tokens=pretokenizer.special_tokens,
         pattern=pretokenizer.pattern,
-        num_bytes=num_bytes,
+        num_bytes=int((counted.lengths * counted.counts).sum()),
         num_tokens=num_tokens + num_special_seen,
         num_distinct_pieces=len(pieces.counts),
         seconds={"count": counted_at - start, "merge": time.perf_counter() - counted_at},

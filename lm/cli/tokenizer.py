@@ -19,7 +19,8 @@ class TokenizerTrain:
     """Train a byte-level BPE tokenizer on text files."""
 
     input: tuple[str, ...]
-    """Text files, UTF-8: paths, globs such as 'text/*.txt', and addresses such as s3://... (by fsspec)."""
+    """Text files, UTF-8: paths, globs such as 'text/*.txt', addresses such as s3://... (by fsspec), - for standard
+    input. Of .jsonl files, each line is a pair: {"prefix": "some text", "target": "what follows"}."""
     out: Path
     """Folder to write: vocab.json and merges.txt in GPT-2's format, and the special tokens."""
     vocab_size: int
@@ -67,8 +68,8 @@ class TokenizerEncode:
     tokenizer: Path
     """Folder of a tokenizer, from lm tokenizer train."""
     input: tuple[str, ...]
-    """Text files, UTF-8: paths, globs such as 'text/*.txt', and addresses such as s3://... (by fsspec).
-    Of .jsonl files, each line is a pair: {"prefix": "some text", "target": "what follows"}."""
+    """Text files, UTF-8: paths, globs such as 'text/*.txt', addresses such as s3://... (by fsspec), - for standard
+    input. Of .jsonl files, each line is a pair: {"prefix": "some text", "target": "what follows"}."""
     out: Path
     """Token file to write; FILE.npy.json beside it records the tokenizer, the bytes, and known nats."""
     engine: Literal["local", "dask"] = "local"
@@ -81,17 +82,18 @@ class TokenizerEncode:
         from lm.files import alone_at, write_json
         from tokenizer import Tokenizer
         from tokenizer.errors import InputError
+        from tokenizer.sources import are_pairs
 
         tokenizer = Tokenizer.load(self.tokenizer)
         facts = {
             "tokenizer": os.path.relpath(self.tokenizer, self.out.parent),
             "tokenizer_sha256": tokenizer.sha256,
         }
-        pairs = [path.endswith(".jsonl") for path in self.input]
-        if any(pairs) and not all(pairs):
-            raise InputError(f"{' '.join(self.input)}: both texts and pairs (.jsonl); encode them apart")
+        pairs = are_pairs(self.input)
+        if pairs and self.engine == "dask":
+            raise InputError("--engine dask encodes texts, not pairs (.jsonl); leave it out")
         with alone_at(sidecar_path(self.out)):
-            facts |= (self._encode_pairs if all(pairs) else self._encode_text)(tokenizer)
+            facts |= (self._encode_pairs if pairs else self._encode_text)(tokenizer)
             write_json(sidecar_path(self.out), facts)
 
     def _encode_pairs(self, tokenizer: Any) -> dict[str, Any]:

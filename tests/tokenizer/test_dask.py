@@ -1,5 +1,6 @@
 """Counting and encoding on a Dask cluster: two worker processes, which may be killed."""
 
+import gzip
 import json
 import os
 import signal
@@ -84,6 +85,17 @@ def test_training_equals_one_process(client: Client, texts: list[str], pattern: 
         one.num_tokens,
         one.num_distinct_pieces,
     )
+
+
+def test_pairs_are_trained_on(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(f'{{"prefix": "it\'s {i}", "target": "día {i * i}"}}\n' for i in range(1000)))
+    assert train_bpe(path, 300, SPECIAL, client=client) == train_bpe(path, 300, SPECIAL, num_workers=1)
+    (tmp_path / "text.txt").write_bytes(gzip.compress(b"text"))
+    with pytest.raises(
+        InputError, match="text.txt is compressed, which the machines of a Dask cluster cannot share"
+    ):
+        train_bpe(tmp_path / "text.txt", 300, client=client)
 
 
 class DyingOnce:
