@@ -75,7 +75,9 @@ def main(arguments: list[str]) -> None:
             "flags": flags(),
             "work": work.name,
         }
-        options.json.write_text(json.dumps(about | {"samples": samples | batch}, indent=1) + "\n")
+        options.json.write_text(
+            json.dumps(about | {"samples": samples | batch}, indent=1) + "\n", encoding="utf-8", newline=""
+        )
 
 
 def make_batches(path: Path, work: Work) -> Calls:

@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> None:
     head = ("", "tokens/s", "times transformers", "first token", "times transformers")
     print("\n".join(table(head, list(_rows(result)))))
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8", newline="")
 
 
 def measure(prompts: list[int], new_tokens: int, rounds: int, threads: int) -> dict[str, Any]:

@@ -59,7 +59,9 @@ def main(arguments: list[str]) -> None:
             "flags": flags(),
             "batch": options.batch,
         }
-        options.json.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
+        options.json.write_text(
+            json.dumps(about | {"rows": rows}, indent=1) + "\n", encoding="utf-8", newline=""
+        )
 
 
 def measure(part: str, batch: int, threads: int, rounds: int) -> dict[str, Any]:

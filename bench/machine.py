@@ -16,7 +16,7 @@ FLAGS += ("XLA_", "JAX_", "TORCH", "PYTORCH_", "CUDA_VISIBLE_DEVICES", "NVIDIA_T
 
 def describe(packages: Iterable[str]) -> dict[str, str | int | None]:
     """Processor, GPU, system, and the versions of Python and of these packages (None: not installed)."""
-    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    cpuinfo = Path("/proc/cpuinfo").read_bytes().decode() if Path("/proc/cpuinfo").exists() else ""
     models = [line.partition(":")[2].strip() for line in cpuinfo.split("\n") if line.startswith("model name")]
     return {
         "processor": models[0] if models else platform.processor(),

@@ -80,12 +80,12 @@ def main(arguments: list[str]) -> None:
     for path in (options.json, options.markdown):
         if path:
             refuse_existing(path)
-    result = json.loads(options.read.read_text()) if options.read else measure(options)
+    result = json.loads(options.read.read_bytes().decode()) if options.read else measure(options)
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8", newline="")
     print(text(result))
     if options.markdown:
-        options.markdown.write_text(text(result) + "\n")
+        options.markdown.write_text(text(result) + "\n", encoding="utf-8", newline="")
     if result["failures"]:
         sys.exit("\n".join(result["failures"]))
 

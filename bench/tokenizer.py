@@ -81,7 +81,9 @@ def main(arguments: list[str]) -> None:
             "vocab_size": vocab_size,
             "machine": describe(PACKAGES),
         }
-        options.json.write_text(json.dumps(about | {"samples": samples}, indent=1) + "\n")
+        options.json.write_text(
+            json.dumps(about | {"samples": samples}, indent=1) + "\n", encoding="utf-8", newline=""
+        )
 
 
 def _write_built_in(name: str, path: Path, num_bytes: int) -> None:

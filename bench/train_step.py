@@ -77,12 +77,12 @@ def main(arguments: list[str]) -> None:
     outputs = [path for path in (options.json, options.plot, options.markdown) if path]
     for path in outputs:
         refuse_existing(path)
-    result = json.loads(options.read.read_text()) if options.read else measure(options)
+    result = json.loads(options.read.read_bytes().decode()) if options.read else measure(options)
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8", newline="")
     print(report.text(result))
     if options.markdown:
-        options.markdown.write_text(report.text(result) + "\n")
+        options.markdown.write_text(report.text(result) + "\n", encoding="utf-8", newline="")
     if options.plot:
         report.plot(result, options.plot)
     failures = [line for row in result["rows"] for line in row["failures"]]

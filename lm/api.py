@@ -12,7 +12,7 @@ from jaxtyping import Float
 from lm import backend as backends
 from lm import checkpoint
 from lm.backend import Backend, BackendName, DecodeStep, Logits, Prefill
-from lm.config import TrainConfig
+from lm.config import TrainConfig, check_device
 from lm.data import check_token_ids
 from lm.generate import END_OF_TEXT, Completion, complete
 from lm.run import load_facts, load_state, load_tokenizer
@@ -162,6 +162,7 @@ def load(
     """
     if backend not in (None, *get_args(BackendName)):
         raise InputError(f"backend is {backend!r}: give {' or '.join(get_args(BackendName))}")
+    check_device(device)
     path = (checkpoint.best if best else checkpoint.latest)(Path(run))
     config, facts = load_facts(path)
     config = replace(config, device=device, threads=threads)

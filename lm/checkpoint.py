@@ -91,9 +91,9 @@ def save(
                     fsync(temporary / name)
         if processes.is_first:
             state = {"format_version": FORMAT_VERSION, "iteration": step, **state}
-            (temporary / "state.json").write_text(json_text(state), encoding="utf-8")
+            (temporary / "state.json").write_text(json_text(state), encoding="utf-8", newline="")
             manifest = {name: _size_and_hash(temporary / name) for name in _FILES}
-            (temporary / "manifest.json").write_text(json_text(manifest), encoding="utf-8")
+            (temporary / "manifest.json").write_text(json_text(manifest), encoding="utf-8", newline="")
             if path.exists():
                 # Only a broken one is ever written again, by a run that resumed from an older one.
                 discard(path)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import re
 import tomllib
 import types
 import typing
@@ -42,6 +43,20 @@ def check_threads(threads: int) -> int:
         fits, f"threads is {threads!r}: give 1 to {MAX_THREADS}; more than the machine has cores is slower"
     )
     return threads
+
+
+def check_device(device: str) -> str:
+    """The name of a device as it is: `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        InputError: it is another, such as `mps` or `tpu`, which nobody has tested; of GPUs, the backend knows which
+            are there.
+    """
+    fits = isinstance(device, str) and re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", device)
+    _require(
+        bool(fits), f"device {device!r} is not supported: give cpu, cuda, or cuda:N for one of several GPUs"
+    )
+    return device
 
 
 def _require(condition: bool, message: str) -> None:
@@ -270,7 +285,7 @@ class TrainConfig:
     keep_best: int = 0
     """Checkpoints of lowest validation loss to save at evaluations, and to keep beside the newest."""
     device: str = "cpu"
-    """Where to compute: cpu, or cuda where there is a GPU."""
+    """Where to compute: cpu, or cuda where there is a GPU, or cuda:N for one of several."""
     threads: int | None = None
     """CPU threads, up to 1024; if not given, the framework's own choice."""
 
@@ -281,6 +296,7 @@ class TrainConfig:
         for name in ("keep_last", "eval_windows", "patience", "sample_every", "peak_flops"):
             value = getattr(self, name)
             _require(value is None or 0 < value < math.inf, f"{name} is {value}: give 1 or more")
+        check_device(self.device)
         if self.threads is not None:
             check_threads(self.threads)
         _require(self.keep_best >= 0, f"keep_best is {self.keep_best}: give 0 or more")
@@ -352,7 +368,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 def load_config(path: Path) -> TrainConfig:
     """Read a TrainConfig from a TOML file, whose tables `model` and `optimizer` are the nested configs."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_bytes().decode())
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); give a TOML file, see configs/"

@@ -290,7 +290,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     if not sidecar.exists():
         return {}
     try:
-        facts = json.loads(sidecar.read_text(encoding="utf-8"))
+        facts = json.loads(sidecar.read_bytes().decode())
     except ValueError:
         facts = None
     if not isinstance(facts, dict):

@@ -59,7 +59,7 @@ def _run_stages(out: Path, input_path: Path | None) -> None:
     with published(out / "curves.png") as temporary:
         _plot(metrics, floor, temporary)
     with published(out / "report.md") as temporary:
-        temporary.write_text(_report(metrics, floor, texts), encoding="utf-8")
+        temporary.write_text(_report(metrics, floor, texts), encoding="utf-8", newline="")
     show(f"\n{out}/report.md and {out}/curves.png are written")
 
 

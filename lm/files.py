@@ -43,4 +43,4 @@ def json_text(value: Any) -> str:
 def write_json(path: Path, value: Any) -> None:
     """Publish a JSON file."""
     with published(path) as temporary:
-        temporary.write_text(json_text(value), encoding="utf-8")
+        temporary.write_text(json_text(value), encoding="utf-8", newline="")

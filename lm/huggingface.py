@@ -124,7 +124,7 @@ def export_llama(step_path: Path, tokenizer: Tokenizer | None, out: Path) -> Non
         temporary.mkdir()
         write_llama(model, weights, temporary, ends)
         # Greedy, as transformers does where nothing else is said.
-        (temporary / "generation_config.json").write_text(json_text(ends), encoding="utf-8")
+        (temporary / "generation_config.json").write_text(json_text(ends), encoding="utf-8", newline="")
         if tokenizer:
             tokenizer.save_tokenizers_json(temporary / "tokenizer.json")
             end_text = END_OF_TEXT if end is not None else None
@@ -137,7 +137,9 @@ def export_llama(step_path: Path, tokenizer: Tokenizer | None, out: Path) -> Non
                 # transformers 4 would make token_type_ids too, which its Llama refuses.
                 "model_input_names": ["input_ids", "attention_mask"],
             }
-            (temporary / "tokenizer_config.json").write_text(json_text(tokenizer_config), encoding="utf-8")
+            (temporary / "tokenizer_config.json").write_text(
+                json_text(tokenizer_config), encoding="utf-8", newline=""
+            )
 
 
 def write_llama(
@@ -155,7 +157,9 @@ def write_llama(
     }
     save_file(theirs, folder / "model.safetensors", metadata={"format": "pt"})
     dtype = str(next(iter(theirs.values())).dtype)
-    (folder / "config.json").write_text(json_text(_llama_config(model, dtype) | dict(ends)), encoding="utf-8")
+    (folder / "config.json").write_text(
+        json_text(_llama_config(model, dtype) | dict(ends)), encoding="utf-8", newline=""
+    )
 
 
 def _llama_config(model: ModelConfig, dtype: str) -> dict[str, Any]:
@@ -237,7 +241,7 @@ def import_llama(
             {**facts, "tokens_seen": 0},
         )
         write_json(temporary / "run.json", {**facts, "train": [], "val": None, "weights": (), "floor": None})
-        (temporary / "config.toml").write_text(_toml(config), encoding="utf-8")
+        (temporary / "config.toml").write_text(_toml(config), encoding="utf-8", newline="")
         if tokenizer:
             tokenizer.save(temporary / "tokenizer")
     return config, tokenizer

@@ -45,8 +45,10 @@ class MetricsLog:
             # What a run did after the checkpoint that it resumes from, it is about to do again.
             kept = [m for m in run.read_metrics(out) if m["step"] <= first_step]
             with published(self._path) as temporary:
-                temporary.write_text("".join(json.dumps(m) + "\n" for m in kept), encoding="utf-8")
-        self._file = self._path.open("a", encoding="utf-8")
+                temporary.write_text(
+                    "".join(json.dumps(m) + "\n" for m in kept), encoding="utf-8", newline=""
+                )
+        self._file = self._path.open("a", encoding="utf-8", newline="")
         self._trackers = Trackers(() if silent else track, out)
         self._start = time.perf_counter() - (kept[-1]["seconds"] if kept else 0.0)
         self._config, self._devices = config, devices

@@ -138,7 +138,7 @@ def _page(folders: list[Path]) -> str:
             if len({values.get(key) for values in settings}) > 1
         ],
     }
-    template = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
+    template = Path(__file__).with_suffix(".html").read_bytes().decode()
     # In a script element only "<" could end the data.
     return template.replace("{{DATA}}", json.dumps(data, allow_nan=False).replace("<", "\\u003c"))
 

@@ -16,7 +16,7 @@ from torch.autograd import Function
 from torch_impl.fused import is_wanted, run
 
 _CPU_INFO = Path("/proc/cpuinfo")
-_CPU = _CPU_INFO.read_text() if _CPU_INFO.exists() else platform.processor()
+_CPU = _CPU_INFO.read_bytes().decode() if _CPU_INFO.exists() else platform.processor()
 _MAKER = next((name for name in ("GenuineIntel", "AuthenticAMD") if name in _CPU), None)
 """Whose processor this is, as MKL asks: it has other kernels for Intel's than for AMD's."""
 _CONVOLVES = (

@@ -19,7 +19,7 @@ class Trained:
     backend: Backend | None = None
     """Framework to run in; the one that trained it if not given."""
     device: str = "cpu"
-    """Where to compute: cpu, or cuda where there is a GPU."""
+    """Where to compute: cpu, or cuda where there is a GPU, or cuda:N for one of several."""
     threads: int | None = None
     """CPU threads; if not given, the framework's own choice."""
     best: bool = False

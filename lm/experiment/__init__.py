@@ -85,7 +85,7 @@ def _facts(name: str, runs: Runs, path: Path) -> Facts:
 
 def _write(path: Path, text: str) -> None:
     with published(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="")
 
 
 def _command(name: str, plan: Plan, docs: Path | None) -> str:
@@ -127,7 +127,7 @@ def _machine(plan: Plan) -> dict[str, Any]:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [line for line in info.read_bytes().decode().splitlines() if line.startswith("model name")]
         cpu = names[0].partition(":")[2].strip() if names else cpu
     device = "" if plan.config.device == "cpu" else f", training on {plan.config.device}"
     return {

@@ -33,7 +33,7 @@ def run(runs: Runs) -> dict[str, Any]:
         stories: (folder / "train.txt", folder / "val.txt"),
         "reference": _reference(folder / "reference"),
     }
-    held_out = {name: val.read_text(encoding="utf-8") for name, (_, val) in corpora.items()}
+    held_out = {name: val.read_bytes().decode() for name, (_, val) in corpora.items()}
     sizes = {name: len(text.encode()) for name, text in held_out.items()}
     trained = {name: train(path, VOCAB_SIZE, (END_OF_TEXT,)) for name, (path, _) in corpora.items()}
     tokenizers = {name: _tokenizer(result, len(result.vocab)) for name, result in trained.items()}
@@ -80,7 +80,7 @@ def _reference(folder: Path) -> tuple[Path, Path]:
     paths = folder / "train.txt", folder / "val.txt"
     if not paths[1].exists():
         with published(folder / "all.txt") as temporary:
-            temporary.write_text("\n".join(topics.values()), encoding="utf-8")
+            temporary.write_text("\n".join(topics.values()), encoding="utf-8", newline="")
         split(folder / "all.txt", *paths)
     return paths
 
@@ -97,7 +97,7 @@ def _compression(tokenizer: Tokenizer, text: str) -> float:
 
 def _throughput(name: str, path: Path, result: TrainResult) -> dict[str, Any]:
     """Bytes a second of one process, from a tokenizer that has seen nothing yet."""
-    text = path.read_text(encoding="utf-8")
+    text = path.read_bytes().decode()
     seconds = []
     for _ in range(_TIMES):
         tokenizer = _tokenizer(result, len(result.vocab))

@@ -39,7 +39,7 @@ def check_docs(docs: Path) -> None:
         InputError: a page is there that this program has not written, or lacks the marks.
     """
     page, answers_page = docs / "experiments.md", docs / "answers.md"
-    if page.exists() and not page.read_text(encoding="utf-8").startswith(WRITTEN):
+    if page.exists() and not page.read_bytes().decode().startswith(WRITTEN):
         raise InputError(f"{page}: was not written by lm experiment; move it elsewhere")
     if answers_page.exists():
         _around_the_answers(answers_page)
@@ -47,7 +47,7 @@ def check_docs(docs: Path) -> None:
 
 def _around_the_answers(page: Path) -> tuple[str, str]:
     """What is before and behind the two marks of a page, the marks included."""
-    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    before, begin, rest = page.read_bytes().decode().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise InputError(f"{page}: lacks the lines {BEGIN} and {END}; put them where the answers are to go")
@@ -69,11 +69,11 @@ def write_docs(docs: Path, results: dict[str, Any], pictures: dict[str, Path]) -
             temporary.write_bytes(source.read_bytes())
     write_json(folder / "results.json", results)
     with published(page) as temporary:
-        temporary.write_text(overview(results, "experiments/{name}.png"), encoding="utf-8")
+        temporary.write_text(overview(results, "experiments/{name}.png"), encoding="utf-8", newline="")
     if not answers_page.exists():
         return [page]
     with published(answers_page) as temporary:
-        temporary.write_text(with_answers(answers_page, results), encoding="utf-8")
+        temporary.write_text(with_answers(answers_page, results), encoding="utf-8", newline="")
     return [page, answers_page]
 
 

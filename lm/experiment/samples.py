@@ -29,7 +29,7 @@ def run(runs: Runs) -> dict[str, Any]:
     state = run_folder.load_state(path, config, backend, with_optimizer=False)
     steps = backend.make_prefill(config), backend.make_decode_step(config)
     tokenizer = Tokenizer.load(runs.out / "tokenizer")
-    known = set(_words((runs.out / "train.txt").read_text(encoding="utf-8")))
+    known = set(_words((runs.out / "train.txt").read_bytes().decode()))
     by_temperature = []
     for temperature in TEMPERATURES:
         completions = [Completion("", tokenizer) for _ in range(_SAMPLES)]

@@ -191,7 +191,7 @@ def test_a_wrong_command_line_is_one_line(capsys: Capture, words: list[str]) -> 
         (["--steps", 0], "steps is 0"),
         (["--steps", "many"], "invalid literal"),
         (["--batch-size", 3, "--grad-accumulation", 2], "not divisible by grad_accumulation"),
-        (["--device", "abacus"], "device 'abacus' cannot be used by torch"),
+        (["--device", "abacus"], "device 'abacus' is not supported: give cpu, cuda, or cuda:N"),
         (["--threads", 0], "threads is 0"),
         (["--optimizer.beta2", 1], "beta2 is 1"),
         (["--optimizer.schedule", "wild"], "schedule"),
