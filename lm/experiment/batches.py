@@ -4,8 +4,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from lm.accounting.memory import memory
 from lm.experiment.outcomes import Losses, Outcome, as_facts, best_of, outcomes_of
 from lm.experiment.plot import Curve, plot_curves
@@ -40,6 +38,8 @@ def fits(plan: Plan) -> dict[str, int] | None:
     """The machine's memory in bytes, and the largest batch that fits it; None of an accelerator's."""
     if plan.config.device != "cpu":
         return None
+    import psutil
+
     available = psutil.virtual_memory().total
     largest = memory(plan.config, plan.backend).largest_batch(available) * plan.config.grad_accumulation
     return {"memory": available, "batch_size": largest}
