@@ -18,7 +18,7 @@ import numpy as np
 import safetensors
 
 from lm.data import file_sha256
-from lm.files import discard, json_text, published
+from lm.files import discard, json_text, published, read_object
 from lm.mesh import Processes
 from tokenizer.errors import InputError
 from tokenizer.publish import fsync, temporary_path
@@ -56,7 +56,6 @@ class Share:
 Leaves = Iterable[tuple[str, Leaf]]
 Shares = Iterable[tuple[str, Share]]
 _FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
-_LARGEST_JSON = 1 << 24
 # What safetensors calls the types that this project writes; in its files the later ones come first.
 _DTYPES = {"int32": "I32", "float32": "F32", "float64": "F64"}
 
@@ -100,13 +99,15 @@ def save(
     return path
 
 
-def save_file(leaves: Mapping[str, Leaf | Share], path: Path) -> None:
+def save_file(
+    leaves: Mapping[str, Leaf | Share], path: Path, metadata: Mapping[str, str] | None = None
+) -> None:
     """Write a safetensors file, or a process's share of one: byte for byte what safetensors would write.
 
     Several processes may do so at once: each writes the same header, and then its own slices.
     """
     ranks, offsets, end = list(_DTYPES), {}, 0
-    header: dict[str, Any] = {}
+    header: dict[str, Any] = {} if metadata is None else {"__metadata__": metadata}
     for name in sorted(leaves, key=lambda name: (-ranks.index(str(leaves[name].dtype)), name)):
         leaf, offsets[name] = leaves[name], end
         end += math.prod(leaf.shape) * leaf.dtype.itemsize
@@ -316,13 +317,4 @@ def _size_and_hash(file: Path) -> dict[str, Any]:
 def _read_json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise InputError(f"{file}: is missing from the checkpoint; use another one")
-    value = None
-    if file.stat().st_size <= _LARGEST_JSON:
-        try:
-            value = json.loads(file.read_bytes())
-            json_text(value).encode()  # what could not be written again, such as NaN, was not written by us
-        except (ValueError, RecursionError):
-            value = None
-    if not isinstance(value, dict):
-        raise InputError(f"{file}: not a JSON object, so it is corrupted; use another checkpoint")
-    return value
+    return read_object(file, "use another checkpoint")

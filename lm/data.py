@@ -2,7 +2,6 @@
 
 import glob
 import hashlib
-import json
 import math
 import os
 from collections import deque
@@ -11,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int, Integer
 
+from lm.files import require_file
+from lm.npy import MAGIC, map_npy
 from lm.rng import integers, philox, uniform
 from tokenizer.errors import InputError
 
@@ -56,19 +56,20 @@ def open_tokens(path: Path, vocab_size: int, context_length: int) -> Tokens:
     Raises:
         InputError: not such a file, an id of vocab_size or more, or shorter than one window and its target.
     """
+    require_file(path)
+    with path.open("rb") as file:
+        magic = file.read(len(MAGIC))
     try:
-        with path.open("rb") as file:
-            magic = file.read(6)
         tokens = None
-        if magic == b"\x93NUMPY":
-            tokens = np.load(path, mmap_mode="r", allow_pickle=False)
+        if magic == MAGIC:
+            tokens = map_npy(path)
         elif magic and path.suffix == ".bin":
             tokens = np.memmap(path, "<u2", mode="r")
     except ValueError as error:
         raise InputError(
             f"{path}: not a readable .npy file, nor .bin of uint16 ({error}); make one with lm tokenizer encode"
         ) from None
-    if tokens is None or tokens.ndim != 1 or tokens.dtype.kind not in "ui":
+    if tokens is None:
         raise InputError(
             f"{path}: not a .npy file of token ids, nor a .bin of them; make one with lm tokenizer encode"
         )
@@ -277,25 +278,6 @@ def check_batch(batch: Batch, vocab_size: int) -> None:
     for token_ids in (batch.inputs, batch.targets, batch.prefix):
         if token_ids is not None:
             check_token_ids(token_ids, vocab_size)
-
-
-def sidecar_path(path: Path) -> Path:
-    """Where the facts about a text or token file stand: beside it, with .json appended to its name."""
-    return path.with_name(path.name + ".json")
-
-
-def read_sidecar(path: Path) -> dict[str, Any]:
-    """The facts recorded beside a text or token file; empty where there are none."""
-    sidecar = sidecar_path(path)
-    if not sidecar.exists():
-        return {}
-    try:
-        facts = json.loads(sidecar.read_bytes().decode())
-    except ValueError:
-        facts = None
-    if not isinstance(facts, dict):
-        raise InputError(f"{sidecar}: not a JSON object; make {path.name} again or delete its .json")
-    return facts
 
 
 def file_sha256(path: Path) -> str:

@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from lm.config import load_config
-from lm.data import file_sha256, read_sidecar
-from lm.evaluate import entropy_floor
+from lm.data import file_sha256
 from lm.files import published
-from lm.run import read_metrics
+from lm.run import read_facts, read_metrics
 from lm.stages import claimed, make_tokens, run_command, stage
 from lm.terminal import show
 from tokenizer.errors import InputError
@@ -55,7 +54,7 @@ def _run_stages(out: Path, input_path: Path | None) -> None:
         for name in BACKENDS
     }
     metrics = {name: read_metrics(out / name) for name in BACKENDS}
-    floor = entropy_floor(read_sidecar(val_tokens))
+    floor = (read_facts(out / BACKENDS[0]) or {}).get("floor")
     with published(out / "curves.png") as temporary:
         _plot(metrics, floor, temporary)
     with published(out / "report.md") as temporary:

@@ -79,12 +79,20 @@ def _batch_rows(config: TrainConfig, windows: int, mesh: Mesh, limited: bool) ->
 
 
 def entropy_floor(facts: dict[str, Any]) -> float | None:
-    """Nats per token that no model can beat in expectation, where the text's information is known (lm stories)."""
-    return facts["nats"] / facts["tokens"] if facts.get("nats") is not None else None
+    """Nats per token that no model can beat in expectation, where the text's information is known (lm stories).
+
+    Args:
+        facts: Those of the text that the model is evaluated on (`lm.sources.text_facts`).
+    """
+    return facts["nats"] / facts["tokens"] if "nats" in facts else None
 
 
 def bits_per_byte(evaluation: Evaluation, facts: dict[str, Any]) -> float | None:
-    """Bits per byte of text, which compares models across tokenizers, where the text's size is known."""
+    """Bits per byte of text, which compares models across tokenizers, where the text's size is known.
+
+    Args:
+        facts: Those of the text that was evaluated (`lm.sources.text_facts`).
+    """
     if "bytes" not in facts:
         return None
     return evaluation.loss * facts["tokens"] / facts["bytes"] / math.log(2)

@@ -16,13 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
-from safetensors.numpy import save_file
 
 import lm
 from lm import checkpoint, run
 from lm.backend import BackendName
 from lm.config import ModelConfig, TrainConfig, from_dict
-from lm.files import json_text, published, refuse_existing, reserved, write_json
+from lm.files import json_text, published, read_object, refuse_existing, reserved, write_json
 from lm.generate import END_OF_TEXT
 from lm.init import initial_moments, parameter_shapes
 from tokenizer import Tokenizer
@@ -155,7 +154,7 @@ def write_llama(
         else leaf[...]
         for name, leaf in weights
     }
-    save_file(theirs, folder / "model.safetensors", metadata={"format": "pt"})
+    checkpoint.save_file(theirs, folder / "model.safetensors", {"format": "pt"})
     dtype = str(next(iter(theirs.values())).dtype)
     (folder / "config.json").write_text(
         json_text(_llama_config(model, dtype) | dict(ends)), encoding="utf-8", newline=""
@@ -415,17 +414,7 @@ def _read_tokenizer(folder: Path, model: ModelConfig) -> Tokenizer | None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}); give a folder that transformers saved"
-        ) from None
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: not a JSON object; fetch or save it again")
-    return value
+    return read_object(path, "give a folder that transformers saved, or save or fetch it again")
 
 
 def _toml(config: TrainConfig) -> str:

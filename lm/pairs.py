@@ -11,7 +11,10 @@ import numpy as np
 
 from lm.config import ModelConfig, TrainConfig
 from lm.data import Batch, Tokens, as_int32, draw, find_files, fingerprint, mixture, open_tokens, read_parts
-from tokenizer.encode_pairs import offsets_path
+from lm.files import require_file
+from lm.npy import map_npy
+from lm.sidecar import beside
+from tokenizer.encode_pairs import OFFSETS
 from tokenizer.errors import InputError
 
 Pair = tuple[Tokens, Tokens]
@@ -45,22 +48,25 @@ def open_pairs(path: Path, model: ModelConfig) -> PairFile:
     Raises:
         InputError: not such a file, an id of vocab_size or more, or a pair too long for the model.
     """
-    where = offsets_path(path)
+    where = beside(path, OFFSETS)
     if path.suffix == ".jsonl" or (path.exists() and not where.exists()):
         raise InputError(
             f"{path}: not a file of encoded pairs; make one: lm tokenizer encode --tokenizer FOLDER --input "
             "PAIRS.jsonl --out PAIRS.npy"
         )
     tokens = open_tokens(path, model.vocab_size, 0)
+    require_file(where)
     try:
-        offsets = np.load(where, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError):
-        offsets = np.zeros(0)
-    if not isinstance(offsets, np.ndarray) or offsets.dtype != np.int64 or offsets.ndim != 1:
+        offsets = map_npy(where)
+    except ValueError as error:
+        raise InputError(
+            f"{where}: does not hold the bounds of pairs ({error}); encode the pairs again"
+        ) from None
+    if offsets.dtype != np.int64:
         raise InputError(f"{where}: does not hold the bounds of pairs; encode the pairs again")
     if len(offsets) < 3 or len(offsets) % 2 == 0 or offsets[0] != 0 or offsets[-1] != len(tokens):
         raise InputError(f"{where}: not the bounds of the pairs beside it; encode the pairs again")
-    longest = [_longest(offsets, part, where) for part in (0, 1)]
+    longest = [_longest(offsets, len(tokens), part, where) for part in (0, 1)]
     # Of the two end tokens around a target, the model reads the first and predicts the second.
     for what, length, limit in (
         ("prefix", longest[0], "prefix_length"),
@@ -74,12 +80,14 @@ def open_pairs(path: Path, model: ModelConfig) -> PairFile:
     return PairFile(tokens, offsets)
 
 
-def _longest(offsets: np.ndarray, part: int, where: Path) -> int:
+def _longest(offsets: np.ndarray, num_tokens: int, part: int, where: Path) -> int:
     """The length of the longest prefix (part 0), or target between its end tokens (part 1)."""
     longest, some = 0, 1 << 20
     for start in range(0, len(offsets) - 1, some):
-        lengths = np.diff(read_parts(offsets, [(start, start + some + 1)])[0])[part::2]
-        if lengths.min() < 1 + part:
+        bounds = read_parts(offsets, [(start, start + some + 1)])[0]
+        lengths = np.diff(bounds)[part::2]
+        # The differences of numbers out of range may wrap around.
+        if lengths.min() < 1 + part or bounds.min() < 0 or bounds.max() > num_tokens:
             raise InputError(f"{where}: not the bounds of pairs; encode the pairs again")
         longest = max(longest, int(lengths.max()))
     return longest
@@ -145,5 +153,5 @@ def pair_eval_batches(pairs: PairFile, config: TrainConfig) -> Iterator[Batch]:
 
 def pairs_fingerprint(path: Path) -> str:
     """What tells the contents of one file of pairs from another's."""
-    both = [fingerprint(path), fingerprint(offsets_path(path))]
+    both = [fingerprint(path), fingerprint(beside(path, OFFSETS))]
     return hashlib.sha256(json.dumps(both).encode()).hexdigest()

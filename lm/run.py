@@ -16,12 +16,11 @@ import lm
 from lm import checkpoint
 from lm.backend import Backend, BackendName
 from lm.config import TrainConfig, from_dict
-from lm.data import read_sidecar
-from lm.evaluate import entropy_floor
-from lm.files import json_text, write_json
+from lm.files import json_text, read_object, write_json
 from lm.init import initial_moments, optimizer_shapes, parameter_shapes
 from lm.mesh import Mesh, Processes
-from lm.sources import data_fingerprint, text_facts
+from lm.sidecar import token_facts
+from lm.sources import data_fingerprint
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
 
@@ -69,13 +68,12 @@ def tokenizer_of(tokens_path: Path) -> Tokenizer | None:
     Raises:
         InputError: the tokenizer is gone, or is another one by now.
     """
-    facts = read_sidecar(tokens_path)
-    if "tokenizer" not in facts:
+    facts = token_facts(tokens_path)
+    if facts is None:
         return None
-    folder = tokens_path.parent / facts["tokenizer"]
-    tokenizer = Tokenizer.load(folder)
-    if tokenizer.sha256 != facts["tokenizer_sha256"]:
-        raise InputError(f"{folder}: not what {tokens_path} was encoded with; encode the text again")
+    tokenizer = Tokenizer.load(facts.tokenizer)
+    if tokenizer.sha256 != facts.tokenizer_sha256:
+        raise InputError(f"{facts.tokenizer}: not what {tokens_path} was encoded with; encode the text again")
     return tokenizer
 
 
@@ -117,8 +115,8 @@ def refuse_other_tokenizer(tokens_path: Path, sha256: str | None, other: str) ->
     Raises:
         InputError: names both.
     """
-    theirs = read_sidecar(tokens_path).get("tokenizer_sha256")
-    if None not in (theirs, sha256) and theirs != sha256:
+    facts = token_facts(tokens_path)
+    if facts and sha256 is not None and facts.tokenizer_sha256 != sha256:
         raise InputError(
             f"{tokens_path}: was encoded with another tokenizer than {other}; encode the text with the same"
         )
@@ -134,11 +132,14 @@ def versions(backend: Backend) -> dict[str, str]:
     }
 
 
-def write(run: Path, facts: dict[str, Any], inputs: Inputs, config: TrainConfig) -> None:
-    """Make the folder of a run, or bring it up to date: run.json, and a copy of the tokenizer."""
+def write(run: Path, facts: dict[str, Any], inputs: Inputs, floor: float | None) -> None:
+    """Make the folder of a run, or bring it up to date: run.json, and a copy of the tokenizer.
+
+    Args:
+        floor: The entropy floor of the text that the run is evaluated on.
+    """
     paths = {"train": [os.path.abspath(path) for path in inputs.train], "val": os.path.abspath(inputs.val)}
     # run.json first: a folder that holds it can be resumed, whatever else a crash has kept from it.
-    floor = entropy_floor(text_facts(inputs.val, config))
     write_json(run / "run.json", {**facts, **paths, "weights": inputs.weights, "floor": floor})
     tokenizer = tokenizer_for(inputs)
     if tokenizer:
@@ -154,11 +155,7 @@ def read_facts(run: Path) -> dict[str, Any] | None:
     path = run / "run.json"
     if not path.exists():
         return None
-    try:
-        facts = json.loads(path.read_bytes())
-        json_text(facts)  # has no NaN
-    except (ValueError, RecursionError):
-        facts = None
+    facts = read_object(path, "delete it, or use another run")
     _check_facts(facts, path)
     if not isinstance(facts.get("floor"), float | None) or not isinstance(facts.get("versions"), dict):
         raise InputError(f"{path}: floor or versions are missing or strange; it was not written by lm train")

@@ -7,19 +7,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from lm.config import TrainConfig
 from lm.data import (
     Batch,
     Tokens,
+    as_int32,
     eval_batches,
     fingerprint,
     get_batch,
     open_corpus,
     open_tokens,
-    read_sidecar,
+    read_parts,
 )
 from lm.masking import MASK, masked_batch, masked_eval_batches
 from lm.pairs import PairFile, open_pair_corpus, open_pairs, pair_eval_batches, pairs_fingerprint
+from lm.sidecar import token_facts
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
 
@@ -67,6 +71,12 @@ def open_evaluation(config: TrainConfig, path: Path) -> Tokens | PairFile:
     return open_tokens(path, config.model.vocab_size, config.model.context_length)
 
 
+def open_validation(config: TrainConfig, path: Path) -> Tokens | PairFile:
+    """Open what a run is evaluated on while it trains: the file, or its first `eval_windows`."""
+    data = open_evaluation(config, path)
+    return data if config.eval_windows is None else first_windows(data, config, config.eval_windows)
+
+
 def first_windows(data: Tokens | PairFile, config: TrainConfig, count: int) -> Tokens | PairFile:
     """The first so many windows, or pairs."""
     if isinstance(data, PairFile):
@@ -97,9 +107,40 @@ def data_fingerprint(path: Path, config: TrainConfig) -> str:
     return (pairs_fingerprint if config.model.architecture == "encoder_decoder" else fingerprint)(path)
 
 
-def text_facts(path: Path, config: TrainConfig) -> dict[str, Any]:
-    """The facts beside a token file, where the loss is that of its whole text, token by token; else none."""
-    return read_sidecar(path) if config.model.architecture == "decoder" else {}
+def text_facts(
+    path: Path, data: Tokens | PairFile, config: TrainConfig, tokenizer: Tokenizer | None
+) -> dict[str, Any]:
+    """What is known of the text that a decoder is evaluated on: its `tokens`, `bytes`, and of a whole file its `nats`.
+
+    Args:
+        data: The token file, or its first windows.
+        tokenizer: Counts the bytes that nobody has recorded, if the file is of it.
+    """
+    recorded = token_facts(path) if config.model.architecture == "decoder" else None
+    if recorded is None or isinstance(data, PairFile):
+        return {}
+    if len(data) == recorded.tokens and recorded.sha256 in (None, fingerprint(path)):
+        known = {"tokens": recorded.tokens, "bytes": recorded.bytes, "nats": recorded.nats}
+    elif tokenizer and tokenizer.sha256 == recorded.tokenizer_sha256:
+        known = {"tokens": len(data), "bytes": count_bytes(data, tokenizer)}
+    else:
+        known = {}
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def count_bytes(tokens: Tokens, tokenizer: Tokenizer) -> int | None:
+    """The bytes of the text that tokens stand for; None if the tokenizer lacks one of them."""
+    unknown = -1
+    sizes = np.full(tokenizer.vocab_size + 1, unknown)
+    for i, token in tokenizer.vocab.items():
+        sizes[i] = len(token)
+    total, some = 0, 1 << 22
+    for start in range(0, len(tokens), some):
+        found = sizes[np.minimum(as_int32(read_parts(tokens, [(start, start + some)])[0]), len(sizes) - 1)]
+        if found.min() == unknown:
+            return None
+        total += int(found.sum())
+    return total
 
 
 def with_mask_token(config: TrainConfig, tokenizer: Tokenizer | None, tokens_path: Path) -> TrainConfig:

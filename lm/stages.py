@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lm.files import alone_in, json_text, published, refuse_existing, write_json
+from lm.files import alone_in, json_text, published, read_object, refuse_existing, write_json
 from lm.terminal import show
 from tokenizer.errors import InputError
 
@@ -38,15 +38,8 @@ def _claim(note: Path, what: str, facts: dict[str, Any]) -> None:
         refuse_existing(folder)
         write_json(note, facts)
         return
-    try:
-        before = json.loads(note.read_bytes())
-    except (ValueError, RecursionError):
-        before = None
+    before = read_object(note, f"choose another --out, or delete {folder} first")
     now = json.loads(json_text(facts))
-    if not isinstance(before, dict):
-        raise InputError(
-            f"{note}: is no note of this program: choose another --out, or delete {folder} first"
-        )
     if before != now:
         name, old, new = _difference(before, now)
         raise InputError(

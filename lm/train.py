@@ -13,14 +13,14 @@ from lm import checkpoint, run
 from lm.backend import Backend, BackendName, load
 from lm.config import TrackerName, TrainConfig
 from lm.data import Batch, prefetched
-from lm.evaluate import evaluate
+from lm.evaluate import entropy_floor, evaluate
 from lm.files import alone_in, refuse_existing, remove_leftovers
 from lm.generate import sampler
 from lm.log import MetricsLog
 from lm.mesh import Mesh, Processes
 from lm.run import Inputs
 from lm.schedule import learning_rate
-from lm.sources import first_windows, open_evaluation, open_source, text_facts, with_mask_token
+from lm.sources import open_source, open_validation, text_facts, with_mask_token
 from lm.track import refuse_missing
 from tokenizer.errors import InputError
 from tokenizer.machine import peak_memory
@@ -90,10 +90,9 @@ def train(
         stop_requested = stack.enter_context(_stop_signals(lambda: processes.is_first))
         source = open_source(config, inputs.train, inputs.weights)
         inputs = replace(inputs, train=source.paths)
-        val_data = open_evaluation(config, inputs.val)
-        if config.eval_windows is not None:
-            val_data = first_windows(val_data, config, config.eval_windows)
-        config = with_mask_token(config, run.tokenizer_for(inputs), inputs.train[0])
+        val_data, tokenizer = open_validation(config, inputs.val), run.tokenizer_for(inputs)
+        val_facts = text_facts(inputs.val, val_data, config, tokenizer)
+        config = with_mask_token(config, tokenizer, inputs.train[0])
         facts = run.describe(config, inputs)
         _look_at(out, resume)
         backend = load(backend_name, config, mesh)
@@ -121,11 +120,10 @@ def train(
             if processes.is_first:
                 remove_leftovers(out)
                 remove_leftovers(out / "checkpoints")
-                run.write(out, facts, inputs, config)
+                run.write(out, facts, inputs, entropy_floor(val_facts))
 
-        facts_of_val, silent = text_facts(inputs.val, config), not processes.is_first
-        devices = mesh.size if mesh else 1
-        log = stack.enter_context(MetricsLog(out, first_step, config, facts_of_val, track, silent, devices))
+        silent, devices = not processes.is_first, mesh.size if mesh else 1
+        log = stack.enter_context(MetricsLog(out, first_step, config, val_facts, track, silent, devices))
         train_step, eval_step = backend.make_train_step(config, mesh), backend.make_eval_step(config, mesh)
         sample = sampler(backend, config, run.sample_tokenizer(out, config))
         tracing = stack.enter_context(contextlib.ExitStack())

@@ -11,10 +11,11 @@ from tokenizer.encode_corpus import npy_header
 from tokenizer.errors import InputError
 from tokenizer.pairs import read_pairs
 from tokenizer.progress import progress_bar
-from tokenizer.publish import published, refuse_existing, reserved
+from tokenizer.publish import published_together, refuse_existing, reserved
 from tokenizer.sources import Paths, open_texts
 from tokenizer.tokenizer import Tokenizer
 
+OFFSETS = ".offsets"
 AT_ONCE = 4096  # pairs to a write
 
 
@@ -30,7 +31,7 @@ class EncodePairsResult:
 
 def offsets_path(tokens_path: Path) -> Path:
     """Where the bounds of a file of pairs stand: beside it."""
-    return tokens_path.with_name(tokens_path.name + ".offsets")
+    return Path(f"{tokens_path}{OFFSETS}")
 
 
 def encode_pairs(
@@ -65,8 +66,7 @@ def encode_pairs(
     with (
         open_texts(input_paths, "encode", output_path.parent) as texts,
         reserved(output_path),
-        published(output_path) as temporary,
-        published(offsets_path(output_path)) as temporary_offsets,
+        published_together(output_path, offsets_path(output_path)) as (temporary, temporary_offsets),
         open(temporary, "wb") as tokens_file,
         open(temporary_offsets, "wb") as offsets_file,
         progress_bar(progress, "encode", texts.num_bytes, "B") as update,

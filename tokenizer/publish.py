@@ -102,9 +102,11 @@ def reserved(path: Path) -> Iterator[None]:
     """Be the only process that makes the file or folder `path`, which is not there yet.
 
     Raises:
-        InputError: it exists, or another process is making it.
+        InputError: it exists, ends in no name, or another process is making it.
     """
     refuse_existing(path)  # before anything is made for the lock
+    if path.name in ("", ".."):  # the folder itself is not to be replaced
+        raise InputError(f"{path}: gives no name to what is to be written; give one, such as {path / 'new'}")
     with alone_at(path):
         refuse_existing(path)
         yield
@@ -116,22 +118,34 @@ def published(path: Path) -> Iterator[Path]:
 
     On any error the temporary path is removed and `path` stays as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_path(path, os.getpid())
-    # Process numbers come again, and a killed process cleans nothing up.
-    remove(temporary)
-    try:
+    with published_together(path) as (temporary,):
         yield temporary
-        for written in (*temporary.iterdir(), temporary) if temporary.is_dir() else (temporary,):
-            fsync(written)
-        if path.is_dir() and not path.is_symlink():
-            path.rmdir()  # an empty one, which Windows does not rename to
-        temporary.replace(path)
-        fsync(path.parent)
+
+
+@contextlib.contextmanager
+def published_together(*paths: Path) -> Iterator[tuple[Path, ...]]:
+    """Publish several files or folders as `published` does one: none is renamed before all are flushed."""
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    temporaries = tuple(temporary_path(path, os.getpid()) for path in paths)
+    # Process numbers come again, and a killed process cleans nothing up.
+    for temporary in temporaries:
+        remove(temporary)
+    try:
+        yield temporaries
+        for temporary in temporaries:
+            for written in (*temporary.iterdir(), temporary) if temporary.is_dir() else (temporary,):
+                fsync(written)
+        for path, temporary in zip(paths, temporaries, strict=True):
+            if path.is_dir() and not path.is_symlink():
+                path.rmdir()  # an empty one, which Windows does not rename to
+            temporary.replace(path)
+            fsync(path.parent)
     except BaseException as error:
         if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)
-        remove(temporary)
+            error.filename = str(paths[0])
+        for temporary in temporaries:
+            remove(temporary)
         raise
 
 

@@ -1,6 +1,5 @@
 """The command `lm tokenizer`."""
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -78,23 +77,32 @@ class TokenizerEncode:
     """Address of the Dask cluster's scheduler; without it, one is started on this machine."""
 
     def run(self) -> None:
-        from lm.data import sidecar_path
-        from lm.files import alone_at, write_json
+        from lm.data import fingerprint
+        from lm.files import alone_at, refuse_existing, remove, write_json
+        from lm.sidecar import seen_from, sidecar_path, token_facts
         from tokenizer import Tokenizer
+        from tokenizer.encode_pairs import offsets_path
         from tokenizer.errors import InputError
         from tokenizer.sources import are_pairs
 
         tokenizer = Tokenizer.load(self.tokenizer)
         facts = {
-            "tokenizer": os.path.relpath(self.tokenizer, self.out.parent),
+            "tokenizer": seen_from(self.out.parent, self.tokenizer),
             "tokenizer_sha256": tokenizer.sha256,
         }
         pairs = are_pairs(self.input)
         if pairs and self.engine == "dask":
             raise InputError("--engine dask encodes texts, not pairs (.jsonl); leave it out")
         with alone_at(sidecar_path(self.out)):
+            if token_facts(self.out) is None:  # those of a file that was deleted may be overwritten
+                refuse_existing(sidecar_path(self.out))
             facts |= (self._encode_pairs if pairs else self._encode_text)(tokenizer)
-            write_json(sidecar_path(self.out), facts)
+            try:
+                write_json(sidecar_path(self.out), facts | {"sha256": fingerprint(self.out)})
+            except BaseException:  # without its facts, the file would name no tokenizer
+                for written in (self.out, offsets_path(self.out)):
+                    remove(written)
+                raise
 
     def _encode_pairs(self, tokenizer: Any) -> dict[str, Any]:
         from tokenizer.encode_pairs import encode_pairs
@@ -107,18 +115,18 @@ class TokenizerEncode:
         return {"tokens": result.num_tokens, "pairs": result.num_pairs}
 
     def _encode_text(self, tokenizer: Any) -> dict[str, Any]:
-        from lm.data import file_sha256, read_sidecar
+        from lm.data import file_sha256
+        from lm.sidecar import text_nats
         from tokenizer.encode_corpus import encode_corpus
 
-        text_facts = read_sidecar(Path(self.input[0])) if len(self.input) == 1 else {}
         with _cluster(self.engine, self.scheduler) as client:
             result = encode_corpus(
                 self.input, tokenizer, self.out, progress=sys.stderr.isatty(), client=client
             )
-        facts = {"tokens": result.num_tokens, "bytes": result.num_bytes}
-        # The facts of an earlier text of that name would make a false floor.
-        if "nats" in text_facts and text_facts.get("sha256") == file_sha256(Path(self.input[0])):
-            facts["nats"] = text_facts["nats"]
+        facts: dict[str, Any] = {"tokens": result.num_tokens, "bytes": result.num_bytes}
+        nats = text_nats(Path(self.input[0]), file_sha256) if len(self.input) == 1 else None
+        if nats is not None:
+            facts["nats"] = nats
         show(
             f"{self.out}: {result.num_tokens:,} tokens from {result.num_bytes:,} bytes, "
             f"{result.num_bytes / result.num_tokens:.3f} bytes per token"

@@ -58,7 +58,7 @@ class Eval(Trained):
         run.refuse_other_tokenizer(self.tokens, run_facts["tokenizer_sha256"], str(self.checkpoint))
         config, backend, state = self.load()
         data = open_evaluation(config, self.tokens)
-        facts = text_facts(self.tokens, config)
+        facts = text_facts(self.tokens, data, config, run.find_tokenizer(self.path))
         result = evaluate(backend.make_eval_step(config), state, data, config, self.batch_size)
         print(f"loss           {result.loss:.4f} nats per token over {result.num_targets:,} tokens")
         floor = entropy_floor(facts)

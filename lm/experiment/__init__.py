@@ -1,6 +1,5 @@
 """`lm experiment`: the course's experiments, from runs that are kept to reports that are computed from them."""
 
-import json
 import os
 import platform
 import shlex
@@ -13,7 +12,7 @@ from lm.config import load_config
 from lm.experiment import ablations, pages
 from lm.experiment.catalogue import EXPERIMENTS, Facts
 from lm.experiment.runs import Plan, Runs
-from lm.files import published, write_json
+from lm.files import published, read_object, write_json
 from lm.stages import claimed
 from lm.terminal import show
 from tokenizer.errors import InputError
@@ -76,11 +75,7 @@ def _facts(name: str, runs: Runs, path: Path) -> Facts:
     """What came of an experiment, which is run unless that was written down before."""
     if not path.exists():
         write_json(path, EXPERIMENTS[name].run(runs))
-    try:
-        facts: Facts = json.loads(path.read_bytes())
-    except ValueError:
-        raise InputError(f"{path}: corrupted; delete it, and it is made again from the runs") from None
-    return facts
+    return read_object(path, "delete it, and it is made again from the runs")
 
 
 def _write(path: Path, text: str) -> None:

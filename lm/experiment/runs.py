@@ -11,11 +11,12 @@ from typing import Any
 from lm import report
 from lm.backend import BackendName, load
 from lm.config import OptimizerConfig, TrainConfig
-from lm.data import file_sha256, get_batch, open_corpus, read_sidecar
+from lm.data import file_sha256, get_batch, open_corpus
 from lm.evaluate import entropy_floor
 from lm.experiment.outcomes import Outcome, best_of
 from lm.init import parameter_shapes
 from lm.run import Inputs
+from lm.sources import open_validation, text_facts
 from lm.stages import make_tokens
 from lm.terminal import show
 from lm.train import NotFiniteError, train
@@ -92,7 +93,8 @@ class Runs:
     @property
     def floor(self) -> float | None:
         """The entropy floor of the validation text, where it is known."""
-        return entropy_floor(read_sidecar(self.inputs.val))
+        data = open_validation(self.plan.config, self.inputs.val)
+        return entropy_floor(text_facts(self.inputs.val, data, self.plan.config, None))
 
     def train(self, **changes: Any) -> Outcome:
         """Train the baseline with some changes (`changed`), or go on with that, or find that it is done.

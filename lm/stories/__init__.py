@@ -16,10 +16,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from lm.files import published, refuse_existing, reserved, write_json
+from lm.files import json_text, reserved
+from lm.sidecar import sidecar_path
 from lm.stories.grammar import Derivation, parse, tell
 from lm.stories.plots import GRAMMAR
 from tokenizer.errors import InputError
+from tokenizer.publish import published_together
 
 __all__ = ["END", "Derivation", "StoriesInfo", "iter_stories", "parse_story", "write_stories"]
 
@@ -70,25 +72,23 @@ def write_stories(path: str | Path, num_bytes: int, seed: int, *, progress: bool
             file that does.
     """
     path = Path(path)
-    sidecar = path.with_name(path.name + ".json")
+    sidecar = sidecar_path(path)
     if num_bytes < 1:
         raise InputError(f"cannot write {num_bytes} bytes of stories: ask for 1 byte or more")
     if not 0 <= seed < 2**64:
         raise InputError(f"seed {seed} is out of range: choose one from 0 to 2**64 - 1")
     if not path.parent.is_dir():
         raise InputError(f"the folder {path.parent} does not exist: create it or choose another output file")
-    refuse_existing(path)
-    with reserved(sidecar):
+    with reserved(path), reserved(sidecar):
         return _write_stories(path, sidecar, num_bytes, seed, progress)
 
 
 def _write_stories(path: Path, sidecar: Path, num_bytes: int, seed: int, progress: bool) -> StoriesInfo:
-    refuse_existing(path)
     stories = iter_stories(seed)
     digest = hashlib.sha256()
     documents, size, nats = 0, 0, 0.0
     with (
-        published(path) as partial,
+        published_together(path, sidecar) as (partial, partial_sidecar),
         open(partial, "wb") as out,
         tqdm(total=num_bytes, unit="B", unit_scale=True, disable=not progress) as bar,
     ):
@@ -104,6 +104,6 @@ def _write_stories(path: Path, sidecar: Path, num_bytes: int, seed: int, progres
             digest.update(block)
             size += len(block)
             bar.update(len(block))
-    info = StoriesInfo(seed, documents, size, nats, digest.hexdigest())
-    write_json(sidecar, asdict(info))
+        info = StoriesInfo(seed, documents, size, nats, digest.hexdigest())
+        partial_sidecar.write_text(json_text(asdict(info)), encoding="utf-8")
     return info
