@@ -1,6 +1,6 @@
 # `make demo` and `make test` need only Python 3.11 or newer with pip and venv; all else goes into .venv.
 PYTHON ?= python3
-BIN := .venv/bin
+BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 
 .PHONY: help demo test torture faults bench
 help:

@@ -1,7 +1,10 @@
 """Settings that all tests share."""
 
 import atexit
+import inspect
 import os
+import re
+import sys
 import tempfile
 from pathlib import Path
 
@@ -41,6 +44,21 @@ settings.register_profile(
     report_multiple_bugs=False,
 )
 settings.load_profile(os.environ.get("LM_HYPOTHESIS", "fast"))
+
+
+# Modules that import what only Unix has, and what tests name that other systems lack.
+collect_ignore = ["lm/test_alone.py", "lm/test_allocator.py"] if sys.platform == "win32" else []
+_LACKING = {
+    "linux": None,
+    "win32": r"SIG[A-Z]{3,}|mkfifo|symlink_to|chmod|/proc/|/dev/|torture|\"mount\"",
+}.get(sys.platform, r"/proc/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Leave out the tests of what the system at hand does not have; Linux has all of it."""
+    for item in items if _LACKING else ():
+        if isinstance(item, pytest.Function) and re.search(_LACKING, inspect.getsource(item.function)):
+            item.add_marker(pytest.mark.skip(reason=f"{sys.platform} lacks what this test is about"))
 
 
 @pytest.fixture(scope="session")
