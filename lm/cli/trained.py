@@ -7,7 +7,7 @@ from typing import Any
 from tyro import MISSING
 
 from lm.cli.settings import Backend
-from lm.config import TrainConfig
+from lm.config import TrainConfig, check_device
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,9 @@ class Trained:
     """CPU threads; if not given, the framework's own choice."""
     best: bool = False
     """Take the run's checkpoint of the lowest validation loss, not the newest."""
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
 
     @property
     def path(self) -> Path:
