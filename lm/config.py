@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from tokenizer.errors import InputError
+from tokenizer.files import read_bytes, refuse_utf16
 
 ComputeDtype = Literal["float32", "bfloat16", "float64"]
 Schedule = Literal["cosine", "linear", "constant"]
@@ -366,9 +367,19 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 
 def load_config(path: Path) -> TrainConfig:
-    """Read a TrainConfig from a TOML file, whose tables `model` and `optimizer` are the nested configs."""
+    """Read a TrainConfig from a TOML file, whose tables `model` and `optimizer` are the nested configs.
+
+    The file may be a pipe, or standard input if its name is -.
+
+    Raises:
+        InputError: it cannot be read, or a key or a value does not fit.
+    """
     try:
-        values = tomllib.loads(path.read_bytes().decode())
+        data = read_bytes(path)
+        refuse_utf16(data, path)
+        values = tomllib.loads(data.decode("utf-8-sig"))
+    except (InputError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); see configs/ for examples") from None
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); give a TOML file, see configs/"

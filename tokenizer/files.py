@@ -1,7 +1,9 @@
 """Reading and writing tokenizer files: GPT-2's vocab.json and merges.txt."""
 
 import codecs
+import gzip
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -153,13 +155,31 @@ def read_text(path: str | Path) -> str:
         InputError: the file is missing or is not UTF-8.
     """
     try:
-        data = b"".join(read_pipe(str(path))) if is_pipe(str(path)) else Path(path).read_bytes()
+        data = read_bytes(path)
         refuse_utf16(data, path)
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(not_utf8(path, error.start)) from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Read a file, a pipe, or standard input if `path` is -; what gzip has compressed is decompressed.
+
+    Raises:
+        InputError: `path` is a device, a damaged .gz file, or no path.
+        OSError: it cannot be read.
+    """
+    if "\0" in str(path):
+        raise InputError(f"cannot read {str(path)!r}: no path has a zero byte")
+    data = b"".join(read_pipe(str(path))) if is_pipe(str(path)) else Path(path).read_bytes()
+    if not data.startswith(b"\x1f\x8b"):
+        return data
+    try:
+        return gzip.decompress(data)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path} is a damaged .gz file: {error}; get it again") from None
 
 
 def not_utf8(path: str | Path, offset: int) -> str:

@@ -1,5 +1,6 @@
 """Configs with a name, and the reading of sizes in bytes."""
 
+import os
 import re
 from pathlib import Path
 
@@ -46,16 +47,21 @@ PRESETS = {
 
 
 def find_config(name: str) -> TrainConfig:
-    """The preset of this name, or the TOML file at this path.
+    """The preset of this name, or the TOML file at this path; - is standard input.
 
     Raises:
         InputError: it is neither.
     """
     if name in PRESETS:
         return PRESETS[name]
-    if not name.endswith(".toml"):
+    if not names_file(name):
         raise InputError(f"'{name}' is no preset: give {', '.join(PRESETS)} or a TOML file, see configs/")
     return load_config(Path(name))
+
+
+def names_file(name: str) -> bool:
+    """Whether a name is that of a TOML file, or of anything else that may hold TOML, such as a pipe."""
+    return name == "-" or name.endswith(".toml") or ("\0" not in name and os.path.exists(name))
 
 
 def parse_bytes(text: str) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from tyro import MISSING_NONPROP
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, Suppress, arg
 
 from lm.cli.settings import leave_derived_open
 from lm.config import ComputeDtype, ModelConfig, TrainConfig
@@ -48,6 +48,8 @@ class Accounting:
     """Bytes a second that each device sends, with --peak-flops and in place of --hardware."""
     json: bool = False
     """Print JSON, in FLOPs and bytes."""
+    given: Annotated[TrainConfig | None, Suppress] = None
+    """What the config says, which is read once: it may be a pipe."""
 
     def run(self) -> None:
         from lm.accounting.plan import plan_tables
@@ -60,7 +62,7 @@ class Accounting:
         if self.tokens is not None and not 1 <= self.tokens < 1e30:
             raise InputError(f"tokens is {self.tokens}: give 1 or more")
         settings = {name: getattr(self, name) for name in _SETTINGS}
-        config = dataclasses.replace(find_config(self.config), model=self.model, **settings)
+        config = dataclasses.replace(self.given or find_config(self.config), model=self.model, **settings)
         available = None if self.memory is None else parse_bytes(self.memory)
         if self.mesh:
             facts: dict[str, Any] = {"plans": self._plans(config, available)}
@@ -107,10 +109,10 @@ _SETTINGS = ("compute_dtype", "batch_size", "grad_accumulation", "steps", "peak_
 
 def accounting_defaults(arguments: Sequence[str]) -> Any:
     """The defaults of `lm accounting`: the settings of the config that it is given."""
-    from lm.accounting.presets import PRESETS, find_config
+    from lm.accounting.presets import PRESETS, find_config, names_file
 
-    words = [word for word in arguments[1:] if not word.startswith("-")]
-    names = [word for word in words if word in PRESETS or word.endswith(".toml")] or words
+    words = [word for word in arguments[1:] if word == "-" or not word.startswith("-")]
+    names = [word for word in words if word in PRESETS or names_file(word)] or words
     if {"-h", "--help"} & {*arguments}:
         return MISSING_NONPROP
     if not names:
@@ -118,6 +120,5 @@ def accounting_defaults(arguments: Sequence[str]) -> Any:
             f"no config is given: lm accounting CONFIG, one of {', '.join(PRESETS)} or a TOML file"
         )
     config = find_config(names[0])
-    return Accounting(
-        names[0], leave_derived_open(config.model), **{name: getattr(config, name) for name in _SETTINGS}
-    )
+    settings = {name: getattr(config, name) for name in _SETTINGS}
+    return Accounting(names[0], leave_derived_open(config.model), **settings, given=config)

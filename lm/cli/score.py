@@ -24,7 +24,7 @@ class Score(Trained):
     """Show how likely a model finds a text, token by token, the surprising ones coloured; and its perplexity."""
 
     text: Positional[str] = MISSING
-    """Text, or the name of a text file, or - for standard input."""
+    """Text, or the name of a text file or a pipe, or - for standard input."""
     stride: int | None = None
     """A text longer than the context is read in windows that move by so many tokens; half the context if not given."""
     json: bool = False
@@ -34,7 +34,7 @@ class Score(Trained):
         from lm import run
         from lm.score import score_text
 
-        text = read_text(self.text) if self.text == "-" or _is_file(self.text) else self.text
+        text = read_text(self.text) if self.text == "-" or _can_be_read(self.text) else self.text
         tokenizer = run.load_tokenizer(self.path)
         config, backend, state = self.load()
         score = score_text(backend.make_logits(config), state, config, tokenizer, text, self.stride)
@@ -45,9 +45,10 @@ class Score(Trained):
             print(_summary(score))
 
 
-def _is_file(text: str) -> bool:
+def _can_be_read(text: str) -> bool:
+    """Whether a text is the name of a file or a pipe."""
     try:
-        return Path(text).is_file()
+        return Path(text).exists() and not Path(text).is_dir()
     except (OSError, ValueError):  # longer than a name can be, or with a zero byte in it
         return False
 

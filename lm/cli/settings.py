@@ -1,12 +1,12 @@
 """What several commands share."""
 
 import copy
-import sys
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from lm.config import ModelConfig
 from tokenizer.errors import InputError
+from tokenizer.files import read_bytes, refuse_utf16
 
 END_OF_TEXT = "<|endoftext|>"
 Backend: TypeAlias = Literal["jax", "torch"]
@@ -21,9 +21,15 @@ def leave_derived_open(model: ModelConfig) -> ModelConfig:
 
 
 def read_text(name: Path | str) -> str:
-    """The text of a file, or of standard input if it is named -."""
+    """The text of a file or a pipe, or of standard input if it is named -; without a byte-order mark.
+
+    Raises:
+        InputError: it is not UTF-8.
+        OSError: it cannot be read.
+    """
     try:
-        data = sys.stdin.buffer.read() if str(name) == "-" else Path(name).read_bytes()
-        return data.decode()
+        data = read_bytes(name)
+        refuse_utf16(data, name)
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{name}: not UTF-8 at byte {error.start}; give a text file") from None

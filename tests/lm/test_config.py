@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm.cli import parse
+from lm.cli.commands import parse
 from lm.config import ModelConfig, OptimizerConfig, TrainConfig, from_dict, load_config
 from tokenizer.errors import InputError
 
