@@ -15,6 +15,7 @@ from lm.backend import Backend, BackendName, DecodeStep, Logits, Prefill
 from lm.config import TrainConfig, check_device
 from lm.data import check_token_ids
 from lm.generate import END_OF_TEXT, Completion, complete
+from lm.limits import explained, refuse_generation
 from lm.run import load_facts, load_state, load_tokenizer
 from lm.sampling import SamplingConfig
 from lm.score import TextScore, score_text
@@ -76,7 +77,8 @@ class Model:
             return np.empty((*ids.shape, self.config.model.vocab_size), self.config.param_dtype)
         B, T = ids_BT.shape
         num_tokens_B = np.full(B, T) if self.config.model.architecture == "encoder" else None
-        return self._logits(self.state, ids_BT, num_tokens_B).reshape(*ids.shape, -1)
+        with explained(lambda: f"the logits of {ids.size:,} tokens were asked for at once; give fewer"):
+            return self._logits(self.state, ids_BT, num_tokens_B).reshape(*ids.shape, -1)
 
     def generate(self, prompt: str = "", stop_token: str = END_OF_TEXT, **settings: Any) -> str:
         """The text that continues a prompt, up to the stop token; of an empty prompt, a new text.
@@ -106,6 +108,7 @@ class Model:
         if not all(isinstance(text, str) for text in texts):
             raise InputError(f"the prompts are {prompts!r:.60}: give a list of texts")
         sampling = SamplingConfig(**settings)
+        refuse_generation(self.config, len(prompts), sampling)
         completions = [
             Completion(prompt, self.tokenizer, sampling.stop)
             for prompt in prompts
@@ -128,7 +131,8 @@ class Model:
         """
         if not isinstance(text, str):
             raise InputError(f"the text is {text!r:.60}: give a string")
-        return score_text(self._logits, self.state, self.config, self.tokenizer, text, stride)
+        with explained():
+            return score_text(self._logits, self.state, self.config, self.tokenizer, text, stride)
 
     # Made once, since JAX compiles what is made anew.
     @cached_property
@@ -168,4 +172,5 @@ def load(
     config = replace(config, device=device, threads=threads)
     backends.have_threads_sleep(backends.DECODING_SPINS)
     module = backends.load(backend or facts["backend"], config)
-    return Model(config, module, load_state(path, config, module, with_optimizer=False), path)
+    with explained():
+        return Model(config, module, load_state(path, config, module, with_optimizer=False), path)

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from lm.checkpoint import Leaves, Shares
 from lm.config import TrainConfig
 from lm.data import Batch
+from lm.limits import refuse_weights
 from lm.mesh import Mesh, Processes
 
 BackendName = Literal["jax", "torch"]
@@ -138,8 +139,11 @@ def load(name: BackendName, config: TrainConfig, mesh: Mesh | None = None) -> Ba
     """Import a backend and set its framework up: threads, device, float64; with a mesh, join the other processes.
 
     Raises:
-        InputError: the device is not there, or the mesh's devices or processes are not.
+        InputError: the device is not there, or the mesh's devices or processes are not, or the machine has less memory
+            than the weights take.
     """
+    if mesh is None:
+        refuse_weights(config)
     if name == "jax":
         # Read once, when JAX makes its CPU client.
         if config.threads is not None:

@@ -29,6 +29,8 @@ Remat = Literal["none", "block"]
 
 MAX_SIZE = 2**31 - 1
 """The greatest size, batch or number of steps: ids, positions and steps are int32."""
+MAX_LAYERS = 10_000
+"""Every layer's weights have names, which are listed before anything is computed."""
 MAX_THREADS = 1024
 """More than any machine has cores. Frameworks take memory and time for each thread that they are asked for."""
 
@@ -145,6 +147,9 @@ class ModelConfig:
         object.__setattr__(self, "filled_in", frozenset(left_out))
         sizes = ("vocab_size", "context_length", "d_model", "num_layers", "num_heads", "d_ff", "num_kv_heads")
         _require_positive(self, *sizes, "rope_theta", "norm_eps")
+        _require(
+            self.num_layers <= MAX_LAYERS, f"num_layers is {self.num_layers}: give at most {MAX_LAYERS:,}"
+        )
         for name, choices in (
             ("architecture", Architecture),
             ("norm", Norm),

@@ -7,6 +7,7 @@ from typing import Any
 from lm.backend import EvalStep
 from lm.config import TrainConfig
 from lm.data import Tokens
+from lm.limits import explained, refuse_more_than_memory
 from lm.mesh import Mesh
 from lm.pairs import PairFile
 from lm.sources import count_windows, evaluation_batches
@@ -56,11 +57,12 @@ def evaluate(
     config = replace(config, batch_size=given, grad_accumulation=1)
     rows = _batch_rows(config, count_windows(data, config), mesh or Mesh(), limited=batch_size is None)
     total, num_targets, correct = 0.0, 0, 0
-    for batch in evaluation_batches(data, replace(config, batch_size=rows)):
-        batch_total, batch_targets, batch_correct = eval_step(state, batch)
-        total += batch_total
-        num_targets += batch_targets
-        correct += batch_correct
+    with explained(lambda: f"{rows:,} windows were computed at once; lower --batch-size"):
+        for batch in evaluation_batches(data, replace(config, batch_size=rows)):
+            batch_total, batch_targets, batch_correct = eval_step(state, batch)
+            total += batch_total
+            num_targets += batch_targets
+            correct += batch_correct
     return Evaluation(total / num_targets, num_targets, correct / num_targets)
 
 
@@ -75,7 +77,12 @@ def _batch_rows(config: TrainConfig, windows: int, mesh: Mesh, limited: bool) ->
         most = min(most, _LARGEST_ARRAY // largest)
     most = max(1, most) * shares
     batches = math.ceil(windows / most)
-    return math.ceil(windows / batches / shares) * shares
+    rows = math.ceil(windows / batches / shares) * shares
+    if config.device == "cpu":
+        refuse_more_than_memory(
+            rows * largest, f"the logits of {rows:,} windows at once take", "--batch-size"
+        )
+    return rows
 
 
 def entropy_floor(facts: dict[str, Any]) -> float | None:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from lm.backend import Backend, DecodeStep, Prefill
 from lm.config import TrainConfig
+from lm.limits import explained
 from lm.parity.budgets import BUDGETS
 from lm.sampling import Choice, Noise, SamplingConfig, choose_token
 from tokenizer import Tokenizer
@@ -250,11 +251,12 @@ def complete(
     else:
         prompts = [tokenizer.encode(text or END_OF_TEXT) for text in texts]
         grown = generate(*steps, state, config, prompts, sampling, stop_tokens, endings, log_probabilities)
-    for drawn in grown:
-        completion = completions[drawn.row]
-        yield completion, completion.add(drawn)
-        if completion.ending == "stop":
-            endings[drawn.row] = "stop"
+    with explained(lambda: f"{len(completions):,} texts grew at once; give fewer prompts or samples"):
+        for drawn in grown:
+            completion = completions[drawn.row]
+            yield completion, completion.add(drawn)
+            if completion.ending == "stop":
+                endings[drawn.row] = "stop"
     for row, completion in enumerate(completions):
         yield completion, completion.finish(endings[row])
 

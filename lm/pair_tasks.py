@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 from lm.files import published, reserved
+from lm.limits import refuse_more_than_disk
 from lm.rng import integers, philox
 from lm.stories import iter_stories
 from tokenizer.errors import InputError
 
 Task = Literal["stories", "reverse"]
+MAX_WORD = 1 << 16
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 # A sentence ends with the white space behind it, which the rest begins with.
 _SENTENCE = re.compile(r'.*?[.!?]["”]?(?=\s)', re.DOTALL)
@@ -65,6 +67,10 @@ def write_pairs(
         raise InputError(
             f"the word lengths are {shortest} {longest}: give two numbers from 1 on, the smaller first"
         )
+    if longest > MAX_WORD:
+        raise InputError(f"the longest word has {longest} letters; give at most {MAX_WORD:,}")
+    shortest_line = len('{"prefix": "", "target": ""}\n') + (2 * shortest if task == "reverse" else 0)
+    refuse_more_than_disk(num_pairs * shortest_line, path, f"a file of {num_pairs:,} pairs", "--count")
     pairs = story_pairs(seed) if task == "stories" else reversed_words(seed, shortest, longest)
     chosen = (pair for pair in pairs if is_held_out(*pair) == held_out)
     with (

@@ -16,6 +16,7 @@ from lm.data import Batch, prefetched
 from lm.evaluate import entropy_floor, evaluate
 from lm.files import alone_in, refuse_existing, remove_leftovers
 from lm.generate import sampler
+from lm.limits import explain_step, explained, refuse_step
 from lm.log import MetricsLog
 from lm.mesh import Mesh, Processes
 from lm.run import Inputs
@@ -85,8 +86,10 @@ def train(
     if mesh:
         mesh.check(config)
         mesh = mesh if mesh.size > 1 else None
+    refuse_step(config, backend_name, mesh)
     processes = Processes()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(explained(lambda: explain_step(config, backend_name)))
         stop_requested = stack.enter_context(_stop_signals(lambda: processes.is_first))
         source = open_source(config, inputs.train, inputs.weights)
         inputs = replace(inputs, train=source.paths)

@@ -25,6 +25,8 @@ def learn_merges(
     Most pairs are rare and never have their turn. So those below a threshold are not kept at all; when no
     other is left, the threshold is lowered and all pairs are listed again.
     """
+    # Each merge takes away one token at least. Memory is set aside for so many merges.
+    num_merges = min(num_merges, int(pieces.lengths.sum()))
     return _Learner(pieces, num_merges).run(num_merges, progress)
 
 

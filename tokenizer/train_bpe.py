@@ -14,6 +14,8 @@ from tokenizer.progress import progress_bar
 from tokenizer.ranges import share
 from tokenizer.sources import Paths, open_texts
 
+MAX_VOCAB_SIZE = 2**31 - 1  # models read ids as int32
+
 if TYPE_CHECKING:
     from distributed import Client
 
@@ -79,7 +81,7 @@ def train(
         input_path: the text: a file or several, globs, addresses that fsspec knows, pipes, "-" for standard input;
             special tokens in it separate its documents and are not trained on. Of .jsonl files, each line is a pair
             (see `pairs`); what gzip has compressed is decompressed.
-        vocab_size: number of tokens, at least 256 and one for each special token.
+        vocab_size: number of tokens, at least 256 and one for each special token, at most 2^31 - 1.
         special_tokens: strings, first in the vocabulary in this order.
         num_workers: processes that count; None for as many as there are processors. The result is the same.
         pattern: "gpt2", "cl100k", "o200k", a regular expression, or several of them, as in `Pretokenizer`.
@@ -96,6 +98,8 @@ def train(
             f"vocab_size is {vocab_size}, but the 256 bytes and {num_special} special tokens need "
             f"{256 + num_special}; ask for at least that many"
         )
+    if vocab_size > MAX_VOCAB_SIZE:
+        raise InputError(f"vocab_size is {vocab_size}; ask for at most {MAX_VOCAB_SIZE:,}")
     start = time.perf_counter()
     with open_texts(input_path, "train on", on_cluster=client is not None) as texts:
         workers, range_size = share(texts.num_bytes, num_workers)

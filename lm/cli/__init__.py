@@ -37,4 +37,8 @@ def _run(arguments: Sequence[str] | None) -> None:
         keep_freed_memory()
     from lm.cli.commands import parse
 
-    parse(words).run()
+    command = parse(words)
+    from lm.limits import explained
+
+    with explained():
+        command.run()

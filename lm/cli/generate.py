@@ -37,6 +37,7 @@ class Generate(Trained):
     def run(self) -> None:
         from lm import run
         from lm.generate import Completion, complete, opening
+        from lm.limits import refuse_generation
 
         tokenizer = run.load_tokenizer(self.checkpoint)
         if self.stop_token not in ("", END_OF_TEXT, *tokenizer.special_tokens):
@@ -47,6 +48,8 @@ class Generate(Trained):
         prompts = list(self.prompt)
         if self.prompt_file is not None:
             prompts.append(read_text(self.prompt_file).removesuffix("\n"))
+        config, _ = run.load_facts(self.path, verify=False)
+        refuse_generation(config, len(prompts or [""]), self.sampling)
         completions = [
             Completion(prompt, tokenizer, self.sampling.stop)
             for prompt in prompts or [""]

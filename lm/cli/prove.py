@@ -25,8 +25,8 @@ class Parity:
         from lm.files import published, refuse_existing, reserved, write_json
         from lm.parity.run import as_json, plot, run_parity
 
-        if self.cases < 1:
-            raise InputError(f"cases is {self.cases}: give 1 or more")
+        if not 1 <= self.cases <= 100_000:
+            raise InputError(f"cases is {self.cases}: give 1 to 100,000")
         for file in (self.json, self.plot):
             if file:
                 refuse_existing(file)

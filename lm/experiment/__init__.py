@@ -3,6 +3,7 @@
 import os
 import platform
 import shlex
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from lm.experiment import ablations, pages
 from lm.experiment.catalogue import EXPERIMENTS, Facts
 from lm.experiment.runs import Plan, Runs
 from lm.files import published, read_object, write_json
+from lm.limits import refuse_step
 from lm.stages import claimed
 from lm.terminal import show
 from tokenizer.errors import InputError
@@ -42,6 +44,8 @@ def experiment(name: str, plan: Plan, out: Path, docs: Path | None = None) -> No
     for one in names:
         if one in ablations.ABLATIONS:
             ablations.check(plan.config.model, one)
+    for batch_size in (plan.config.batch_size, *plan.batch_sizes):
+        refuse_step(replace(plan.config, batch_size=batch_size), plan.backend)
     with claimed(out / "experiment.json", "an experiment", {"experiment": name, **plan.facts()}):
         _make(name, names, plan, out, docs)
 

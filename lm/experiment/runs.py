@@ -58,6 +58,8 @@ class Plan:
             for value in values:
                 if not 0 < value < math.inf:
                     raise InputError(f"{name}: {value} is not a finite number above 0")
+        if self.seeds > 1000:
+            raise InputError(f"seeds: {self.seeds} runs of each kind are too many; give at most 1000")
         if self.config.model.architecture != "decoder":
             raise InputError(
                 f"model.architecture is {self.config.model.architecture}: experiments train a decoder"

@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lm.files import json_text, reserved
+from lm.limits import refuse_more_than_disk
 from lm.sidecar import sidecar_path
 from lm.stories.grammar import Derivation, parse, tell
 from lm.stories.plots import GRAMMAR
@@ -79,6 +80,7 @@ def write_stories(path: str | Path, num_bytes: int, seed: int, *, progress: bool
         raise InputError(f"seed {seed} is out of range: choose one from 0 to 2**64 - 1")
     if not path.parent.is_dir():
         raise InputError(f"the folder {path.parent} does not exist: create it or choose another output file")
+    refuse_more_than_disk(num_bytes, path, f"a text of {num_bytes:,} bytes", "--bytes")
     with reserved(path), reserved(sidecar):
         return _write_stories(path, sidecar, num_bytes, seed, progress)
 

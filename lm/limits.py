@@ -1,0 +1,195 @@
+"""What a machine cannot hold: refused before the work if the sizes tell, and told in one line if it shows during it."""
+
+import contextlib
+import errno
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from lm.accounting import parameters
+from lm.accounting.memory import Account, Memory, memory
+from lm.accounting.report import gigabytes
+from lm.config import TrainConfig
+from lm.mesh import Mesh
+from lm.sampling import SamplingConfig
+from tokenizer.errors import InputError
+
+
+class OutOfMemoryError(InputError):
+    """The machine has less memory than a command or a call needs."""
+
+
+_MODEL = "the model's vocab_size, context_length, d_model or num_layers"
+_ROW_BYTES = 1000
+"""Of Python's objects for each text that is generated, at the least."""
+
+
+def total_memory() -> int:
+    """Bytes of this machine's main memory, or of the part that its container may use."""
+    import psutil
+
+    return min([int(psutil.virtual_memory().total), *_container_limits()])
+
+
+def _container_limits(
+    root: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self/cgroup")
+) -> list[int]:
+    """The memory limits of this process's control group and of those around it, on Linux (versions 2 and 1)."""
+    folders = {root, root / "memory"}
+    with contextlib.suppress(OSError):
+        for line in process.read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers in ("", "memory"):
+                group = root / controllers / path.lstrip("/")
+                folders |= {group, *(parent for parent in group.parents if parent.is_relative_to(root))}
+    limits = []
+    for folder in folders:
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with contextlib.suppress(OSError, ValueError):  # "max" is no number
+                limits.append(int((folder / name).read_text(encoding="ascii")))
+    return limits
+
+
+def refuse_more_than_memory(needed: int, what: str, mend: str) -> None:
+    """Refuse what this machine's memory cannot hold, even if nothing else were in it.
+
+    Args:
+        what: What needs so many bytes.
+        mend: What to lower.
+
+    Raises:
+        OutOfMemoryError: names them.
+    """
+    total = total_memory()
+    if needed > total:
+        raise OutOfMemoryError(
+            f"{what} {gigabytes(needed)} GB, and this machine has {gigabytes(total)} GB of memory; "
+            f"lower {mend}"
+        )
+
+
+def refuse_weights(config: TrainConfig) -> None:
+    """Refuse a model of which the weights alone do not fit.
+
+    Raises:
+        OutOfMemoryError: they do not.
+    """
+    if config.device == "cpu":
+        needed = sum(parameters(config.model).values()) * (8 if config.param_dtype == "float64" else 4)
+        refuse_more_than_memory(needed, "by lm accounting the model's weights take", _MODEL)
+
+
+def refuse_step(config: TrainConfig, backend: Account, mesh: Mesh | None = None) -> None:
+    """Refuse a training step that does not fit; of several devices, their weights and moments.
+
+    Raises:
+        OutOfMemoryError: it does not.
+    """
+    if config.device != "cpu":
+        return
+    if mesh and mesh.size > 1:
+        needed = memory(config, "jax", mesh).moments["update"].fixed
+        refuse_more_than_memory(
+            needed, "by lm accounting each device's share of weights and moments takes", _MODEL
+        )
+        return
+    needs, rows = memory(config, backend), config.batch_size // config.grad_accumulation
+    refuse_more_than_memory(
+        needs.peak(rows), f"by lm accounting {_step(config)} needs", _to_lower(needs, config)
+    )
+
+
+def explain_step(config: TrainConfig, backend: Account) -> str:
+    """What a training step needs, and what to lower, for memory that has run out."""
+    needs, rows = memory(config, backend), config.batch_size // config.grad_accumulation
+    needed = gigabytes(needs.peak(rows))
+    return f"by lm accounting {_step(config)} needs {needed} GB; lower {_to_lower(needs, config)}"
+
+
+def _step(config: TrainConfig) -> str:
+    rows = config.batch_size // config.grad_accumulation
+    return f"a training step of {rows:,} windows at once, of {config.model.context_length:,} tokens each,"
+
+
+def _to_lower(needs: Memory, config: TrainConfig) -> str:
+    fit = needs.largest_batch(total_memory())
+    if not fit:
+        return _MODEL
+    if fit < config.batch_size // config.grad_accumulation:
+        return f"batch_size, or raise grad_accumulation: at most {fit:,} windows fit at once"
+    return f"batch_size, or raise grad_accumulation, or lower {_MODEL}"
+
+
+def refuse_generation(config: TrainConfig, prompts: int, sampling: SamplingConfig) -> None:
+    """Refuse more texts at once than fit, with their caches.
+
+    Raises:
+        OutOfMemoryError: they do not.
+    """
+    m, rows = config.model, prompts * sampling.samples
+    assert m.num_kv_heads is not None
+    slots = min(m.context_length, sampling.max_new_tokens) + (m.prefix_length or 0)
+    size = {"bfloat16": 2, "float32": 4, "float64": 8}[config.compute_dtype]
+    cache = 2 * m.num_layers * m.num_kv_heads * m.d_head * slots * size
+    needed = rows * _ROW_BYTES + (rows * (cache + 4 * m.vocab_size) if config.device == "cpu" else 0)
+    refuse_more_than_memory(
+        needed, f"{rows:,} texts at once take", "the number of prompts, samples or max_new_tokens"
+    )
+
+
+def refuse_more_than_disk(needed: int, path: Path, what: str, mend: str) -> None:
+    """Refuse to begin a file that the disk has no room for.
+
+    Raises:
+        InputError: it has not.
+    """
+    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"{path}: {what} needs {gigabytes(needed)} GB, and the disk has {gigabytes(free)} GB left; lower {mend}"
+        )
+
+
+# What torch, CUDA, XLA, NumPy and C++ say; also of sizes that no address reaches.
+_SIGNS = re.compile(
+    r"can't allocate memory|not enough memory|out of memory|RESOURCE_EXHAUSTED|bad_alloc|bad allocation"
+    r"|_ALLOC_FAILED|Storage size calculation overflowed|array is too big|Maximum allowed (size|dimension)",
+    re.IGNORECASE,
+)
+
+
+_ASKED = re.compile(r"\d[\d.,]* ?([KMGTPE]i?B|bytes)\b")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of Python, NumPy, torch or JAX says that memory has run out."""
+    if isinstance(error, InputError):
+        return False
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError | ValueError) and bool(_SIGNS.search(str(error)))
+    )
+
+
+@contextlib.contextmanager
+def explained(
+    describe: Callable[[], str] = lambda: "give smaller sizes or files, or close other programs",
+) -> Iterator[None]:
+    """Turn exceptions that say that memory has run out into one of the project's own.
+
+    Args:
+        describe: What was asked for and what to lower.
+
+    Raises:
+        OutOfMemoryError: memory has run out.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        asked = _ASKED.search(str(error))
+        raise OutOfMemoryError(f"out of memory{f' ({asked[0]})' if asked else ''}: {describe()}") from error
