@@ -93,7 +93,7 @@ def test_pairs_are_trained_on(client: Client, tmp_path: Path) -> None:
     assert train_bpe(path, 300, SPECIAL, client=client) == train_bpe(path, 300, SPECIAL, num_workers=1)
     (tmp_path / "text.txt").write_bytes(gzip.compress(b"text"))
     with pytest.raises(
-        InputError, match="text.txt is compressed, which the machines of a Dask cluster cannot share"
+        InputError, match=r"text\.txt is compressed, which the machines of a Dask cluster cannot share"
     ):
         train_bpe(tmp_path / "text.txt", 300, client=client)
 
