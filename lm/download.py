@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import http.client
 import json
-import os
 import re
 import shutil
 import sys
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from lm.files import alone_at, published, write_json
 from tokenizer.errors import InputError
+from tokenizer.publish import fsync
 
 HUB = "https://huggingface.co/datasets"
 DATASETS = {
@@ -103,8 +103,7 @@ def download(url: str, path: Path, timeout: float = 30.0, attempts: int = 6, pau
             raise InputError(
                 f"{url}: what came has SHA-256 {actual}, not {facts['sha256']} as the server says; try again"
             )
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
+    fsync(part)
     part.rename(path)
     facts_path.unlink()
 

@@ -37,7 +37,7 @@ def seen_from(folder: Path, path: Path) -> str:
         names = [os.path.relpath(target, os.path.realpath(folder)) for target in targets]
     except ValueError:  # on another drive of Windows
         return targets[0]
-    return min(names, key=lambda name: Path(name).parts.count(".."))
+    return Path(min(names, key=lambda name: Path(name).parts.count(".."))).as_posix()
 
 
 @dataclass(frozen=True)

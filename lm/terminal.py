@@ -27,7 +27,7 @@ class Shown:
             stream: None, as Python has it for a standard file that is closed, is nowhere.
             result: Whether a failure is an error, of a file that is called standard output.
         """
-        self._stream = open(os.devnull, "w", encoding="utf-8") if stream is None else stream  # noqa: SIM115
+        self._stream = open(os.devnull, "w", encoding="utf-8", newline="") if stream is None else stream  # noqa: SIM115
         self._result = result
 
     def write(self, text: str) -> int:
@@ -159,4 +159,4 @@ def open_standard_files() -> None:
             # The lowest free number, which is this one.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if sys.stdin is None:
-        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115  # for as long as the process lives
+        sys.stdin = open(os.devnull, encoding="utf-8", newline="")  # noqa: SIM115  # for as long as the process lives

@@ -62,6 +62,7 @@ def read_pipe(path: str) -> Iterator[bytes]:
             time.sleep(0.02)
         if start:
             yield start
-        os.set_blocking(descriptor, True)
+        if hasattr(os, "set_blocking"):
+            os.set_blocking(descriptor, True)
         while data := file.read(CHUNK):
             yield data

@@ -107,5 +107,5 @@ def _write_stories(path: Path, sidecar: Path, num_bytes: int, seed: int, progres
             size += len(block)
             bar.update(len(block))
         info = StoriesInfo(seed, documents, size, nats, digest.hexdigest())
-        partial_sidecar.write_text(json_text(asdict(info)), encoding="utf-8")
+        partial_sidecar.write_text(json_text(asdict(info)), encoding="utf-8", newline="")
     return info
