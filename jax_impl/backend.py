@@ -184,13 +184,22 @@ def _sum_losses(logits_BTV: Array, targets_BT: Array, mask_BT: Array | None) -> 
     return (losses_BT if mask_BT is None else jnp.where(mask_BT, losses_BT, 0.0)).sum()
 
 
-def compiler_options(config: TrainConfig) -> dict[str, str]:
+def same_bits(config: TrainConfig) -> dict[str, bool]:
+    """What every program asks of XLA.
+
+    By default a GPU adds in any order, and each process times its kernels and takes the quickest.
+    """
+    return {"xla_gpu_deterministic_ops": True} if config.device.startswith(("cuda", "gpu", "rocm")) else {}
+
+
+def compiler_options(config: TrainConfig) -> dict[str, Any]:
     """What a step asks of XLA.
 
     On CPU it would take the barriers away that keep apart what the backward pass computes again, find that the forward
     pass has the same, and keep all activations after all.
     """
-    return {"xla_disable_hlo_passes": "cse_barrier_expander"} if config.device == "cpu" else {}
+    on_cpu = {"xla_disable_hlo_passes": "cse_barrier_expander"} if config.device == "cpu" else {}
+    return on_cpu | same_bits(config)
 
 
 def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
@@ -276,7 +285,7 @@ def make_eval_step(config: TrainConfig, mesh: Mesh | None = None) -> EvalStep:
             "out_shardings": NamedSharding(rows.mesh, PartitionSpec()),
         }
 
-    @partial(jax.jit, **shardings)
+    @partial(jax.jit, compiler_options=same_bits(config), **shardings)
     def jitted(
         params: Params, inputs: tuple[Array, ...], targets_BT: Array, mask_BT: Array | None
     ) -> tuple[Array, Array]:
@@ -305,7 +314,7 @@ def make_logits(config: TrainConfig) -> Logits:
     m = config.model
     model = MODELS[m.architecture]
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=same_bits(config))
     def jitted(params: Params, *inputs: Array) -> Array:
         logits_BTV = model(params, *inputs, m, jnp.dtype(config.compute_dtype))
         return logits_BTV.astype(config.param_dtype)
@@ -362,7 +371,7 @@ def make_prefill(config: TrainConfig) -> Prefill:
     """One pass over the prompts, that fills the first slots of a cache."""
     m, dtype = config.model, jnp.dtype(config.compute_dtype)
 
-    @partial(jax.jit, static_argnums=3)
+    @partial(jax.jit, static_argnums=3, compiler_options=same_bits(config))
     def jitted(
         params: Params,
         token_ids_BT: Array,
@@ -427,7 +436,7 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
     """One token a sequence against the cache, which slides: position t takes slot t mod S, behind the prefix's."""
     m, dtype = config.model, jnp.dtype(config.compute_dtype)
 
-    @partial(jax.jit, donate_argnums=1, static_argnums=2, compiler_options=_DECODING)
+    @partial(jax.jit, donate_argnums=1, static_argnums=2, compiler_options=_DECODING | same_bits(config))
     def jitted(
         params: Params,
         caches: list[LayerCache],

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, Phase, settings
 # Small arrays gain nothing from a second thread, and threads that wait by spinning cost the tests beside them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NPROC", "1")  # what XLA reads
+os.environ.setdefault("GOMP_SPINCOUNT", "0")  # of the few tests that take more
 
 # The same small models are trained again and again: what one test has compiled serves the others.
 _CACHE = tempfile.TemporaryDirectory(prefix="twinlm-jax-", ignore_cleanup_errors=True)

@@ -1,6 +1,6 @@
 """Optimizers, steps, runs and checkpoints, of one process and of several."""
 
-from tests.faults.fault import DATA, MESH, OPTIMIZER, RUN, SCHEDULE, STEP, fault
+from tests.faults.fault import BITS, DATA, MESH, OPTIMIZER, RUN, SCHEDULE, STEP, fault
 
 FAULTS = (
     # Optimizers and schedule
@@ -159,6 +159,13 @@ FAULTS = (
         'adamw.state[p]["step"] = int(leaf[...])',
         'adamw.state[p]["step"] = 0',
         RUN,
+    ),
+    fault(
+        "gradient of the embedding by atomics",
+        "torch_impl/backend.py",
+        'set_deterministic_debug_mode("error")',
+        'set_deterministic_debug_mode("default")',
+        BITS,
     ),
     fault(
         "a new learning rate compiles anew",

@@ -1,17 +1,25 @@
 """The same command gives the same bits again, on several threads too, and so does a run that was resumed."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import torch
 
+from jax_impl.backend import same_bits
 from lm.backend import BackendName, load
 from lm.config import ModelConfig, TrainConfig
 from lm.data import Batch
+from lm.parity.family import OPTIONS
+from tests.parity.support import THOROUGH
 from tests.parity.test_family import each_value
+from tests.source import ROOT
 
 # With fewer elements torch's kernels stay on one thread, whatever it is allowed.
 MODEL = ModelConfig(vocab_size=512, context_length=64, d_model=64, num_layers=1, num_heads=4)
@@ -29,8 +37,11 @@ CONFIGS = [
 
 def label(config: TrainConfig) -> str:
     """What is not the default."""
-    given = vars(config.model).items() - vars(MODEL).items()
-    return " ".join([f"{name}={value}" for name, value in sorted(given)] + [config.compute_dtype])
+    given = {item for item in vars(config.model).items() if item[0] in OPTIONS} - vars(MODEL).items()
+    return " ".join(
+        [f"{name}={value}" for name, value in sorted(given)]
+        + [config.model.architecture, config.compute_dtype]
+    )
 
 
 def batches(config: TrainConfig, count: int) -> list[Batch]:
@@ -81,9 +92,52 @@ def trained(name: BackendName, config: TrainConfig, resumes: bool) -> dict[str, 
     return bits(leaves(backend, state))
 
 
+def differing(name: BackendName, config: TrainConfig) -> list[str]:
+    """The leaves that are others when a run is repeated, and when it is stopped and resumed."""
+    whole = trained(name, config, resumes=False)
+    again = [trained(name, config, resumes) for resumes in (False, True)]
+    return [key for key in whole if any(other[key] != whole[key] for other in again)]
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=label)
 def test_the_same_steps_end_in_the_same_bits(config: TrainConfig, two_threads: None) -> None:
-    whole = trained("torch", config, resumes=False)
-    for resumes in (False, True):
-        again = trained("torch", config, resumes)
-        assert {name for name, x in again.items() if x != whole[name]} == set()
+    assert differing("torch", config) == []
+
+
+IN_JAX = """
+from tests.parity.test_same_bits import CONFIGS, differing
+for i in {numbers!r}:
+    print(differing("jax", CONFIGS[i]))
+"""
+
+
+def test_the_same_in_jax() -> None:
+    """In a process of its own, since XLA's threads are as many as at its start; these are as many as by default."""
+    numbers = range(len(CONFIGS)) if THOROUGH else [2, -2]
+    program = IN_JAX.format(numbers=list(numbers))
+    environment = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "NPROC")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["[]"] * len(numbers)
+
+
+def test_xla_knows_what_it_is_asked_on_a_gpu() -> None:
+    options = same_bits(TrainConfig(MODEL, device="cuda:1"))
+    assert options
+    assert jax.jit(lambda x: x + x, compiler_options=options)(1.0) == 2.0
+    with pytest.raises(jax.errors.JaxRuntimeError, match="No such compile option"):
+        jax.jit(lambda x: x + x, compiler_options={f"{name}_": True for name in options})(1.0)
+
+
+def test_torch_is_left_as_it_was_found() -> None:
+    """The process may be another program's, which takes algorithms that are not deterministic."""
+    config = TrainConfig(replace(MODEL, d_model=8), batch_size=2)
+    found = torch.get_deterministic_debug_mode(), torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    trained("torch", config, resumes=False)
+    assert found == (0, True)
+    assert found == (
+        torch.get_deterministic_debug_mode(),
+        torch.utils.deterministic.fill_uninitialized_memory,
+    )  # type: ignore[attr-defined]
