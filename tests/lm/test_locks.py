@@ -117,7 +117,7 @@ RIVALS = {
     "stories": ("lm.stories.iter_stories", [*STORIES, "1"], [*STORIES, "2"]),
     "pairs": ("lm.pair_tasks.reversed_words", [*PAIRS, "1"], [*PAIRS, "2"]),
     "tokenizer train": ("tokenizer.train_bpe.train", [*LEARN, "260"], [*LEARN, "261"]),
-    "tokenizer encode": ("tokenizer.encode_corpus.find_files", [*ENCODE, "val.txt"], [*ENCODE, "train.txt"]),
+    "tokenizer encode": ("tokenizer.encode_corpus.share", [*ENCODE, "val.txt"], [*ENCODE, "train.txt"]),
     "export": (
         "lm.run.load_facts",
         ["export", "jax", "OUT", "--format", "hf"],
