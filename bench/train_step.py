@@ -94,9 +94,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Everything that the tables and the chart show, and every sample behind it."""
     os.environ.update(OMP_NUM_THREADS=str(options.threads), NPROC=str(options.threads))
     have_threads_sleep()
-    # Compilers are to compile.
-    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
-    os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # as JAX's are, in bench.__main__
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # contenders share one GPU
     works = [parse_work(text, options.device, options.threads) for text in options.work]
     specs = {name: CONTENDERS[name] for name in options.contenders} | {spec: spec for spec in options.also}

@@ -1,6 +1,8 @@
 """The Backend functions (`lm.backend.Backend`) of JAX."""
 
 import contextlib
+import os
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -34,10 +36,19 @@ from lm.config import TrainConfig
 from lm.data import Batch, check_batch, check_token_ids
 from lm.init import initial_moments, initial_weights, parameter_shapes
 from lm.mesh import Mesh, Processes
+from lm.programs import program_folder
 from tokenizer.errors import InputError
 
 _DECODING = {"xla_cpu_prefer_vector_width": 512}
 """To XLA, which else takes half of AVX-512's registers: with all, one row's products read the weights faster."""
+
+
+PROGRAMS_KEPT = {
+    "jax_compilation_cache_max_size": 100_000_000,  # of a folder; what was used least recently goes
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+"""JAX's settings, unless the environment gives others. By its own, what takes a second to compile is kept for ever."""
 
 
 class Cache(NamedTuple):
@@ -59,7 +70,8 @@ class TrainState(NamedTuple):
 def configure(config: TrainConfig, mesh: Mesh | None = None) -> None:
     """Switch float64 on where it is asked for, make float32 mean float32, and refuse devices that are not there.
 
-    With a mesh, join the other processes first, where the environment names any.
+    Compiled programs are kept for later commands (`lm.programs`). With a mesh, join the other processes first,
+    where the environment names any.
     """
     # XLA's default on accelerators multiplies float32 in TF32 or bfloat16; bfloat16 operands lose nothing by this.
     jax.config.update("jax_default_matmul_precision", "highest")
@@ -67,11 +79,32 @@ def configure(config: TrainConfig, mesh: Mesh | None = None) -> None:
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     if config.compute_dtype == "float64":
         jax.config.update("jax_enable_x64", True)
+    keep_programs()
     if mesh is None:
         sharding.device(config)
     else:
         sharding.join()
         sharding.devices(config, mesh)
+
+
+def keep_programs() -> None:
+    """Have JAX keep compiled programs in the user's cache directory, or in JAX_COMPILATION_CACHE_DIR.
+
+    JAX's own JAX_ENABLE_COMPILATION_CACHE=false, which --no-compile-cache sets, keeps none.
+    """
+    if os.environ.get("JAX_ENABLE_COMPILATION_CACHE") == "false":
+        jax.config.update(
+            "jax_enable_compilation_cache", False
+        )  # JAX may have been imported before it was set
+        return
+    for name, value in PROGRAMS_KEPT.items():
+        if name.upper() not in os.environ:
+            jax.config.update(name, value)
+    bounded = os.environ.get("JAX_COMPILATION_CACHE_MAX_SIZE") != "-1"
+    folder = program_folder(os.environ.get("JAX_COMPILATION_CACHE_DIR") or None, bounded)
+    jax.config.update("jax_compilation_cache_dir", folder)
+    # What cannot be read is compiled.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")
 
 
 def processes() -> Processes:

@@ -4,6 +4,7 @@ Next to nothing is imported here, so that Ctrl-C finds `main` at work from the f
 needs is imported when it runs, so that help and errors come at once.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -38,6 +39,8 @@ def _run(arguments: Sequence[str] | None) -> None:
     from lm.cli.commands import parse
 
     command = parse(words)
+    if not getattr(command, "compile_cache", True):
+        os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # for the commands that it starts, too
     from lm.limits import explained
 
     with explained():

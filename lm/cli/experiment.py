@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal
 from tyro import MISSING
 from tyro.conf import Positional, arg
 
-from lm.cli.settings import Backend
+from lm.cli.settings import Backend, Compiles
 from lm.cli.train import given_config
 from lm.config import TrainConfig
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(Compiles):
     """Train what an experiment compares, and report what came of it; the same command goes on where it was stopped."""
 
     name: Positional[

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lm.cli.settings import Compiles
 from tokenizer.errors import InputError
 
 
 @dataclass(frozen=True)
-class Parity:
+class Parity(Compiles):
     """Measure how far apart torch, JAX and a float64 oracle are, layer by layer; exit with 1 if over budget."""
 
     dtype: Literal["float64", "float32", "bfloat16"] = "float32"
@@ -43,7 +44,7 @@ class Parity:
 
 
 @dataclass(frozen=True)
-class Demo:
+class Demo(Compiles):
     """Everything once: text, tokenizer, the same model trained in torch and in JAX, text from it, a report."""
 
     out: Path = Path("runs/demo")

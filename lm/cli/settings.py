@@ -1,6 +1,7 @@
 """What several commands share."""
 
 import copy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -10,6 +11,14 @@ from tokenizer.files import read_bytes, refuse_utf16
 
 END_OF_TEXT = "<|endoftext|>"
 Backend: TypeAlias = Literal["jax", "torch"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compiles:
+    """A command that computes in a backend."""
+
+    compile_cache: bool = True
+    """Keep what JAX compiles in the user's cache directory, so that the same command later starts at once."""
 
 
 def leave_derived_open(model: ModelConfig) -> ModelConfig:

@@ -11,13 +11,13 @@ from typing import Annotated, Any
 from tyro import MISSING, MISSING_NONPROP
 from tyro.conf import arg
 
-from lm.cli.settings import Backend, leave_derived_open
+from lm.cli.settings import Backend, Compiles, leave_derived_open
 from lm.config import TrackerName, TrainConfig, load_config
 from lm.terminal import show
 
 
 @dataclass(frozen=True)
-class Train:
+class Train(Compiles):
     """Train a model. Every setting of the config file can be overridden by its flag."""
 
     backend: Backend

@@ -6,12 +6,12 @@ from typing import Any
 
 from tyro import MISSING
 
-from lm.cli.settings import Backend
+from lm.cli.settings import Backend, Compiles
 from lm.config import TrainConfig, check_device
 
 
 @dataclass(frozen=True)
-class Trained:
+class Trained(Compiles):
     """A trained model: what lm eval and lm generate start from."""
 
     checkpoint: Path

@@ -1,0 +1,88 @@
+"""The folder of compiled programs, which outlive their process: the same command compiles once."""
+
+import functools
+import hashlib
+import os
+import platform
+import sys
+import zlib
+from pathlib import Path
+
+import platformdirs
+from filelock import FileLock
+
+from tokenizer.machine import num_processors
+
+_MODEL = ("vendor_id", "cpu family", "model", "stepping", "flags", "CPU implementer", "CPU part", "Features")
+"""Lines of Linux's /proc/cpuinfo that say which instructions a processor has."""
+
+
+@functools.cache
+def program_folder(base: str | None, bounded: bool = True) -> str | None:
+    """The folder for JAX's programs of this processor and number of threads, tidied up.
+
+    A program holds instructions of the processor and is divided among the threads that it was compiled for, and JAX
+    tells neither apart.
+
+    Args:
+        base: The folder above it; one in the user's cache directory if not given.
+        bounded: Whether JAX is to remove programs, and so notes their use.
+
+    Returns:
+        None where programs cannot be kept, which is told on stderr.
+    """
+    if base and "://" in base:  # storage that only JAX can reach
+        return base
+    # NPROC is what XLA reads.
+    threads = os.environ.get("NPROC") or num_processors()
+    above = Path(base) if base else platformdirs.user_cache_path("twinlm") / "jax"
+    folder = above / f"{_processor()}-{threads}"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what lies there, JAX runs
+        with FileLock(folder / ".lockfile", timeout=10):  # JAX's own
+            tidy(folder, bounded)
+    except OSError as error:
+        print(
+            f"lm: warning: {folder} cannot keep compiled programs ({error.strerror or error}), so each command "
+            "compiles again; mend it, set JAX_COMPILATION_CACHE_DIR, or give --no-compile-cache",
+            file=sys.stderr,
+        )
+        return None
+    return str(folder)
+
+
+def tidy(folder: Path, bounded: bool = True) -> None:
+    """Remove what a crash or a full disk left half written: JAX would neither read nor replace it.
+
+    JAX notes a program's use after it has written the program. Besides, each program is read once.
+    """
+    checked = folder / "checked"
+    since = checked.stat().st_mtime if checked.exists() else 0.0
+    for program in folder.glob("*-cache"):
+        used = folder / f"{program.name.removesuffix('-cache')}-atime"
+        is_torn = bounded and not used.exists()
+        if is_torn or (program.stat().st_mtime >= since and not _is_whole(program.read_bytes())):
+            program.unlink()
+            used.unlink(missing_ok=True)
+    checked.touch()
+
+
+def _is_whole(program: bytes) -> bool:
+    """Whether a program is all there, by zlib's checksum; JAX takes zstandard, which has none, where it finds it."""
+    if program.startswith(b"\x28\xb5\x2f\xfd"):
+        return True
+    try:
+        return bool(zlib.decompress(program))
+    except zlib.error:
+        return False
+
+
+def _processor() -> str:
+    """A name for the machine's processor, by the instructions that it has."""
+    found = [platform.machine(), platform.processor()]
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0].splitlines()
+        found += [line for line in lines if line.startswith(_MODEL)]
+    except OSError:
+        pass  # not Linux
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()[:16]
