@@ -14,9 +14,10 @@ from lm import checkpoint
 from lm.backend import Backend, BackendName, DecodeStep, Logits, Prefill
 from lm.config import TrainConfig, check_device
 from lm.data import check_token_ids
-from lm.generate import END_OF_TEXT, Completion, complete
+from lm.ends import Ends
+from lm.generate import Completion, complete
 from lm.limits import explained, refuse_generation
-from lm.run import load_facts, load_state, load_tokenizer
+from lm.run import load_ends, load_facts, load_state, load_tokenizer
 from lm.sampling import SamplingConfig
 from lm.score import TextScore, score_text
 from tokenizer import Tokenizer
@@ -33,15 +34,22 @@ class Model:
     """What the backend computes with."""
     path: Path
     """The checkpoint."""
+    tokenizer_folder: Path | None = None
+    """Where its tokenizer lies, if not in the run's folder."""
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """What makes its tokens of text.
 
         Raises:
-            InputError: the run has none.
+            InputError: the run has none, or not the one that the model was trained with.
         """
-        return load_tokenizer(self.path)
+        return load_tokenizer(self.path, self.tokenizer_folder)
+
+    @cached_property
+    def ends(self) -> Ends:
+        """The tokens that begin and end its texts."""
+        return load_ends(self.path, self.tokenizer)
 
     def logits(self, text: str | Sequence[int] | np.ndarray) -> Float[np.ndarray, "*B T V"]:
         """The logits of the token after each of a text's tokens, or of the ids (T) or (B, T); an encoder's at each.
@@ -80,21 +88,22 @@ class Model:
         with explained(lambda: f"the logits of {ids.size:,} tokens were asked for at once; give fewer"):
             return self._logits(self.state, ids_BT, num_tokens_B).reshape(*ids.shape, -1)
 
-    def generate(self, prompt: str = "", stop_token: str = END_OF_TEXT, **settings: Any) -> str:
-        """The text that continues a prompt, up to the stop token; of an empty prompt, a new text.
+    def generate(self, prompt: str = "", stop_token: str | None = None, **settings: Any) -> str:
+        """The text that continues a prompt, up to its end; of an empty prompt, a new text.
 
         Args:
+            stop_token: Special token that ends the text, or none if empty; the model's own ends, if not given.
             settings: Those of `lm.sampling.SamplingConfig`, such as max_new_tokens, temperature, top_p and seed.
 
         Raises:
-            InputError: a setting is out of range, or the prompt is longer than the context.
+            InputError: a setting is out of range, the stop token is unknown, or the prompt is longer than the context.
         """
         if settings.get("samples", 1) != 1:
             raise InputError(f"samples is {settings['samples']}, but generate returns one text; use complete")
         return self.complete([prompt], stop_token, **settings)[0].text
 
     def complete(
-        self, prompts: Sequence[str], stop_token: str = END_OF_TEXT, **settings: Any
+        self, prompts: Sequence[str], stop_token: str | None = None, **settings: Any
     ) -> list[Completion]:
         """Continue several prompts at once; of each completion, `text`, `ending`, and in `drawn` its tokens.
 
@@ -115,7 +124,14 @@ class Model:
             for _ in range(sampling.samples)
         ]
         for _ in complete(
-            self._steps, self.state, self.config, self.tokenizer, completions, sampling, stop_token
+            self._steps,
+            self.state,
+            self.config,
+            self.tokenizer,
+            completions,
+            sampling,
+            stop_token,
+            ends=self.ends,
         ):
             pass
         return completions
@@ -127,12 +143,12 @@ class Model:
             stride: How far the windows move in which a text longer than the context is read (`lm.score.score_text`).
 
         Raises:
-            InputError: the text is empty, or the stride is out of range.
+            InputError: the text is empty, the stride is out of range, or the model's logits are not finite.
         """
         if not isinstance(text, str):
             raise InputError(f"the text is {text!r:.60}: give a string")
         with explained():
-            return score_text(self._logits, self.state, self.config, self.tokenizer, text, stride)
+            return score_text(self._logits, self.state, self.config, self.tokenizer, text, stride, self.ends)
 
     # Made once, since JAX compiles what is made anew.
     @cached_property
@@ -151,6 +167,7 @@ def load(
     best: bool = False,
     device: str = "cpu",
     threads: int | None = None,
+    tokenizer: str | Path | None = None,
 ) -> Model:
     """Load a trained model.
 
@@ -160,17 +177,23 @@ def load(
         best: Take the run's checkpoint of the lowest validation loss, not the newest.
         device: "cpu", or "cuda" where there is a GPU.
         threads: CPU threads; if not given, the framework's own choice.
+        tokenizer: The folder of the model's tokenizer, if it does not lie in the run's folder.
 
     Raises:
-        InputError: there is no checkpoint, it is damaged, or the backend or device is not there.
+        InputError: there is no checkpoint, it is damaged, or the backend or device is not there; or the tokenizer is
+            not the one that the model was trained with.
     """
     if backend not in (None, *get_args(BackendName)):
         raise InputError(f"backend is {backend!r}: give {' or '.join(get_args(BackendName))}")
     check_device(device)
     path = (checkpoint.best if best else checkpoint.latest)(Path(run))
+    folder = None if tokenizer is None else Path(tokenizer)
+    if folder is not None:
+        load_tokenizer(path, folder)
     config, facts = load_facts(path)
     config = replace(config, device=device, threads=threads)
     backends.have_threads_sleep(backends.DECODING_SPINS)
     module = backends.load(backend or facts["backend"], config)
     with explained():
-        return Model(config, module, load_state(path, config, module, with_optimizer=False), path)
+        state = load_state(path, config, module, with_optimizer=False)
+    return Model(config, module, state, path, folder)

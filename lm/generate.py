@@ -6,17 +6,17 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from lm.backend import Backend, DecodeStep, Prefill
 from lm.config import TrainConfig
+from lm.ends import Ends, ends_of
 from lm.limits import explained
 from lm.parity.budgets import BUDGETS
 from lm.sampling import Choice, Noise, SamplingConfig, choose_token
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
 
-END_OF_TEXT = "<|endoftext|>"
 Ending = Literal["stop", "length", "context", "interrupted"]
 """Why a text ended: at a stop token or text, at max_new_tokens, where learned positions end, or by Ctrl-C."""
 
@@ -43,6 +43,7 @@ def generate(
     endings: dict[int, Ending] | None = None,
     log_probabilities: bool = False,
     prefix: tuple[np.ndarray, np.ndarray] | tuple[()] = (),
+    drawable: Bool[np.ndarray, " V"] | None = None,
 ) -> Iterator[Drawn]:
     """Continue the prompts, `sampling.samples` rows each, up to and without a stop token; step by step, row by row.
 
@@ -53,6 +54,7 @@ def generate(
     Args:
         endings: Filled with the reason why each row has ended. The caller may end a row by an entry of its own.
         prefix: What an encoder reads for each row, padded, and the tokens of each; see `prefix_generation`.
+        drawable: Which tokens may be drawn (`drawable_tokens`); all, if not given.
 
     Raises:
         InputError: a prompt is empty or longer than the context, or a logit is not finite.
@@ -77,7 +79,10 @@ def generate(
     tokens = np.zeros(len(rows), np.int32)
     # Rows at the same position have their noise in common.
     choose = functools.partial(
-        choose_token, sampling=sampling, noise_of=functools.lru_cache(len(rows))(Noise)
+        choose_token,
+        sampling=sampling,
+        noise_of=functools.lru_cache(len(rows))(Noise),
+        drawable=drawable,
     )
     # Either of two logits may be off by what parity allows.
     rounding = 2 * BUDGETS[config.compute_dtype].model_forward
@@ -132,6 +137,7 @@ def prefix_generation(
     stop_tokens: Collection[int],
     endings: dict[int, Ending] | None = None,
     log_probabilities: bool = False,
+    drawable: Bool[np.ndarray, " V"] | None = None,
 ) -> Iterator[Drawn]:
     """What follows from each prefix, `sampling.samples` rows each: `lm.generate.generate` from the start token on.
 
@@ -148,8 +154,38 @@ def prefix_generation(
     starts = [[start_token]] * len(prefixes)
     read = prefix_BP, np.array([len(prefix) for prefix in rows])
     return generate(
-        prefill, decode_step, state, config, starts, sampling, stop_tokens, endings, log_probabilities, read
+        prefill,
+        decode_step,
+        state,
+        config,
+        starts,
+        sampling,
+        stop_tokens,
+        endings,
+        log_probabilities,
+        read,
+        drawable,
     )
+
+
+def drawable_tokens(
+    tokenizer: Tokenizer, stop_tokens: Collection[int], vocab_size: int
+) -> Bool[np.ndarray, " V"] | None:
+    """Which of a model's tokens may be drawn: those with text, and those that end one; None if all may.
+
+    A model's vocabulary may be padded beyond its tokenizer's, and a tokenizer's ids may have holes.
+
+    Raises:
+        InputError: there are none.
+    """
+    drawable = np.zeros(vocab_size, bool)
+    ids = np.array([*tokenizer.ids_with_text, *stop_tokens])
+    drawable[ids[ids < vocab_size]] = True
+    if not drawable.any():
+        raise InputError(
+            f"the tokenizer has text for none of the model's ids, 0 to {vocab_size - 1}; give its own"
+        )
+    return None if drawable.all() else drawable
 
 
 def check_prompts(prompts: Sequence[Sequence[int]], config: TrainConfig) -> None:
@@ -227,30 +263,47 @@ def complete(
     tokenizer: Tokenizer,
     completions: Sequence[Completion],
     sampling: SamplingConfig,
-    stop_token: str = END_OF_TEXT,
+    stop_token: str | None = None,
     log_probabilities: bool = False,
+    ends: Ends | None = None,
 ) -> Iterator[tuple[Completion, str]]:
     """Let the completions grow to their ends, and return each with its new text, as it comes.
 
     Args:
         completions: `sampling.samples` of each prompt in a row. An empty prompt is the start of a new text; an
             encoder-decoder's is the prefix, which may not be empty.
+        stop_token: Special token that ends a text, or none if empty; the model's own ends, if not given.
+        ends: The model's own ends; its tokenizer's, if not given.
 
     Raises:
-        InputError: a prompt is longer than the context, or a prefix empty or longer than the model's longest.
+        InputError: a prompt is longer than the context, or empty where the model has no token that begins or ends a
+            text; a prefix is empty or longer than the model's longest; or the stop token is unknown.
     """
     texts = [c.prompt for c in completions[:: sampling.samples]]
-    stop_tokens = {i for text, i in tokenizer.special_tokens.items() if text == stop_token}
+    ends = ends_of(tokenizer, ends)
+    stop_tokens = ends.stop_ids(stop_token, tokenizer)
+    drawable = drawable_tokens(tokenizer, stop_tokens, config.model.vocab_size)
     endings: dict[int, Ending] = {}
     if config.model.architecture == "encoder_decoder":
         prefixes = [tokenizer.encode(text) for text in texts]
-        start = tokenizer.special_tokens[END_OF_TEXT]
+        (start,) = ends.begin([])
         grown = prefix_generation(
-            *steps, state, config, prefixes, sampling, start, stop_tokens, endings, log_probabilities
+            *steps,
+            state,
+            config,
+            prefixes,
+            sampling,
+            start,
+            stop_tokens,
+            endings,
+            log_probabilities,
+            drawable,
         )
     else:
-        prompts = [tokenizer.encode(text or END_OF_TEXT) for text in texts]
-        grown = generate(*steps, state, config, prompts, sampling, stop_tokens, endings, log_probabilities)
+        prompts = [ends.begin(tokenizer.encode(text)) for text in texts]
+        grown = generate(
+            *steps, state, config, prompts, sampling, stop_tokens, endings, log_probabilities, (), drawable
+        )
     with explained(lambda: f"{len(completions):,} texts grew at once; give fewer prompts or samples"):
         for drawn in grown:
             completion = completions[drawn.row]
@@ -266,23 +319,31 @@ def opening(prompt: str, config: TrainConfig) -> str:
     return "" if config.model.architecture == "encoder_decoder" else prompt
 
 
-def sampler(backend: Backend, config: TrainConfig, tokenizer: Tokenizer | None) -> Callable[[Any], str]:
+def sampler(
+    backend: Backend, config: TrainConfig, tokenizer: Tokenizer | None, ends: Ends | None = None
+) -> Callable[[Any], str]:
     """A function of a state that returns a sample of its text, always with the same draws; not to be called without a
     tokenizer.
 
+    Args:
+        ends: The model's own ends; its tokenizer's, if not given.
+
     Raises:
-        InputError: the prompt is longer than the context.
+        InputError: the prompt is longer than the context, or empty where nothing begins or ends a text.
     """
     if tokenizer is None:
         return lambda state: ""
     steps = backend.make_prefill(config), backend.make_decode_step(config)
-    check = check_prefixes if config.model.architecture == "encoder_decoder" else check_prompts
-    check([tokenizer.encode(config.sample_prompt or END_OF_TEXT)], config)
+    prompt = tokenizer.encode(config.sample_prompt)
+    if config.model.architecture == "encoder_decoder":
+        check_prefixes([prompt], config)
+    else:
+        check_prompts([ends_of(tokenizer, ends).begin(prompt)], config)
     sampling = SamplingConfig(max_new_tokens=64, temperature=0.8, seed=config.seed)
 
     def sample(state: Any) -> str:
         completion = Completion(config.sample_prompt, tokenizer)
-        for _ in complete(steps, state, config, tokenizer, [completion], sampling):
+        for _ in complete(steps, state, config, tokenizer, [completion], sampling, ends=ends):
             pass
         return opening(config.sample_prompt, config) + completion.text
 

@@ -21,8 +21,8 @@ import lm
 from lm import checkpoint, run
 from lm.backend import BackendName
 from lm.config import ModelConfig, TrainConfig, from_dict
+from lm.ends import Ends, ends_of, read_ends
 from lm.files import json_text, published, read_object, refuse_existing, reserved, write_json
-from lm.generate import END_OF_TEXT
 from lm.init import initial_moments, parameter_shapes
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
@@ -117,20 +117,20 @@ def export_llama(step_path: Path, tokenizer: Tokenizer | None, out: Path) -> Non
         )
     expected = {name: (shape, config.param_dtype) for name, shape in parameter_shapes(model).items()}
     weights = checkpoint.read_slices(step_path / "model.safetensors", expected)
-    end = tokenizer.special_tokens.get(END_OF_TEXT) if tokenizer else None
-    ends = {"bos_token_id": end, "eos_token_id": end}
+    ends = run.load_ends(step_path, tokenizer)
     with reserved(out), published(out) as temporary:
         temporary.mkdir()
-        write_llama(model, weights, temporary, ends)
+        write_llama(model, _finite(weights, step_path), temporary, asdict(ends))
         # Greedy, as transformers does where nothing else is said.
-        (temporary / "generation_config.json").write_text(json_text(ends), encoding="utf-8", newline="")
+        text = json_text(asdict(ends))
+        (temporary / "generation_config.json").write_text(text, encoding="utf-8", newline="")
         if tokenizer:
             tokenizer.save_tokenizers_json(temporary / "tokenizer.json")
-            end_text = END_OF_TEXT if end is not None else None
+            texts: dict[int | None, str] = {i: text for text, i in tokenizer.special_tokens.items()}
             tokenizer_config = {
                 "tokenizer_class": "PreTrainedTokenizerFast",
-                "bos_token": end_text,
-                "eos_token": end_text,
+                "bos_token": texts.get(ends.bos_token_id),
+                "eos_token": next((texts[i] for i in ends.stop if i in texts), None),
                 "clean_up_tokenization_spaces": False,
                 "model_max_length": model.context_length,
                 # transformers 4 would make token_type_ids too, which its Llama refuses.
@@ -145,7 +145,7 @@ def write_llama(
     model: ModelConfig,
     weights: checkpoint.Leaves,
     folder: Path,
-    ends: Mapping[str, int | None],
+    ends: Mapping[str, int | list[int] | None],
 ) -> None:
     """Write config.json and model.safetensors of a model that Llama's format can express."""
     theirs = {
@@ -159,6 +159,21 @@ def write_llama(
     (folder / "config.json").write_text(
         json_text(_llama_config(model, dtype) | dict(ends)), encoding="utf-8", newline=""
     )
+
+
+def _finite(weights: checkpoint.Leaves, where: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """The weights, all of which a model can compute with.
+
+    Raises:
+        InputError: one holds NaN or infinity; names it.
+    """
+    for name, leaf in weights:
+        array = leaf[...]
+        if not np.isfinite(array).all():
+            raise InputError(
+                f"{where}: '{name}' holds numbers that are not finite; take an earlier checkpoint, or fetch it again"
+            )
+        yield name, array
 
 
 def _llama_config(model: ModelConfig, dtype: str) -> dict[str, Any]:
@@ -213,6 +228,7 @@ def import_llama(
     config = TrainConfig(model, compute_dtype="float64" if wide else "float32")
     _check_tensors(folder, tensors, model)
     tokenizer = _read_tokenizer(folder, model) if with_tokenizer else None
+    ends = _read_ends(folder, model, tokenizer)
 
     dtype = config.param_dtype
     facts = {
@@ -222,6 +238,7 @@ def import_llama(
         "tokenizer_sha256": tokenizer.sha256 if tokenizer else None,
         "train_sha256": None,
         "val_sha256": None,
+        **asdict(ends),
         "imported_from": os.path.abspath(folder),
         "backend": backend_name,
         "versions": {
@@ -235,7 +252,7 @@ def import_llama(
         checkpoint.save(
             temporary / "checkpoints",
             0,
-            ((name, array.astype(dtype)) for name, array in _weights(tensors, model)),
+            ((name, array.astype(dtype)) for name, array in _finite(_weights(tensors, model), folder)),
             initial_moments(model, dtype),
             {**facts, "tokens_seen": 0},
         )
@@ -411,6 +428,27 @@ def _read_tokenizer(folder: Path, model: ModelConfig) -> Tokenizer | None:
             "--no-tokenizer imports the model alone"
         )
     return tokenizer
+
+
+def _read_ends(folder: Path, model: ModelConfig, tokenizer: Tokenizer | None) -> Ends:
+    """The tokens that begin and end texts: as generation_config.json has them, or else config.json, or else the files
+    beside tokenizer.json, or else what the tokenizer's own are called.
+
+    Raises:
+        InputError: a file is malformed, or names an id that the model has not.
+    """
+    ids: dict[str, Any] = {}
+    special = tokenizer.special_tokens if tokenizer else {}
+    for file in ("generation_config.json", "config.json", "tokenizer_config.json", "special_tokens_map.json"):
+        path = folder / file
+        theirs = _read_json(path) if path.exists() else {}
+        for name in ("bos_token", "eos_token"):
+            text = theirs.get(name)
+            text = text.get("content") if isinstance(text, dict) else text
+            theirs.setdefault(f"{name}_id", special.get(text) if isinstance(text, str) else None)
+        found = asdict(read_ends(theirs, model.vocab_size, str(path)))
+        ids |= {name: value for name, value in found.items() if ids.get(name) is None}
+    return ends_of(tokenizer, Ends(**ids))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

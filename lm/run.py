@@ -16,6 +16,7 @@ import lm
 from lm import checkpoint
 from lm.backend import Backend, BackendName
 from lm.config import TrainConfig, from_dict
+from lm.ends import Ends, ends_of, read_ends
 from lm.files import json_text, read_object, write_json
 from lm.init import initial_moments, optimizer_shapes, parameter_shapes
 from lm.mesh import Mesh, Processes
@@ -162,20 +163,63 @@ def read_facts(run: Path) -> dict[str, Any] | None:
     return facts
 
 
-def load_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer of a run; `path` is its folder or a checkpoint's."""
-    tokenizer = find_tokenizer(path)
+def load_tokenizer(path: Path, folder: Path | None = None) -> Tokenizer:
+    """The tokenizer of a run; `path` is its folder or a checkpoint's.
+
+    Args:
+        folder: Where the tokenizer lies, if not in the run's folder.
+
+    Raises:
+        InputError: there is none, or not the one that the model was trained with.
+    """
+    tokenizer = find_tokenizer(path, folder)
     if tokenizer is None:
         raise InputError(
-            f"{path}: the tokenizer is missing, since the run's token files name none; train with --tokenizer"
+            f"{path}: the tokenizer is missing; give the folder of the model's own: --tokenizer FOLDER, or "
+            "tokenizer=FOLDER in Python"
         )
     return tokenizer
 
 
-def find_tokenizer(path: Path) -> Tokenizer | None:
-    """The tokenizer of a run, where it has one; `path` is its folder or a checkpoint's."""
-    folder = checkpoint.latest(path).resolve().parents[1] / "tokenizer"
-    return Tokenizer.load(folder) if folder.is_dir() else None
+def find_tokenizer(path: Path, folder: Path | None = None) -> Tokenizer | None:
+    """As `load_tokenizer`, but None where there is none."""
+    step_path = checkpoint.latest(path)
+    sha256 = checkpoint.read_state(step_path, verify=False).get("tokenizer_sha256")
+    if folder is None:
+        folder = step_path.resolve().parents[1] / "tokenizer"
+        # What lies beside a run that has no tokenizer is not known to be its own.
+        if sha256 is None or not folder.is_dir():
+            return None
+    tokenizer = Tokenizer.load(folder)
+    if sha256 not in (None, tokenizer.sha256):
+        raise InputError(
+            f"{folder}: is not the tokenizer that {step_path} was trained with, or is damaged; give the folder of "
+            "that one: --tokenizer FOLDER, or tokenizer=FOLDER in Python"
+        )
+    return tokenizer
+
+
+def load_ends(step_path: Path, tokenizer: Tokenizer | None) -> Ends:
+    """The tokens that begin and end a model's texts: what its checkpoint keeps, or else its tokenizer's."""
+    config, facts = load_facts(step_path, verify=False)
+    return ends_of(tokenizer, read_ends(facts, config.model.vocab_size, str(step_path / "state.json")))
+
+
+def ends_to_keep(
+    config: TrainConfig, inputs: Inputs, tokenizer: Tokenizer | None, saved: dict[str, Any] | None
+) -> Ends:
+    """The ends of a run: those it had, or those of the model that it starts from, or its tokenizer's.
+
+    Args:
+        saved: The state.json that it resumes from.
+    """
+    known, vocab_size = Ends(), config.model.vocab_size
+    if saved is not None:
+        known = read_ends(saved, vocab_size, "state.json")
+    elif inputs.init_from is not None:
+        path = checkpoint.latest(inputs.init_from)
+        known = read_ends(checkpoint.unverified_state(path), vocab_size, str(path / "state.json"))
+    return ends_of(tokenizer, known)
 
 
 def load_facts(step_path: Path, verify: bool = True) -> tuple[TrainConfig, dict[str, Any]]:
@@ -229,17 +273,6 @@ def initial_state(
     weights = {name: (shape, dtype) for name, shape in parameter_shapes(config.model).items()}
     leaves = checkpoint.read_slices(path / "model.safetensors", weights)
     return backend.load_state(config, leaves, initial_moments(config.model, dtype), mesh)
-
-
-def sample_tokenizer(run: Path, config: TrainConfig) -> Tokenizer | None:
-    """The tokenizer to write samples with, where they are asked for."""
-    if config.sample_every is None:
-        return None
-    if not (run / "tokenizer").is_dir():
-        raise InputError(
-            f"{run}: sample_every needs a tokenizer, and the token file names none; encode it with lm tokenizer encode"
-        )
-    return Tokenizer.load(run / "tokenizer")
 
 
 def resume(

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from lm.backend import Logits
 from lm.config import TrainConfig
-from lm.generate import END_OF_TEXT
+from lm.ends import Ends, ends_of
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
 
@@ -45,7 +45,7 @@ class TextScore:
     def perplexity(self) -> float:
         """exp(nats per token); infinite where that overflows."""
         loss = self.total_nats / self.num_predicted
-        return math.exp(loss) if loss < 709 else math.inf
+        return math.inf if loss >= 709 else math.exp(loss)
 
     @property
     def bits_per_byte(self) -> float:
@@ -63,8 +63,9 @@ def score_text(
     tokenizer: Tokenizer,
     text: str,
     stride: int | None = None,
+    ends: Ends | None = None,
 ) -> TextScore:
-    """Score a text as if it began a document: after <|endoftext|>, where the tokenizer has that.
+    """Score a text as if it began a document: after the token that begins a text or ends one, if there is any.
 
     A text longer than the context is read in windows of context_length tokens, each `stride` further on, and of
     each only what no earlier one has scored counts: so every token sees all that comes before it, or at least
@@ -73,9 +74,11 @@ def score_text(
     Args:
         stride: From 1 (each token sees all it can; slow) to context_length (windows do not overlap); half of that if
             not given.
+        ends: The model's own ends; its tokenizer's, if not given.
 
     Raises:
-        InputError: nothing in the text has a token before it, the stride is out of range, or the model is no decoder.
+        InputError: nothing in the text has a token before it, the stride is out of range, the model is no decoder, or
+            its logits are not finite.
     """
     if config.model.architecture != "decoder":
         raise InputError(
@@ -86,8 +89,8 @@ def score_text(
     if not 1 <= stride <= context_length:
         raise InputError(f"stride is {stride}: give 1 to the model's context_length {context_length}")
     token_ids = tokenizer.encode(text)
-    end = tokenizer.special_tokens.get(END_OF_TEXT)
-    start = [] if end is None else [end]
+    first = ends_of(tokenizer, ends).start
+    start = [] if first is None else [first]
     sequence = np.array(start + token_ids, np.int32)
     if len(sequence) < 2:
         raise InputError(
@@ -98,7 +101,12 @@ def score_text(
         logits_TV = logits(state, sequence[None, window])[0]
         targets = sequence[window.start + 1 : window.stop + 1]
         new = len(nats) - (0 if start else 1) - window.start
-        nats += _nats(logits_TV[new:], targets[new:]).tolist()
+        nats_T = _nats(logits_TV[new:], targets[new:])
+        if not np.isfinite(nats_T).all():
+            raise InputError(
+                "the model's logits are not finite, so the text has no probability; take an earlier checkpoint"
+            )
+        nats += nats_T.tolist()
     return TextScore(token_ids, [tokenizer.vocab[i] for i in token_ids], nats, stride)
 
 
@@ -115,7 +123,9 @@ def _windows(num_inputs: int, length: int, stride: int) -> Iterator[slice]:
 
 
 def _nats(logits_TV: Float[np.ndarray, "T V"], targets_T: Int[np.ndarray, " T"]) -> Float[np.ndarray, " T"]:
+    """-log p of the targets; not finite if a logit is not, and matters."""
     logits_TV = logits_TV.astype(np.float64)
-    logits_TV -= logits_TV.max(-1, keepdims=True)
-    chosen_T = np.take_along_axis(logits_TV, targets_T[:, None], -1)[:, 0]
-    return np.log(np.exp(logits_TV).sum(-1)) - chosen_T
+    with np.errstate(over="ignore", invalid="ignore"):
+        logits_TV -= logits_TV.max(-1, keepdims=True)
+        chosen_T = np.take_along_axis(logits_TV, targets_T[:, None], -1)[:, 0]
+        return np.log(np.exp(logits_TV).sum(-1)) - chosen_T

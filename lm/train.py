@@ -96,6 +96,11 @@ def train(
         val_data, tokenizer = open_validation(config, inputs.val), run.tokenizer_for(inputs)
         val_facts = text_facts(inputs.val, val_data, config, tokenizer)
         config = with_mask_token(config, tokenizer, inputs.train[0])
+        if config.sample_every is not None and tokenizer is None:
+            raise InputError(
+                f"{inputs.train[0]}: sample_every needs a tokenizer, and the token file names none; give --tokenizer, "
+                "or encode the text with lm tokenizer encode"
+            )
         facts = run.describe(config, inputs)
         _look_at(out, resume)
         backend = load(backend_name, config, mesh)
@@ -118,7 +123,10 @@ def train(
             progress = _read_progress(saved)
         else:
             first_step, saved_step, progress = 0, -1, Progress()
-            state = run.initial_state(config, backend, inputs, facts, mesh)
+            saved, state = None, run.initial_state(config, backend, inputs, facts, mesh)
+        ends = run.ends_to_keep(config, inputs, tokenizer, saved)
+        facts |= asdict(ends)
+        sample = sampler(backend, config, None if config.sample_every is None else tokenizer, ends)
         with processes.together():
             if processes.is_first:
                 remove_leftovers(out)
@@ -128,7 +136,6 @@ def train(
         silent, devices = not processes.is_first, mesh.size if mesh else 1
         log = stack.enter_context(MetricsLog(out, first_step, config, val_facts, track, silent, devices))
         train_step, eval_step = backend.make_train_step(config, mesh), backend.make_eval_step(config, mesh)
-        sample = sampler(backend, config, run.sample_tokenizer(out, config))
         tracing = stack.enter_context(contextlib.ExitStack())
         tokens_per_step = config.batch_size * model.context_length
 
@@ -183,7 +190,13 @@ def train(
                     processes.is_first and checkpoint.is_among_best(out, evaluation.loss, keep_best)
                 )
             if config.sample_every is not None and done % config.sample_every == 0:
-                log.sample(sample(state))
+                try:
+                    text = sample(state)
+                except Exception as error:  # a sample is only shown: whatever it meets, training continues
+                    reason = " ".join(str(error).split()) or type(error).__name__
+                    log.tell(f"lm: warning: no sample after step {done}: {reason}")
+                else:
+                    log.sample(text)
             if last or keep or done % config.save_interval == 0:
                 save(done)
             if log.not_finite and not config.skip_nonfinite:

@@ -22,15 +22,20 @@ class Export:
     """Format to write: hf."""
     best: bool = False
     """Take the run's checkpoint of the lowest validation loss, not the newest."""
+    tokenizer: Path | None = None
+    """Folder of the model's tokenizer, if it does not lie in the run's folder."""
 
     def run(self) -> None:
         from lm import checkpoint, run
         from lm.huggingface import export_llama
 
         path = (checkpoint.best if self.best else checkpoint.latest)(self.checkpoint)
-        tokenizer = run.find_tokenizer(path)
+        tokenizer = run.find_tokenizer(path, self.tokenizer)
         export_llama(path, tokenizer, self.out)
-        show(f"{self.out}: {path.name}" + ("" if tokenizer else ", without a tokenizer: the run has none"))
+        show(
+            f"{self.out}: {path.name}"
+            + ("" if tokenizer else ", without a tokenizer; --tokenizer FOLDER gives it one")
+        )
 
 
 @dataclass(frozen=True)

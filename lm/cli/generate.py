@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
-from lm.cli.settings import END_OF_TEXT, read_text
+from lm.cli.settings import read_text
 from lm.cli.trained import Trained
 from lm.config import TrainConfig
 from lm.sampling import SamplingConfig
@@ -27,8 +27,8 @@ class Generate(Trained):
     prompt_file: Path | None = None
     """File with one more text to continue, or - for standard input; a newline at its end is not part of it."""
     sampling: Annotated[SamplingConfig, arg(name="")] = field(default_factory=SamplingConfig)
-    stop_token: str = END_OF_TEXT
-    """Special token that ends a continuation; none, if empty."""
+    stop_token: str | None = None
+    """Special token that ends a continuation; none, if empty; the model's own ends, if not given."""
     json: bool = False
     """Write each continuation as a line of JSON: text, token ids, their log-probabilities, and why it ended."""
     explain_ties: bool = False
@@ -39,12 +39,9 @@ class Generate(Trained):
         from lm.generate import Completion, complete, opening
         from lm.limits import refuse_generation
 
-        tokenizer = run.load_tokenizer(self.checkpoint)
-        if self.stop_token not in ("", END_OF_TEXT, *tokenizer.special_tokens):
-            known = " ".join(tokenizer.special_tokens)
-            raise InputError(
-                f"--stop-token {self.stop_token!r} is not one of the model's special tokens: {known}"
-            )
+        tokenizer = run.load_tokenizer(self.path, self.tokenizer)
+        ends = run.load_ends(self.path, tokenizer)
+        ends.stop_ids(self.stop_token, tokenizer)
         prompts = list(self.prompt)
         if self.prompt_file is not None:
             prompts.append(read_text(self.prompt_file).removesuffix("\n"))
@@ -62,7 +59,7 @@ class Generate(Trained):
             )
         steps = backend.make_prefill(config), backend.make_decode_step(config)
         texts = complete(
-            steps, state, config, tokenizer, completions, self.sampling, self.stop_token, self.json
+            steps, state, config, tokenizer, completions, self.sampling, self.stop_token, self.json, ends
         )
         streamed = len(completions) == 1 and not self.json
         shown = False

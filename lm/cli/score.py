@@ -35,9 +35,10 @@ class Score(Trained):
         from lm.score import score_text
 
         text = read_text(self.text) if self.text == "-" or _can_be_read(self.text) else self.text
-        tokenizer = run.load_tokenizer(self.path)
+        tokenizer = run.load_tokenizer(self.path, self.tokenizer)
+        ends = run.load_ends(self.path, tokenizer)
         config, backend, state = self.load()
-        score = score_text(backend.make_logits(config), state, config, tokenizer, text, self.stride)
+        score = score_text(backend.make_logits(config), state, config, tokenizer, text, self.stride, ends)
         if self.json:
             print(json.dumps(_facts(score), ensure_ascii=False, indent=2, allow_nan=False))
         else:

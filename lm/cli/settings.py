@@ -9,7 +9,6 @@ from lm.config import ModelConfig
 from tokenizer.errors import InputError
 from tokenizer.files import read_bytes, refuse_utf16
 
-END_OF_TEXT = "<|endoftext|>"
 Backend: TypeAlias = Literal["jax", "torch"]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, subcommand
 
-from lm.cli.settings import END_OF_TEXT
+from lm.ends import END_OF_TEXT
 from lm.terminal import show
 
 

@@ -1,5 +1,6 @@
 """What commands of a trained model start from, and `lm eval`."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from tyro import MISSING
 
 from lm.cli.settings import Backend, Compiles
 from lm.config import TrainConfig, check_device
+from tokenizer.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Trained(Compiles):
     """CPU threads; if not given, the framework's own choice."""
     best: bool = False
     """Take the run's checkpoint of the lowest validation loss, not the newest."""
+    tokenizer: Path | None = None
+    """Folder of the model's tokenizer, if it does not lie in the run's folder."""
 
     def __post_init__(self) -> None:
         check_device(self.device)
@@ -61,8 +65,13 @@ class Eval(Trained):
         run.refuse_other_tokenizer(self.tokens, run_facts["tokenizer_sha256"], str(self.checkpoint))
         config, backend, state = self.load()
         data = open_evaluation(config, self.tokens)
-        facts = text_facts(self.tokens, data, config, run.find_tokenizer(self.path))
+        facts = text_facts(self.tokens, data, config, run.find_tokenizer(self.path, self.tokenizer))
         result = evaluate(backend.make_eval_step(config), state, data, config, self.batch_size)
+        if not math.isfinite(result.loss):
+            raise InputError(
+                f"{self.path}: the loss on {self.tokens} is {result.loss}, since the model's logits are not finite; "
+                "take an earlier checkpoint"
+            )
         print(f"loss           {result.loss:.4f} nats per token over {result.num_targets:,} tokens")
         floor = entropy_floor(facts)
         if floor is not None:

@@ -7,10 +7,10 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
+from lm.ends import END_OF_TEXT
 from lm.experiment.runs import Runs
 from lm.experiment.text import duration, listed, table
 from lm.files import published
-from lm.generate import END_OF_TEXT
 from lm.stages import split
 from tokenizer import Tokenizer
 from tokenizer.inspect import printable
