@@ -1,6 +1,6 @@
 """Encode a stream of text, block by block, with memory that does not grow with the stream."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, Self
 
@@ -26,6 +26,7 @@ class StreamEncoder:
         byte_ids: the id of each byte.
         ranks: the merges, ranks ascending.
         dtype: of the ids.
+        whole: pieces that become one token although merges would not make it, and its id.
     """
 
     def __init__(
@@ -35,9 +36,10 @@ class StreamEncoder:
         byte_ids: list[int],
         ranks: Ranks,
         dtype: np.dtype,
+        whole: Mapping[bytes, int],
     ) -> None:
         self._pretokenizer, self._special_ids = pretokenizer, special_ids
-        self._byte_ids, self._ranks, self._dtype = byte_ids, ranks, dtype
+        self._byte_ids, self._ranks, self._dtype, self._whole = byte_ids, ranks, dtype, whole
         self._is_warm = False
         self._forget()
 
@@ -50,6 +52,7 @@ class StreamEncoder:
             "byte_ids": self._byte_ids,
             "merges": [[*pair, merged] for pair, (_, merged) in self._ranks.items()],
             "dtype": self._dtype.str,
+            "whole": [(piece.hex(), i) for piece, i in self._whole.items()],
         }
 
     @classmethod
@@ -61,12 +64,13 @@ class StreamEncoder:
             setup["byte_ids"],
             {(left, right): (rank, merged) for rank, (left, right, merged) in enumerate(setup["merges"])},
             np.dtype(setup["dtype"]),
+            {bytes.fromhex(piece): i for piece, i in setup["whole"]},
         )
 
     @cached_property
     def merger(self) -> PieceMerger:
         """What encodes a piece that comes for the first time."""
-        return PieceMerger(self._byte_ids, self._ranks)
+        return PieceMerger(self._byte_ids, self._ranks, self._whole)
 
     def encode(
         self, read: Callable[[int], bytes], block_size: int = BLOCK, batch: int = 16, check: bool = True

@@ -124,19 +124,45 @@ def read_merges(path: str | Path) -> list[tuple[bytes, bytes]]:
     return merges
 
 
-def read_pretokenizer(path: str | Path) -> tuple[list[str], list[str], list[str]]:
-    """Read a `pretokenizer.json`: (special tokens, patterns, visible tokens).
+def read_pretokenizer(path: str | Path) -> dict[str, Any]:
+    """Read a `pretokenizer.json`: arguments of a `Tokenizer`, and the tokenizer's sha256 or None.
 
     Raises:
         InputError: the file is missing or malformed.
     """
     content = read_json(path)
-    match {"visible_tokens": [], **content} if isinstance(content, dict) else None:
-        case {"special_tokens": list(special), "pattern": pattern, "visible_tokens": list(visible)}:
-            patterns = pattern if isinstance(pattern, list) else [pattern]
-            if all(isinstance(text, str) for text in special + visible + patterns):
-                return special, patterns, visible
+    defaults = {"visible_tokens": [], "whole_pieces": False, "sha256": None}
+    match defaults | content if isinstance(content, dict) else None:
+        case {
+            "special_tokens": list(special),
+            "pattern": str() | list() as pattern,
+            "visible_tokens": list(visible),
+            "whole_pieces": bool(whole_pieces),
+            "sha256": str() | None as sha256,
+        } if all(isinstance(text, str) for text in [*special, *visible, *pattern]):
+            return {
+                "special_tokens": special,
+                "pattern": pattern,
+                "visible_tokens": visible,
+                "whole_pieces": whole_pieces,
+                "sha256": sha256,
+            }
     raise InputError(f'{path} must hold {{"special_tokens": [texts], "pattern": text}}')
+
+
+_GPT2_CLASSES = ("GPT2Tokenizer", "RobertaTokenizer", "BartTokenizer")
+
+
+def refuse_other_class(settings: Any, path: str | Path) -> None:
+    """Refuse GPT-2's files beside a `tokenizer_config.json` by which they are not cut as GPT-2 cuts text."""
+    name = settings.get("tokenizer_class") if isinstance(settings, dict) else settings
+    if name is not None and str(name).removesuffix("Fast") not in _GPT2_CLASSES:
+        raise InputError(
+            f"{path} says that the tokenizer is {name!s:.40}, not GPT-2's; save it with a tokenizer.json, which says "
+            "how it cuts text"
+        )
+    if isinstance(settings, dict) and settings.get("add_prefix_space"):
+        raise InputError(f"{path} asks for a space in front of the text, which is not supported")
 
 
 def read_json(path: str | Path) -> Any:

@@ -3,6 +3,7 @@
 import heapq
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -21,9 +22,11 @@ class PieceMerger:
     Args:
         byte_ids: the id of each byte.
         ranks: the merges, ranks ascending.
+        whole: pieces that become one token although merges would not make it, and its id.
     """
 
-    def __init__(self, byte_ids: Sequence[int], ranks: Ranks) -> None:
+    def __init__(self, byte_ids: Sequence[int], ranks: Ranks, whole: Mapping[bytes, int]) -> None:
+        self._whole = whole
         self._byte_ids = np.array(byte_ids, np.int64)
         self._ranks = ranks
         pairs = np.array([(*pair, merged) for pair, (_, merged) in ranks.items()], np.int64).reshape(-1, 3)
@@ -52,6 +55,9 @@ class PieceMerger:
             ids[~in_long] = self._merge_in_lockstep(data[~in_long], lengths[~is_long])
         else:
             ids = self._merge_in_lockstep(data, lengths)
+        for start, end in pairwise(edges.tolist()) if self._whole else ():
+            if (whole := self._whole.get(data[start:end].tobytes())) is not None:
+                ids[start:end] = [whole, *[-1] * (end - start - 1)]
         starts = (ids >= 0).nonzero()[0]
         return ids[starts], starts
 

@@ -8,15 +8,16 @@ from functools import cached_property
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from tokenizer import files, tokenizers_json
 from tokenizer.encode_stream import StreamEncoder
 from tokenizer.errors import InputError
-from tokenizer.merge_pieces import LONG
+from tokenizer.merge_pieces import LONG, PieceMerger
 from tokenizer.pretokenize import Pretokenizer, encode_utf8
+from tokenizer.runs import edges_of
 
 SHORT = 4096  # characters; up to so many, a loop over pre-tokens is faster than blocks in NumPy
 MAX_CACHED_PIECES = 1 << 16
@@ -43,6 +44,8 @@ class Tokenizer:
             cuts the pieces that the one before has left.
         visible_tokens: those of the special tokens that a reader sees, such as "<tool_call>". No id depends on them;
             they are the added tokens of a `tokenizer.json` that are not `special`.
+        whole_pieces: a pre-token that is in `vocab` becomes that one token, also if merges do not make it: as tiktoken
+            does, and `ignore_merges` says in a `tokenizer.json`.
 
     Raises:
         InputError: `vocab` and `merges` do not fit together, or a special token or the pattern is unusable.
@@ -55,6 +58,7 @@ class Tokenizer:
         special_tokens: Iterable[str] | None = None,
         pattern: str | Sequence[str] = "gpt2",
         visible_tokens: Iterable[str] = (),
+        whole_pieces: bool = False,
     ) -> None:
         for i in vocab:
             files.check_id(i, f"token {vocab[i]!r:.40}")
@@ -85,7 +89,21 @@ class Tokenizer:
                     f"merge {rank} joins {left!r} and {right!r}, but vocab lacks one of them or their join"
                 )
             self._ranks.setdefault((ids[left], ids[right]), (rank, ids[left + right]))
+        self._whole = self._unmerged() if whole_pieces else {}
         self._cache: dict[str, list[int]] = {}
+
+    def _unmerged(self) -> dict[bytes, int]:
+        """Return the tokens that are no special tokens, and that merging their bytes does not give."""
+        tokens = [(token, i) for token, i in self._ids.items() if i not in self.special_tokens.values()]
+        data = np.frombuffer(b"".join([token for token, _ in tokens]), np.uint8)
+        edges = edges_of([len(token) for token, _ in tokens])
+        ids, places = PieceMerger(self._byte_ids, self._ranks, {}).merge(data, edges)
+        first = np.searchsorted(places, edges)
+        return {
+            token: i
+            for (token, i), start, end in zip(tokens, first[:-1].tolist(), first[1:].tolist(), strict=True)
+            if ids[start:end].tolist() != [i]
+        }
 
     @property
     def vocab_size(self) -> int:
@@ -110,6 +128,7 @@ class Tokenizer:
             "merges": [[left.hex(), right.hex()] for left, right in self.merges],
             "special_tokens": sorted(self.special_tokens),
             "pattern": self.pretokenizer.pattern,
+            **({"whole_pieces": True} if self._whole else {}),
         }
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -161,7 +180,9 @@ class Tokenizer:
     def stream_encoder(self) -> StreamEncoder:
         """What encodes long texts."""
         special_ids = [self.special_tokens[token] for token in self.pretokenizer.special_tokens]
-        return StreamEncoder(self.pretokenizer, special_ids, self._byte_ids, self._ranks, self.dtype)
+        return StreamEncoder(
+            self.pretokenizer, special_ids, self._byte_ids, self._ranks, self.dtype, self._whole
+        )
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD.
@@ -194,7 +215,7 @@ class Tokenizer:
                 np.frombuffer(data, np.uint8), np.array([0, len(data)])
             )
             return found.tolist()
-        ids = [self._byte_ids[byte] for byte in data]
+        ids = [self._whole[data]] if data in self._whole else [self._byte_ids[byte] for byte in data]
         while True:
             ranked = [(self._ranks[pair], i) for i, pair in enumerate(pairwise(ids)) if pair in self._ranks]
             if not ranked:
@@ -217,11 +238,13 @@ class Tokenizer:
         """Read a tokenizer from files in GPT-2's format (`vocab.json`, `merges.txt`).
 
         Raises:
-            InputError: a file is missing or malformed.
+            InputError: a file is missing or malformed, or they do not belong together.
         """
         vocab, merges = files.read_vocab(vocab_path), files.read_merges(merges_path)
         with _naming(vocab_path):
-            return cls(vocab, merges, special_tokens, pattern)
+            tokenizer = cls(vocab, merges, special_tokens, pattern)
+            tokenizer._refuse_damage()
+            return tokenizer
 
     def save(self, folder: str | Path) -> None:
         """Write `vocab.json` and `merges.txt` in GPT-2's format; `pretokenizer.json` has what they lack."""
@@ -229,9 +252,15 @@ class Tokenizer:
         folder.mkdir(parents=True, exist_ok=True)
         files.write_text(folder / "vocab.json", files.format_vocab(self.vocab))
         files.write_text(folder / "merges.txt", files.format_merges(self.merges))
-        pretokenizer = {"special_tokens": list(self.special_tokens), "pattern": self.pretokenizer.pattern}
+        pretokenizer: dict[str, Any] = {
+            "special_tokens": list(self.special_tokens),
+            "pattern": self.pretokenizer.pattern,
+            "sha256": self.sha256,
+        }
         if self.visible_tokens:
             pretokenizer["visible_tokens"] = self.visible_tokens
+        if self._whole:
+            pretokenizer["whole_pieces"] = True
         files.write_text(folder / "pretokenizer.json", json.dumps(pretokenizer, indent=2) + "\n")
 
     @classmethod
@@ -239,13 +268,55 @@ class Tokenizer:
         """Read what `save` wrote.
 
         Raises:
-            InputError: a file is missing or malformed.
+            InputError: a file is missing or malformed, or was changed since.
         """
         folder = Path(folder)
         facts = files.read_pretokenizer(folder / "pretokenizer.json")
+        sha256 = facts.pop("sha256")
         vocab, merges = files.read_vocab(folder / "vocab.json"), files.read_merges(folder / "merges.txt")
         with _naming(folder):
-            return cls(vocab, merges, *facts)
+            tokenizer = cls(vocab, merges, **facts)
+            if tokenizer.sha256 != sha256:
+                tokenizer._refuse_damage()
+                if sha256 is not None:
+                    raise InputError(
+                        "a file was changed since it was saved; put it back, or delete sha256 from pretokenizer.json "
+                        "if that was meant"
+                    )
+        return tokenizer
+
+    def _refuse_damage(self) -> None:
+        """Refuse a vocabulary and merges that training cannot have made together.
+
+        Raises:
+            InputError: no merge makes a token that looks learned, or a few merges are not in the order of their tokens.
+        """
+        joined = [left + right for left, right in self.merges]
+        made = {*joined, *(special.encode() for special in self.special_tokens)}
+        for i, token in self.vocab.items():
+            # What the pattern cuts is no learned token, but one that was added: a special token of another program.
+            if (
+                len(token) > 1
+                and token not in made
+                and len(self.pretokenizer.split(token.decode(errors="ignore"))) < 2
+            ):
+                raise InputError(
+                    f"vocab.json has token {i} ({token!r:.40}), which no line of merges.txt makes; take both files "
+                    "from where they were made again, or name it as a special token if it is one"
+                )
+        ids = [
+            self._ids[token]
+            for token in dict.fromkeys(joined)
+            if token.decode(errors="ignore") not in self.special_tokens
+        ]
+        falls = [rank for rank, (one, next_one) in enumerate(pairwise(ids)) if one > next_one]
+        # Some programs number tokens in an order of their own. Then about half of all merges are out of order.
+        if 0 < len(falls) <= max(2, len(ids) // 100):
+            token = self.vocab[ids[falls[0]]]
+            raise InputError(
+                f"merges.txt makes {token!r:.40} before a token with a smaller id in vocab.json, unlike nearly all "
+                "others: lines were exchanged; take both files from where they were made again"
+            )
 
     def save_tokenizers_json(self, path: str | Path) -> None:
         """Write the `tokenizer.json` of the library tokenizers, which encodes as this one does.
@@ -253,20 +324,49 @@ class Tokenizer:
         A pattern of your own is written as it is; the library's dialect of regular expressions may differ.
         """
         content = tokenizers_json.export(
-            self.vocab, self.merges, self.special_tokens, self.pretokenizer.pattern, self.visible_tokens
+            self.vocab,
+            self.merges,
+            self.special_tokens,
+            self.pretokenizer.pattern,
+            self.visible_tokens,
+            bool(self._whole),
         )
         files.write_text(Path(path), json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 
     @classmethod
     def from_tokenizers_json(cls, path: str | Path) -> Self:
-        """Read a `tokenizer.json` of the library tokenizers: byte-level BPE with one of the named patterns.
+        """Read a `tokenizer.json` of the library tokenizers: byte-level BPE, cut by any regular expressions.
+
+        What its post-processor puts around a text, such as a token for its beginning, is no part of the text's ids.
 
         Raises:
             InputError: the file is missing or malformed, or asks for something this tokenizer does not do.
         """
         facts = tokenizers_json.parse(files.read_json(path), path)
         with _naming(path):
-            return cls(*facts)
+            return cls(**facts)
+
+    @classmethod
+    def from_folder(cls, folder: str | Path, special_tokens: Iterable[str] | None = None) -> Self:
+        """Read a tokenizer that another program has saved: from `tokenizer.json`, or GPT-2's files if there is none.
+
+        A folder may hold both. Then vocab.json and merges.txt are the lesser part: they do not say how text is cut.
+
+        Args:
+            folder: the folder.
+            special_tokens: of GPT-2's files, which do not name them.
+
+        Raises:
+            InputError: a file is missing or malformed, or asks for something this tokenizer does not do.
+        """
+        folder = Path(folder)
+        if (folder / "pretokenizer.json").exists():
+            return cls.load(folder)
+        if (folder / "tokenizer.json").exists():
+            return cls.from_tokenizers_json(folder / "tokenizer.json")
+        settings = folder / "tokenizer_config.json"
+        files.refuse_other_class(files.read_json(settings) if settings.exists() else {}, settings)
+        return cls.from_files(folder / "vocab.json", folder / "merges.txt", special_tokens)
 
 
 @contextmanager

@@ -4,8 +4,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import regex
+
 from tokenizer.errors import InputError
 from tokenizer.files import check_id, from_unicode, parse_vocab, to_unicode
+from tokenizer.oniguruma import matches_everything, translate
 from tokenizer.pretokenize import PATTERNS, Pattern
 
 
@@ -15,6 +18,7 @@ def export(
     special_tokens: dict[str, int],
     pattern: Pattern,
     visible_tokens: Collection[str] = (),
+    whole_pieces: bool = False,
 ) -> dict[str, Any]:
     """Return the content of a `tokenizer.json`.
 
@@ -71,97 +75,191 @@ def export(
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "ignore_merges": False,
+            "ignore_merges": whole_pieces,
             "vocab": dict(sorted((spelled | special_tokens).items(), key=lambda item: item[1])),
             "merges": [[to_unicode(left), to_unicode(right)] for left, right in merges],
         },
     }
 
 
-def parse(
-    content: Any, path: str | Path
-) -> tuple[dict[int, bytes], list[tuple[bytes, bytes]], list[str], str, list[str]]:
-    """Return vocabulary, merges, special tokens, pattern and visible tokens of the content of a `tokenizer.json`.
+def parse(content: Any, path: str | Path) -> dict[str, Any]:
+    """Return the arguments of a `Tokenizer` that gives the ids of a `tokenizer.json`.
+
+    What its post-processor puts around a text, such as a token for its beginning, is no part of the text's ids.
 
     Raises:
-        InputError: it is malformed, or asks for something that byte-level BPE with a named pattern does not
-            do.
+        InputError: it is malformed, or asks for something that gives other ids or loses text; the message names it.
     """
     try:
-        model = content["model"]
-        reasons = [
-            f"its model is {model.get('type')}, not BPE" if model.get("type") != "BPE" else "",
-            *(f"its model has {key}" for key in _MODEL_OPTIONS if model.get(key)),
-            *(f"it has a {key}" for key in ("normalizer", "truncation", "padding") if content.get(key)),
-            _changes_ids(content.get("post_processor")),
-        ]
-        pattern, reason = _pattern(content.get("pre_tokenizer"))
-        vocab = parse_vocab(model["vocab"], path)
-        special_tokens, visible_tokens = [], []
-        for added in content.get("added_tokens") or []:
-            check_id(added["id"], f"{path}: added token {added['content']!a:.40}")
-            vocab[added["id"]] = added["content"].encode()
-            special_tokens.append(added["content"])
-            if not added.get("special", True):
-                visible_tokens.append(added["content"])
-            reasons += [
-                f"added token {added['content']!r} has {key}"
-                for key in ("single_word", "lstrip", "rstrip")
-                if added.get(key)
-            ]
-        pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
-        merges = [(from_unicode(left), from_unicode(right)) for left, right in pairs]
-    except InputError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} is not a tokenizer.json of the library tokenizers: {error!r}") from None
-    reasons = [reason for reason in [*reasons, reason] if reason]
-    if reasons:
-        raise InputError(f"{path} cannot be imported: {reasons[0]}; only plain byte-level BPE can")
-    return vocab, merges, special_tokens, pattern, visible_tokens
+        return _parse(content, path)
+    except InputError as error:
+        raise InputError(f"{path} cannot be imported: {error}; only plain byte-level BPE can") from None
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"{path} is not a tokenizer.json of the library tokenizers: {error!r:.200}"
+        ) from None
 
 
-_MODEL_OPTIONS = (
-    "dropout",
-    "unk_token",
-    "continuing_subword_prefix",
-    "end_of_word_suffix",
-    "byte_fallback",
-    "ignore_merges",
-)
+def _parse(content: Any, path: str | Path) -> dict[str, Any]:
+    model = content["model"]
+    if model.get("type", "BPE") != "BPE":
+        raise InputError(f"its model is {model['type']}, not BPE")
+    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(key):
+            raise InputError(f"its model has {key}")
+    if content.get("truncation"):
+        raise InputError("it has a truncation")
+    padding = content.get("padding")
+    if padding and (padding["strategy"] != "BatchLongest" or padding.get("pad_to_multiple_of")):
+        raise InputError("it has a padding")
+    _check_normalizer(content.get("normalizer"))
+    _check_post_processor(content.get("post_processor"))
+    pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+    if pairs and pairs[0][:1] == ["#version:"]:
+        pairs = pairs[1:]
+    merges = [(from_unicode(left), from_unicode(right)) for left, right in pairs]
+    merges = [
+        *reversed(dict.fromkeys(reversed(merges)))
+    ]  # of a pair that occurs twice, the library takes the last
+    vocab = parse_vocab(_reachable(model["vocab"]), "its vocab")
+    added = [token for token in content.get("added_tokens") or [] if token["content"]]
+    _add(vocab, added, model["vocab"])
+    return {
+        "vocab": vocab,
+        "merges": merges,
+        "special_tokens": [token["content"] for token in added],
+        "pattern": _patterns(content.get("pre_tokenizer")),
+        "visible_tokens": [token["content"] for token in added if not token.get("special", True)],
+        "whole_pieces": bool(model.get("ignore_merges")),
+    }
 
 
-def _changes_ids(post_processor: Any) -> str:
-    """Return the reason if a post-processor may add tokens; ByteLevel only trims offsets."""
-    match post_processor:
-        # The last is a template without special tokens, as transformers saves it.
-        case None | {"type": "ByteLevel"} | {"type": "TemplateProcessing", "single": [{"Sequence": _}]}:
-            return ""
-    return f"it has a post_processor {post_processor['type']}, which may add tokens"
+def _reachable(spelled: Any) -> Any:
+    """Leave out the entries that are spelled as they read where the same bytes are also spelled GPT-2's way."""
+    if not isinstance(spelled, dict):
+        return spelled
+    return {
+        text: i
+        for text, i in spelled.items()
+        if (usual := to_unicode(from_unicode(text))) == text or spelled.get(usual, i) == i
+    }
 
 
-def _pattern(pre_tokenizer: Any) -> tuple[str, str]:
-    """Return the name of the pattern, and the reason if there is none."""
-    match pre_tokenizer:
-        case {"type": "ByteLevel", "add_prefix_space": True} | {
-            "type": "Sequence",
-            "pretokenizers": [_, {"type": "ByteLevel", "add_prefix_space": True}],
-        }:
-            return "", "it adds a space in front of the text"
-        case {"type": "ByteLevel", "use_regex": False}:
-            return "", "it does not cut text into words"
-        case {"type": "ByteLevel"}:
-            return "gpt2", ""
-        case {
-            "type": "Sequence",
-            "pretokenizers": [
-                {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False},
-                {"type": "ByteLevel", "use_regex": False},
-            ],
-        }:
-            names = [name for name, pattern in PATTERNS.items() if pattern == regex]
-            return (
-                (names[0], "") if names else ("", f"its pattern is {regex!r}, none of {', '.join(PATTERNS)}")
+def _add(vocab: dict[int, bytes], added: list[Any], spelled: Mapping[str, int]) -> None:
+    """Put the added tokens into the vocabulary, with the ids that the library gives them."""
+    largest = -1
+    for token in added:
+        text, data, i = token["content"], token["content"].encode(), token["id"]
+        check_id(i, f"added token {text!a:.40}")
+        for key in ("single_word", "lstrip", "rstrip"):
+            if token.get(key):
+                raise InputError(f"added token {text!a:.40} has {key}")
+        # The library looks at the text alone, not at the id in the file.
+        taken = spelled.get(text, largest + 1 if largest >= len(spelled) else len(spelled))
+        if i != taken:
+            raise InputError(
+                f"added token {text!a:.40} has the id {i}, but the library would give it {taken}"
             )
-    kind = pre_tokenizer.get("type") if isinstance(pre_tokenizer, dict) else None
-    return "", f"its pre_tokenizer is {kind}, not ByteLevel"
+        if vocab.get(i, data) != data:
+            raise InputError(f"added token {text!a:.40} has the id of {vocab[i]!r:.40}")
+        twin = spelled.get(to_unicode(data), i)
+        if twin != i:
+            vocab.pop(twin, None)  # no text becomes this token: the added one comes before any merge
+        vocab[i] = data
+        largest = max(largest, i)
+    early = [token["content"] for token in added if not token.get("normalized", False)]
+    for late in (token["content"] for token in added if token.get("normalized", False)):
+        for other in early:
+            if other != late and _overlap(late, other):
+                raise InputError(
+                    f"added token {late!a:.40} is normalized, and overlaps with {other!a:.40}, which is not"
+                )
+
+
+def _overlap(a: str, b: str) -> bool:
+    """Return whether one text may end with the beginning of the other, or holds it."""
+    return (
+        a in b or b in a or any(a.endswith(b[:n]) or b.endswith(a[:n]) for n in range(1, min(len(a), len(b))))
+    )
+
+
+def _flat(step: Any, parts: str) -> list[Any]:
+    """Return the steps of a sequence, of sequences also, in order."""
+    if step is None:
+        return []
+    if step["type"] == "Sequence":
+        return [inner for part in step[parts] for inner in _flat(part, parts)]
+    return [step]
+
+
+def _check_normalizer(normalizer: Any) -> None:
+    for step in _flat(normalizer, "normalizers"):
+        raise InputError(f"it has a normalizer {step['type']}")
+
+
+def _check_post_processor(post_processor: Any) -> None:
+    for step in _flat(post_processor, "processors"):
+        match step:
+            case {"type": "ByteLevel" | "BertProcessing" | "RobertaProcessing"}:
+                pass
+            case {"type": "TemplateProcessing", "single": list(single)} if [
+                part for part in single if "Sequence" in part
+            ] == [{"Sequence": {"id": "A", "type_id": 0}}]:
+                pass
+            case _:
+                raise InputError(f"it has a post_processor {step['type']}, which may change the text's ids")
+
+
+def _patterns(pre_tokenizer: Any) -> list[str]:
+    """Return the patterns that cut a text as a pre-tokenizer does."""
+    steps = _flat(pre_tokenizer, "pretokenizers")
+    if not steps or steps[-1]["type"] != "ByteLevel":
+        kinds = " and ".join(step["type"] for step in steps) or "missing"
+        raise InputError(f"its pre_tokenizer is {kinds}, not ByteLevel at the end")
+    patterns = []
+    for number, step in enumerate(steps):
+        match step:
+            case {"type": "ByteLevel", "add_prefix_space": True}:
+                raise InputError("it adds a space in front of the text")
+            case {"type": "ByteLevel"} if number < len(steps) - 1:
+                raise InputError("its pre_tokenizer has ByteLevel before the end")
+            case {"type": "ByteLevel"}:
+                patterns += ["gpt2"] if step.get("use_regex", True) else []
+            case {"type": "Digits"}:
+                patterns.append(r"\p{N}" if step["individual_digits"] else r"\p{N}+")
+            case {"type": "Split"}:
+                patterns.append(_split(step))
+            case _:
+                raise InputError(f"its pre_tokenizer has {step['type']}")
+    return patterns
+
+
+def _split(step: Any) -> str:
+    """Return the pattern of a Split."""
+    match step["pattern"]:
+        case {"Regex": str(pattern)}:
+            name = _NAMES.get(pattern)
+            found = name or translate(pattern)
+        case {"String": str(literal)}:
+            name, pattern = None, regex.escape(literal)
+            found = pattern
+        case _:
+            raise InputError("its Split has no pattern")
+    behavior, invert = step["behavior"], bool(step.get("invert"))
+    # Without text between matches, these too make each match a piece, and nothing else.
+    if behavior != "Isolated" and not (
+        (behavior in ("MergedWithPrevious", "MergedWithNext") or (behavior == "Removed" and invert))
+        and (name or matches_everything(found))
+    ):
+        inverted = ", inverted," if invert else ""
+        raise InputError(
+            f"its Split {pattern!r:.100} is {behavior}{inverted} and may lose text or cut it otherwise"
+        )
+    return found
+
+
+_NAMES = {pattern: name for name, pattern in PATTERNS.items()} | {
+    # As GPT-2's own file and others spell them.
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "gpt2",
+    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s": "gpt2",
+}

@@ -53,7 +53,7 @@ class Import:
     context_length: int | None = None
     """Context of the run, in tokens, if not the model's own max_position_embeddings."""
     tokenizer: bool = True
-    """Import tokenizer.json too, which must be byte-level BPE with a known pattern."""
+    """Import tokenizer.json too, which must be byte-level BPE."""
 
     def run(self) -> None:
         from lm.huggingface import import_llama

@@ -170,10 +170,10 @@ class TokenizerExport:
 
 @dataclass(frozen=True)
 class TokenizerImport:
-    """Read a tokenizer.json of the library tokenizers (byte-level BPE with a known pattern), or GPT-2's files."""
+    """Read a tokenizer.json of the library tokenizers (byte-level BPE), or GPT-2's files."""
 
     input: Path
-    """The tokenizer.json, or a folder with GPT-2's vocab.json and merges.txt."""
+    """The tokenizer.json, or a folder with one, or with only GPT-2's vocab.json and merges.txt."""
     out: Path
     """Folder to write."""
     special_tokens: tuple[str, ...] = (END_OF_TEXT,)
@@ -185,8 +185,7 @@ class TokenizerImport:
 
         with reserved(self.out):
             if self.input.is_dir():
-                files = self.input / "vocab.json", self.input / "merges.txt"
-                tokenizer = Tokenizer.from_files(*files, self.special_tokens)
+                tokenizer = Tokenizer.from_folder(self.input, self.special_tokens)
             else:
                 tokenizer = Tokenizer.from_tokenizers_json(self.input)
             _save_tokenizer(tokenizer, self.out)

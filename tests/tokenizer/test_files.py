@@ -2,7 +2,8 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.tokenizer import naive
 from tests.tokenizer.texts import TEXTS
 from tokenizer import InputError, Tokenizer, publish
 from tokenizer.strict_json import parse_json
@@ -76,7 +78,9 @@ def test_hostile_values_are_read_or_refused_in_one_line(tmp_path: Path, name: st
     tokenizer.save_tokenizers_json(tmp_path / "tokenizer.json")
     file = tmp_path / name
     good, messages = json.loads(file.read_bytes()), []
-    for path, hostile in itertools.product(leaves(good), HOSTILE):
+    # Of the largest file every other case: half of the values at one part, the others at the next.
+    step = 2 if name == "tokenizer.json" else 1
+    for path, hostile in itertools.islice(itertools.product(leaves(good), HOSTILE), 0, None, step):
         file.write_text(json.dumps(with_part(good, path, "MARK")).replace('"MARK"', hostile))
         try:
             read = (
@@ -180,3 +184,78 @@ def test_utf16_is_called_by_its_name(tmp_path: Path, name: str, encoding: str) -
     path.write_bytes(path.read_text().encode(encoding))
     with pytest.raises(InputError, match=rf"{name} is UTF-(16|32)(LE|BE)?, not UTF-8.*iconv -f UTF-(16|32)"):
         Tokenizer.load(tmp_path)
+
+
+def drop_lines(path: Path, start: int, stop: int) -> None:
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:start] + lines[stop:]))
+
+
+def exchange_lines(path: Path, one: int, other: int) -> None:
+    lines = path.read_text().splitlines(keepends=True)
+    lines[one], lines[other] = lines[other], lines[one]
+    path.write_text("".join(lines))
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no merges": (lambda folder: (folder / "merges.txt").write_text(""), "which no line of merges.txt makes"),
+    "a merge less": (
+        lambda folder: drop_lines(folder / "merges.txt", 2, 3),
+        "which no line of merges.txt makes",
+    ),
+    "exchanged merges": (lambda folder: exchange_lines(folder / "merges.txt", 1, 2), "lines were exchanged"),
+    "far merges": (lambda folder: exchange_lines(folder / "merges.txt", 2, 12), "lines were exchanged"),
+    "an entry less": (
+        lambda folder: (folder / "vocab.json").write_text(
+            re.sub('"the": [0-9]+, ', "", (folder / "vocab.json").read_text())
+        ),
+        "lacks one of them",
+    ),
+    "another entry": (
+        lambda folder: (folder / "vocab.json").write_text(
+            (folder / "vocab.json").read_text().replace('"the"', '"thx"')
+        ),
+        "lacks one of them",
+    ),
+}
+
+
+@pytest.mark.parametrize("has_hash", [True, False])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_noticed(tmp_path: Path, damage: str, has_hash: bool) -> None:
+    """In a folder of ours, with its hash or without, and in GPT-2's files."""
+    Tokenizer(*naive.train("the end of the theme, then 'tis his thesis; " * 3, 300, [])).save(tmp_path)
+    change, message = DAMAGE[damage]
+    pretokenizer = tmp_path / "pretokenizer.json"
+    if not has_hash:
+        pretokenizer.write_text('{"special_tokens": [], "pattern": "gpt2"}')
+    assert Tokenizer.load(tmp_path).vocab_size == len(Tokenizer.load(tmp_path).vocab)
+    change(tmp_path)
+    with pytest.raises(InputError, match=message) as error:
+        Tokenizer.load(tmp_path)
+    assert str(tmp_path) in str(error.value)
+    with pytest.raises(InputError, match=message):
+        Tokenizer.from_files(tmp_path / "vocab.json", tmp_path / "merges.txt")
+
+
+def test_a_hash_shows_what_nothing_else_does(tmp_path: Path) -> None:
+    small().save(tmp_path)
+    pretokenizer = tmp_path / "pretokenizer.json"
+    pretokenizer.write_text(pretokenizer.read_text().replace("gpt2", "cl100k"))
+    with pytest.raises(InputError, match="was changed since it was saved"):
+        Tokenizer.load(tmp_path)
+
+
+def test_other_orders_of_ids_are_no_damage(tmp_path: Path) -> None:
+    """RoBERTa numbers tokens by how often they occur, and keeps special tokens among them."""
+    vocab, merges = naive.train("the end of the theme, then 'tis his thesis; " * 3, 300, [])
+    special = {0: b"<s>", 1: b"</s>", 302: b"<mask>"}
+    vocab = {302 - (7 * i + 1) % 301 - 1: token for i, token in vocab.items()} | special
+    vocab |= {
+        303 + i: token for i, token in enumerate({bytes([b]) for b in range(256)} - set(vocab.values()))
+    }
+    tokens = {token for pair in merges for token in (*pair, pair[0] + pair[1])} - set(vocab.values())
+    vocab |= {600 + i: token for i, token in enumerate(sorted(tokens))}
+    Tokenizer(vocab, merges).save(tmp_path)
+    read = Tokenizer.from_files(tmp_path / "vocab.json", tmp_path / "merges.txt")
+    assert read.encode("the theme") == Tokenizer(vocab, merges).encode("the theme")

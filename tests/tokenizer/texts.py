@@ -18,6 +18,9 @@ TEXTS = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
 )
 
+# Without characters that only some programs' versions of Unicode know.
+FAMILIAR_TEXTS = st.lists(st.sampled_from([*_ALPHABET, "²", "½x"]), max_size=30).map("".join)
+
 SPECIAL_SETS: list[list[str]] = [
     [],
     ["<|endoftext|>"],
