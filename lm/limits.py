@@ -152,10 +152,12 @@ def refuse_more_than_disk(needed: int, path: Path, what: str, mend: str) -> None
         )
 
 
-# What torch, CUDA, XLA, NumPy and C++ say; also of sizes that no address reaches.
+# What torch, CUDA, XLA, NumPy and C++ say; also of sizes that no address reaches. YNNPACK, which XLA multiplies by on a
+# CPU, does not say why it fails, and memory is all that it can lack.
 _SIGNS = re.compile(
     r"can't allocate memory|not enough memory|out of memory|RESOURCE_EXHAUSTED|bad_alloc|bad allocation"
-    r"|_ALLOC_FAILED|Storage size calculation overflowed|array is too big|Maximum allowed (size|dimension)",
+    r"|_ALLOC_FAILED|YNNPACK operation failed|Storage size calculation overflowed"
+    r"|array is too big|Maximum allowed (size|dimension)",
     re.IGNORECASE,
 )
 

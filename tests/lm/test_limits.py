@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -46,6 +47,19 @@ def test_every_librarys_want_of_memory_is_known(failure: Callable[[], object]) -
         explained(lambda: "lower this"),
     ):
         failure()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "RESOURCE_EXHAUSTED: Out of memory allocating 68719476736 bytes.",
+        "INTERNAL: Error dispatching computation: Out of memory allocating 68719476736 bytes.",
+        "INTERNAL: YNNPACK operation failed: error",
+    ],
+)
+def test_what_jax_says_when_a_limit_is_reached(message: str) -> None:
+    with pytest.raises(OutOfMemoryError), explained():
+        raise jax.errors.JaxRuntimeError(message)
 
 
 def test_other_errors_stay_what_they_are() -> None:
