@@ -21,6 +21,8 @@ def beside(path: Path, suffix: str) -> Path:
 
     It lies beside the file. If the file is a link and nothing lies beside that, it lies beside what the link leads to.
     """
+    if "\0" in str(path):
+        raise InputError(f"{str(path)!r}: a path cannot have a zero byte")
     near = Path(f"{path}{suffix}")
     return near if near.exists() else Path(os.path.realpath(path) + suffix)
 

@@ -197,8 +197,6 @@ def read_bytes(path: str | Path) -> bytes:
         InputError: `path` is a device, a damaged .gz file, or no path.
         OSError: it cannot be read.
     """
-    if "\0" in str(path):
-        raise InputError(f"cannot read {str(path)!r}: no path has a zero byte")
     data = b"".join(read_pipe(str(path))) if is_pipe(str(path)) else Path(path).read_bytes()
     if not data.startswith(b"\x1f\x8b"):
         return data

@@ -18,11 +18,13 @@ def is_pipe(path: str) -> bool:
     What stands in /dev and /proc may be another file in each process, so it counts as a pipe.
 
     Raises:
-        InputError: it is a device, which may never end.
+        InputError: it is a device, which may never end, or no path.
         OSError: it does not exist.
     """
     if path == "-":
         return True
+    if "\0" in path:
+        raise InputError(f"cannot read {path!r}: a path cannot have a zero byte")
     mode = os.stat(path).st_mode
     if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
         with open(path, "rb", buffering=0) as file:

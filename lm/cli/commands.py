@@ -1,9 +1,11 @@
 """The command line of `lm`, read into the class of a command, whose fields are its flags."""
 
+import dataclasses
 import io
 import re
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
+from pathlib import Path
 from typing import Annotated, Any, Union
 
 import tyro
@@ -78,7 +80,22 @@ def parse(arguments: Sequence[str]) -> Any:
         if exit.code in (0, None):
             raise
         raise InputError(f"{_one_line(stderr.getvalue())}; see lm --help") from None
-    return unmarked(command)
+    command = unmarked(command)
+    _refuse_zero_bytes(command)
+    return command
+
+
+def _refuse_zero_bytes(command: Any) -> None:
+    """Refuse paths that no system takes, which a program may give that calls `main`."""
+    for field in dataclasses.fields(command):
+        value = getattr(command, field.name)
+        if dataclasses.is_dataclass(value):
+            _refuse_zero_bytes(value)
+        for path in value if isinstance(value, tuple) else (value,):
+            if isinstance(path, Path) and "\0" in str(path):
+                raise InputError(
+                    f"{field.name} is {str(path)!r}: a path cannot have a zero byte; leave it out"
+                )
 
 
 def _one_line(box: str) -> str:

@@ -96,25 +96,27 @@ class TokenizerEncode:
         with alone_at(sidecar_path(self.out)):
             if token_facts(self.out) is None:  # those of a file that was deleted may be overwritten
                 refuse_existing(sidecar_path(self.out))
-            facts |= (self._encode_pairs if pairs else self._encode_text)(tokenizer)
+            found, said = (self._encode_pairs if pairs else self._encode_text)(tokenizer)
             try:
-                write_json(sidecar_path(self.out), facts | {"sha256": fingerprint(self.out)})
+                facts |= found | {"sha256": fingerprint(self.out)}
+                write_json(sidecar_path(self.out), facts)
             except BaseException:  # without its facts, the file would name no tokenizer
                 for written in (self.out, offsets_path(self.out)):
                     remove(written)
                 raise
+        show(said)
 
-    def _encode_pairs(self, tokenizer: Any) -> dict[str, Any]:
+    def _encode_pairs(self, tokenizer: Any) -> tuple[dict[str, Any], str]:
+        """The facts of the file that is written, and what to say of it."""
         from tokenizer.encode_pairs import encode_pairs
 
         result = encode_pairs(self.input, tokenizer, self.out, END_OF_TEXT, progress=sys.stderr.isatty())
-        show(
+        return {"tokens": result.num_tokens, "pairs": result.num_pairs}, (
             f"{self.out}: {result.num_pairs:,} pairs, {result.num_tokens:,} tokens; to train on them: "
             f"--model.prefix-length {result.longest_prefix} --model.context-length {result.longest_target} or more"
         )
-        return {"tokens": result.num_tokens, "pairs": result.num_pairs}
 
-    def _encode_text(self, tokenizer: Any) -> dict[str, Any]:
+    def _encode_text(self, tokenizer: Any) -> tuple[dict[str, Any], str]:
         from lm.data import file_sha256
         from lm.sidecar import text_nats
         from tokenizer.encode_corpus import encode_corpus
@@ -127,11 +129,10 @@ class TokenizerEncode:
         nats = text_nats(Path(self.input[0]), file_sha256) if len(self.input) == 1 else None
         if nats is not None:
             facts["nats"] = nats
-        show(
+        return facts, (
             f"{self.out}: {result.num_tokens:,} tokens from {result.num_bytes:,} bytes, "
             f"{result.num_bytes / result.num_tokens:.3f} bytes per token"
         )
-        return facts
 
 
 @dataclass(frozen=True)
