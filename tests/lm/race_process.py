@@ -1,7 +1,8 @@
 """One of two processes that start on the same folder at once: `python -m tests.lm.race_process FOLDER SEED < COMMANDS`.
 
 It runs several commands one after the other, and writes down how each ended. Before a command's backend is loaded,
-which is after it has looked whether its folder is empty, it waits for the other process.
+which is after a first look whether its folder is empty, it waits for the other process: in every other command until
+that has looked, in the rest, if it has the greater seed, until that has ended.
 """
 
 import contextlib
@@ -16,20 +17,30 @@ from unittest import mock
 from lm import backend
 from lm.cli import main
 
+
+def wait_for(path: Path) -> None:
+    """Wait until a file is there."""
+    until = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < until, path
+        time.sleep(0.001)
+
+
 if __name__ == "__main__":
-    folder, seed = Path(sys.argv[1]), sys.argv[2]
+    folder, seed = Path(sys.argv[1]), int(sys.argv[2])
+    other = 1 - seed
     ends = []
     for number, command in enumerate(json.load(sys.stdin)):
 
-        def load_together(*arguments: Any, number: int = number) -> Any:
-            (folder / f"{number}-{seed}").touch()
-            until = time.monotonic() + 60
-            while len(list(folder.glob(f"{number}-*"))) < 2:
-                assert time.monotonic() < until
-                time.sleep(0.001)
+        def load_in_turn(*arguments: Any, number: int = number) -> Any:
+            (folder / f"looked-{number}-{seed}").touch()
+            wait_for(folder / f"looked-{number}-{other}")
+            if number % 2 and seed > other:
+                wait_for(folder / f"ended-{number}-{other}")
             return backend.load(*arguments)
 
         said = io.StringIO()
-        with mock.patch("lm.train.load", load_together), contextlib.redirect_stderr(said):
-            ends.append((main([*command, "--seed", seed]), said.getvalue()))
+        with mock.patch("lm.train.load", load_in_turn), contextlib.redirect_stderr(said):
+            ends.append((main([*command, "--seed", str(seed)]), said.getvalue()))
+        (folder / f"ended-{number}-{seed}").touch()
     (folder / f"ends-{seed}.json").write_bytes(json.dumps(ends).encode())
