@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, subcommand
 
-from lm.ends import END_OF_TEXT
+from lm.ends import END_OF_TEXT, ends_of
 from lm.terminal import show
 
 
@@ -110,7 +110,9 @@ class TokenizerEncode:
         """The facts of the file that is written, and what to say of it."""
         from tokenizer.encode_pairs import encode_pairs
 
-        result = encode_pairs(self.input, tokenizer, self.out, END_OF_TEXT, progress=sys.stderr.isatty())
+        ends = ends_of(tokenizer).stop
+        end = next((text for text, i in tokenizer.special_tokens.items() if i in ends), END_OF_TEXT)
+        result = encode_pairs(self.input, tokenizer, self.out, end, progress=sys.stderr.isatty())
         return {"tokens": result.num_tokens, "pairs": result.num_pairs}, (
             f"{self.out}: {result.num_pairs:,} pairs, {result.num_tokens:,} tokens; to train on them: "
             f"--model.prefix-length {result.longest_prefix} --model.context-length {result.longest_target} or more"

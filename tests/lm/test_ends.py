@@ -214,6 +214,14 @@ def test_each_of_several_ends_stops_and_an_empty_prompt_begins() -> None:
             assert asked.pop() == [first]
 
 
+def test_pairs_end_with_the_end_of_their_tokenizer(tmp_path: Path) -> None:
+    Tokenizer(BYTES, [], ["<s>", "</s>"]).save(tmp_path / "tokenizer")
+    (tmp_path / "pairs.jsonl").write_text('{"prefix": "a", "target": "b"}\n')
+    files = ("--input", tmp_path / "pairs.jsonl", "--out", tmp_path / "pairs.npy")
+    assert lm("tokenizer", "encode", "--tokenizer", tmp_path / "tokenizer", *files) == 0
+    assert np.load(tmp_path / "pairs.npy").tolist() == [97, 257, 98, 257]
+
+
 @pytest.mark.parametrize("eos", [7, [7, 9]])
 def test_ends_come_with_an_import_and_go_with_an_export(
     made_pipeline: Path, tmp_path: Path, capsys: Capture, eos: int | list[int]
