@@ -226,6 +226,18 @@ def test_batches_are_made_ahead_in_order() -> None:
     assert list(prefetched(make, 3, 3)) == []
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+def test_the_last_batch_is_made_once_and_none_after_it(count: int) -> None:
+    made: list[int] = []
+
+    def make(step: int) -> Batch:
+        made.append(step)
+        return Batch(np.full((1, 1, 1), step, np.int32), np.zeros((1, 1, 1), np.int32))
+
+    given = [int(batch.inputs[0, 0, 0]) for batch in prefetched(make, 5, 5 + count)]
+    assert given == made == list(range(5, 5 + count))
+
+
 def resident() -> int:
     """Bytes of this process's memory, mapped files included."""
     lines = Path("/proc/self/status").read_text().splitlines()

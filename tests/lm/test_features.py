@@ -164,6 +164,11 @@ def test_a_profile_is_the_frameworks_own_trace(pipeline: Path, backend: BackendN
     (trace,) = (pipeline / "new" / "profile").glob(pattern)
     assert trace.stat().st_size > 1000
     assert leaves(pipeline / "new") == leaves(pipeline / backend)
+    written = trace.stat().st_mtime_ns
+    # And again when it goes on.
+    command = train_command(pipeline, backend, pipeline / "new", "--profile", "--resume", "--steps", 10)
+    assert lm(*command) == 0
+    assert max(p.stat().st_mtime_ns for p in (pipeline / "new" / "profile").glob(pattern)) > written
 
 
 def test_bfloat16_learns_within_one_percent(pipeline: Path) -> None:

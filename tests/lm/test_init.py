@@ -1,11 +1,13 @@
 """The numbers both backends start from."""
 
 import dataclasses
+import math
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +23,7 @@ from lm.init import (
 )
 from lm.rng import philox
 from tests.lm.distributions import KS_LIMIT, ks_statistic, truncated_normal_cdf
+from torch_impl.layers import Embedding, LayerNorm, Linear, RMSNorm
 
 CONFIG = ModelConfig(vocab_size=11, context_length=8, d_model=8, num_layers=2, num_heads=2, d_ff=12)
 
@@ -244,3 +247,20 @@ def test_sinusoidal_table_is_that_of_the_paper(d_model: int) -> None:
             angle = position / 10_000 ** (2 * (j // 2) / d_model)
             expected = np.sin(angle) if j % 2 == 0 else np.cos(angle)
             assert table[0, t, j] == pytest.approx(expected, abs=1e-12)
+
+
+def test_torch_modules_of_their_own_start_with_the_same_distributions() -> None:
+    """Those that a program makes itself, whose weights `lm.init` never sees."""
+    torch.manual_seed(0)
+    std = math.sqrt(2 / (60 + 100))
+    for weight, expected in (
+        (Linear(60, 100).weight, truncated_normal_cdf(3, std)),
+        (Embedding(100, 60).weight, truncated_normal_cdf(3)),
+    ):
+        assert ks_statistic(weight.detach().double().numpy().ravel(), expected) < KS_LIMIT
+    assert torch.equal(RMSNorm(7).weight, torch.ones(7))
+    norm, layer = LayerNorm(7), Linear(5, 7, bias=True)
+    assert torch.equal(norm.weight, torch.ones(7))
+    assert layer.bias is not None
+    assert not norm.bias.any()
+    assert not layer.bias.any()

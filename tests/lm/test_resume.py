@@ -157,6 +157,19 @@ def test_best_checkpoints_are_kept(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000005"]
 
 
+def test_of_equal_losses_the_oldest_is_best(tmp_path: Path) -> None:
+    """One is saved as the best only if it beats the last of them, so that a tie must not delete what was saved."""
+    for step in (1, 2, 3, 10):
+        assert checkpoint.is_among_best(tmp_path, 3.0, 1) == (step == 1)
+        facts = {"val_loss": 3.0}
+        checkpoint.save(tmp_path / "checkpoints", step, WEIGHTS.items(), OPTIMIZER.items(), facts)
+    assert checkpoint.best(tmp_path).name == "step-00000001"
+    checkpoint.prune(tmp_path, 1, 2)
+    assert steps(tmp_path) == [1, 2, 10]
+    checkpoint.prune(tmp_path, 1, 1)
+    assert steps(tmp_path) == [1, 10]
+
+
 class Crash(BaseException):
     """The machine stops here."""
 
