@@ -22,7 +22,7 @@ from lm import checkpoint, run
 from lm.backend import BackendName
 from lm.config import ModelConfig, TrainConfig, from_dict
 from lm.ends import Ends, ends_of, read_ends
-from lm.files import json_text, published, read_object, refuse_existing, reserved, write_json
+from lm.files import json_text, published, read_object, refuse_existing, require_file, reserved, write_json
 from lm.init import initial_moments, parameter_shapes
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
@@ -369,6 +369,7 @@ def _find_tensors(folder: Path) -> dict[str, _Tensor]:
 
 def _read_header(file: Path) -> dict[str, _Tensor]:
     try:
+        require_file(file)
         with safetensors.safe_open(file, framework="numpy"):
             pass  # checks the header, and that the file is as long as it says
         with file.open("rb") as opened:
