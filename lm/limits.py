@@ -13,6 +13,7 @@ from lm.accounting.report import gigabytes
 from lm.config import TrainConfig
 from lm.mesh import Mesh
 from lm.sampling import SamplingConfig
+from tokenizer import machine
 from tokenizer.errors import InputError
 
 
@@ -27,9 +28,7 @@ _ROW_BYTES = 1000
 
 def total_memory() -> int:
     """Bytes of this machine's main memory, or of the part that its container may use."""
-    import psutil
-
-    return min([int(psutil.virtual_memory().total), *_container_limits()])
+    return min([machine.total_memory(), *_container_limits()])
 
 
 def _container_limits(
@@ -38,7 +37,7 @@ def _container_limits(
     """The memory limits of this process's control group and of those around it, on Linux (versions 2 and 1)."""
     folders = {root, root / "memory"}
     with contextlib.suppress(OSError):
-        for line in process.read_text(encoding="utf-8").splitlines():
+        for line in process.read_bytes().decode().splitlines():
             _, controllers, path = line.split(":", 2)
             if controllers in ("", "memory"):
                 group = root / controllers / path.lstrip("/")
@@ -47,7 +46,7 @@ def _container_limits(
     for folder in folders:
         for name in ("memory.max", "memory.limit_in_bytes"):
             with contextlib.suppress(OSError, ValueError):  # "max" is no number
-                limits.append(int((folder / name).read_text(encoding="ascii")))
+                limits.append(int((folder / name).read_bytes()))
     return limits
 
 

@@ -81,7 +81,7 @@ def _processor() -> str:
     """A name for the machine's processor, by the instructions that it has."""
     found = [platform.machine(), platform.processor()]
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0].splitlines()
+        lines = Path("/proc/cpuinfo").read_bytes().decode().partition("\n\n")[0].splitlines()
         found += [line for line in lines if line.startswith(_MODEL)]
     except OSError:
         pass  # not Linux

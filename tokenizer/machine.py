@@ -10,6 +10,17 @@ def num_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def total_memory() -> int:
+    """Return the bytes of the machine's main memory."""
+    try:
+        # Linux, without psutil, which needs modules there that other systems lack.
+        return 1024 * int(Path("/proc/meminfo").read_bytes().partition(b"MemTotal:")[2].split()[0])
+    except (OSError, IndexError):
+        import psutil
+
+        return int(psutil.virtual_memory().total)
+
+
 def peak_memory() -> int:
     """Return the most bytes of main memory that this process has held at once.
 

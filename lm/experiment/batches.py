@@ -9,6 +9,7 @@ from lm.experiment.outcomes import Losses, Outcome, as_facts, best_of, outcomes_
 from lm.experiment.plot import Curve, plot_curves
 from lm.experiment.runs import Plan, Runs
 from lm.experiment.text import OUTCOME_HEADER, chance, listed, loss_or_fate, outcome_rows, table
+from lm.limits import total_memory
 
 # With fewer steps, little is left of a schedule.
 _FEWEST_STEPS = 4
@@ -38,9 +39,7 @@ def fits(plan: Plan) -> dict[str, int] | None:
     """The machine's memory in bytes, and the largest batch that fits it; None of an accelerator's."""
     if plan.config.device != "cpu":
         return None
-    import psutil
-
-    available = psutil.virtual_memory().total
+    available = total_memory()
     largest = memory(plan.config, plan.backend).largest_batch(available) * plan.config.grad_accumulation
     return {"memory": available, "batch_size": largest}
 
