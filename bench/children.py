@@ -2,7 +2,6 @@
 
 import importlib
 import multiprocessing
-import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -11,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from lm.allocator import keep_freed_memory
+from tokenizer.workers import interrupts_held
 
 Calls = Mapping[str, Callable[..., Any]]
 
@@ -30,7 +30,8 @@ class Child:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
-        self._process.start()
+        with interrupts_held():  # Ctrl-C reaches this process too, which ends that one
+            self._process.start()
         theirs.close()
 
     def ask(self, name: str, *arguments: Any) -> Any:
@@ -58,7 +59,6 @@ class Child:
 
 
 def _serve(pipe: Connection, make: Callable[..., Calls], arguments: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends this process
     keep_freed_memory()  # before a framework is imported, for every contender alike
     calls: Calls | None = None
     with suppress(EOFError, ConnectionError):  # until nobody asks any more

@@ -366,9 +366,21 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         with contextlib.suppress(OverflowError):
             return float(value)
     if type(value) not in options:
-        names = " or ".join("nothing" if o is type(None) else o.__name__ for o in options)
-        raise InputError(f"{where} is {value!r}: give a value of type {names}")
+        raise InputError(f"{where} is {value!r}: give {kind_of(hint)}")
     return value
+
+
+def kind_of(hint: Any) -> str:
+    """A type in words.
+
+    >>> kind_of(int | None)
+    'a whole number or nothing'
+    """
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return " or ".join(_KINDS.get(option, "a text") for option in options)
+
+
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", type(None): "nothing"}
 
 
 def load_config(path: Path) -> TrainConfig:

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from lm import run
 from lm.accounting import train_flops_per_token
 from lm.config import TrackerName, TrainConfig
 from lm.evaluate import Evaluation, bits_per_byte, entropy_floor
-from lm.files import published
 from lm.terminal import Shown
 from lm.track import Trackers
 from tokenizer.errors import InputError
@@ -40,17 +39,21 @@ class MetricsLog:
         `devices` is how many there are of the config's peak_flops.
         """
         self._path, self._silent = Path(os.devnull) if silent else out / "metrics.jsonl", silent
-        kept = []
+        seconds = 0.0
         if not silent:
+            end = 0
+            for record, end_of_line in run.metric_lines(out):
+                if record["step"] > first_step:
+                    break
+                seconds, end = record["seconds"], end_of_line
             # What a run did after the checkpoint that it resumes from, it is about to do again.
-            kept = [m for m in run.read_metrics(out) if m["step"] <= first_step]
-            with published(self._path) as temporary:
-                temporary.write_text(
-                    "".join(json.dumps(m) + "\n" for m in kept), encoding="utf-8", newline=""
-                )
+            if self._path.exists():
+                os.truncate(self._path, end)
         self._file = self._path.open("a", encoding="utf-8", newline="")
+        if not silent:
+            os.fsync(self._file.fileno())
         self._trackers = Trackers(() if silent else track, out)
-        self._start = time.perf_counter() - (kept[-1]["seconds"] if kept else 0.0)
+        self._start = time.perf_counter() - seconds
         self._config, self._devices = config, devices
         # A bar where somebody watches, a line an evaluation where output goes to a file.
         self._shown_on: Any = Shown(sys.stderr)
@@ -71,6 +74,8 @@ class MetricsLog:
         """The first step whose loss or gradient norm was not finite, and what it was."""
         self.skipped = 0
         """How many such steps there were."""
+        self.unwritten: str | None = None
+        """Why lines of metrics.jsonl could not be written, if so."""
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -156,27 +161,28 @@ class MetricsLog:
         self._shown = {name: shown[name] for name in order if name in shown}
 
     def sync(self) -> None:
-        """Have everything on the disk, where a checkpoint of the step last noted counts on it."""
+        """Have everything on the disk, where a checkpoint of the step last noted counts on it.
+
+        Raises:
+            InputError: the disk does not take it. Lines that could not even be written are known to be lost.
+        """
         self.flush()
-        if not self._silent:
-            with self._said():
+        if not self._silent and not self.unwritten:
+            try:
                 os.fsync(self._file.fileno())
+            except OSError as error:
+                raise InputError(
+                    f"{self._path}: cannot be written ({error.strerror}); the checkpoints are intact: mend that, and "
+                    "go on with --resume"
+                ) from None
 
     def _write(self, record: dict[str, Any]) -> None:
         # JSON has no NaN.
         record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         record["seconds"] = round(time.perf_counter() - self._start, 3)
-        with self._said():
+        try:
             self._file.write(json.dumps(record) + "\n")
             self._file.flush()
-        self._trackers.write(record)
-
-    @contextlib.contextmanager
-    def _said(self) -> Iterator[None]:
-        try:
-            yield
         except OSError as error:
-            raise InputError(
-                f"{self._path}: cannot be written ({error.strerror}); the checkpoints are intact: mend that, and go "
-                "on with --resume"
-            ) from None
+            self.unwritten = f"{self._path}: cannot be written ({error.strerror})"
+        self._trackers.write(record)

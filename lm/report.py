@@ -1,7 +1,9 @@
 """What became of runs: a list for the terminal, and a page that compares them, complete in itself."""
 
+import itertools
 import json
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,80 @@ from lm.files import is_locked, published, reserved
 from lm.init import parameter_shapes
 from tokenizer.errors import InputError
 
-# More points than a screen has are left out.
-_MOST_POINTS = 2000
+# As many stretches of a run as a screen can show apart; at least half of them are there.
+_MOST_STRETCHES = 500
+
+
+class Thinned:
+    """A long series of records, of which it keeps what a screen can show.
+
+    These are, of each of a few hundred stretches of equal length, the first record and the last, and those of the
+    lowest and the highest value of each number. Of a short series it keeps everything.
+    """
+
+    def __init__(self, numbers: Sequence[str] = ()) -> None:
+        self._numbers = numbers
+        self._stretches: list[list[dict[str, Any]]] = []
+        self._length, self._in_last = 1, 0
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Take the next record."""
+        if self._in_last == 0:
+            self._stretches.append([])
+        self._stretches[-1].append(record)
+        self._in_last += 1
+        if self._in_last == self._length:
+            self._in_last = 0
+        if self._in_last == 0 or len(self._stretches[-1]) >= 64:
+            self._stretches[-1] = self._thinned(self._stretches[-1])
+        if self._in_last == 0 and len(self._stretches) == _MOST_STRETCHES:
+            pairs = zip(self._stretches[::2], self._stretches[1::2], strict=True)
+            self._stretches = [self._thinned(a + b) for a, b in pairs]
+            self._length *= 2
+
+    def records(self) -> list[dict[str, Any]]:
+        """What is kept, in the order that it came in."""
+        return list(itertools.chain(*self._stretches))
+
+    def _thinned(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        kept = {0, len(records) - 1}
+        for name in self._numbers:
+            values = [(r[name], i) for i, r in enumerate(records) if isinstance(r.get(name), int | float)]
+            if values:
+                kept |= {min(values)[1], max(values)[1]}
+        return [records[i] for i in sorted(kept)]
+
+
+class Metrics:
+    """What the lines of a metrics.jsonl come to, read one at a time."""
+
+    TRAIN = ("train_loss", "lr", "grad_norm", "rate")
+    VAL = ("val_loss", "accuracy", "bits_per_byte")
+
+    def __init__(self, records: Iterable[dict[str, Any]]) -> None:
+        self.last: dict[str, Any] = {}
+        """The last value of each number."""
+        self.best: float | None = None
+        """The lowest validation loss."""
+        self.train, self.val, self.samples = Thinned(self.TRAIN), Thinned(self.VAL), Thinned()
+        before = {"seconds": 0.0, "tokens": 0}
+        for m in records:
+            self.last |= {name: value for name, value in m.items() if isinstance(value, int | float)}
+            if "train_loss" in m:
+                seconds = m["seconds"] - before["seconds"]
+                m["rate"] = (m["tokens"] - before["tokens"]) / seconds if seconds > 0 else None
+                before = m
+                self.train.add(m)
+            if "val_loss" in m:
+                self.val.add(m)
+                if isinstance(m["val_loss"], float) and (self.best is None or m["val_loss"] < self.best):
+                    self.best = m["val_loss"]
+            if "sample" in m:
+                self.samples.add(m)
+
+    def rate(self) -> float | None:
+        """Tokens a second over all, evaluations included."""
+        return self.last["tokens"] / self.last["seconds"] if self.last.get("seconds") else None
 
 
 @dataclass(frozen=True)
@@ -24,29 +98,11 @@ class Run:
     config: TrainConfig
     facts: dict[str, Any]
     """run.json."""
-    metrics: list[dict[str, Any]]
-    """Lines of metrics.jsonl, by step."""
+    metrics: Metrics
     state: str
     """done, stopped, running, or new."""
     peak_memory: int | None
     """Bytes of main memory, where a checkpoint tells."""
-
-    def last(self, key: str) -> float | None:
-        """The last value of a number in the metrics."""
-        values = [m[key] for m in self.metrics if isinstance(m.get(key), int | float)]
-        return values[-1] if values else None
-
-    def best(self) -> float | None:
-        """The lowest validation loss."""
-        return min(
-            (m["val_loss"] for m in self.metrics if isinstance(m.get("val_loss"), float)), default=None
-        )
-
-    def rate(self) -> float | None:
-        """Tokens a second over all, evaluations included."""
-        if not self.metrics or not self.metrics[-1]["seconds"]:
-            return None
-        return (self.last("tokens") or 0) / self.metrics[-1]["seconds"]
 
 
 def read_run(folder: Path, name: str) -> Run:
@@ -69,7 +125,7 @@ def read_run(folder: Path, name: str) -> Run:
         state = "new"
     else:
         state = "done" if iteration == config.steps or early else "stopped"
-    metrics = run.read_metrics(folder)
+    metrics = Metrics(record for record, _ in run.metric_lines(folder))
     return Run(name, config, facts, metrics, state, memory if isinstance(memory, int) else None)
 
 
@@ -90,17 +146,17 @@ def list_runs(folder: Path) -> str:
         except InputError as error:
             broken.append(str(error))
             continue
-        step = r.metrics[-1]["step"] if r.metrics else 0
-        losses = [r.last("train_loss"), r.last("val_loss"), r.best()]
+        last = r.metrics.last
+        losses = [last.get("train_loss"), last.get("val_loss"), r.metrics.best]
         rows.append(
             [
                 r.name,
                 r.facts["backend"],
                 r.state,
-                f"{step}/{r.config.steps}",
+                f"{last.get('step', 0)}/{r.config.steps}",
                 *("-" if loss is None else f"{loss:.4f}" for loss in losses),
-                _number(r.rate()),
-                f"{r.metrics[-1]['seconds']:.0f} s" if r.metrics else "-",
+                _number(r.metrics.rate()),
+                f"{last['seconds']:.0f} s" if last else "-",
             ]
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -151,29 +207,23 @@ def _names(folders: list[Path]) -> list[str]:
 
 def _series(r: Run) -> dict[str, Any]:
     """What the page draws."""
-    steps = [dict(m) for m in r.metrics if "train_loss" in m]
-    before = {"seconds": 0.0, "tokens": 0}
-    for m in steps:
-        seconds = m["seconds"] - before["seconds"]
-        m["rate"] = (m["tokens"] - before["tokens"]) / seconds if seconds > 0 else None
-        before = m
-    train_keys, val_keys = (
-        ("train_loss", "lr", "grad_norm", "rate"),
-        ("val_loss", "accuracy", "bits_per_byte"),
-    )
+    samples = r.metrics.samples.records()
     return {
         "name": r.name,
         "floor": r.facts.get("floor"),
-        "train": _columns(steps, train_keys),
-        "val": _columns([m for m in r.metrics if "val_loss" in m], val_keys),
-        "samples": [{"step": m["step"], "sample": str(m["sample"])} for m in r.metrics if "sample" in m],
+        "train": _columns(r.metrics.train.records(), Metrics.TRAIN),
+        "val": _columns(r.metrics.val.records(), Metrics.VAL),
+        "samples": [{"step": m["step"], "sample": str(m["sample"])} for m in samples],
     }
 
 
 def _columns(records: list[dict[str, Any]], keys: tuple[str, ...]) -> dict[str, list[Any]]:
-    records = records[:: math.ceil(len(records) / _MOST_POINTS) or 1]
     present = [key for key in keys if any(key in m for m in records)]
-    return {key: [m.get(key) for m in records] for key in ("step", "tokens", "seconds", *present)}
+
+    def number(value: Any) -> float | None:
+        return value if isinstance(value, int | float) else None
+
+    return {key: [number(m.get(key)) for m in records] for key in ("step", "tokens", "seconds", *present)}
 
 
 def _numbers(runs: list[Run]) -> list[list[str]]:
@@ -184,18 +234,18 @@ def _numbers(runs: list[Run]) -> list[list[str]]:
         rows.append([what, *(v if isinstance(v, str) else _number(v) for v in values)])
 
     row("state", [r.state for r in runs])
-    row("steps", [r.metrics[-1]["step"] if r.metrics else 0 for r in runs])
-    row("tokens", [r.last("tokens") for r in runs])
+    row("steps", [r.metrics.last.get("step", 0) for r in runs])
+    row("tokens", [r.metrics.last.get("tokens") for r in runs])
     row("parameters", [sum(map(math.prod, parameter_shapes(r.config.model).values())) for r in runs])
-    row("training loss", [r.last("train_loss") for r in runs])
-    row("validation loss", [r.last("val_loss") for r in runs])
-    row("lowest validation loss", [r.best() for r in runs])
+    row("training loss", [r.metrics.last.get("train_loss") for r in runs])
+    row("validation loss", [r.metrics.last.get("val_loss") for r in runs])
+    row("lowest validation loss", [r.metrics.best for r in runs])
     row("entropy floor", [r.facts.get("floor") for r in runs])
-    row("perplexity", [r.last("perplexity") for r in runs])
-    row("accuracy", [r.last("accuracy") for r in runs])
-    row("bits per byte", [r.last("bits_per_byte") for r in runs])
-    row("seconds", [r.metrics[-1]["seconds"] if r.metrics else None for r in runs])
-    row("tokens a second", [r.rate() for r in runs])
+    row("perplexity", [r.metrics.last.get("perplexity") for r in runs])
+    row("accuracy", [r.metrics.last.get("accuracy") for r in runs])
+    row("bits per byte", [r.metrics.last.get("bits_per_byte") for r in runs])
+    row("seconds", [r.metrics.last.get("seconds") for r in runs])
+    row("tokens a second", [r.metrics.rate() for r in runs])
     row("peak memory, MB", [r.peak_memory and r.peak_memory / 1e6 for r in runs])
     return rows
 

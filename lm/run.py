@@ -2,10 +2,12 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -15,9 +17,9 @@ import numpy as np
 import lm
 from lm import checkpoint
 from lm.backend import Backend, BackendName
-from lm.config import TrainConfig, from_dict
+from lm.config import TrainConfig, from_dict, kind_of
 from lm.ends import Ends, ends_of, read_ends
-from lm.files import json_text, read_object, write_json
+from lm.files import read_object, write_json
 from lm.init import initial_moments, optimizer_shapes, parameter_shapes
 from lm.mesh import Mesh, Processes
 from lm.sidecar import token_facts
@@ -358,7 +360,8 @@ def _check_facts(facts: Any, where: Path) -> TrainConfig:
     types = {"seed": int, "backend": str, **dict.fromkeys(_HASHES, str | None)}
     for name, of_type in types.items():
         if not isinstance(facts, dict) or not isinstance(facts.get(name, ...), of_type):
-            raise InputError(f"{where}: {name} is missing or no {of_type}; it was not written by lm train")
+            kind = kind_of(of_type)
+            raise InputError(f"{where}: {name} is missing or not {kind}; it was not written by lm train")
     if facts["backend"] not in get_args(BackendName):
         raise InputError(f"{where}: backend is {facts['backend']!r}; it was not written by lm train")
     config: TrainConfig = from_dict(TrainConfig, facts.get("config"), str(where))
@@ -366,21 +369,49 @@ def _check_facts(facts: Any, where: Path) -> TrainConfig:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; none where there is no such file. A last line that a crash tore is left out.
+    """The lines of metrics.jsonl, of a run that is not long.
+
+    Raises:
+        InputError: as `metric_lines` does.
+    """
+    return [record for record, _ in metric_lines(run)]
+
+
+def metric_lines(run: Path) -> Iterator[tuple[dict[str, Any], int]]:
+    """Each line of metrics.jsonl, and the place in the file where it ends; none where there is no such file.
+
+    A last line that a crash tore, or that is being written, is left out.
 
     Raises:
         InputError: another line is no record of a step.
     """
-    path, records = run / "metrics.jsonl", []
-    lines = path.read_bytes().split(b"\n") if path.exists() else []
-    for number, line in enumerate(lines[:-1], 1):
-        try:
-            record = json.loads(line)
-            json_text(record)  # has no NaN
-        except (ValueError, RecursionError):
-            record = None
-        numbers = isinstance(record, dict) and [record.get(key) for key in ("step", "tokens", "seconds")]
-        if not numbers or not all(isinstance(n, int | float) and 0 <= n < 2**63 for n in numbers):
-            raise InputError(f"{path}, line {number}: not a record of a step; delete the line")
-        records.append(record)
-    return records
+    path = run / "metrics.jsonl"
+    if not path.exists():
+        return
+    end = 0
+    with path.open("rb") as file:
+        for number in itertools.count(1):
+            line = file.readline(_LONGEST_LINE)
+            if not line.endswith(b"\n") and len(line) < _LONGEST_LINE:
+                return
+            try:
+                record = _JSON.decode(line.decode())
+            except (ValueError, RecursionError):
+                record = None
+            numbers = isinstance(record, dict) and [record.get(key) for key in ("step", "tokens", "seconds")]
+            if (
+                not numbers
+                or not all(isinstance(n, int | float) and 0 <= n < 2**63 for n in numbers)
+                or any(isinstance(v, int | float) and not abs(v) <= _LARGEST for v in record.values())
+            ):
+                raise InputError(f"{path}, line {number}: not a record of a step; delete the line")
+            end += len(line)
+            yield record, end
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+_JSON = json.JSONDecoder(parse_constant=_refuse_constant)  # has no NaN
+_LONGEST_LINE, _LARGEST = 1 << 24, sys.float_info.max

@@ -1,7 +1,9 @@
 """What a program shows, and how it ends: nothing that happens to a terminal, a pipe or a log ends its work."""
 
+import atexit
 import codecs
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -12,6 +14,13 @@ from typing import Any, TextIO
 
 _SPELLED = "twinlm.spelled"
 codecs.register_error(_SPELLED, lambda e: (json.dumps(e.object[e.start : e.end])[1:-1], e.end))  # type: ignore
+
+
+@functools.cache
+def _nowhere() -> TextIO:
+    stream = open(os.devnull, "w", encoding="utf-8", newline="")  # noqa: SIM115  # for as long as the process lives
+    atexit.register(stream.close)
+    return stream
 
 
 class Shown:
@@ -27,7 +36,7 @@ class Shown:
             stream: None, as Python has it for a standard file that is closed, is nowhere.
             result: Whether a failure is an error, of a file that is called standard output.
         """
-        self._stream = open(os.devnull, "w", encoding="utf-8", newline="") if stream is None else stream  # noqa: SIM115
+        self._stream: Any = _nowhere() if stream is None else stream
         self._result = result
 
     def write(self, text: str) -> int:
@@ -63,12 +72,12 @@ class Shown:
 
     def silence(self) -> None:
         """Send what is written from now on nowhere, and what the stream still holds too."""
-        with contextlib.suppress(OSError, AttributeError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            try:
-                os.dup2(nowhere, self._stream.fileno())
-            finally:
-                os.close(nowhere)
+        if isinstance(self._stream, Shown):
+            self._stream.silence()
+        else:
+            with contextlib.suppress(OSError, AttributeError):
+                os.dup2(_nowhere().fileno(), self._stream.fileno())
+            self._stream = _nowhere()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

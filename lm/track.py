@@ -89,7 +89,7 @@ def _started(name: str, run: Path) -> Tracker:
     """A tracker of the run, to which all records so far have been sent."""
     tracker = {"tensorboard": _tensorboard, "wandb": _wandb}[name](run, runs.read_facts(run) or {})
     next(tracker)
-    for record in runs.read_metrics(run):
+    for record, _ in runs.metric_lines(run):
         tracker.send(record)
     return tracker
 

@@ -149,6 +149,10 @@ def train(
                 progress.skipped = skipped_before + log.skipped
                 _save(out, step, backend, state, {**facts, **asdict(progress)}, config, processes)
                 saved_step = step
+            if log.unwritten:
+                raise InputError(
+                    f"{log.unwritten}, and lacks its last lines; step {step} is saved: mend that, and resume"
+                )
 
         skipped_before = progress.skipped
         batches = prefetched(make_batch, first_step, config.steps)
@@ -158,7 +162,7 @@ def train(
                 save(step)
                 log.tell(f"stopped early: the validation loss was {progress.best_val_loss:.4f} at its lowest")
                 break
-            if processes.any(stop_requested()):
+            if processes.any(stop_requested() or log.unwritten is not None):
                 save(step)
                 return False if processes.is_first else None
             if profile and processes.is_first and step == first_step + _PROFILED.start:

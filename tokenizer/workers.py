@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from io import BufferedWriter, FileIO
 from queue import Empty, Queue, SimpleQueue
@@ -107,14 +107,18 @@ class _Child:
         # The same search path as here, so that it works from a checkout, installed or not.
         arguments = f"{worker.__module__!r}, {worker.__name__!r}"
         imports = f"import sys; sys.path[:] = {sys.path!r}; from tokenizer.workers import serve"
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", f"{imports}; serve({arguments})"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,  # arrays go straight into their memory
-            pipesize=1 << 20,  # Linux's largest
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # NumPy starts sooner, and needs no more here
-        )
+        with interrupts_held():
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", f"{imports}; serve({arguments})"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,  # arrays go straight into their memory
+                pipesize=1 << 20,  # Linux's largest
+                env={
+                    **os.environ,
+                    "OPENBLAS_NUM_THREADS": "1",
+                },  # NumPy starts sooner, and needs no more here
+            )
         assert self._process.stdin
         assert self._process.stdout
         self._stdin = BufferedWriter(cast(FileIO, self._process.stdin))
@@ -227,9 +231,25 @@ def _line(content: Any) -> bytes:
     return json.dumps(content).encode() + b"\n"
 
 
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait. A process that is started meanwhile never sees it, not even while its modules load.
+
+    Ctrl-C goes to all processes of a terminal, and is their parent's to handle. Windows cannot hold it.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def serve(module: str, name: str) -> None:
     """Be a worker of that class: run the tasks that come in, until the input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; it is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Windows, where it was not held
     stdin, stdout = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what is printed by accident must not mix with the results
     worker_class: type[Worker] = getattr(import_module(module), name)

@@ -65,20 +65,20 @@ def names_file(name: str) -> bool:
 
 
 def parse_bytes(text: str) -> int:
-    """A size such as 80GB (10^9 bytes each), 80GiB (2^30 each) or a plain number, in bytes.
+    """A size such as 80GB (10^9 bytes each), 80GiB (2^30 each) or 80B, in bytes.
 
-    >>> parse_bytes("80GB"), parse_bytes("1.5 KiB"), parse_bytes("12")
+    >>> parse_bytes("80GB"), parse_bytes("1.5 KiB"), parse_bytes("12B")
     (80000000000, 1536, 12)
 
     Raises:
         InputError: it is none of these, or not above 0.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(?:([KMGT]?)(i?)B)?", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?)(i?)B", text.strip(), re.IGNORECASE)
     size = 0
     if match:
         number, prefix, binary = match.groups()
         unit = (1024 if binary else 1000) ** " KMGT".index((prefix or " ").upper())
         size = int(float(number) * unit)
     if size < 1:
-        raise InputError(f"'{text}' is no size of memory: give one such as 80GB or 80GiB")
+        raise InputError(f"'{text}' is no size of memory: give a number and its unit, such as 80GB or 80GiB")
     return size

@@ -108,4 +108,6 @@ def _one_line(box: str) -> str:
             said.append(first + " " + ", ".join(line.split()[0] for line in others if line.startswith("--")))
         elif not first.startswith(("For full helptext", "Argument helptext")):
             said.append(" ".join([first, *others]))
-    return re.sub(r"Error parsing __tyro-dummy-inner__\S*: ", "", "; ".join(said))
+    line = re.sub(r"Error parsing __tyro-dummy-inner__\S*: ", "", "; ".join(said))
+    line = re.sub(r"invalid literal for int\(\) with base 10: ('.*?')", r"\1 is no whole number", line)
+    return re.sub(r"could not convert string to float: ('.*?')", r"\1 is no number", line)

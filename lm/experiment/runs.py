@@ -15,7 +15,7 @@ from lm.data import file_sha256, get_batch, open_corpus
 from lm.evaluate import entropy_floor
 from lm.experiment.outcomes import Outcome, best_of
 from lm.init import parameter_shapes
-from lm.run import Inputs
+from lm.run import Inputs, read_metrics
 from lm.sources import open_validation, text_facts
 from lm.stages import make_tokens
 from lm.terminal import show
@@ -237,13 +237,13 @@ def _finished(folder: Path, name: str) -> Outcome | None:
     """What came of a run; None where it is not there or not at its end."""
     if not (folder / "run.json").exists():
         return None
-    r = report.read_run(folder, name)
-    not_finite_at = next((m["step"] for m in r.metrics if m.get("skipped")), None)
+    r, metrics = report.read_run(folder, name), read_metrics(folder)
+    not_finite_at = next((m["step"] for m in metrics if m.get("skipped")), None)
     if r.state != "done" and (not_finite_at is None or r.config.skip_nonfinite):
         return None
-    evaluations = [m["val_loss"] for m in r.metrics if "val_loss" in m]
-    losses = [m["train_loss"] for m in r.metrics if isinstance(m.get("train_loss"), float)]
-    last = r.metrics[-1]
+    evaluations = [m["val_loss"] for m in metrics if "val_loss" in m]
+    losses = [m["train_loss"] for m in metrics if isinstance(m.get("train_loss"), float)]
+    last = metrics[-1]
     return Outcome(
         name=name,
         learning_rate=r.config.optimizer.learning_rate,

@@ -380,12 +380,11 @@ def test_the_table_says_what_json_says(capsys: Capture) -> None:
 
 
 def test_sizes_of_memory() -> None:
-    assert [parse_bytes(text) for text in ("80GB", "80GiB", "24 gb", "0.5TB", "7B", "7")] == [
+    assert [parse_bytes(text) for text in ("80GB", "80GiB", "24 gb", "0.5TB", "7B")] == [
         80 * 10**9,
         80 * 2**30,
         24 * 10**9,
         5 * 10**11,
-        7,
         7,
     ]
 
@@ -399,6 +398,11 @@ def test_wrong_input_is_refused(capsys: Capture) -> None:
         (("gpt2-xl", "--mfu", 0), "mfu"),
         (("gpt2-xl", "--memory", "much"), "80GB"),
         (("gpt2-xl", "--memory", "0GB"), "80GB"),
+        (
+            ("gpt2-xl", "--memory", "80"),
+            "'80' is no size of memory: give a number and its unit, such as 80GB",
+        ),
+        (("gpt2-xl", "--memory", "80G"), "its unit"),
         (("gpt2-xl", "--tokens", "nan"), "tokens"),
         (("gpt2-xl", "--peak-flops", -1), "peak_flops"),
     ):

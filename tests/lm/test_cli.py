@@ -189,7 +189,7 @@ def test_a_wrong_command_line_is_one_line(capsys: Capture, words: list[str]) -> 
         (["--model.vocab-size", 290], r"train.npy: token id \d+ is outside 0 .. 289"),
         (["--model.context-length", 100_000], "tokens are fewer than one window"),
         (["--steps", 0], "steps is 0"),
-        (["--steps", "many"], "invalid literal"),
+        (["--steps", "many"], "'many' is no whole number"),
         (["--batch-size", 3, "--grad-accumulation", 2], "not divisible by grad_accumulation"),
         (["--device", "abacus"], "device 'abacus' is not supported: give cpu, cuda, or cuda:N"),
         (["--threads", 0], "threads is 0"),

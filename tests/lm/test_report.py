@@ -4,10 +4,12 @@ import json
 import re
 import shutil
 import subprocess
+import tracemalloc
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lm import run
@@ -86,6 +88,8 @@ def test_a_page_holds_the_runs_numbers(pipeline: Path, capsys: pytest.CaptureFix
         ("run.json", '{"versions": [], '),
         ("metrics.jsonl", '{"step": 1, "seconds": NaN, "tokens": 1}\n'),
         ("metrics.jsonl", '{"step": 1, "seconds": 1, "tokens": 1' + "0" * 400 + "}\n"),
+        ("metrics.jsonl", '{"step": 1, "seconds": 1, "tokens": 1, "train_loss": 1' + "0" * 400 + "}\n"),
+        ("metrics.jsonl", '{"step": 1, "seconds": 1, "tokens": 1, "val_loss": 1e999}\n'),
         ("metrics.jsonl", '{"step": "1", "seconds": 1, "tokens": 1}\n'),
         ("metrics.jsonl", "[" * 100_000 + "\n"),
     ],
@@ -148,15 +152,69 @@ def test_a_page_is_complete_and_escapes_everything(pipeline: Path) -> None:
     assert page_data(page)["runs"][0]["samples"][-1]["sample"] == EVIL
 
 
-def test_metrics_that_are_not_numbers_and_long_runs(pipeline: Path) -> None:
+def test_a_long_run_is_read_as_a_stream(pipeline: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a screen shows of it remains: its ends, its peaks, numbers that are missing; memory and page stay small."""
+    losses = np.random.default_rng(0).normal(3, 0.1, 30_000)
+    losses[12_345], losses[5_555] = 99.5, -7.25
+    with (pipeline / "torch" / "metrics.jsonl").open("w") as file:
+        for i, loss in enumerate(losses.tolist()):
+            numbers = f'"train_loss": {loss if i % 7 else "null"}, "lr": {1 / (1 + i)}, "grad_norm": 1.5'
+            file.write(f'{{"step": {i}, "tokens": {i * 64}, {numbers}, "seconds": {i / 10}}}\n')
+            if i % 20 == 0:
+                file.write(
+                    f'{{"step": {i}, "tokens": {i * 64}, "val_loss": {loss + 1}, "seconds": {i / 10}}}\n'
+                )
+            if i % 500 == 0:
+                file.write(
+                    f'{{"step": {i}, "tokens": {i * 64}, "seconds": {i / 10}, "sample": "text {i}"}}\n'
+                )
+    tracemalloc.start()
+    write_report([pipeline / "torch"], pipeline / "report.html")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 7e6  # all lines at once take 30
+    page = (pipeline / "report.html").read_text()
+    assert len(page) < 1e6
+    (run_data,) = page_data(page)["runs"]
+    train, val = run_data["train"], run_data["val"]
+    for curve in (train, val):
+        assert 500 <= len(curve["step"]) < 5000
+        assert curve["step"] == sorted(curve["step"])
+    assert (train["step"][0], train["step"][-1]) == (0, 29_999)
+    assert max((loss or 0, step) for loss, step in zip(train["train_loss"], train["step"], strict=True)) == (
+        99.5,
+        12_345,
+    )
+    assert min(loss for loss in train["train_loss"] if loss is not None) == -7.25
+    # In every part of the run as high and as low as it was.
+    kept = np.array(train["step"])
+    for start in range(0, 30_000, 3_000):
+        part = losses[start : start + 3_000]
+        shown = [
+            x for x, s in zip(train["train_loss"], kept, strict=True) if x and start <= s < start + 3_000
+        ]
+        logged = part[np.arange(start, start + 3_000) % 7 != 0]
+        assert (min(shown), max(shown)) == (logged.min(), logged.max())
+    assert val["val_loss"][-1] == losses[29_980] + 1
+    samples = [s["sample"] for s in run_data["samples"]]
+    assert samples == [f"text {i}" for i in range(0, 30_000, 500)]
+    capsys.readouterr()
+    assert lm("runs", pipeline) == 0
+    row = capsys.readouterr().out.splitlines()[2].split()
+    lowest = min(losses[::20]) + 1
+    shown = [f"{loss:.4f}" for loss in (losses[29_999], losses[29_980] + 1, lowest)]
+    assert row[3:9] == ["29999/6", *shown, "640", "3000"]
+
+
+def test_a_short_run_is_shown_whole_and_a_broken_one_not(pipeline: Path) -> None:
     records = [
         {"step": i, "tokens": i, "seconds": i / 10, "train_loss": None if i % 7 else 1.0, "lr": 0.1}
-        for i in range(9000)
+        for i in range(480)
     ]
     (pipeline / "torch" / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     write_report([pipeline / "torch"], pipeline / "report.html")
     data = page_data((pipeline / "report.html").read_text())
-    assert len(data["runs"][0]["train"]["step"]) == 1800
+    assert data["runs"][0]["train"]["step"] == [*range(480)]
     (pipeline / "torch" / "metrics.jsonl").write_text("no\n")
     with pytest.raises(InputError, match=r"metrics\.jsonl, line 1: not a record"):
         list_runs(pipeline / "torch") and write_report([pipeline / "torch"], pipeline / "other.html")

@@ -69,7 +69,9 @@ def test_stopping_and_resuming_changes_no_bit(pipeline: Path, backend: BackendNa
     assert numbers(stopped) == numbers(whole)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+)
 def test_a_signal_saves_and_says_how_to_go_on(
     pipeline: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
