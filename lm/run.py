@@ -176,8 +176,10 @@ def load_tokenizer(path: Path, folder: Path | None = None) -> Tokenizer:
     """
     tokenizer = find_tokenizer(path, folder)
     if tokenizer is None:
+        named = checkpoint.read_state(checkpoint.latest(path), verify=False).get("tokenizer_sha256")
+        why = "" if named else ", since the run's token files name none; train with --tokenizer"
         raise InputError(
-            f"{path}: the tokenizer is missing; give the folder of the model's own: --tokenizer FOLDER, or "
+            f"{path}: the tokenizer is missing{why}; give the folder of the model's own: --tokenizer FOLDER, or "
             "tokenizer=FOLDER in Python"
         )
     return tokenizer
