@@ -17,6 +17,7 @@ from lm.data import Batch
 from lm.parity import oracle
 from lm.parity.budgets import BUDGETS, Dtype, as_dtype, relative_error
 from tests.parity.support import answers, assert_close, normal
+from torch_impl.decoding import attend
 
 BACKENDS: tuple[BackendName, ...] = ("torch", "jax")
 MODEL = ModelConfig(64, 16, 32, 2, 4, 32, num_kv_heads=2)
@@ -104,3 +105,12 @@ def test_nothing_holds_weights_that_were_trained_on(name: BackendName) -> None:
     assert all(
         relative_error(a, b) > BUDGETS["bfloat16"].model_forward for a, b in zip(after, before, strict=True)
     )
+
+
+def test_a_decoded_query_tells_scores_apart_that_bfloat16_rounds_to_one() -> None:
+    """128 and 128.5, whose weights are sigmoid(-0.5) and sigmoid(0.5)."""
+    q = torch.tensor([[[16.0, 1.0, 0.0, 0.0]]]).bfloat16()
+    k = torch.tensor([[[[16.0, 0.0, 0.0, 0.0], [16.0, 1.0, 0.0, 0.0]]]]).bfloat16()
+    v = torch.tensor([[[[0.0] * 4, [1.0] * 4]]]).bfloat16()
+    found = attend(q, k, v, None).double().numpy()
+    assert_close(found, np.full((1, 4), 1 / (1 + np.exp(-0.5))), "bfloat16")
