@@ -9,7 +9,6 @@ from multiprocessing.connection import Connection
 from statistics import median
 from typing import Any
 
-from lm.allocator import keep_freed_memory
 from tokenizer.workers import interrupts_held
 
 Calls = Mapping[str, Callable[..., Any]]
@@ -59,7 +58,6 @@ class Child:
 
 
 def _serve(pipe: Connection, make: Callable[..., Calls], arguments: tuple[Any, ...]) -> None:
-    keep_freed_memory()  # before a framework is imported, for every contender alike
     calls: Calls | None = None
     with suppress(EOFError, ConnectionError):  # until nobody asks any more
         while True:

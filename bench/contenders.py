@@ -25,8 +25,11 @@ from typing import Any
 import numpy as np
 
 from bench.children import Unavailable
+from lm import backend as backends
+from lm.allocator import keep_freed_memory
 from lm.config import ModelConfig, OptimizerConfig, TrainConfig
 from lm.data import Batch
+from lm.mesh import Mesh
 
 Step = Callable[[np.ndarray, np.ndarray], tuple[float, float]]
 Read = Callable[[str], np.ndarray]
@@ -104,10 +107,17 @@ def torch_compiled(work: Work, weights: Weights) -> tuple[Step, Read, Memory]:
     return step, read, torch_memory(work)
 
 
-def _ours(backend_name: Any, work: Work, weights: Weights, compiled: bool = False) -> tuple[Step, Read]:
-    from lm import backend as backends
+def load_ours(name: Any, config: TrainConfig, mesh: Mesh | None = None) -> backends.Backend:
+    """Set this process up as the command `lm` does and load a backend. Call it before anything imports torch or JAX.
 
-    backend = backends.load(backend_name, work.config)
+    Baselines do not call it: they run with the defaults of their own framework.
+    """
+    keep_freed_memory()
+    return backends.load(name, config, mesh)
+
+
+def _ours(backend_name: Any, work: Work, weights: Weights, compiled: bool = False) -> tuple[Step, Read]:
+    backend = load_ours(backend_name, work.config)
     state = backend.load_state(work.config, iter(weights.items()), optimizer_zeros(weights))
     if compiled:
         state.model.compile()

@@ -19,7 +19,6 @@ from bench.children import Calls, Child, quartiles, take_turns, timed
 from bench.contenders import SIZES, Work
 from bench.machine import describe, flags, thread_count
 from bench.train_step import CONTENDERS, make_contender, parse_work
-from lm.backend import have_threads_sleep
 from lm.data import get_batch, open_tokens
 from lm.files import refuse_existing
 from tokenizer.machine import num_processors
@@ -39,7 +38,6 @@ def main(arguments: list[str]) -> None:
     if options.json:
         refuse_existing(options.json)
     os.environ.update(OMP_NUM_THREADS=str(options.threads), NPROC=str(options.threads))
-    have_threads_sleep()
     work = parse_work(options.work, "cpu", options.threads)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tokens.npy"

@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 
 from bench.children import Calls, Child, progress, quartiles
-from bench.contenders import SIZES
+from bench.contenders import SIZES, load_ours
 from bench.machine import describe, flags, thread_count
 from bench.report import table
-from lm.backend import DECODING_SPINS, have_threads_sleep
 from lm.config import TrainConfig
 from lm.files import refuse_existing
 from lm.flags import Gather
@@ -65,7 +64,6 @@ def main(arguments: list[str]) -> None:
 def measure(prompts: list[int], new_tokens: int, rounds: int, threads: int) -> dict[str, Any]:
     """Every sample: seconds to the first token, and to the last, of each contender in each round."""
     os.environ.update(OMP_NUM_THREADS=str(threads), NPROC=str(threads), HF_HUB_OFFLINE="1")
-    have_threads_sleep(DECODING_SPINS)
     ids = np.random.default_rng(0).integers(0, MODEL.vocab_size, (max(prompts), PROMPT_TOKENS)).tolist()
     samples: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -136,12 +134,11 @@ def write_model(folder: Path) -> None:
 
 def make_ours(name: str, folder: str, threads: int) -> Calls:
     """`lm.generate` on a backend."""
-    from lm.backend import load
     from lm.generate import generate
     from lm.sampling import SamplingConfig
 
     config = TrainConfig(MODEL, threads=threads)
-    backend = load(name, config)  # type: ignore[arg-type]
+    backend = load_ours(name, config)
     state = backend.load_state(config, initial_weights(MODEL, 0, "float32"), None)
     steps = backend.make_prefill(config), backend.make_decode_step(config)
 

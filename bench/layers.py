@@ -17,7 +17,7 @@ import numpy as np
 from bench import report
 from bench.children import Calls, Child, progress, quartiles, take_turns, timed
 from bench.machine import describe, flags, thread_count
-from lm.backend import have_threads_sleep
+from lm.allocator import keep_freed_memory
 from lm.files import refuse_existing
 from lm.flags import Gather
 from lm.parity.budgets import BUDGETS, relative_error
@@ -25,7 +25,8 @@ from tokenizer.errors import InputError
 from tokenizer.machine import num_processors
 
 PARTS = ("attention", "swiglu", "cross_entropy", "adamw")
-CONTENDERS = ("jax", "torch", "parts")
+BASELINE = "parts"
+CONTENDERS = ("jax", "torch", BASELINE)
 D, F, V, H, T = 512, 1344, 10_000, 16, 256
 
 
@@ -41,14 +42,13 @@ def main(arguments: list[str]) -> None:
     if options.json:
         refuse_existing(options.json)
     os.environ.update(OMP_NUM_THREADS=str(options.threads), NPROC=str(options.threads))
-    have_threads_sleep()
     rows = {part: measure(part, options.batch, options.threads, options.rounds) for part in options.parts}
     head = ("forward and backward", "ms (quartiles)", "/ parts (quartiles)", "CPU ms", "largest error")
     lines = []
     for part, row in rows.items():
         for name, found in row.items():
             low, middle, high = (1e3 * s for s in quartiles(report.seconds(found)))
-            ratio = "{1:.2f} ({0:.2f}-{2:.2f})".format(*report.ratios(found, row["parts"]))
+            ratio = "{1:.2f} ({0:.2f}-{2:.2f})".format(*report.ratios(found, row[BASELINE]))
             cpu = 1e3 * float(np.median([np.median(sample["cpu_seconds"]) for sample in found["rounds"]]))
             times = f"{middle:.3g} ({low:.3g}-{high:.3g})"
             lines.append((f"{part} {name}", times, ratio, f"{cpu:.3g}", f"{found['error']:.0e}"))
@@ -77,7 +77,7 @@ def measure(part: str, batch: int, threads: int, rounds: int) -> dict[str, Any]:
             progress(f"{part}: first run of {name}")
             answers[name] = child.ask("answers")
         errors = {
-            name: max(relative_error(a, b) for a, b in zip(found, answers["parts"], strict=True))
+            name: max(relative_error(a, b) for a, b in zip(found, answers[BASELINE], strict=True))
             for name, found in answers.items()
         }
         for name, error in errors.items():
@@ -94,6 +94,8 @@ def measure(part: str, batch: int, threads: int, rounds: int) -> dict[str, Any]:
 
 def make(name: str, part: str, batch: int, threads: int) -> Calls:
     """A contender's answers: what it computes, and how long that takes."""
+    if name != BASELINE:
+        keep_freed_memory()  # as the command `lm` does; the baseline runs with torch's own defaults
     arrays = draw(part, batch)
     run = (make_jax if name == "jax" else make_torch)(part, arrays, name, threads)
 

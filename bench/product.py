@@ -17,7 +17,6 @@ from bench.children import take_turns, timed
 from bench.contenders import SIZES
 from bench.machine import thread_count
 from bench.report import seconds, table
-from lm.backend import DECODING_SPINS, have_threads_sleep
 from lm.flags import Gather
 from lm.init import parameter_shapes
 from lm.parity.budgets import BUDGETS, relative_error
@@ -47,7 +46,6 @@ def main(arguments: list[str]) -> None:
     if min(options.rows) < 1:
         parser.error("argument --rows: give 1 or more")
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
-    have_threads_sleep(DECODING_SPINS)
     import torch
 
     from torch_impl import product
@@ -67,7 +65,7 @@ def main(arguments: list[str]) -> None:
                 0.05,
                 f"{rows} rows",
             )
-            taken = {product.quickest(rows, weight).__name__ for weight in weights}
+            taken = {product.chosen(rows, weight).__name__ for weight in weights}
             cells = (
                 f"{1e3 * median(seconds({'rounds': found})):.2f}{' *' * (name in taken)}"
                 for name, found in samples.items()

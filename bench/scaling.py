@@ -31,13 +31,12 @@ import numpy as np
 
 from bench import report
 from bench.children import Calls, Child, Failed, Unavailable, progress, quartiles, take_turns, timed
-from bench.contenders import Work
+from bench.contenders import Work, load_ours
 from bench.hlo import sent
 from bench.machine import describe, flags
 from bench.train_step import PACKAGES, parse_work, token_ids
 from lm.accounting.memory import memory
 from lm.accounting.network import collectives
-from lm.backend import have_threads_sleep
 from lm.config import TrainConfig
 from lm.data import Batch
 from lm.files import refuse_existing
@@ -92,7 +91,6 @@ def main(arguments: list[str]) -> None:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All that the tables show, and every sample behind it."""
-    have_threads_sleep()
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
     work = parse_work(options.work, options.device, options.threads)
     config = work.config
@@ -230,11 +228,9 @@ def free_port() -> int:
 
 def make_step(backend_name: Any, work: Work, config: TrainConfig, mesh: Mesh) -> Calls:
     """A mesh's answers: its first two steps, what its program sends, more steps."""
-    from lm.backend import load
-
     at = mesh if mesh.size > 1 else None
     try:
-        backend = load(backend_name, config, at)
+        backend = load_ours(backend_name, config, at)
     except InputError as error:
         raise Unavailable(str(error)) from None
     state, step = backend.init_state(config, 0, at), backend.make_train_step(config, at)

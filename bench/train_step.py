@@ -24,7 +24,6 @@ from bench.children import Calls, Child, Failed, Unavailable, progress, resolve,
 from bench.contenders import DTYPES, SIZES, Work
 from bench.machine import describe, flags, thread_count
 from lm.accounting import train_flops_per_token
-from lm.backend import have_threads_sleep
 from lm.files import refuse_existing
 from lm.flags import Gather
 from lm.init import initial_weights
@@ -93,7 +92,6 @@ def main(arguments: list[str]) -> None:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Everything that the tables and the chart show, and every sample behind it."""
     os.environ.update(OMP_NUM_THREADS=str(options.threads), NPROC=str(options.threads))
-    have_threads_sleep()
     os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # as JAX's are, in bench.__main__
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # contenders share one GPU
     works = [parse_work(text, options.device, options.threads) for text in options.work]

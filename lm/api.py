@@ -192,7 +192,6 @@ def load(
         load_tokenizer(path, folder)
     config, facts = load_facts(path)
     config = replace(config, device=device, threads=threads)
-    backends.have_threads_sleep(backends.DECODING_SPINS)
     module = backends.load(backend or facts["backend"], config)
     with explained():
         state = load_state(path, config, module, with_optimizer=False)

@@ -134,6 +134,12 @@ class Backend(Protocol):
     def versions(self) -> dict[str, str]:
         """Names and versions of the libraries beneath."""
 
+    def choices(self) -> dict[str, str]:
+        """What this process has chosen by measuring this machine, such as the form of a product; JSON holds it."""
+
+    def repeat(self, choices: dict[str, str]) -> None:
+        """Choose as another process did, whose `choices` these are, so that the numbers have the same bits."""
+
 
 def load(name: BackendName, config: TrainConfig, mesh: Mesh | None = None) -> Backend:
     """Import a backend and set its framework up: threads, device, float64; with a mesh, join the other processes.
@@ -150,29 +156,9 @@ def load(name: BackendName, config: TrainConfig, mesh: Mesh | None = None) -> Ba
             os.environ["NPROC"] = str(config.threads)
         if config.device == "cpu":
             os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    else:
-        have_threads_sleep()
     backend = importlib.import_module(f"{name}_impl.backend")
     backend.configure(config, mesh)
     return cast(Backend, backend)
-
-
-def have_threads_sleep(spins: int = 0) -> None:
-    """Have OpenMP's threads that wait for work spin so many times, and then sleep; unless OMP_WAIT_POLICY is set.
-
-    Threads that spin keep each other off the cores: training was 4 times slower on a busy machine. Those that sleep at
-    once take longer to wake than a token's products take. To be called before torch is imported.
-
-    Args:
-        spins: Of GNU's OpenMP, which is torch's on Linux.
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-        os.environ.setdefault("GOMP_SPINCOUNT", str(spins))
-
-
-DECODING_SPINS = 10_000
-"""Some hundred microseconds: torch decodes one stream 1.7 times as fast as without, on a quiet machine."""
 
 
 def load_parity(name: BackendName, config: TrainConfig) -> Any:

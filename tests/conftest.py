@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 # Small arrays gain nothing from a second thread, and threads that wait by spinning cost the tests beside them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # of tests that give their processes several threads
 os.environ.setdefault("NPROC", "1")  # what XLA reads
 os.environ.setdefault("GOMP_SPINCOUNT", "0")  # of the few tests that take more
 
