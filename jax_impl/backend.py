@@ -119,6 +119,15 @@ def versions() -> dict[str, str]:
     return {"jax": jax.__version__, "jaxlib": jaxlib.__version__}
 
 
+def choices() -> dict[str, str]:
+    """Nothing: XLA's programs do not depend on how fast this machine was when they were compiled."""
+    return {}
+
+
+def repeat(choices: dict[str, str]) -> None:
+    """There is nothing to repeat: see `choices`."""
+
+
 @contextlib.contextmanager
 def trace(folder: Path) -> Iterator[None]:
     """Have JAX's profiler write a trace, for Perfetto or XProf, of what runs inside."""

@@ -119,6 +119,7 @@ def train(
         resumed = run.resume(out, facts, config, backend, mesh, processes) if resume else None
         if resumed:
             saved, state = resumed
+            backend.repeat(saved.get("choices", {}))
             first_step = saved_step = saved["iteration"]
             progress = _read_progress(saved)
         else:
@@ -244,7 +245,12 @@ def _save(
             out / "checkpoints",
             step,
             *backend.read_shares(state),
-            {**facts, "tokens_seen": tokens_seen, "peak_memory_bytes": peak_memory()},
+            {
+                **facts,
+                "choices": backend.choices(),
+                "tokens_seen": tokens_seen,
+                "peak_memory_bytes": peak_memory(),
+            },
             processes,
         )
         with processes.together():

@@ -19,12 +19,13 @@ from lm.data import Batch, check_batch, check_token_ids
 from lm.init import initial_weights
 from lm.mesh import Mesh, Processes
 from tokenizer.errors import InputError
-from torch_impl import sharding
+from torch_impl import product, sharding
 from torch_impl.attention import KeysAndValues, causal_mask
 from torch_impl.decoding import Decoder, LayerCache, Place, bound_decoder, rows_of_slots
 from torch_impl.functional import Draw, at_least_float32, clip_gradients, token_cross_entropy
 from torch_impl.model import MODELS, EncoderDecoder
 from torch_impl.optimizer import AdamW
+from torch_impl.packing import Array, pack
 
 
 class Cache(NamedTuple):
@@ -57,7 +58,8 @@ class TrainState:
     held: dict[str, Tensor]
     """What this process holds of each weight: the weight itself, or with a mesh its share of the rows."""
     optimizer: AdamW
-    """Of what it holds."""
+    arrays: list[Array]
+    """What the optimizer updates: all of `held`, small weights packed together."""
     mesh: Mesh | None = None
 
     @property
@@ -75,6 +77,7 @@ def configure(config: TrainConfig, mesh: Mesh | None = None) -> None:
         torch.set_num_threads(config.threads)
     if mesh:
         sharding.join(config, mesh)
+        product.keep_plain()  # processes that choose for themselves could differ
     try:
         torch.empty(0, device=config.device)
     except (RuntimeError, AssertionError) as error:
@@ -92,6 +95,16 @@ def processes() -> Processes:
 def versions() -> dict[str, str]:
     """The version of torch."""
     return {"torch": torch.__version__}
+
+
+def choices() -> dict[str, str]:
+    """The forms of products that were chosen by their times (`torch_impl.product`)."""
+    return product.choices()
+
+
+def repeat(choices: dict[str, str]) -> None:
+    """Take these forms of products without timing them again."""
+    product.repeat(choices)
 
 
 @contextlib.contextmanager
@@ -123,19 +136,38 @@ def load_state(
             held[name].copy_(torch.from_numpy(leaf[_place(held[name], leaf.shape, mesh)]))
     o = config.optimizer
     # Gains and biases have one axis.
-    decaying = [p for p in held.values() if p.ndim > 1 or o.decay == "all"]
-    others = [p for p in held.values() if p.ndim == 1 and o.decay == "matrices"]
-    groups = [{"params": decaying}] + [{"params": others, "weight_decay": 0.0}] * bool(others)
-    adamw = AdamW(groups, o.learning_rate, (o.beta1, o.beta2), o.eps, o.weight_decay)
-    for name, leaf in optimizer or ():
-        if name == "step":
-            for p in held.values():
-                adamw.state[p]["step"] = int(leaf[...])
-        else:
-            moment, _, name = name.partition(".")
-            p = held[name]
-            adamw.state[p][moment] = torch.tensor(leaf[_place(p, leaf.shape, mesh)], device=config.device)
-    return TrainState(model, held, adamw, mesh)
+    decaying = {name: p for name, p in held.items() if p.ndim > 1 or o.decay == "all"}
+    others = {name: p for name, p in held.items() if name not in decaying}
+    groups = [
+        [Array(p, {name: p}) for name, p in group.items()] if mesh else pack(group)
+        for group in (decaying, others)
+    ]
+    adamw = AdamW(
+        [
+            {"params": [array.whole for array in arrays], "weight_decay": weight_decay}
+            for arrays, weight_decay in zip(groups, (o.weight_decay, 0.0), strict=True)
+            if arrays
+        ],
+        o.learning_rate,
+        (o.beta1, o.beta2),
+        o.eps,
+    )
+    state = TrainState(model, held, adamw, [*groups[0], *groups[1]], mesh)
+    if optimizer is not None:
+        moments = {}
+        for array in state.arrays:
+            adamw.state[array.whole] = {m: torch.zeros_like(array.whole) for m in ("m", "v")}
+            for moment in ("m", "v"):
+                for name, x in array.views(adamw.state[array.whole][moment]).items():
+                    moments[f"{moment}.{name}"] = x
+        for name, leaf in optimizer:
+            if name == "step":
+                for array in state.arrays:
+                    adamw.state[array.whole]["step"] = int(leaf[...])
+            else:
+                x = moments[name]
+                x.copy_(torch.from_numpy(leaf[_place(x, leaf.shape, mesh)]))
+    return state
 
 
 def _place(held: Tensor, shape: tuple[int, ...], mesh: Mesh | None) -> Index:
@@ -149,10 +181,12 @@ def _weights(state: TrainState) -> Iterator[tuple[str, Tensor]]:
 
 
 def _optimizer(state: TrainState) -> Iterator[tuple[str, Tensor]]:
-    for name, p in state.held.items():
-        adamw = state.optimizer.state.get(p, {})
+    for array in state.arrays:
+        adamw = state.optimizer.state.get(array.whole, {})
         for moment in ("m", "v"):
-            yield f"{moment}.{name}", adamw.get(moment, torch.zeros_like(p)).detach()
+            whole = adamw[moment] if moment in adamw else torch.zeros_like(array.whole)
+            for name, x in array.views(whole).items():
+                yield f"{moment}.{name}", x.detach()
     yield "step", torch.tensor(state.step, dtype=torch.int32)
 
 
@@ -247,7 +281,8 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
 
     @same_bits()
     def train_step(state: TrainState, batch: Batch, lr: float) -> tuple[TrainState, dict[str, Any]]:
-        state.optimizer.zero_grad()
+        for p in state.held.values():
+            p.grad = None
         losses, rows, (A, B) = [], _rows(batch, mesh), batch.inputs.shape[:2]
         for i, (inputs, targets_BT, mask_BT) in enumerate(_micro_batches(batch, config, rows)):
             draw = _draw(config, state, i * B + rows.start, len(targets_BT))
@@ -259,7 +294,10 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
         total, norm = torch.stack(losses).sum(), None
         if mesh:
             total, norm = sharding.take_gradients(state.model, state.held, total, mesh)
-        norm = clip_gradients(state.held.values(), config.optimizer.max_grad_norm, norm)
+        for array in state.arrays:
+            array.take_gradients()
+        arrays = [array.whole for array in state.arrays]
+        norm = clip_gradients(arrays, config.optimizer.max_grad_norm, norm)
         finite = torch.isfinite(total) & torch.isfinite(norm)
         if finite:
             for group in state.optimizer.param_groups:

@@ -19,7 +19,7 @@ from torch_impl.attention import MultiHeadSelfAttention
 from torch_impl.functional import at_least_float32
 from torch_impl.layers import FeedForward, Linear, RMSNorm, SwiGLU
 from torch_impl.model import ParallelBlock, StackWithHead
-from torch_impl.product import quickest
+from torch_impl.product import chosen
 
 
 class Place(NamedTuple):
@@ -182,4 +182,4 @@ def bound_linear(layer: Linear, B: int, dtype: torch.dtype) -> Branch:
 def bound_product(weight: Float[Tensor, "O I"], B: int, dtype: torch.dtype) -> Branch:
     """x W^T, in the form that suits B rows."""
     weight = fused.cast(weight, dtype)
-    return quickest(B, weight)(weight)
+    return chosen(B, weight)(weight)

@@ -78,7 +78,7 @@ def dropout(x: Float[Tensor, "B ..."], rate: float, draw: Draw | None, place: st
 
 def token_cross_entropy(logits: Float[Tensor, "*B V"], targets: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
     """-log softmax(logits)[target] of each position in nats, in at least float32."""
-    if fused.is_wanted():
+    if fused.is_wanted(logits):
         return fused.run(fused.TokenCrossEntropy, logits, targets)
     logits = at_least_float32(logits)
     shifted = logits - logits.amax(-1, keepdim=True).detach()

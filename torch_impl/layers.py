@@ -122,9 +122,8 @@ class SwiGLU(nn.Module):
         self.w3 = Linear(d_model, d_ff, device, dtype, bias)
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
-        if fused.is_wanted():
-            return self.w2(fused.run(fused.SiLUGate, self.w1(x), self.w3(x)))
-        return self.w2(silu(self.w1(x)) * self.w3(x))
+        a, b = self.w1(x), self.w3(x)
+        return self.w2(fused.run(fused.SiLUGate, a, b) if fused.is_wanted(a) else silu(a) * b)
 
 
 class FeedForward(nn.Module):

@@ -1,11 +1,11 @@
-"""x W^T, the product of all layers, in the form that is quickest on the CPU at hand.
+"""x W^T, the product of all layers, in the form that is fastest on this machine, as measured when it is first needed.
 
-docs/benchmarks.md has what that gains: for few rows, as in decoding, under "Generation".
+docs/benchmarks.md has what that gains: in training, and for few rows, as in decoding, under "Generation".
 """
 
-import platform
-from collections.abc import Callable
-from pathlib import Path
+import time
+from collections.abc import Callable, Mapping
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -15,53 +15,118 @@ from torch.autograd import Function
 
 from torch_impl.fused import is_wanted, run
 
-_CPU_INFO = Path("/proc/cpuinfo")
-_CPU = _CPU_INFO.read_bytes().decode() if _CPU_INFO.exists() else platform.processor()
-_MAKER = next((name for name in ("GenuineIntel", "AuthenticAMD") if name in _CPU), None)
-"""Whose processor this is, as MKL asks: it has other kernels for Intel's than for AMD's."""
-_CONVOLVES = (
-    _MAKER == "AuthenticAMD"
-    and torch.backends.mkldnn.is_available()
-    and torch.backends.cpu.get_cpu_capability() == "AVX512"
-)
-"""Whether convolutions use registers of 512 bits, of which MKL's kernels for AMD use half."""
 _FEW_ROWS = 64
-"""Up to so many rows, copying them costs less than copying the weights."""
+"""Rows up to which copying them costs less than copying the weights."""
 _VERY_FEW_ROWS = 8
-"""Up to so many, Intel's kernels copy nothing."""
+"""Rows below which a convolution is slower than a product."""
+_SOME_WEIGHTS = 1 << 14
+"""Weights below which all forms take the time of their calls."""
 _MANY_WEIGHTS = 1 << 18
-"""From so many on, they are read by all cores sooner than by one."""
+"""Weights from which on all cores read them sooner than one."""
 _BLOCK_ROWS = 256
 """Rows of a block of weights, at most."""
 _CONVOLVED = 1 << 22
-"""From so many products of two numbers on, a convolution is worth its call; with its gradients, from four times as
-many."""
+"""Multiplications from which on a convolution is worth its call; with its gradients, it takes four times as many."""
+_CLEARLY_FASTER = 1.25
+"""The plain form takes at least this many times as long as one that is chosen, so that noise changes no choice."""
+_SAMPLE = 256, 512, 512
+"""Rows, inputs and outputs of the product whose forms are compared for all that have many rows."""
+_MANY_ROWS = "many rows"
+_CACHED = 1 << 26
+"""Bytes that no processor's cache holds: a decode step reads its large weights from memory."""
 
 Product = Callable[[Float[Tensor, "N I"]], Float[Tensor, "N O"]]
 Form = Callable[[Float[Tensor, "O I"]], Product]
+
+_choices: dict[str, str] = {}
+
+
+def choices() -> dict[str, str]:
+    """The name of the form that each kind of product takes in this process, as far as one was chosen."""
+    return dict(_choices)
+
+
+def repeat(choices: Mapping[str, str]) -> None:
+    """Take the forms that `choices` has told in another process, and measure none of these again."""
+    _choices.update((kind, name) for kind, name in choices.items() if name in FORMS)
+
+
+def keep_plain() -> None:
+    """Multiply many rows in the plain form from now on, without timing others."""
+    _choices[_MANY_ROWS] = rows_first.__name__
 
 
 def product(x: Float[Tensor, "*B I"], weight: Float[Tensor, "O I"]) -> Float[Tensor, "*B O"]:
     """x W^T; of few rows it may be a transpose in memory."""
     rows, d_in = x.numel() // x.shape[-1], x.shape[-1]
-    form = quickest(rows, weight, torch.is_grad_enabled()) if is_wanted() else rows_first
+    form = chosen(rows, weight, torch.is_grad_enabled()) if is_wanted() else rows_first
     if form is rows_first:  # not a view of another product, of which fully_shard would warn
         return x @ weight.T
     return form(weight)(x.reshape(rows, d_in)).view(*x.shape[:-1], len(weight))
 
 
-def quickest(rows: int, weight: Float[Tensor, "O I"], trains: bool = False) -> Form:
-    """The form in which so many rows are multiplied in the least time; if it trains, with the gradients."""
-    if not weight.is_cpu or _MAKER is None:
+def chosen(rows: int, weight: Float[Tensor, "O I"], trains: bool = False) -> Form:
+    """The form of a product of this size: the plain one, or one that was clearly faster when it was measured."""
+    few = not trains and rows <= _FEW_ROWS
+    if few:
+        rows = 1 << (rows - 1).bit_length()
+    forms = applicable(rows, weight, trains)
+    if len(forms) == 1:
         return rows_first
-    convolves = _CONVOLVES and weight.dtype == torch.float32 and rows >= _VERY_FEW_ROWS
+    kind = f"{rows} rows, {tuple(weight.shape)}, {weight.dtype}" if few else _MANY_ROWS
+    if kind not in _choices:
+        _choices[kind] = fastest(forms, rows if few else None, weight).__name__
+    return FORMS[_choices[kind]]
+
+
+def applicable(rows: int, weight: Float[Tensor, "O I"], trains: bool) -> list[Form]:
+    """The forms to choose from, the plain one first."""
+    forms: list[Form] = [rows_first]
+    if not weight.is_cpu:
+        return forms
+    if not trains and rows <= _FEW_ROWS and weight.numel() >= _SOME_WEIGHTS:
+        forms.append(weights_first)
+        if rows == 1 and weight.numel() >= _MANY_WEIGHTS:
+            forms.append(in_blocks)
+    convolves = (
+        weight.dtype == torch.float32 and rows >= _VERY_FEW_ROWS and torch.backends.mkldnn.is_available()
+    )
     if convolves and rows * weight.numel() >= (4 * _CONVOLVED if trains else _CONVOLVED):
-        return by_convolution
-    if trains or rows > _FEW_ROWS:
-        return rows_first
-    if _MAKER == "GenuineIntel":
-        return weights_first if rows > _VERY_FEW_ROWS else rows_first
-    return in_blocks if rows == 1 and weight.numel() >= _MANY_WEIGHTS else weights_first
+        forms.append(by_convolution)
+    return forms
+
+
+def fastest(forms: list[Form], rows: int | None, weight: Float[Tensor, "O I"]) -> Form:
+    """Time all forms in turns and return the best: the plain one, unless another is clearly faster.
+
+    Args:
+        rows: Rows of the product with this weight. If it is None, the sample product is timed, with its gradients.
+    """
+    with torch.inference_mode(False), torch.set_grad_enabled(rows is None):
+        if rows is None:
+            rows, d_in, d_out = _SAMPLE
+            weight = torch.full((d_out, d_in), 0.5, requires_grad=True)
+        copies = [weight]
+        if weight.numel() >= _MANY_WEIGHTS and not weight.requires_grad:
+            copies += [weight.clone() for _ in range(_CACHED // weight.nbytes)]
+        weights = cycle(copies)
+        x = torch.full((rows, weight.shape[1]), 0.5, dtype=weight.dtype, requires_grad=weight.requires_grad)
+
+        def seconds(form: Form) -> float:
+            weight = next(weights)
+            multiply = form(weight)
+            start = time.perf_counter()
+            y = multiply(x)
+            if y.requires_grad:
+                torch.autograd.grad(y, (x, weight), y.detach())
+            return time.perf_counter() - start
+
+        for form in forms:
+            seconds(form)  # the first call makes what the others reuse
+        rounds = [[seconds(form) for form in forms] for _ in range(5)]
+    plain, *others = map(min, zip(*rounds, strict=True))
+    least = min(others)
+    return forms[1 + others.index(least)] if plain >= _CLEARLY_FASTER * least else forms[0]
 
 
 def rows_first(weight: Float[Tensor, "O I"]) -> Product:
@@ -92,6 +157,11 @@ def in_blocks(weight: Float[Tensor, "O I"]) -> Product:
 def by_convolution(weight: Float[Tensor, "O I"]) -> Product:
     """The same by oneDNN, whose convolutions torch calls in float32, but not its product."""
     return lambda x_NI: run(Convolution, x_NI, weight)
+
+
+FORMS: dict[str, Form] = {
+    form.__name__: form for form in (rows_first, weights_first, in_blocks, by_convolution)
+}
 
 
 class Convolution(Function):

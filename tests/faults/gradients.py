@@ -32,6 +32,13 @@ FAULTS = (
         ATTENTION,
     ),
     fault(
+        "the gradient of few scores lacks the softmax's mean",
+        "torch_impl/fused.py",
+        "d_weights.sub_(mean)",
+        "d_weights",
+        ATTENTION,
+    ),
+    fault(
         "the gradient of scores lacks the softmax's mean, in JAX",
         "jax_impl/attention.py",
         "weights * (d_weights - mean)).astype",

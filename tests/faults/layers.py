@@ -179,8 +179,8 @@ FAULTS = (
     fault(
         "gate and value change places",
         "torch_impl/layers.py",
-        "silu(self.w1(x)) * self.w3(x)",
-        "silu(self.w3(x)) * self.w1(x)",
+        "silu(a) * b",
+        "silu(b) * a",
         SWIGLU,
     ),
     fault(

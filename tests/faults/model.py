@@ -82,8 +82,8 @@ FAULTS = (
     fault(
         "quiet tokens that can win are left out of the draw",
         "lm/sampling.py",
-        "reach - scaled >= LOUD:",
-        "reach - scaled >= 0.0:",
+        "if reach >= LOUD:",
+        "if reach >= 0.0:",
         "tests/lm/test_sampling.py",
     ),
     # The family

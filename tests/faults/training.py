@@ -100,7 +100,7 @@ FAULTS = (
     fault(
         "gradients of the last step stay",
         "torch_impl/backend.py",
-        "state.optimizer.zero_grad()",
+        "p.grad = None",
         "pass",
         RUN,
     ),
@@ -149,15 +149,15 @@ FAULTS = (
     fault(
         "a checkpoint forgets v",
         "torch_impl/backend.py",
-        "adamw.get(moment, torch.zeros_like(p))",
-        'adamw.get("m", torch.zeros_like(p)) * (moment == "m")',
+        "whole = adamw[moment] if moment in adamw",
+        'whole = adamw["m"] if moment == "m"',
         RUN,
     ),
     fault(
         "a checkpoint forgets the step",
         "torch_impl/backend.py",
-        'adamw.state[p]["step"] = int(leaf[...])',
-        'adamw.state[p]["step"] = 0',
+        'adamw.state[array.whole]["step"] = int(leaf[...])',
+        'adamw.state[array.whole]["step"] = 0',
         RUN,
     ),
     fault(

@@ -120,26 +120,19 @@ def test_another_tokenizer_is_refused(pipeline: Path, capsys: Capture, how: str)
     run, ours = pipeline / "torch", pipeline / "tokenizer"
     damage(run / "tokenizer", how)
     before = snapshot(run)
-    told = (
-        rf"{run}/tokenizer: "
-        + {
-            "empty": r"vocab\.json has token .*, which no line of merges\.txt makes",
-            "exchanged": r"merges\.txt makes .* lines were exchanged",
-            "another": rf"is not the tokenizer that {run}/checkpoints/step-00000006 was trained with",
-        }[how]
-    )
+    told = rf"{run}/tokenizer: is not the tokenizer that {run}/checkpoints/step-00000006 was trained with"
     for name, command in COMMANDS.items():
         assert re.search(told, refused(capsys, *command(run, pipeline / "hf")))
         assert lm(*command(run, pipeline / "hf"), "--tokenizer", ours) == 0, name
         assert re.search(
-            rf"is not the tok|{told}",
+            "is not the tok",
             refused(capsys, *command(run, pipeline / "no"), "--tokenizer", run / "tokenizer"),
         )
     model = twinlm.load(run)
     for use in (lambda: model.tokenizer, lambda: model.generate("a"), lambda: model.score("ab")):
         with pytest.raises(InputError, match=told):
             use()  # type: ignore[no-untyped-call]
-    with pytest.raises(InputError, match=rf"is not the tokenizer|{told}"):
+    with pytest.raises(InputError, match="is not the tokenizer"):
         twinlm.load(run, tokenizer=run / "tokenizer")
     assert twinlm.load(run, tokenizer=str(ours)).tokenizer.encode("a") == Tokenizer.load(ours).encode("a")
     assert snapshot(run) == before

@@ -19,6 +19,7 @@ from tests.lm.test_checkpoint import OPTIMIZER, WEIGHTS, remake_manifest
 from tests.lm.test_cli import refused, snapshot
 from tests.lm.test_train import leaves, numbers
 from tests.source import ROOT
+from torch_impl import product
 
 Capture = pytest.CaptureFixture[str]
 
@@ -326,3 +327,16 @@ def test_runs_that_are_killed_end_as_one_that_is_not(backend: str) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert f"{backend}: 3 kills" in done.stdout
+
+
+def test_a_resumed_run_repeats_what_was_measured(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The form of a product is chosen by its time. Another choice would round in another way."""
+    chosen = {"many rows": "by_convolution"}
+    monkeypatch.setattr(product, "_choices", dict(chosen))
+    out = pipeline / "chosen"
+    assert lm(*train_command(pipeline, "torch", out, "--steps", 2)) == 0
+    state = json.loads((checkpoint.latest(out) / "state.json").read_text())
+    assert state["choices"] == chosen
+    monkeypatch.setattr(product, "_choices", {})
+    assert lm(*train_command(pipeline, "torch", out, "--steps", 4, "--resume")) == 0
+    assert product.choices() == chosen

@@ -29,6 +29,7 @@ def attention(Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
 
 CASES: dict[str, tuple[Callable[..., Tensor], list[Tensor]]] = {
     "attention": (attention, [tensor(i, 2, 3, T, 4) for i in range(3)]),
+    "attention in blocks": (attention, [tensor(i, 2, 3, T, 4) for i in range(3)]),
     "attention over many keys": (attention, [tensor(i, 2, 3, T, 4) for i in range(3)]),
     "rmsnorm": (RMSNorm(8, dtype=torch.float64), [tensor(3, 5, 8)]),
     "swiglu": (SwiGLU(8, 6, dtype=torch.float64), [tensor(4, 5, 8)]),
@@ -37,21 +38,23 @@ CASES: dict[str, tuple[Callable[..., Tensor], list[Tensor]]] = {
 
 
 @pytest.fixture(autouse=True)
-def many_keys(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a case asks for it, more keys than those whose scores are kept."""
+def sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is small, and the case says whether scores fit one block, and whether several blocks' are kept."""
+    monkeypatch.setattr(fused, "_SMALL", 0)
+    if "blocks" in request.node.name or "many keys" in request.node.name:
+        monkeypatch.setattr(fused, "_BLOCK", 200)
     if "many keys" in request.node.name:
         monkeypatch.setattr(fused, "_KEPT_KEYS", T - 1)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_plain_and_fast_agree_in_blocks_of_any_size(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_and_fast_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of large arrays, at sizes that a test can afford."""
     function, inputs = CASES[name]
-    monkeypatch.setattr(fused, "_BLOCK", 200)
     monkeypatch.setattr(fused, "_ELEMENTS", 7)
     answers = []
     for wanted in (True, False):
-        monkeypatch.setattr(fused, "is_wanted", lambda wanted=wanted: wanted)
+        monkeypatch.setattr(fused, "is_wanted", lambda x=None, wanted=wanted: wanted)
         output = function(*inputs)
         answers.append([output, *torch.autograd.grad(output, inputs, torch.ones_like(output).cumsum(0))])
     for fast, plain in zip(*answers, strict=True):
@@ -77,6 +80,14 @@ def test_gradients_of_gradients_are_refused(name: str) -> None:
     function, inputs = CASES[name]
     with pytest.raises(RuntimeError, match="cannot be differentiated again"):
         torch.autograd.grad(function(*inputs).sum(), inputs, create_graph=True)
+
+
+@pytest.mark.parametrize("name", ["swiglu", "cross_entropy"])
+def test_small_arrays_can_be_differentiated_twice(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take the plain formula, whose gradient C++ calls: the hand-written one would take longer."""
+    monkeypatch.undo()
+    function, inputs = CASES[name]
+    assert torch.autograd.gradgradcheck(function, inputs)
 
 
 def test_keys_that_a_block_of_queries_does_not_see_are_passed_over() -> None:

@@ -1,5 +1,7 @@
 """linear: parity, and its laws."""
 
+import json
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -20,7 +22,19 @@ from tests.parity.support import (
     normal,
 )
 from torch_impl import fused
-from torch_impl.product import Form, by_convolution, in_blocks, product, quickest, rows_first, weights_first
+from torch_impl.product import (
+    Form,
+    applicable,
+    by_convolution,
+    choices,
+    chosen,
+    fastest,
+    in_blocks,
+    product,
+    repeat,
+    rows_first,
+    weights_first,
+)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -58,8 +72,8 @@ def test_is_homogeneous() -> None:
 @pytest.mark.parametrize("d_out", [512, 48, 5])
 @pytest.mark.parametrize("form", [rows_first, weights_first, in_blocks, by_convolution])
 def test_forms_without_gradients(rows: int, d_out: int, form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every form of the product, whichever is the quickest here, of rows as they lie and of a transpose."""
-    monkeypatch.setattr(torch_impl.product, "quickest", lambda rows, weight, trains: form)
+    """Every form of the product, whichever is chosen here, of rows as they lie and of a transpose."""
+    monkeypatch.setattr(torch_impl.product, "chosen", lambda rows, weight, trains: form)
     x, weight = normal(0, rows, 1, 12), normal(1, d_out, 12)
     expected = np.einsum("btd,od->bto", x, weight)
     with torch.no_grad():
@@ -82,25 +96,56 @@ def test_few_rows_in_jax(rows: int, d_out: int) -> None:
     assert_close(by_jax, np.einsum("btd,od->bto", x, weight), "float64")
 
 
-@pytest.mark.parametrize(
-    ("maker", "forms"),
-    [
-        ("GenuineIntel", (rows_first, rows_first, rows_first, weights_first, weights_first, rows_first)),
-        ("AuthenticAMD", (in_blocks, weights_first, *(by_convolution,) * 4)),
-        (None, (rows_first,) * 6),
-    ],
-)
-def test_the_form_suits_the_processor(
-    maker: str | None, forms: tuple[Form, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch_impl.product, "_MAKER", maker)
-    monkeypatch.setattr(torch_impl.product, "_CONVOLVES", maker == "AuthenticAMD")
+def test_a_form_is_chosen_by_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another form than the plain one takes the place only if it is clearly faster, in the best of its rounds."""
+    now, weight = [0.0], torch.empty(1024, 1024)
+    monkeypatch.setattr(torch_impl.product.time, "perf_counter", lambda: now[0])
+
+    def taking(*seconds: float) -> Form:
+        rounds = iter((0.0, *seconds))
+
+        def run(x: torch.Tensor) -> torch.Tensor:
+            now[0] += next(rounds)
+            return x
+
+        return lambda weight: run
+
+    for plain, other, is_clear in ((5.0, 3.9, True), (5.0, 4.1, False), (4.0, 5.0, False)):
+        forms = [taking(9.0, plain, 9.0, 9.0, 9.0), taking(*(20 * other,) * 4, other), taking(*(8.0,) * 5)]
+        assert fastest(forms, 8, weight) is forms[is_clear]
+
+
+def test_a_choice_is_made_once_and_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process takes the recorded forms without timing, and forms that it does not know leave it unmoved."""
+    weight, timed = torch.empty(512, 1024), []
+
+    def last(forms: list[Form], rows: int | None, weight: torch.Tensor) -> Form:
+        timed.append((len(forms), rows))
+        return forms[-1]
+
+    monkeypatch.setattr(torch_impl.product, "fastest", last)
+    monkeypatch.setattr(torch_impl.product, "_choices", {})
+    taken = [chosen(rows, weight) for rows in (1, 1, 5, 8, 7, 64, 65, 100)]
+    assert taken == [in_blocks] * 2 + [by_convolution] * 6
+    assert timed == [(3, 1), (3, 8), (3, 64), (2, None)]
+    assert chosen(100, weight, trains=True) is by_convolution
+    recorded = json.loads(json.dumps(choices()))
+    monkeypatch.setattr(torch_impl.product, "fastest", None)
+    monkeypatch.setattr(torch_impl.product, "_choices", {})
+    repeat({**recorded, "many rows of the future": "by_magic"})
+    assert choices() == recorded
+    assert [chosen(rows, weight) for rows in (1, 100)] == [in_blocks, by_convolution]
+
+
+def test_forms_that_can_pay() -> None:
     weight = torch.empty(1024, 1024)
-    assert tuple(quickest(rows, weight) for rows in (1, 7, 8, 9, 64, 65)) == forms
-    assert quickest(9, weight, trains=True) is rows_first
-    assert (quickest(16, weight, trains=True) is by_convolution) == (maker == "AuthenticAMD")
-    assert quickest(9, weight.double()) is not by_convolution  # which oneDNN has in float32 alone
-    assert quickest(9, weight[:4, :4]) in (rows_first, weights_first)  # which cost less to call
+    assert applicable(9, weight, trains=True) == [rows_first]
+    assert applicable(16, weight, trains=True) == [rows_first, by_convolution]
+    assert by_convolution not in applicable(
+        9, weight.double(), trains=False
+    )  # oneDNN has it in float32 alone
+    assert applicable(9, weight[:4, :4], trains=False) == [rows_first]  # which costs less to call
+    assert applicable(9, weight.to("meta"), trains=False) == [rows_first]
 
 
 @pytest.mark.parametrize("rows", [3, 65])
@@ -112,9 +157,8 @@ def test_gradients_by_convolution(rows: int) -> None:
 
 
 def test_training_by_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the processor is AMD's, in float32; of a weight that is frozen too, and of gradients that are all one."""
-    for name, value in (("_MAKER", "AuthenticAMD"), ("_CONVOLVES", True), ("_CONVOLVED", 0)):
-        monkeypatch.setattr(torch_impl.product, name, value)
+    """Also of a weight that is frozen, and of gradients that are all one."""
+    monkeypatch.setattr(torch_impl.product, "chosen", lambda rows, weight, trains: by_convolution)
     x, weight = normal(0, 4, 20, 12), normal(1, 7, 12)
     x32, weight32 = (torch.tensor(a, dtype=torch.float32, requires_grad=True) for a in (x, weight))
     y = product(x32, weight32)

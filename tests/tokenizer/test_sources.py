@@ -47,7 +47,7 @@ def fed(path: str | int, data: bytes) -> Iterator[None]:
 
 
 @contextmanager
-def as_mkfifo(tmp_path: Path, data: bytes) -> Iterator[str]:
+def as_fifo(tmp_path: Path, data: bytes) -> Iterator[str]:
     path = str(tmp_path / "fifo")
     os.mkfifo(path)
     with fed(path, data):
@@ -84,7 +84,7 @@ def tokenizer() -> Tokenizer:
     return Tokenizer(vocab, merges, [EOT])
 
 
-@pytest.mark.parametrize("how", [as_mkfifo, as_descriptor, as_stdin, as_gzip])
+@pytest.mark.parametrize("how", [as_fifo, as_descriptor, as_stdin, as_gzip])
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_what_is_no_plain_file_is_read(
     tokenizer: Tokenizer,
@@ -107,7 +107,7 @@ def test_what_is_no_plain_file_is_read(
 
 
 def test_an_error_names_what_was_given(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    for how in (as_mkfifo, as_gzip):
+    for how in (as_fifo, as_gzip):
         with (
             how(tmp_path, b"good \xff") as path,
             pytest.raises(InputError, match=rf"^{path} is not UTF-8 at byte 5"),
