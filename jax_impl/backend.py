@@ -119,7 +119,7 @@ def versions() -> dict[str, str]:
     return {"jax": jax.__version__, "jaxlib": jaxlib.__version__}
 
 
-def choices() -> dict[str, str]:
+def choices(only_measured: bool = False) -> dict[str, str]:
     """Nothing: XLA's programs do not depend on how fast this machine was when they were compiled."""
     return {}
 

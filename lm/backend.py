@@ -15,6 +15,7 @@ from lm.config import TrainConfig
 from lm.data import Batch
 from lm.limits import refuse_weights
 from lm.mesh import Mesh, Processes
+from lm.programs import keep_choices
 
 BackendName = Literal["jax", "torch"]
 
@@ -134,8 +135,12 @@ class Backend(Protocol):
     def versions(self) -> dict[str, str]:
         """Names and versions of the libraries beneath."""
 
-    def choices(self) -> dict[str, str]:
-        """What this process has chosen by measuring this machine, such as the form of a product; JSON holds it."""
+    def choices(self, only_measured: bool = False) -> dict[str, str]:
+        """What this process chooses by the times of this machine, such as the form of a product, by what it is for.
+
+        Args:
+            only_measured: Leave out what `repeat` has told.
+        """
 
     def repeat(self, choices: dict[str, str]) -> None:
         """Choose as another process did, whose `choices` these are, so that the numbers have the same bits."""
@@ -158,6 +163,8 @@ def load(name: BackendName, config: TrainConfig, mesh: Mesh | None = None) -> Ba
             os.environ.setdefault("JAX_PLATFORMS", "cpu")
     backend = importlib.import_module(f"{name}_impl.backend")
     backend.configure(config, mesh)
+    if mesh is None:
+        keep_choices(backend)
     return cast(Backend, backend)
 
 

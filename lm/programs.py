@@ -1,5 +1,10 @@
-"""The folder of compiled programs, which outlive their process: the same command compiles once."""
+"""What outlives a process in the user's cache directory: compiled programs, and choices that were made by timing.
 
+So the same command compiles once, times once, and has the same bits.
+"""
+
+import atexit
+import contextlib
 import functools
 import hashlib
 import os
@@ -7,10 +12,13 @@ import platform
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 from filelock import FileLock
 
+from lm.files import read_object, write_json
+from tokenizer.errors import InputError
 from tokenizer.machine import num_processors
 
 _MODEL = ("vendor_id", "cpu family", "model", "stepping", "flags", "CPU implementer", "CPU part", "Features")
@@ -75,6 +83,36 @@ def _is_whole(program: bytes) -> bool:
         return bool(zlib.decompress(program))
     except zlib.error:
         return False
+
+
+@functools.cache
+def keep_choices(backend: Any) -> None:
+    """Have a backend choose as processes before this one did, and keep what it measures for those after it.
+
+    Without a file that can be read or written, each process measures for itself. So it does under --no-compile-cache.
+    """
+    if os.environ.get("JAX_ENABLE_COMPILATION_CACHE") == "false":
+        return
+    version = "-".join(backend.versions().values())
+    file = platformdirs.user_cache_path("twinlm") / "choices" / f"{_processor()}-{version}.json"
+    backend.repeat(_read_choices(file))
+    atexit.register(_write_choices, file, backend)
+
+
+def _read_choices(file: Path) -> dict[str, str]:
+    try:
+        found = read_object(file, "delete it")
+    except (OSError, InputError):
+        return {}
+    return {kind: choice for kind, choice in found.items() if isinstance(choice, str)}
+
+
+def _write_choices(file: Path, backend: Any) -> None:
+    """Add what this process has measured; what another has written meanwhile stays."""
+    if measured := backend.choices(only_measured=True):
+        with contextlib.suppress(OSError, InputError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, measured | _read_choices(file))
 
 
 def _processor() -> str:

@@ -21,6 +21,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")  # of the few tests that take more
 _CACHE = tempfile.TemporaryDirectory(prefix="twinlm-jax-", ignore_cleanup_errors=True)
 atexit.register(_CACHE.cleanup)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE.name)
+os.environ["XDG_CACHE_HOME"] = _CACHE.name  # nothing is kept for the user
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 

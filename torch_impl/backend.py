@@ -97,9 +97,9 @@ def versions() -> dict[str, str]:
     return {"torch": torch.__version__}
 
 
-def choices() -> dict[str, str]:
+def choices(only_measured: bool = False) -> dict[str, str]:
     """The forms of products that were chosen by their times (`torch_impl.product`)."""
-    return product.choices()
+    return product.choices(only_measured)
 
 
 def repeat(choices: dict[str, str]) -> None:

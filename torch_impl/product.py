@@ -31,7 +31,6 @@ _CLEARLY_FASTER = 1.25
 """The plain form takes at least this many times as long as one that is chosen, so that noise changes no choice."""
 _SAMPLE = 256, 512, 512
 """Rows, inputs and outputs of the product whose forms are compared for all that have many rows."""
-_MANY_ROWS = "many rows"
 _CACHED = 1 << 26
 """Bytes that no processor's cache holds: a decode step reads its large weights from memory."""
 
@@ -39,11 +38,16 @@ Product = Callable[[Float[Tensor, "N I"]], Float[Tensor, "N O"]]
 Form = Callable[[Float[Tensor, "O I"]], Product]
 
 _choices: dict[str, str] = {}
+_measured: set[str] = set()
 
 
-def choices() -> dict[str, str]:
-    """The name of the form that each kind of product takes in this process, as far as one was chosen."""
-    return dict(_choices)
+def choices(only_measured: bool = False) -> dict[str, str]:
+    """The name of the form that each kind of product takes in this process, if one was chosen.
+
+    Args:
+        only_measured: Leave out those that this process was told.
+    """
+    return {kind: name for kind, name in _choices.items() if kind in _measured or not only_measured}
 
 
 def repeat(choices: Mapping[str, str]) -> None:
@@ -51,9 +55,15 @@ def repeat(choices: Mapping[str, str]) -> None:
     _choices.update((kind, name) for kind, name in choices.items() if name in FORMS)
 
 
+def _kind(rows: int | None, weight: Float[Tensor, "O I"]) -> str:
+    """A name for products of this many rows, or of many."""
+    what = "many rows" if rows is None else f"{rows} rows, {tuple(weight.shape)}"
+    return f"{what}, {weight.dtype}, {torch.get_num_threads()} threads"
+
+
 def keep_plain() -> None:
     """Multiply many rows in the plain form from now on, without timing others."""
-    _choices[_MANY_ROWS] = rows_first.__name__
+    _choices[_kind(None, torch.empty(0))] = rows_first.__name__
 
 
 def product(x: Float[Tensor, "*B I"], weight: Float[Tensor, "O I"]) -> Float[Tensor, "*B O"]:
@@ -73,9 +83,10 @@ def chosen(rows: int, weight: Float[Tensor, "O I"], trains: bool = False) -> For
     forms = applicable(rows, weight, trains)
     if len(forms) == 1:
         return rows_first
-    kind = f"{rows} rows, {tuple(weight.shape)}, {weight.dtype}" if few else _MANY_ROWS
+    kind = _kind(rows if few else None, weight)
     if kind not in _choices:
         _choices[kind] = fastest(forms, rows if few else None, weight).__name__
+        _measured.add(kind)
     return FORMS[_choices[kind]]
 
 

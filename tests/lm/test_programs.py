@@ -6,6 +6,8 @@ import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import pytest
@@ -120,3 +122,43 @@ def test_a_kept_program_gives_the_same_bits(made_pipeline: Path, tmp_path: Path)
     assert programs._is_whole(large.read_bytes())  # made again
     assert without.stdout == first.stdout == second.stdout
     assert without.stderr == first.stderr == second.stderr == ""
+
+
+def test_what_is_measured_is_kept_for_the_next_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Forms of products round differently, so the next command takes the same. A broken file changes nothing."""
+    monkeypatch.setattr(programs.platformdirs, "user_cache_path", lambda name: tmp_path / name)
+    at_exit: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(programs.atexit, "register", lambda *call: at_exit.append(call))
+    told, measured = {}, {"many rows": "by_convolution"}
+    backend = SimpleNamespace(
+        versions=lambda: {"torch": "2"}, repeat=told.update, choices=lambda only_measured: measured
+    )
+
+    def process() -> None:
+        told.clear()
+        programs.keep_choices.__wrapped__(backend)
+        function, *arguments = at_exit.pop()
+        function(*arguments)
+
+    process()
+    assert told == {}
+    measured = {
+        "many rows": "rows_first",
+        "few rows": "in_blocks",
+    }  # by a process that began at the same time
+    process()
+    assert told == {"many rows": "by_convolution"}
+    process()
+    assert told == {"many rows": "by_convolution", "few rows": "in_blocks"}
+    (file,) = (tmp_path / "twinlm" / "choices").iterdir()
+    for broken in ("", "[]", '{"many rows": [1]}', "\0"):
+        file.write_text(broken, newline="")
+        told.clear()
+        programs.keep_choices.__wrapped__(backend)
+        assert told == {}
+    file.unlink()
+    file.mkdir()  # nothing can be written in its place
+    process()
+    assert told == {}
