@@ -9,7 +9,7 @@ import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from tokenizer.errors import InputError
 from tokenizer.files import read_bytes, refuse_utf16
@@ -81,8 +81,15 @@ def _require_positive(config: Any, *names: str) -> None:
         )
 
 
+class _FilledIn:
+    """Notes the sizes that were not given. It is no field: it is no part of what a config says."""
+
+    __slots__ = ("filled_in",)
+    filled_in: frozenset[str]
+
+
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(_FilledIn):
     """One model of the family; by default a pre-norm decoder with RMSNorm, RoPE, SwiGLU, no biases and its own head.
 
     Sizes that are not given are filled in (`derived`).
@@ -136,9 +143,6 @@ class ModelConfig:
     """block: the backward pass computes each block's activations again, where none keeps them: same numbers."""
     prefix_length: int | None = None
     """Longest prefix that an encoder-decoder's encoder reads, in tokens; if not given, context_length."""
-
-    filled_in: ClassVar[frozenset[str]] = frozenset()
-    """Names of the sizes that were not given; an attribute of each instance."""
 
     def __post_init__(self) -> None:
         left_out = {name: size for name, size in self.derived().items() if getattr(self, name) is None}

@@ -143,7 +143,7 @@ def refuse_more_than_disk(needed: int, path: Path, what: str, mend: str) -> None
     Raises:
         InputError: it has not.
     """
-    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    folder = next(p for p in (path.absolute(), *path.absolute().parents) if p.is_dir())
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(

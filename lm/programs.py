@@ -17,6 +17,7 @@ from typing import Any
 import platformdirs
 from filelock import FileLock
 
+import lm
 from lm.files import read_object, write_json
 from tokenizer.errors import InputError
 from tokenizer.machine import num_processors
@@ -93,7 +94,7 @@ def keep_choices(backend: Any) -> None:
     """
     if os.environ.get("JAX_ENABLE_COMPILATION_CACHE") == "false":
         return
-    version = "-".join(backend.versions().values())
+    version = "-".join((lm.__version__, *backend.versions().values()))
     file = platformdirs.user_cache_path("twinlm") / "choices" / f"{_processor()}-{version}.json"
     backend.repeat(_read_choices(file))
     atexit.register(_write_choices, file, backend)

@@ -166,7 +166,7 @@ def load_state(
                     adamw.state[array.whole]["step"] = int(leaf[...])
             else:
                 x = moments[name]
-                x.copy_(torch.from_numpy(leaf[_place(x, leaf.shape, mesh)]))
+                x.copy_(torch.tensor(leaf[_place(x, leaf.shape, mesh)]))
     return state
 
 

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_SMALL = 1 << 16
-"""Elements of a weight that is packed, at most: copying its gradient takes less time than a call."""
+_SMALL = 1 << 13
+"""Elements of a weight that is packed, at most: copying its gradient takes less time than a call, and little memory."""
 _ROW = 1024
 """Elements of a row of packed weights. Norms are taken row by row (`torch_impl.functional.global_norm`)."""
 

@@ -5,7 +5,6 @@ docs/benchmarks.md has what that gains: in training, and for few rows, as in dec
 
 import time
 from collections.abc import Callable, Mapping
-from itertools import cycle
 from typing import Any
 
 import torch
@@ -31,8 +30,8 @@ _CLEARLY_FASTER = 1.25
 """The plain form takes at least this many times as long as one that is chosen, so that noise changes no choice."""
 _SAMPLE = 256, 512, 512
 """Rows, inputs and outputs of the product whose forms are compared for all that have many rows."""
-_CACHED = 1 << 26
-"""Bytes that no processor's cache holds: a decode step reads its large weights from memory."""
+_CACHED = 3 << 24
+"""Bytes that hardly a processor's cache holds: a decode step reads its large weights from memory."""
 
 Product = Callable[[Float[Tensor, "N I"]], Float[Tensor, "N O"]]
 Form = Callable[[Float[Tensor, "O I"]], Product]
@@ -116,25 +115,26 @@ def fastest(forms: list[Form], rows: int | None, weight: Float[Tensor, "O I"]) -
     with torch.inference_mode(False), torch.set_grad_enabled(rows is None):
         if rows is None:
             rows, d_in, d_out = _SAMPLE
-            weight = torch.full((d_out, d_in), 0.5, requires_grad=True)
-        copies = [weight]
-        if weight.numel() >= _MANY_WEIGHTS and not weight.requires_grad:
-            copies += [weight.clone() for _ in range(_CACHED // weight.nbytes)]
-        weights = cycle(copies)
-        x = torch.full((rows, weight.shape[1]), 0.5, dtype=weight.dtype, requires_grad=weight.requires_grad)
+            weights = [torch.full((d_out, d_in), 0.5, requires_grad=True)]
+        elif weight.numel() >= _MANY_WEIGHTS:
+            weights = [weight.clone() for _ in range(-(-_CACHED // weight.nbytes))]
+        else:
+            weights = [weight] * 16
+        x = torch.full((rows, weights[0].shape[1]), 0.5, dtype=weight.dtype)
+        x.requires_grad_(weights[0].requires_grad)
 
         def seconds(form: Form) -> float:
-            weight = next(weights)
-            multiply = form(weight)
+            products = [form(weight) for weight in weights]
             start = time.perf_counter()
-            y = multiply(x)
-            if y.requires_grad:
-                torch.autograd.grad(y, (x, weight), y.detach())
+            for multiply in products:
+                y = multiply(x)
+                if y.requires_grad:
+                    torch.autograd.grad(y, (x, weights[0]), y.detach())
             return time.perf_counter() - start
 
         for form in forms:
             seconds(form)  # the first call makes what the others reuse
-        rounds = [[seconds(form) for form in forms] for _ in range(5)]
+        rounds = [[seconds(form) for form in forms] for _ in range(4)]
     plain, *others = map(min, zip(*rounds, strict=True))
     least = min(others)
     return forms[1 + others.index(least)] if plain >= _CLEARLY_FASTER * least else forms[0]
