@@ -17,9 +17,14 @@ FLAGS += ("XLA_", "JAX_", "TORCH", "PYTORCH_", "CUDA_VISIBLE_DEVICES", "NVIDIA_T
 def describe(packages: Iterable[str]) -> dict[str, str | int | None]:
     """Processor, GPU, system, and the versions of Python and of these packages (None: not installed)."""
     cpuinfo = Path("/proc/cpuinfo").read_bytes().decode() if Path("/proc/cpuinfo").exists() else ""
-    models = [line.partition(":")[2].strip() for line in cpuinfo.split("\n") if line.startswith("model name")]
+    facts = {
+        name.strip(): value.strip() for name, _, value in (x.partition(":") for x in cpuinfo.split("\n"))
+    }
+    processor = facts.get("model name", platform.processor())
+    if "cpu family" in facts:  # the name of a virtual machine's processor may hide which one it is
+        processor += f" (family {facts['cpu family']}, model {facts['model']})"
     return {
-        "processor": models[0] if models else platform.processor(),
+        "processor": processor,
         "processors": os.cpu_count(),
         "system": platform.platform(),
         "libc": " ".join(platform.libc_ver()),

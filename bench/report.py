@@ -167,6 +167,7 @@ def _targets(result: dict[str, Any]) -> Iterator[tuple[str, str, str, str, str]]
     for name in ("jax", "torch"):
         if name in found and BASELINE in found:
             yield line(f"{name}, peak memory / parts", memory(found[name]) / memory(found[BASELINE]), 1, 0.8)
+    yield from ratio("torch / parts", "micro/8/float32", "torch", "parts", 1.1, 1.0)
     yield from ratio("JAX / torch", "micro/8/float32", "jax", "torch", 0.5, 0.3)
 
 

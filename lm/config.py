@@ -87,6 +87,14 @@ class _FilledIn:
     __slots__ = ("filled_in",)
     filled_in: frozenset[str]
 
+    # For copy and pickle, which would assign to a frozen class.
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "filled_in": self.filled_in}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
+
 
 @dataclass(frozen=True)
 class ModelConfig(_FilledIn):

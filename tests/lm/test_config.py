@@ -1,5 +1,6 @@
 """A run's settings: what is accepted, and the one line that says what is not."""
 
+import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,15 @@ def test_d_ff_is_the_multiple_of_64_nearest_to_eight_thirds(d_model: int, d_ff: 
 @pytest.mark.parametrize("ffn", ["silu", "gelu", "relu"])
 def test_d_ff_without_a_gate_is_four_times_d_model(ffn: Any) -> None:
     assert ModelConfig(**MODEL, ffn=ffn).d_ff == 4 * 48
+
+
+def test_a_config_says_only_what_was_given_and_can_be_copied() -> None:
+    """That a size was filled in is no part of a config: its copies know it, and its fields do not hold it."""
+    config = ModelConfig(20, 8, 16, 1, 2)
+    assert ModelConfig(**vars(config)) == config
+    for copied in (copy.copy(config), copy.deepcopy(config)):
+        assert copied == config
+        assert copied.filled_in == config.filled_in == {"d_ff", "num_kv_heads", "prefix_length"}
 
 
 def test_sizes_that_are_left_out_are_filled_in() -> None:
