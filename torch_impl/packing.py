@@ -1,6 +1,6 @@
 """Small weights side by side in one array, so that clipping and the optimizer take few operations a step.
 
-An operation on a small array costs its call, not its arithmetic: a model of 21 weights spent a fifth of its step in
+An operation on a small array costs its call, not its arithmetic: a model of 21 weights spent an eighth of its step in
 AdamW (docs/benchmarks.md, "What paid, and what did not").
 """
 
