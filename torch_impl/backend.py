@@ -154,12 +154,10 @@ def load_state(
     )
     state = TrainState(model, held, adamw, [*groups[0], *groups[1]], mesh)
     if optimizer is not None:
-        moments = {}
         for array in state.arrays:
-            adamw.state[array.whole] = {m: torch.zeros_like(array.whole) for m in ("m", "v")}
-            for moment in ("m", "v"):
-                for name, x in array.views(adamw.state[array.whole][moment]).items():
-                    moments[f"{moment}.{name}"] = x
+            zeros = {moment: torch.zeros_like(array.whole) for moment in ("m", "v")}
+            adamw.state[array.whole] = {"step": 0, **zeros}
+        moments = dict(_optimizer(state))
         for name, leaf in optimizer:
             if name == "step":
                 for array in state.arrays:

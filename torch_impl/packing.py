@@ -25,17 +25,20 @@ class Array:
     """The weight itself, or (rows, 1024) numbers. The weights in `parts` lie in its memory."""
     parts: dict[str, Tensor]
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether it holds several weights, not one as it is."""
+        return len(self.parts) > 1
+
     def take_gradients(self) -> None:
         """Give `whole` the gradients of its parts."""
-        first, *others = self.parts.values()
-        if first is self.whole:
-            return
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in (first, *others)]
-        self.whole.grad = join(gradients)
+        if self.is_packed:
+            gradients = (torch.zeros_like(p) if p.grad is None else p.grad for p in self.parts.values())
+            self.whole.grad = join(gradients)
 
     def views(self, x: Tensor) -> dict[str, Tensor]:
         """The part of each weight in an array of the shape of `whole`, such as a moment, in the weight's shape."""
-        if x.shape == next(iter(self.parts.values())).shape:
+        if not self.is_packed:
             return dict.fromkeys(self.parts, x)
         sizes = [p.numel() for p in self.parts.values()]
         cut = x.flatten().split([*sizes, x.numel() - sum(sizes)])
