@@ -5,7 +5,6 @@ share is hidden, where a processor is free.
 """
 
 import argparse
-import json
 import os
 import tempfile
 from functools import partial
@@ -73,9 +72,7 @@ def main(arguments: list[str]) -> None:
             "flags": flags(),
             "work": work.name,
         }
-        options.json.write_text(
-            json.dumps(about | {"samples": samples | batch}, indent=1) + "\n", encoding="utf-8", newline=""
-        )
+        report.save(about | {"samples": samples | batch}, options.json)
 
 
 def make_batches(path: Path, work: Work) -> Calls:

@@ -5,7 +5,6 @@ timed; the timed texts are drawn at temperature 1 without any other rule, and no
 """
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -20,7 +19,7 @@ import numpy as np
 from bench.children import Calls, Child, progress, quartiles
 from bench.contenders import SIZES, load_ours
 from bench.machine import describe, flags, thread_count
-from bench.report import table
+from bench.report import save, table
 from lm.config import TrainConfig
 from lm.files import refuse_existing
 from lm.flags import Gather
@@ -58,7 +57,7 @@ def main(arguments: list[str]) -> None:
     head = ("", "tokens/s", "times transformers", "first token", "times transformers")
     print("\n".join(table(head, list(_rows(result)))))
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8", newline="")
+        save(result, options.json)
 
 
 def measure(prompts: list[int], new_tokens: int, rounds: int, threads: int) -> dict[str, Any]:

@@ -5,7 +5,6 @@ contender is a process of its own, and they take turns. What they compute is com
 """
 
 import argparse
-import json
 import os
 from collections.abc import Callable
 from functools import partial
@@ -59,9 +58,7 @@ def main(arguments: list[str]) -> None:
             "flags": flags(),
             "batch": options.batch,
         }
-        options.json.write_text(
-            json.dumps(about | {"rows": rows}, indent=1) + "\n", encoding="utf-8", newline=""
-        )
+        report.save(about | {"rows": rows}, options.json)
 
 
 def measure(part: str, batch: int, threads: int, rounds: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The results of `bench train-step` as tables and as a chart."""
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
@@ -169,6 +170,11 @@ def _targets(result: dict[str, Any]) -> Iterator[tuple[str, str, str, str, str]]
             yield line(f"{name}, peak memory / parts", memory(found[name]) / memory(found[BASELINE]), 1, 0.8)
     yield from ratio("torch / parts", "micro/8/float32", "torch", "parts", 1.1, 1.0)
     yield from ratio("JAX / torch", "micro/8/float32", "jax", "torch", 0.5, 0.3)
+
+
+def save(result: dict[str, Any], file: Path) -> None:
+    """Write what a benchmark measured, every sample too, as JSON."""
+    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8", newline="")
 
 
 def plot(result: dict[str, Any], file: Path) -> None:

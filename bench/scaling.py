@@ -81,7 +81,7 @@ def main(arguments: list[str]) -> None:
             refuse_existing(path)
     result = json.loads(options.read.read_bytes().decode()) if options.read else measure(options)
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8", newline="")
+        report.save(result, options.json)
     print(text(result))
     if options.markdown:
         options.markdown.write_text(text(result) + "\n", encoding="utf-8", newline="")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import describe
+from bench.report import save
 from lm.files import refuse_existing
 
 END = "<|endoftext|>"
@@ -81,9 +82,7 @@ def main(arguments: list[str]) -> None:
             "vocab_size": vocab_size,
             "machine": describe(PACKAGES),
         }
-        options.json.write_text(
-            json.dumps(about | {"samples": samples}, indent=1) + "\n", encoding="utf-8", newline=""
-        )
+        save(about | {"samples": samples}, options.json)
 
 
 def _write_built_in(name: str, path: Path, num_bytes: int) -> None:
