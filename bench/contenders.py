@@ -26,9 +26,9 @@ import numpy as np
 
 from bench.children import Unavailable
 from lm import backend as backends
-from lm.allocator import keep_freed_memory
 from lm.config import ModelConfig, OptimizerConfig, TrainConfig
-from lm.data import Batch
+from lm.data.token_files import Batch
+from lm.machine import keep_freed_memory
 from lm.mesh import Mesh
 
 Step = Callable[[np.ndarray, np.ndarray], tuple[float, float]]

@@ -20,9 +20,9 @@ from bench.children import Calls, Child, progress, quartiles
 from bench.contenders import SIZES, load_ours
 from bench.machine import describe, flags, thread_count
 from bench.report import save, table
+from lm.cli.flags import Gather
 from lm.config import TrainConfig
 from lm.files import refuse_existing
-from lm.flags import Gather
 from lm.init import initial_weights
 
 MODEL = SIZES["tinystories"]
@@ -122,7 +122,7 @@ def _ratio(theirs: list[dict[str, Any]], ours: list[dict[str, Any]], key: str) -
 
 def write_model(folder: Path) -> None:
     """Our initial weights of the tinystories model in Llama's format."""
-    from lm.huggingface import write_llama
+    from lm.interop.huggingface import write_llama
 
     ends = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
     write_llama(MODEL, initial_weights(MODEL, 0, "float32"), folder, ends)
@@ -132,9 +132,9 @@ def write_model(folder: Path) -> None:
 
 
 def make_ours(name: str, folder: str, threads: int) -> Calls:
-    """`lm.generate` on a backend."""
-    from lm.generate import generate
-    from lm.sampling import SamplingConfig
+    """`lm.text.generate` on a backend."""
+    from lm.text.generate import generate
+    from lm.text.sampling import SamplingConfig
 
     config = TrainConfig(MODEL, threads=threads)
     backend = load_ours(name, config)

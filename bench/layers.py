@@ -16,10 +16,10 @@ import numpy as np
 from bench import report
 from bench.children import Calls, Child, progress, quartiles, take_turns, timed
 from bench.machine import describe, flags, thread_count
-from lm.allocator import keep_freed_memory
+from lm.budgets import BUDGETS, relative_error
+from lm.cli.flags import Gather
 from lm.files import refuse_existing
-from lm.flags import Gather
-from lm.parity.budgets import BUDGETS, relative_error
+from lm.machine import keep_freed_memory
 from tokenizer.errors import InputError
 from tokenizer.machine import num_processors
 

@@ -17,9 +17,9 @@ from bench.children import take_turns, timed
 from bench.contenders import SIZES
 from bench.machine import thread_count
 from bench.report import seconds, table
-from lm.flags import Gather
+from lm.budgets import BUDGETS, relative_error
+from lm.cli.flags import Gather
 from lm.init import parameter_shapes
-from lm.parity.budgets import BUDGETS, relative_error
 from tokenizer.errors import InputError
 
 SHAPES = [

@@ -2,7 +2,7 @@
 
 JAX's devices are those of the machine, on a CPU as many virtual ones as a mesh needs; torch's are processes. Each mesh
 is a contender of its own, that takes the same steps on the same batches; losses and gradient norms of the first two
-are compared with those of one device, and where they differ by more than the budgets of lm/parity/budgets.py, nothing
+are compared with those of one device, and where they differ by more than the budgets of lm/budgets.py, nothing
 is timed. What a step of JAX sends is read from the program that XLA compiled, and stands beside the formula of
 `lm accounting --mesh`, and so does the memory that XLA plans for a device.
 
@@ -37,12 +37,12 @@ from bench.machine import describe, flags
 from bench.train_step import PACKAGES, parse_work, token_ids
 from lm.accounting.memory import memory
 from lm.accounting.network import collectives
+from lm.budgets import BUDGETS, relative_error
+from lm.cli.flags import Gather
 from lm.config import TrainConfig
-from lm.data import Batch
+from lm.data.token_files import Batch
 from lm.files import refuse_existing
-from lm.flags import Gather
 from lm.mesh import Mesh
-from lm.parity.budgets import BUDGETS, relative_error
 from tokenizer.errors import InputError
 from tokenizer.machine import num_processors
 

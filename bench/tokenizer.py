@@ -87,7 +87,7 @@ def main(arguments: list[str]) -> None:
 
 def _write_built_in(name: str, path: Path, num_bytes: int) -> None:
     if name == "story":
-        from lm.stories import write_stories
+        from lm.corpora.stories import write_stories
 
         write_stories(path, num_bytes, seed=0)
     else:

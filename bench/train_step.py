@@ -3,7 +3,7 @@
 A step is forward, backward, clipping by the global norm and AdamW, its results awaited. Every contender is a process
 of its own with the same threads and the same settings of the allocator. First each takes one step on the same
 weights and the same batch: loss, gradient norm and one updated weight are compared, and where they differ by more
-than the budgets of lm/parity/budgets.py allow, nothing is timed. Then they take turns, round by round, in an order
+than the budgets of lm/budgets.py allow, nothing is timed. Then they take turns, round by round, in an order
 that turns round each time; ratios are taken within a round. The peak of a matrix product is measured in the
 same rounds.
 """
@@ -24,10 +24,10 @@ from bench.children import Calls, Child, Failed, Unavailable, progress, resolve,
 from bench.contenders import DTYPES, SIZES, Work
 from bench.machine import describe, flags, thread_count
 from lm.accounting import train_flops_per_token
+from lm.budgets import BUDGETS, relative_error
+from lm.cli.flags import Gather
 from lm.files import refuse_existing
-from lm.flags import Gather
 from lm.init import initial_weights
-from lm.parity.budgets import BUDGETS, relative_error
 from tokenizer.errors import InputError
 from tokenizer.machine import num_processors, peak_memory
 

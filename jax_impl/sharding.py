@@ -17,9 +17,9 @@ from jaxtyping import Array
 
 from jax_impl.layers import Params
 from jax_impl.model import at
-from lm.checkpoint import Index, Leaf
 from lm.config import TrainConfig
 from lm.mesh import Mesh, Processes
+from lm.run.checkpoint import Index, Leaf
 from tokenizer.errors import InputError
 
 

@@ -10,16 +10,16 @@ import numpy as np
 from jaxtyping import Float
 
 from lm import backend as backends
-from lm import checkpoint
 from lm.backend import Backend, BackendName, DecodeStep, Logits, Prefill
 from lm.config import TrainConfig, check_device
-from lm.data import check_token_ids
-from lm.ends import Ends
-from lm.generate import Completion, complete
+from lm.data.token_files import check_token_ids
 from lm.limits import explained, refuse_generation
-from lm.run import load_ends, load_facts, load_state, load_tokenizer
-from lm.sampling import SamplingConfig
-from lm.score import TextScore, score_text
+from lm.run import checkpoint
+from lm.run.folder import load_ends, load_facts, load_state, load_tokenizer
+from lm.text.ends import Ends
+from lm.text.generate import Completion, complete
+from lm.text.sampling import SamplingConfig
+from lm.text.score import TextScore, score_text
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
 
@@ -93,7 +93,7 @@ class Model:
 
         Args:
             stop_token: Special token that ends the text, or none if empty; the model's own ends, if not given.
-            settings: Those of `lm.sampling.SamplingConfig`, such as max_new_tokens, temperature, top_p and seed.
+            settings: Those of `lm.text.sampling.SamplingConfig`, such as max_new_tokens, temperature, top_p and seed.
 
         Raises:
             InputError: a setting is out of range, the stop token is unknown, or the prompt is longer than the context.
@@ -140,7 +140,7 @@ class Model:
         """How likely the model finds a text: nats of each token, their sum, perplexity, bits per byte.
 
         Args:
-            stride: How far the windows move in which a text longer than the context is read (`lm.score.score_text`).
+            stride: How far the windows move in which a text longer than the context is read (`lm.text.score`).
 
         Raises:
             InputError: the text is empty, the stride is out of range, or the model's logits are not finite.

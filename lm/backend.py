@@ -10,12 +10,12 @@ from typing import Any, Literal, Protocol, cast, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
-from lm.checkpoint import Leaves, Shares
 from lm.config import TrainConfig
-from lm.data import Batch
+from lm.data.token_files import Batch
 from lm.limits import refuse_weights
 from lm.mesh import Mesh, Processes
 from lm.programs import keep_choices
+from lm.run.checkpoint import Leaves, Shares
 
 BackendName = Literal["jax", "torch"]
 
@@ -49,7 +49,7 @@ class Logits(Protocol):
         """The logits after each token, of an encoder at each token, in the weights' type; T is at most context_length.
 
         Args:
-            num_tokens, prefix: As in `lm.data.Batch`, where the architecture needs them.
+            num_tokens, prefix: As in `lm.data.token_files.Batch`, where the architecture needs them.
         """
 
 
@@ -171,4 +171,4 @@ def load(name: BackendName, config: TrainConfig, mesh: Mesh | None = None) -> Ba
 def load_parity(name: BackendName, config: TrainConfig) -> Any:
     """The backend's layers as functions of named arrays, for `lm parity` and tests/parity, set up as by `load`."""
     load(name, config)
-    return importlib.import_module(f"{name}_impl.parity")
+    return importlib.import_module(f"parity.in_{name}")

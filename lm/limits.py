@@ -12,7 +12,7 @@ from lm.accounting.memory import Account, Memory, memory
 from lm.accounting.report import gigabytes
 from lm.config import TrainConfig
 from lm.mesh import Mesh
-from lm.sampling import SamplingConfig
+from lm.text.sampling import SamplingConfig
 from tokenizer import machine
 from tokenizer.errors import InputError
 

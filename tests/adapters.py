@@ -27,7 +27,7 @@ import torch_impl.layers
 import torch_impl.model
 from jax_impl.backend import nested
 from lm.config import ModelConfig
-from lm.data import check_token_ids, get_batch
+from lm.data.token_files import check_token_ids, get_batch
 from lm.init import rope_tables
 from lm.schedule import schedule
 from tokenizer import Tokenizer, train_bpe
@@ -302,7 +302,7 @@ def run_save_checkpoint(
 ) -> None:
     """Write any model's and optimizer's state without pickle: safetensors, with its structure in the header.
 
-    `lm.checkpoint` stores this project's own models; here the state dicts are whatever torch makes of them.
+    `lm.run.checkpoint` stores this project's own models; here the state dicts are whatever torch makes of them.
     """
     tensors: dict[str, Tensor] = {}
 

@@ -50,7 +50,7 @@ settings.load_profile(os.environ.get("LM_HYPOTHESIS", "fast"))
 
 
 # Modules that import what only Unix has, and what tests name that other systems lack.
-collect_ignore = ["lm/test_alone.py", "lm/test_allocator.py"] if sys.platform == "win32" else []
+collect_ignore = ["lm/run/test_alone.py", "lm/test_allocator.py"] if sys.platform == "win32" else []
 _LACKING = {
     "linux": None,
     "win32": r"SIG[A-Z]{3,}|mkfifo|symlink_to|chmod|/proc/|/dev/|torture|\"mount\"",

@@ -24,7 +24,7 @@ FUNCTIONS = (
     "wait4",
 )
 SIGNALS = ("SIGALRM", "SIGHUP", "SIGKILL", "SIGQUIT", "SIGUSR1")
-PACKAGES = ("tokenizer", "lm", "torch_impl", "jax_impl", "bench", "tests.adapters")
+PACKAGES = ("tokenizer", "lm", "torch_impl", "jax_impl", "parity", "bench", "tests.adapters")
 CONFIG = """
 steps = 2
 batch_size = 8
@@ -83,7 +83,7 @@ def run_commands(folder: Path) -> None:
     lm("report torch jax")
     lm("export torch llama --format hf")
 
-    from lm.parity.run import run_parity
+    from parity.run import run_parity
 
     assert all(error.passed for error in run_parity("float32", 1, layers=["rmsnorm"]))
 

@@ -27,7 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lm.cli import main
-from lm.flags import Gather
+from lm.cli.flags import Gather
 from lm.terminal import open_standard_files, run_program
 
 CONFIG = """
@@ -88,7 +88,7 @@ def ended(child: int, seconds: float, reached: Callable[[], bool] = lambda: Fals
 
 def newest(out: Path) -> int:
     """The step of the newest intact checkpoint; -1 where there is none."""
-    from lm import checkpoint
+    from lm.run import checkpoint
 
     for path in checkpoint.all_of(out):
         return int(checkpoint.read_state(path)["iteration"])  # refuses one that is broken
@@ -97,14 +97,14 @@ def newest(out: Path) -> int:
 
 def newest_name(out: Path) -> int:
     """The step that the newest checkpoint is named after; -1 where there is none."""
-    from lm import checkpoint
+    from lm.run import checkpoint
 
     return max((int(path.name[5:]) for path in checkpoint.all_of(out)), default=-1)
 
 
 def result(out: Path) -> tuple[bytes, ...]:
     """What a finished run came to, but for the clock."""
-    from lm import checkpoint
+    from lm.run import checkpoint
 
     path = checkpoint.latest(out)
     metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

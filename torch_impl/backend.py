@@ -13,11 +13,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, distributed
 
 from lm.backend import DecodeStep, EvalStep, Logits, Prefill, TrainStep
-from lm.checkpoint import Index, Leaves, Share, Shares
 from lm.config import TrainConfig
-from lm.data import Batch, check_batch, check_token_ids
+from lm.data.token_files import Batch, check_batch, check_token_ids
 from lm.init import initial_weights
 from lm.mesh import Mesh, Processes
+from lm.run.checkpoint import Index, Leaves, Share, Shares
 from tokenizer.errors import InputError
 from torch_impl import product, sharding
 from torch_impl.attention import KeysAndValues, causal_mask

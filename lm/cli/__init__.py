@@ -33,7 +33,7 @@ def _run(arguments: Sequence[str] | None) -> None:
         print(f"twinlm {__version__}")
         return
     if arguments is None:
-        from lm.allocator import keep_freed_memory
+        from lm.machine import keep_freed_memory
 
         keep_freed_memory()
     from lm.cli.commands import parse

@@ -17,6 +17,7 @@ from lm.cli.compare import Report, Runs, Track
 from lm.cli.corpus import Data, Stories
 from lm.cli.exchange import Export, Import
 from lm.cli.experiment import Experiment, experiment_defaults
+from lm.cli.flags import gathered, list_flags, unmarked
 from lm.cli.generate import Generate
 from lm.cli.pairs import Pairs
 from lm.cli.prove import Demo, Parity
@@ -24,7 +25,6 @@ from lm.cli.score import Score
 from lm.cli.tokenizer import TokenizerCommand
 from lm.cli.train import Train, train_defaults
 from lm.cli.trained import Eval
-from lm.flags import gathered, list_flags, unmarked
 from tokenizer.errors import InputError
 
 COMMANDS = {

@@ -18,7 +18,7 @@ class Runs:
     """Folder that holds runs, at any depth."""
 
     def run(self) -> None:
-        from lm.report import list_runs
+        from lm.run.report import list_runs
 
         print(list_runs(self.folder))
 
@@ -33,7 +33,7 @@ class Report:
     """HTML file to write."""
 
     def run(self) -> None:
-        from lm.report import write_report
+        from lm.run.report import write_report
 
         if not self.runs:
             raise InputError("no run is given: lm report RUN [RUN ...]")
@@ -51,7 +51,7 @@ class Track:
     """Where to: RUN/tensorboard; Weights & Biases, as its WANDB_ variables say."""
 
     def run(self) -> None:
-        from lm.track import export
+        from lm.run.track import export
 
         for name in self.to:
             export(name, self.folder)

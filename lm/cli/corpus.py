@@ -22,7 +22,7 @@ class Stories:
     """Seed of the stories. Give training and validation text different ones."""
 
     def run(self) -> None:
-        from lm.stories import write_stories
+        from lm.corpora.stories import write_stories
 
         info = write_stories(self.out, self.bytes, self.seed, progress=sys.stderr.isatty())
         show(
@@ -45,6 +45,6 @@ class Data:
     """Address to use in place of https://huggingface.co/datasets."""
 
     def run(self) -> None:
-        from lm.download import get_dataset
+        from lm.corpora.download import get_dataset
 
         get_dataset(self.dataset, self.out, self.mirror)

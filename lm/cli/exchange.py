@@ -26,8 +26,9 @@ class Export:
     """Folder of the model's tokenizer, if it does not lie in the run's folder."""
 
     def run(self) -> None:
-        from lm import checkpoint, run
-        from lm.huggingface import export_llama
+        from lm.interop.huggingface import export_llama
+        from lm.run import checkpoint
+        from lm.run import folder as run
 
         path = (checkpoint.best if self.best else checkpoint.latest)(self.checkpoint)
         tokenizer = run.find_tokenizer(path, self.tokenizer)
@@ -56,7 +57,7 @@ class Import:
     """Import tokenizer.json too, which must be byte-level BPE."""
 
     def run(self) -> None:
-        from lm.huggingface import import_llama
+        from lm.interop.huggingface import import_llama
 
         config, tokenizer = import_llama(
             self.source, self.out, self.backend, self.context_length, self.tokenizer

@@ -11,11 +11,11 @@ from tyro.conf import arg
 from lm.cli.settings import read_text
 from lm.cli.trained import Trained
 from lm.config import TrainConfig
-from lm.sampling import SamplingConfig
+from lm.text.sampling import SamplingConfig
 from tokenizer.errors import InputError
 
 if TYPE_CHECKING:
-    from lm.generate import Completion
+    from lm.text.generate import Completion
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Generate(Trained):
     """Tell on standard error where two tokens lay within rounding, so that the other backend may choose the other."""
 
     def run(self) -> None:
-        from lm import run
-        from lm.generate import Completion, complete, opening
         from lm.limits import refuse_generation
+        from lm.run import folder as run
+        from lm.text.generate import Completion, complete, opening
 
         tokenizer = run.load_tokenizer(self.path, self.tokenizer)
         ends = run.load_ends(self.path, tokenizer)
@@ -80,7 +80,7 @@ class Generate(Trained):
             self._explain(completions)
 
     def _print(self, completions: "list[Completion]", config: TrainConfig) -> None:
-        from lm.generate import opening
+        from lm.text.generate import opening
 
         for i, completion in enumerate(completions):
             completion.finish()

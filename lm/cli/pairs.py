@@ -27,7 +27,7 @@ class Pairs:
     """Shortest and longest word to reverse."""
 
     def run(self) -> None:
-        from lm.pair_tasks import write_pairs
+        from lm.corpora.pair_tasks import write_pairs
 
         write_pairs(self.out, self.task, self.count, self.seed, self.held_out, self.word_lengths)
         show(f"{self.out}: {self.count:,} pairs")

@@ -24,7 +24,7 @@ class Parity(Compiles):
 
     def run(self) -> None:
         from lm.files import published, refuse_existing, reserved, write_json
-        from lm.parity.run import as_json, plot, run_parity
+        from parity.run import as_json, plot, run_parity
 
         if not 1 <= self.cases <= 100_000:
             raise InputError(f"cases is {self.cases}: give 1 to 100,000")
@@ -53,6 +53,6 @@ class Demo(Compiles):
     """A text file of your own in place of the stories."""
 
     def run(self) -> None:
-        from lm.demo import demo
+        from lm.experiment.demo import demo
 
         demo(self.out, self.input)

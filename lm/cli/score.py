@@ -13,7 +13,7 @@ from lm.cli.settings import read_text
 from lm.cli.trained import Trained
 
 if TYPE_CHECKING:
-    from lm.score import TextScore
+    from lm.text.score import TextScore
 
 # Least probability, and the background on an ANSI terminal of tokens that have it: from none to red.
 _SHADES = ((0.5, None), (0.1, 230), (0.01, 221), (0.001, 208), (0.0, 196))
@@ -31,8 +31,8 @@ class Score(Trained):
     """Print JSON instead: the sums, and each token with its nats."""
 
     def run(self) -> None:
-        from lm import run
-        from lm.score import score_text
+        from lm.run import folder as run
+        from lm.text.score import score_text
 
         text = read_text(self.text) if self.text == "-" or _can_be_read(self.text) else self.text
         tokenizer = run.load_tokenizer(self.path, self.tokenizer)

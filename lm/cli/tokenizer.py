@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, subcommand
 
-from lm.ends import END_OF_TEXT, ends_of
 from lm.terminal import show
+from lm.text.ends import END_OF_TEXT, ends_of
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ class TokenizerEncode:
     """Address of the Dask cluster's scheduler; without it, one is started on this machine."""
 
     def run(self) -> None:
-        from lm.data import fingerprint
+        from lm.data.sidecar import seen_from, sidecar_path, token_facts
+        from lm.data.token_files import fingerprint
         from lm.files import alone_at, refuse_existing, remove, write_json
-        from lm.sidecar import seen_from, sidecar_path, token_facts
         from tokenizer import Tokenizer
         from tokenizer.encode_pairs import offsets_path
         from tokenizer.errors import InputError
@@ -119,8 +119,8 @@ class TokenizerEncode:
         )
 
     def _encode_text(self, tokenizer: Any) -> tuple[dict[str, Any], str]:
-        from lm.data import file_sha256
-        from lm.sidecar import text_nats
+        from lm.data.sidecar import text_nats
+        from lm.data.token_files import file_sha256
         from tokenizer.encode_corpus import encode_corpus
 
         with _cluster(self.engine, self.scheduler) as client:

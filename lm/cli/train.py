@@ -49,10 +49,10 @@ class Train(Compiles):
     share a copy's weights, and devices that share its heads. An axis left out is 1. The numbers are the same."""
 
     def run(self) -> None:
-        from lm import checkpoint
         from lm.mesh import Mesh
-        from lm.run import Inputs
-        from lm.train import train
+        from lm.run import checkpoint
+        from lm.run.folder import Inputs
+        from lm.run.train import train
 
         inputs = Inputs(self.train, self.val, self.weights, self.init_from, self.tokenizer)
         mesh = None if self.mesh is None else Mesh.parse(self.mesh)

@@ -35,7 +35,7 @@ class Trained(Compiles):
     @property
     def path(self) -> Path:
         """The checkpoint."""
-        from lm import checkpoint
+        from lm.run import checkpoint
 
         return (checkpoint.best if self.best else checkpoint.latest)(self.checkpoint)
 
@@ -57,9 +57,9 @@ class Eval(Trained):
     """Windows to compute at once; if not given, the training's, or fewer whose logits fit in 64 MiB."""
 
     def run(self) -> None:
-        from lm import run
-        from lm.evaluate import bits_per_byte, entropy_floor, evaluate
-        from lm.sources import open_evaluation, text_facts
+        from lm.data.sources import open_evaluation, text_facts
+        from lm.run import folder as run
+        from lm.run.evaluate import bits_per_byte, entropy_floor, evaluate
 
         _, run_facts = run.load_facts(self.path)
         run.refuse_other_tokenizer(self.tokens, run_facts["tokenizer_sha256"], str(self.checkpoint))

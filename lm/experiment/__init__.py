@@ -8,14 +8,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lm import run
 from lm.config import load_config
 from lm.experiment import ablations, pages
 from lm.experiment.catalogue import EXPERIMENTS, Facts
 from lm.experiment.runs import Plan, Runs
+from lm.experiment.stages import claimed
 from lm.files import published, read_object, write_json
 from lm.limits import refuse_step
-from lm.stages import claimed
+from lm.run import folder as run
 from lm.terminal import show
 from tokenizer.errors import InputError
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
-from lm.ends import END_OF_TEXT
 from lm.experiment.runs import Runs
+from lm.experiment.stages import split
 from lm.experiment.text import duration, listed, table
 from lm.files import published
-from lm.stages import split
+from lm.text.ends import END_OF_TEXT
 from tokenizer import Tokenizer
 from tokenizer.inspect import printable
 from tokenizer.train_bpe import TrainResult, train

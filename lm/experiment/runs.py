@@ -8,18 +8,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lm import report
 from lm.backend import BackendName, load
 from lm.config import OptimizerConfig, TrainConfig
-from lm.data import file_sha256, get_batch, open_corpus
-from lm.evaluate import entropy_floor
+from lm.data.sources import open_validation, text_facts
+from lm.data.token_files import file_sha256, get_batch, open_corpus
 from lm.experiment.outcomes import Outcome, best_of
+from lm.experiment.stages import make_tokens
 from lm.init import parameter_shapes
-from lm.run import Inputs, read_metrics
-from lm.sources import open_validation, text_facts
-from lm.stages import make_tokens
+from lm.run import report
+from lm.run.evaluate import entropy_floor
+from lm.run.folder import Inputs, read_metrics
+from lm.run.train import NotFiniteError, train
 from lm.terminal import show
-from lm.train import NotFiniteError, train
 from tokenizer.errors import InputError
 
 # What the rates of a sweep are multiples of the config's rate by, if none are given.

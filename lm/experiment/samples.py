@@ -5,14 +5,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from lm import run as run_folder
 from lm.backend import load
-from lm.checkpoint import latest
 from lm.experiment.runs import Runs
 from lm.experiment.text import table
 from lm.files import published
-from lm.generate import Completion, complete
-from lm.sampling import SamplingConfig
+from lm.run import folder as run_folder
+from lm.run.checkpoint import latest
+from lm.text.generate import Completion, complete
+from lm.text.sampling import SamplingConfig
 from tokenizer import Tokenizer
 
 TEMPERATURES = (0.3, 0.6, 0.8, 1.0, 1.3)

@@ -10,7 +10,6 @@ from lm.backend import BackendName, load_parity
 from lm.config import ModelConfig, TrainConfig
 from lm.experiment.text import table
 from lm.files import published
-from lm.parity.case import Given
 from lm.rng import normal, philox
 
 RATES = (1e1, 1e2, 1e3)
@@ -31,6 +30,8 @@ def descend(backend: BackendName, rate: float) -> list[float]:
     The gradient is 2 w / 100. A step's weights are those that all gradients so far lead to from the start, since SGD
     keeps nothing but its step count.
     """
+    from parity.case import Given
+
     # load_parity asks for the config of a model; no model is made.
     parity = load_parity(backend, TrainConfig(ModelConfig(1, 1, 2, 1, 1)))
     start = 5.0 * normal(philox(0, "toy"), 100).reshape(10, 10)

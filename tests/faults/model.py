@@ -74,17 +74,17 @@ FAULTS = (
     ),
     fault(
         "tokens that can win are left out of the draw",
-        "lm/sampling.py",
+        "lm/text/sampling.py",
         "1.001 * MARGIN",
         "-1.001 * MARGIN",
-        "tests/lm/test_sampling.py",
+        "tests/lm/text/test_sampling.py",
     ),
     fault(
         "quiet tokens that can win are left out of the draw",
-        "lm/sampling.py",
+        "lm/text/sampling.py",
         "if reach >= LOUD:",
         "if reach >= 0.0:",
-        "tests/lm/test_sampling.py",
+        "tests/lm/text/test_sampling.py",
     ),
     # The family
     fault(

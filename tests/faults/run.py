@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.faults.fault import Fault
 from tests.source import ROOT
 
-COPIED = ("tokenizer", "lm", "torch_impl", "jax_impl", "tests", "pyproject.toml")
+COPIED = ("tokenizer", "lm", "torch_impl", "jax_impl", "parity", "tests", "pyproject.toml")
 
 
 def broken(fault: Fault) -> str:

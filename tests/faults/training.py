@@ -134,14 +134,14 @@ FAULTS = (
     ),
     fault(
         "batches are shifted by one",
-        "lm/data.py",
+        "lm/data/token_files.py",
         "return Batch(windows[..., :-1], windows[..., 1:])",
         "return Batch(windows[..., :-1], windows[..., :-1])",
         DATA,
     ),
     fault(
         "the last token is never drawn",
-        "lm/data.py",
+        "lm/data/token_files.py",
         "len(tokens) - context_length for tokens in self.files",
         "len(tokens) - context_length - 1 for tokens in self.files",
         DATA,
@@ -176,7 +176,7 @@ FAULTS = (
     ),
     fault(
         "the first id out of range passes",
-        "lm/data.py",
+        "lm/data/token_files.py",
         "high >= vocab_size",
         "high > vocab_size",
         STEP,
@@ -212,7 +212,7 @@ FAULTS = (
     ),
     fault(
         "every process writes its rows where the leaf begins",
-        "lm/checkpoint.py",
+        "lm/run/checkpoint.py",
         "offset += (index[0].start or 0) * stride if index else 0",
         "offset += 0",
         MESH,

@@ -1,4 +1,4 @@
-"""What XLA compiles for meshes of four devices, as JSON: run by tests/lm/test_plan.py, in a process of its own."""
+"""What XLA compiles for meshes of four devices, as JSON: tests/lm/accounting/test_plan.py runs it."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from bench.scaling import read_program
 from lm.backend import load
 from lm.config import ModelConfig, TrainConfig
 from lm.mesh import Mesh
-from tests.lm.test_accounting import random_batch
+from tests.lm.accounting.test_accounting import random_batch
 
 PLAIN = TrainConfig(ModelConfig(256, 64, 128, 2, 4, d_ff=256), batch_size=16)
 REMAT = replace(PLAIN, model=replace(PLAIN.model, remat="block"))

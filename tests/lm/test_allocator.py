@@ -11,7 +11,7 @@ from tests.source import ROOT
 PROGRAM = """
 import resource
 import numpy as np
-from lm.allocator import keep_freed_memory
+from lm.machine import keep_freed_memory
 assert keep_freed_memory()
 for _ in range(3):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import lm as twinlm
-from lm import checkpoint
 from lm.backend import BackendName, load
+from lm.budgets import BUDGETS, relative_error
 from lm.config import ModelConfig, TrainConfig
-from lm.parity.budgets import BUDGETS, relative_error
+from lm.run import checkpoint
 from tests.lm.conftest import lm
-from tests.lm.test_train import BACKENDS
+from tests.lm.run.test_train import BACKENDS
 from tests.source import ROOT
 from tests.test_imports import loaded_after
 from tokenizer import InputError

@@ -6,8 +6,8 @@ import pytest
 
 import lm as twinlm
 from lm.config import ModelConfig, TrainConfig
+from tests.lm.cli.test_cli import refused
 from tests.lm.conftest import train_command
-from tests.lm.test_cli import refused
 from tokenizer import InputError
 
 Capture = pytest.CaptureFixture[str]

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lm import checkpoint, run
 from lm.accounting import train_flops_per_token
 from lm.backend import BackendName, load
 from lm.config import ModelConfig, load_config
-from lm.data import Batch
+from lm.data.token_files import Batch
+from lm.run import checkpoint
+from lm.run import folder as run
+from tests.lm.cli.test_cli import refused
 from tests.lm.conftest import lm, train_command
-from tests.lm.test_cli import refused
-from tests.lm.test_train import BACKENDS, leaves, numbers
+from tests.lm.run.test_train import BACKENDS, leaves, numbers
 from tokenizer import Tokenizer
 from tokenizer.machine import peak_memory
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from lm import checkpoint
-from lm.checkpoint import Index, Share
 from lm.config import ModelConfig, TrainConfig
 from lm.init import optimizer_shapes, parameter_shapes
 from lm.mesh import Mesh, Processes
-from lm.train import _stop_signals
+from lm.run import checkpoint
+from lm.run.checkpoint import Index, Share
+from lm.run.train import _stop_signals
+from tests.lm.cli.test_cli import refused, snapshot
 from tests.lm.conftest import train_command
-from tests.lm.test_cli import refused, snapshot
 from tokenizer import InputError
 
 RANDOM = np.random.default_rng(0)

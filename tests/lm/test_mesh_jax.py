@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 
 from bench.scaling import free_port
-from lm import checkpoint, run
 from lm.config import load_config
 from lm.init import optimizer_shapes, parameter_shapes
 from lm.mesh import Mesh
+from lm.run import checkpoint
+from lm.run import folder as run
 from tests.lm.conftest import lm, train_command
 from tests.lm.mesh_losses import MODEL, STEPS
 from tests.lm.mesh_process import blocks
-from tests.lm.test_train import numbers
+from tests.lm.run.test_train import numbers
 from tests.source import ROOT
 
 EIGHT = "--xla_force_host_platform_device_count=8"

@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from lm import checkpoint, run
+from lm.budgets import RUN, relative_error
 from lm.init import parameter_shapes
-from lm.parity.budgets import RUN, relative_error
+from lm.run import checkpoint
+from lm.run import folder as run
+from tests.lm.cli.test_cli import refused
 from tests.lm.conftest import lm
 from tests.lm.mesh_process import blocks, small_blocks
-from tests.lm.test_cli import refused
-from tests.lm.test_train import leaves
+from tests.lm.run.test_train import leaves
 from tests.source import ROOT
 
 # Shapes are divided unevenly, and of d_ff = 9 rows the last of four processes has none.

@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lm import checkpoint, run
 from lm.backend import BackendName, load
 from lm.config import ModelConfig, TrainConfig
-from lm.generate import prefix_generation
-from lm.report import list_runs
-from lm.sampling import SamplingConfig
+from lm.run import checkpoint
+from lm.run import folder as run
+from lm.run.report import list_runs
+from lm.text.generate import prefix_generation
+from lm.text.sampling import SamplingConfig
+from tests.lm.cli.test_cli import refused
 from tests.lm.conftest import lm
-from tests.lm.test_cli import refused
-from tests.lm.test_report import page_data
-from tests.lm.test_train import leaves, numbers
+from tests.lm.run.test_report import page_data
+from tests.lm.run.test_train import leaves, numbers
 from tokenizer import InputError
 
 BACKENDS: tuple[BackendName, ...] = ("torch", "jax")

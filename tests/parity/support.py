@@ -6,11 +6,11 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from lm.parity.budgets import BUDGETS, Dtype, relative_error
-from lm.parity.case import MASKS, POSITIONS, SCALES, Case, Given
-from lm.parity.family import VARIANTS
-from lm.parity.layers import LAYERS
-from lm.parity.run import compare, evaluators
+from lm.budgets import BUDGETS, Dtype, relative_error
+from parity.case import MASKS, POSITIONS, SCALES, Case, Given
+from parity.family import VARIANTS
+from parity.layers import LAYERS
+from parity.run import compare, evaluators
 
 DTYPES: tuple[Dtype, ...] = tuple(BUDGETS)
 THOROUGH = settings.default is not None and settings.default.max_examples > 100

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 import jax_impl.attention
 import torch_impl.attention
-from lm.parity import oracle
-from lm.parity.budgets import Dtype
-from lm.parity.case import Arrays, Case
+from lm.budgets import Dtype
+from parity import oracle
+from parity.case import Arrays, Case
 from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, normal
 
 LAYER = "scaled_dot_product_attention"

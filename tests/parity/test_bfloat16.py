@@ -12,10 +12,10 @@ import torch
 import jax_impl.functional
 import torch_impl.functional
 from lm.backend import BackendName, DecodeStep, Prefill, load
+from lm.budgets import BUDGETS, Dtype, as_dtype, relative_error
 from lm.config import ModelConfig, TrainConfig
-from lm.data import Batch
-from lm.parity import oracle
-from lm.parity.budgets import BUDGETS, Dtype, as_dtype, relative_error
+from lm.data.token_files import Batch
+from parity import oracle
 from tests.parity.support import answers, assert_close, normal
 from torch_impl.decoding import attend
 

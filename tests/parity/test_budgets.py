@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm.parity import oracle
-from lm.parity.budgets import BUDGETS, Dtype, as_dtype, relative_error, ulps
-from lm.parity.case import MASKS, POSITIONS, SCALES, Case
-from lm.parity.layers import LAYERS
-from lm.parity.problem import Problem
+from lm.budgets import BUDGETS, Dtype, as_dtype, relative_error, ulps
+from parity import oracle
+from parity.case import MASKS, POSITIONS, SCALES, Case
+from parity.layers import LAYERS
+from parity.problem import Problem
 from tests.parity.support import examples, normal
 
 

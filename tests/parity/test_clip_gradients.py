@@ -8,8 +8,8 @@ from hypothesis import given
 
 import jax_impl.functional
 import torch_impl.functional
-from lm.parity.budgets import Dtype
-from lm.parity.case import Case
+from lm.budgets import Dtype
+from parity.case import Case
 from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, normal
 
 

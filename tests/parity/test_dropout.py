@@ -15,10 +15,10 @@ import jax_impl.functional
 import torch_impl.functional
 from jax_impl.model import transformer_lm
 from lm.backend import BackendName, load
+from lm.budgets import BUDGETS, Dtype, relative_error
 from lm.config import ModelConfig, OptimizerConfig, TrainConfig
-from lm.data import Batch, get_batch
+from lm.data.token_files import Batch, get_batch
 from lm.dropout import hashes, kept, mix
-from lm.parity.budgets import BUDGETS, Dtype, relative_error
 from tests.parity.support import examples, normal
 
 BACKENDS: tuple[BackendName, ...] = ("torch", "jax")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from lm.parity.budgets import Dtype
-from lm.parity.case import Case
+from lm.budgets import Dtype
+from parity.case import Case
 from tests.parity.support import DTYPES, answers, assert_parity, cases, examples, normal
 
 

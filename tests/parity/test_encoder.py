@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm.backend import BackendName, load
+from lm.budgets import Dtype
 from lm.config import TrainConfig
-from lm.data import Batch
-from lm.parity.budgets import Dtype
-from lm.parity.case import Case, Given
-from lm.parity.layers import LAYERS
-from lm.parity.problem import Problem
+from lm.data.token_files import Batch
+from parity.case import Case, Given
+from parity.layers import LAYERS
+from parity.problem import Problem
 from tests.parity.support import answers, assert_close, assert_parity, examples, variant
 
 STACK, MODEL = "encoder_stack", "transformer_encoder"

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm.backend import BackendName, load
+from lm.budgets import RUN, Dtype, relative_error
 from lm.config import TrainConfig
-from lm.data import Batch
-from lm.parity.budgets import RUN, Dtype, relative_error
-from lm.parity.case import Case, Given
-from lm.parity.layers import LAYERS
-from lm.parity.problem import Problem
+from lm.data.token_files import Batch
+from parity.case import Case, Given
+from parity.layers import LAYERS
+from parity.problem import Problem
 from tests.parity.support import answers, assert_close, assert_parity, examples, variant
 from tokenizer import InputError
 

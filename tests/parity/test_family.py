@@ -15,16 +15,16 @@ import jax_impl.attention
 import torch_impl.attention
 from jax_impl.model import transformer_lm
 from lm.backend import BackendName, load
+from lm.budgets import RUN, Dtype, relative_error
 from lm.config import ModelConfig, OptimizerConfig, TrainConfig
-from lm.data import get_batch
+from lm.data.token_files import get_batch
 from lm.init import parameter_shapes
-from lm.parity import oracle
-from lm.parity.budgets import RUN, Dtype, relative_error
-from lm.parity.case import Case
-from lm.parity.draws import model_weights
-from lm.parity.family import OPTIONS, VARIANTS, Options
-from lm.parity.oracle import multihead_self_attention
-from lm.parity.problem import Problem
+from parity import oracle
+from parity.case import Case
+from parity.draws import model_weights
+from parity.family import OPTIONS, VARIANTS, Options
+from parity.oracle import multihead_self_attention
+from parity.problem import Problem
 from tests.parity.support import answers, assert_close, assert_parity, normal
 from tokenizer.errors import InputError
 from torch_impl.model import TransformerLM

@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 
-from lm.parity import oracle
-from lm.parity.budgets import ULPS, Dtype, as_dtype, ulps
-from lm.parity.case import Case
+from lm.budgets import ULPS, Dtype, as_dtype, ulps
+from parity import oracle
+from parity.case import Case
 from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, normal
 
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from hypothesis import given
 
-from lm.parity import oracle
-from lm.parity.budgets import Dtype, as_dtype
-from lm.parity.case import Arrays, Case
+from lm.budgets import Dtype, as_dtype
+from parity import oracle
+from parity.case import Arrays, Case
 from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, normal
 
 

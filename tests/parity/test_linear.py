@@ -11,8 +11,8 @@ from hypothesis import given
 
 import jax_impl.layers
 import torch_impl.product
-from lm.parity.budgets import Dtype
-from lm.parity.case import Case
+from lm.budgets import Dtype
+from parity.case import Case
 from tests.parity.support import (
     DTYPES,
     answers,

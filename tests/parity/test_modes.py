@@ -6,18 +6,18 @@ import sys
 
 import pytest
 
-from lm.parity.case import Case
-from lm.parity.layers import LAYERS
+from parity.case import Case
+from parity.layers import LAYERS
 from tests.parity.support import COMPILER, THOROUGH, assert_parity
 from tests.source import ROOT
 
 COMPILED = """
 import torch
-from lm.parity.budgets import relative_error
-from lm.parity.case import Case
-from lm.parity.layers import LAYERS
-from lm.parity.problem import Problem
-from torch_impl.parity import evaluate
+from lm.budgets import relative_error
+from parity.case import Case
+from parity.layers import LAYERS
+from parity.problem import Problem
+from parity.in_torch import evaluate
 for layer in {layers!r}:
     torch.compiler.reset()  # the layers share the code that calls them, and torch counts its versions
     problem = Problem(Case(layer, LAYERS[layer].shapes[-1], 1), "float32")

@@ -8,10 +8,10 @@ from hypothesis import given
 
 import jax_impl.attention
 import torch_impl.attention
-from lm.parity import oracle
-from lm.parity.budgets import Dtype
-from lm.parity.case import Arrays, Case
-from lm.parity.layers import LAYERS
+from lm.budgets import Dtype
+from parity import oracle
+from parity.case import Arrays, Case
+from parity.layers import LAYERS
 from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, normal
 from torch_impl.decoding import LayerCache, Place, bound_attention, rows_of_slots
 

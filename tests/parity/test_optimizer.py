@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jax_impl.optimizer import adamw_init, adamw_update, sgd_init, sgd_update
-from lm.parity import oracle
-from lm.parity.budgets import RUN, Dtype, relative_error
-from lm.parity.case import Case
+from lm.budgets import RUN, Dtype, relative_error
+from parity import oracle
+from parity.case import Case
 from tests.parity.support import DTYPES, assert_close, assert_parity, cases, examples, normal
 from torch_impl.optimizer import SGD, AdamW
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from lm.parity import oracle
-from lm.parity.budgets import Dtype, as_dtype
-from lm.parity.case import Case
+from lm.budgets import Dtype, as_dtype
+from parity import oracle
+from parity.case import Case
 from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, normal
 
 

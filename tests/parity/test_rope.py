@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from lm.budgets import Dtype, as_dtype
 from lm.init import rope_tables
-from lm.parity import oracle
-from lm.parity.budgets import Dtype, as_dtype
-from lm.parity.case import Case
+from parity import oracle
+from parity.case import Case
 from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, normal
 
 

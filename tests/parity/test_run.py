@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import lm.parity.run as module
-from lm.parity.run import PAIRS, as_json, compare, plot, random_cases, run_parity
+import parity.run as module
+from parity.run import PAIRS, as_json, compare, plot, random_cases, run_parity
 
 LAYERS = ("silu", "linear", "clip_gradients")
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm.parity import oracle
 from lm.schedule import schedule
+from parity import oracle
 from tests.parity.support import assert_close, examples
 
 

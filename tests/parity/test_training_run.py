@@ -7,17 +7,18 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-import lm.train
-from lm import checkpoint, run
+import lm.run.train
 from lm.backend import BackendName, load
+from lm.budgets import BUDGETS, RUN, relative_error
 from lm.config import ModelConfig, OptimizerConfig, TrainConfig
-from lm.data import Batch, get_batch
+from lm.data.token_files import Batch, get_batch
 from lm.init import initial_weights
 from lm.mesh import Mesh
-from lm.parity import oracle
-from lm.parity.budgets import BUDGETS, RUN, relative_error
-from lm.run import Inputs
-from lm.train import train
+from lm.run import checkpoint
+from lm.run import folder as run
+from lm.run.folder import Inputs
+from lm.run.train import train
+from parity import oracle
 
 BACKENDS: tuple[BackendName, ...] = ("torch", "jax")
 
@@ -133,7 +134,7 @@ def test_both_see_bitwise_the_same_batches(tmp_path: Path, monkeypatch: pytest.M
             return recording_step
 
         monkeypatch.setattr(backend, "make_train_step", make_recording_step)
-        assert lm.train.train(config, name, Inputs((tokens,), tokens), tmp_path / name)
+        assert lm.run.train.train(config, name, Inputs((tokens,), tokens), tmp_path / name)
     assert seen["torch"] == seen["jax"]
     assert len(set(seen["torch"])) == 4
 

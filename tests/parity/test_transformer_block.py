@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from lm.parity.budgets import Dtype
-from lm.parity.case import Case, Given
-from lm.parity.problem import Problem
+from lm.budgets import Dtype
+from parity.case import Case, Given
+from parity.problem import Problem
 from tests.parity.support import DTYPES, answers, assert_parity, cases, examples
 
 LAYER = "transformer_block"

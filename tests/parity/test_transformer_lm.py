@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 
 from lm.backend import BackendName, load
+from lm.budgets import Dtype
 from lm.config import TrainConfig
-from lm.parity.budgets import Dtype
-from lm.parity.case import Case, Given
-from lm.parity.problem import Problem
+from parity.case import Case, Given
+from parity.problem import Problem
 from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples
 
 LAYER = "transformer_lm"

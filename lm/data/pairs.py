@@ -1,0 +1,167 @@
+"""Files of pairs, mapped into memory, and the batches of an encoder-decoder: a prefix, and the target after it."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from lm.config import ModelConfig, TrainConfig
+from lm.data.npy import map_npy
+from lm.data.sidecar import beside
+from lm.data.token_files import (
+    Batch,
+    Tokens,
+    as_int32,
+    draw,
+    find_files,
+    fingerprint,
+    mixture,
+    open_tokens,
+    read_parts,
+)
+from lm.files import require_file
+from tokenizer.encode_pairs import OFFSETS
+from tokenizer.errors import InputError
+
+Pair = tuple[Tokens, Tokens]
+"""Ids of the prefix, and of the target between two end tokens."""
+
+
+@dataclass(frozen=True)
+class PairFile:
+    """Pairs as `tokenizer.encode_pairs` writes them."""
+
+    tokens: Tokens
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) // 2
+
+    def __getitem__(self, index: int) -> Pair:
+        (bounds,) = read_parts(self.offsets, [(2 * index, 2 * index + 3)])
+        start, middle, stop = bounds.tolist()
+        ids = as_int32(read_parts(self.tokens, [(start, stop)])[0])
+        return ids[: middle - start], ids[middle - start :]
+
+    def first(self, count: int) -> "PairFile":
+        """The first so many pairs."""
+        return replace(self, offsets=self.offsets[: 2 * count + 1])
+
+
+def open_pairs(path: Path, model: ModelConfig) -> PairFile:
+    """Map a file of pairs into memory, after a look at all offsets, and at the ids as `open_tokens` does.
+
+    Raises:
+        InputError: not such a file, an id of vocab_size or more, or a pair too long for the model.
+    """
+    where = beside(path, OFFSETS)
+    if path.suffix == ".jsonl" or (path.exists() and not where.exists()):
+        raise InputError(
+            f"{path}: not a file of encoded pairs; make one: lm tokenizer encode --tokenizer FOLDER --input "
+            "PAIRS.jsonl --out PAIRS.npy"
+        )
+    tokens = open_tokens(path, model.vocab_size, 0)
+    require_file(where)
+    try:
+        offsets = map_npy(where)
+    except ValueError as error:
+        raise InputError(
+            f"{where}: does not hold the bounds of pairs ({error}); encode the pairs again"
+        ) from None
+    if offsets.dtype != np.int64:
+        raise InputError(f"{where}: does not hold the bounds of pairs; encode the pairs again")
+    if len(offsets) < 3 or len(offsets) % 2 == 0 or offsets[0] != 0 or offsets[-1] != len(tokens):
+        raise InputError(f"{where}: not the bounds of the pairs beside it; encode the pairs again")
+    longest = [_longest(offsets, len(tokens), part, where) for part in (0, 1)]
+    # Of the two end tokens around a target, the model reads the first and predicts the second.
+    for what, length, limit in (
+        ("prefix", longest[0], "prefix_length"),
+        ("target", longest[1] - 1, "context_length"),
+    ):
+        if length > getattr(model, limit):
+            raise InputError(
+                f"{path}: the longest {what} takes {length} tokens, and model.{limit} is {getattr(model, limit)}; "
+                f"set it to {length}, or encode pairs that are shorter"
+            )
+    return PairFile(tokens, offsets)
+
+
+def _longest(offsets: np.ndarray, num_tokens: int, part: int, where: Path) -> int:
+    """The length of the longest prefix (part 0), or target between its end tokens (part 1)."""
+    longest, some = 0, 1 << 20
+    for start in range(0, len(offsets) - 1, some):
+        bounds = read_parts(offsets, [(start, start + some + 1)])[0]
+        lengths = np.diff(bounds)[part::2]
+        # The differences of numbers out of range may wrap around.
+        if lengths.min() < 1 + part or bounds.min() < 0 or bounds.max() > num_tokens:
+            raise InputError(f"{where}: not the bounds of pairs; encode the pairs again")
+        longest = max(longest, int(lengths.max()))
+    return longest
+
+
+@dataclass(frozen=True)
+class PairCorpus:
+    """Files that training pairs are drawn from; `lm.data.token_files.Corpus` for pairs."""
+
+    files: tuple[PairFile, ...]
+    shares: tuple[float, ...]
+
+    def chosen(self, config: TrainConfig, step: int) -> list[tuple[int, int]]:
+        """Which file each pair of a step's batch is in, and which of the file's pairs it is."""
+        sizes = [len(file) for file in self.files]
+        return draw(sizes, self.shares, config.seed, step, config.batch_size)
+
+    def batch(self, config: TrainConfig, step: int) -> Batch:
+        """The batch of a step, a pure function of (corpus, seed, step, settings)."""
+        pairs = [self.files[i][k] for i, k in self.chosen(config, step)]
+        return pair_batch(pairs, config.batch_size, config.model, config.grad_accumulation)
+
+
+def open_pair_corpus(
+    patterns: Sequence[Path], weights: Sequence[float], model: ModelConfig
+) -> tuple[PairCorpus, tuple[Path, ...]]:
+    """Open files of pairs as one corpus, and return their paths too; as `lm.data.token_files.open_corpus`."""
+    found = find_files(patterns, weights)
+    opened = [[open_pairs(path, model) for path in paths] for paths in found]
+    files = tuple(chain(*opened))
+    shares = mixture([[len(file) for file in some] for some in opened], weights)
+    return PairCorpus(files, shares), tuple(chain(*found))
+
+
+def pair_batch(pairs: Sequence[Pair], batch_size: int, model: ModelConfig, micro_batches: int = 1) -> Batch:
+    """Pad pairs to the shapes of the model; where pairs are missing, rows count nothing.
+
+    The decoder reads the target from its first end token on, and predicts it up to its last.
+    """
+    assert model.prefix_length is not None
+    prefix = np.zeros((batch_size, model.prefix_length), np.int32)
+    inputs, targets = np.zeros((2, batch_size, model.context_length), np.int32)
+    num_tokens, num_targets = np.zeros((2, batch_size), np.int32)
+    for row, (before, target) in enumerate(pairs):
+        num_tokens[row], num_targets[row] = len(before), len(target) - 1
+        prefix[row, : len(before)] = before
+        inputs[row, : len(target) - 1] = target[:-1]
+        targets[row, : len(target) - 1] = target[1:]
+    loss_mask = np.arange(model.context_length) < num_targets[:, None]
+
+    def split(array: np.ndarray) -> np.ndarray:
+        return array.reshape(micro_batches, -1, *array.shape[1:])
+
+    return Batch(split(inputs), split(targets), split(loss_mask), split(num_tokens), split(prefix))
+
+
+def pair_eval_batches(pairs: PairFile, config: TrainConfig) -> Iterator[Batch]:
+    """All pairs in their order, each once. Every batch has the same shape; the last one may lack rows."""
+    for start in range(0, len(pairs), config.batch_size):
+        some = [pairs[i] for i in range(start, min(start + config.batch_size, len(pairs)))]
+        yield pair_batch(some, config.batch_size, config.model)
+
+
+def pairs_fingerprint(path: Path) -> str:
+    """What tells the contents of one file of pairs from another's."""
+    both = [fingerprint(path), fingerprint(beside(path, OFFSETS))]
+    return hashlib.sha256(json.dumps(both).encode()).hexdigest()

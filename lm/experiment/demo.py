@@ -1,0 +1,149 @@
+"""`lm demo`: the whole pipeline on a small model, in both backends, and a report of what came of it."""
+
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from lm.config import load_config
+from lm.data.token_files import file_sha256
+from lm.experiment.stages import claimed, make_tokens, run_command, stage
+from lm.files import published
+from lm.run.folder import read_facts, read_metrics
+from lm.terminal import show
+from tokenizer.errors import InputError
+
+Record: TypeAlias = dict[str, Any]
+CONFIG = Path(__file__).resolve().parents[2] / "configs" / "demo.toml"
+BACKENDS = ("torch", "jax")
+VOCAB_SIZE = 2048
+TRAIN_BYTES, VAL_BYTES = 10_000_000, 250_000
+PROMPT = "Once upon a time"
+SAMPLING = ("--max-new-tokens", "400", "--temperature", "0.6", "--top-p", "0.9", "--seed", "1")
+
+
+def demo(out: Path, input_path: Path | None) -> None:
+    """Make or read a text, train a tokenizer, train the model in both backends, generate, and report.
+
+    Each stage is an `lm` command of its own, which is printed; a stage whose result is there is not run again, so
+    that a demo that was stopped goes on where it was.
+
+    Raises:
+        InputError: `out` holds something else, or a stage failed.
+    """
+    if not CONFIG.is_file():
+        raise InputError(f"{CONFIG} is missing: run lm demo from a checkout of twinlm, where configs/ is")
+    facts = {"input_sha256": None if input_path is None else file_sha256(input_path)}
+    with claimed(out / "demo.json", "the demo", facts):
+        _run_stages(out, input_path)
+
+
+def _run_stages(out: Path, input_path: Path | None) -> None:
+    tokens, val_tokens = make_tokens(out, input_path, VOCAB_SIZE, TRAIN_BYTES, VAL_BYTES)
+    steps = f"step-{load_config(CONFIG).steps:08d}"
+    for name in BACKENDS:
+        folder = out / name
+        flags = ["--resume"] if (folder / "checkpoints").exists() else []
+        data = "--train", tokens, "--val", val_tokens
+        stage(
+            folder / "checkpoints" / steps,
+            *("train", "--backend", name, "--config", CONFIG, *data, "--out", folder, *flags),
+        )
+        run_command("eval", "--checkpoint", folder, "--tokens", val_tokens)
+    prompt = "--prompt", PROMPT, *SAMPLING
+    texts = {
+        name: run_command("generate", "--backend", name, "--checkpoint", out / "torch", *prompt)
+        for name in BACKENDS
+    }
+    metrics = {name: read_metrics(out / name) for name in BACKENDS}
+    floor = (read_facts(out / BACKENDS[0]) or {}).get("floor")
+    with published(out / "curves.png") as temporary:
+        _plot(metrics, floor, temporary)
+    with published(out / "report.md") as temporary:
+        temporary.write_text(_report(metrics, floor, texts), encoding="utf-8", newline="")
+    show(f"\n{out}/report.md and {out}/curves.png are written")
+
+
+def _series(records: list[Record], key: str) -> list[Record]:
+    """The lines of metrics.jsonl that hold this key."""
+    return [record for record in records if key in record]
+
+
+def _plot(metrics: dict[str, list[Record]], floor: float | None, path: Path) -> None:
+    """Training and validation loss of both backends, over steps and over seconds, with the floor."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.5), dpi=120, layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    # The second curve is drawn dashed on the first, so that both show where they are the same.
+    styles = {"torch": ("tab:orange", "-", 3.0), "jax": ("tab:blue", "--", 1.2)}
+    for axes, x, title in (
+        (left, "step", "Over optimizer steps"),
+        (right, "seconds", "Over wall time, evaluation included"),
+    ):
+        for name, (color, line, width) in styles.items():
+            for key, label, alpha in (("train_loss", "training batch", 0.4), ("val_loss", "validation", 1.0)):
+                records = _series(metrics[name], key)
+                axes.plot(
+                    [r[x] for r in records],
+                    [r[key] for r in records],
+                    line,
+                    color=color,
+                    alpha=alpha,
+                    linewidth=width,
+                    marker="o" if key == "val_loss" else None,
+                    label=f"{name}, {label}",
+                )
+        if floor is not None:
+            axes.axhline(floor, color="black", linestyle=":", label=f"entropy floor, {floor:.3f}")
+        axes.set_xlabel(x)
+        axes.set_title(title)
+        axes.grid(alpha=0.3)
+    left.set_ylabel("loss in nats per token")
+    right.legend()
+    figure.savefig(path, format="png")
+
+
+def _report(metrics: dict[str, list[Record]], floor: float | None, texts: dict[str, str]) -> str:
+    """The report in Markdown."""
+    config = load_config(CONFIG)
+    model = config.model
+    rows = "\n".join(
+        f"| {name} | {_series(records, 'train_loss')[-1]['train_loss']:.4f} | {records[-1]['val_loss']:.4f} "
+        f"| {records[-1]['seconds']:.0f} | {records[-1]['tokens'] / records[-1]['seconds']:,.0f} |"
+        for name, records in metrics.items()
+    )
+    difference = max(
+        abs(a[key] / b[key] - 1)
+        for key in ("train_loss", "val_loss")
+        for a, b in zip(*(_series(records, key) for records in metrics.values()), strict=True)
+    )
+    lines = [
+        "# Demo: one model, trained in PyTorch and in JAX",
+        f"Both start from the same weights and see the same batches: {config.steps:,} steps of "
+        f"{config.batch_size} windows of {model.context_length} tokens; d_model {model.d_model}, "
+        f"{model.num_layers} layers, {model.num_heads} heads, vocabulary {model.vocab_size:,}.",
+        "| backend | training loss | validation loss | seconds | tokens/s |\n| --- | --- | --- | --- | --- |\n"
+        + rows,
+        "Losses are in nats per token; the validation loss is of the whole file.",
+    ]
+    if floor is not None:
+        lines.append(
+            f"The entropy floor of the validation text is **{floor:.4f} nats per token**: the stories come from a "
+            "grammar, so the information that they hold is known, and in expectation no model can need less."
+        )
+    lines += [
+        "![Both loss curves, over steps and over seconds](curves.png)",
+        f"The two curves differ by at most {difference:.1e} (relative, at any logged step).",
+        "## One checkpoint, one seed",
+    ]
+    told = {
+        name: "\n".join(f"> {line}".rstrip() for line in text.splitlines()) for name, text in texts.items()
+    }
+    if len(set(told.values())) == 1:
+        lines += [
+            "torch's checkpoint, continued in torch and in JAX with the same seed, gives the same text:",
+            told["torch"],
+        ]
+    else:
+        lines += ["torch's checkpoint, continued with the same seed, gives **different texts**:"]
+        lines += [f"In {name}:\n\n{text}" for name, text in told.items()]
+    return "\n\n".join(lines) + "\n"

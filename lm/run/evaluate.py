@@ -1,0 +1,105 @@
+"""Loss and accuracy on a whole file."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lm.backend import EvalStep
+from lm.config import TrainConfig
+from lm.data.pairs import PairFile
+from lm.data.sources import count_windows, evaluation_batches
+from lm.data.token_files import Tokens
+from lm.limits import explained, refuse_more_than_memory
+from lm.mesh import Mesh
+
+_LARGEST_ARRAY = 1 << 26
+"""Bytes. The loss holds a few arrays as large as the logits at once."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well a model predicts a file."""
+
+    loss: float
+    """Mean cross-entropy in nats per predicted token."""
+    num_targets: int
+    """Predicted tokens: all but the first; an encoder's masked ones; the targets of pairs, with their end tokens."""
+    accuracy: float
+    """Share of them that were the likeliest token."""
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss); infinite where that overflows."""
+        return math.inf if self.loss >= 709 else math.exp(self.loss)
+
+
+def evaluate(
+    eval_step: EvalStep,
+    state: Any,
+    data: Tokens | PairFile,
+    config: TrainConfig,
+    batch_size: int | None = None,
+    mesh: Mesh | None = None,
+) -> Evaluation:
+    """Mean loss over all tokens, in windows of context_length that do not overlap, the last one shorter; or over pairs.
+
+    Each token but the first is predicted once, so the loss does not depend on seeds or batch size, and runs of
+    the same context_length compare.
+
+    Args:
+        batch_size: The most windows to compute at once; if not given, the config's, or fewer that fit in memory.
+        mesh: The devices that share each batch.
+
+    Raises:
+        InputError: batch_size is below 1.
+    """
+    given = config.batch_size if batch_size is None else batch_size
+    config = replace(config, batch_size=given, grad_accumulation=1)
+    rows = _batch_rows(config, count_windows(data, config), mesh or Mesh(), limited=batch_size is None)
+    total, num_targets, correct = 0.0, 0, 0
+    with explained(lambda: f"{rows:,} windows were computed at once; lower --batch-size"):
+        for batch in evaluation_batches(data, replace(config, batch_size=rows)):
+            batch_total, batch_targets, batch_correct = eval_step(state, batch)
+            total += batch_total
+            num_targets += batch_targets
+            correct += batch_correct
+    return Evaluation(total / num_targets, num_targets, correct / num_targets)
+
+
+def _batch_rows(config: TrainConfig, windows: int, mesh: Mesh, limited: bool) -> int:
+    """The rows of each batch: at most batch_size, spread evenly, so that few of the last one's are empty."""
+    m, shares = config.model, mesh.data * mesh.fsdp
+    length = m.context_length + (m.prefix_length or 0)
+    # Logits, or attention's scores.
+    largest = length * max(m.vocab_size, m.num_heads * length) * (8 if config.param_dtype == "float64" else 4)
+    most = config.batch_size // shares
+    if limited:
+        most = min(most, _LARGEST_ARRAY // largest)
+    most = max(1, most) * shares
+    batches = math.ceil(windows / most)
+    rows = math.ceil(windows / batches / shares) * shares
+    if config.device == "cpu":
+        refuse_more_than_memory(
+            rows * largest, f"the logits of {rows:,} windows at once take", "--batch-size"
+        )
+    return rows
+
+
+def entropy_floor(facts: dict[str, Any]) -> float | None:
+    """Nats per token that no model can beat in expectation, where the text's information is known (lm stories).
+
+    Args:
+        facts: Those of the text that the model is evaluated on (`lm.data.sources.text_facts`).
+    """
+    return facts["nats"] / facts["tokens"] if "nats" in facts else None
+
+
+def bits_per_byte(evaluation: Evaluation, facts: dict[str, Any]) -> float | None:
+    """Bits per byte of text, which compares models across tokenizers, where the text's size is known.
+
+    Args:
+        facts: Those of the text that was evaluated (`lm.data.sources.text_facts`).
+    """
+    if "bytes" not in facts:
+        return None
+    return evaluation.loss * facts["tokens"] / facts["bytes"] / math.log(2)

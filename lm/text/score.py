@@ -1,0 +1,131 @@
+"""How likely a model finds a text, token by token."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from lm.backend import Logits
+from lm.config import TrainConfig
+from lm.text.ends import Ends, ends_of
+from tokenizer import Tokenizer
+from tokenizer.errors import InputError
+
+
+@dataclass(frozen=True)
+class TextScore:
+    """A text's tokens and how surprising each was."""
+
+    token_ids: list[int]
+    tokens: list[bytes]
+    nats: list[float | None]
+    """-log p of each token, given those before it; None for a first token that nothing comes before."""
+    stride: int
+    """By how many tokens the windows were moved, in which a text longer than the context is read."""
+
+    @property
+    def total_nats(self) -> float:
+        """-log p of the text."""
+        return math.fsum(self._predicted())
+
+    @property
+    def num_predicted(self) -> int:
+        """How many tokens have nats."""
+        return len(self._predicted())
+
+    @property
+    def num_bytes(self) -> int:
+        """The bytes of those tokens."""
+        return sum(len(token) for token, nats in zip(self.tokens, self.nats, strict=True) if nats is not None)
+
+    @property
+    def perplexity(self) -> float:
+        """exp(nats per token); infinite where that overflows."""
+        loss = self.total_nats / self.num_predicted
+        return math.inf if loss >= 709 else math.exp(loss)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Compares models across tokenizers."""
+        return self.total_nats / self.num_bytes / math.log(2)
+
+    def _predicted(self) -> list[float]:
+        return [nats for nats in self.nats if nats is not None]
+
+
+def score_text(
+    logits: Logits,
+    state: Any,
+    config: TrainConfig,
+    tokenizer: Tokenizer,
+    text: str,
+    stride: int | None = None,
+    ends: Ends | None = None,
+) -> TextScore:
+    """Score a text as if it began a document: after the token that begins a text or ends one, if there is any.
+
+    A text longer than the context is read in windows of context_length tokens, each `stride` further on, and of
+    each only what no earlier one has scored counts: so every token sees all that comes before it, or at least
+    context_length - stride tokens of that.
+
+    Args:
+        stride: From 1 (each token sees all it can; slow) to context_length (windows do not overlap); half of that if
+            not given.
+        ends: The model's own ends; its tokenizer's, if not given.
+
+    Raises:
+        InputError: nothing in the text has a token before it, the stride is out of range, the model is no decoder, or
+            its logits are not finite.
+    """
+    if config.model.architecture != "decoder":
+        raise InputError(
+            f"the model's architecture is {config.model.architecture}, and only a decoder gives a text a probability"
+        )
+    context_length = config.model.context_length
+    stride = max(1, context_length // 2) if stride is None else stride
+    if not 1 <= stride <= context_length:
+        raise InputError(f"stride is {stride}: give 1 to the model's context_length {context_length}")
+    token_ids = tokenizer.encode(text)
+    first = ends_of(tokenizer, ends).start
+    start = [] if first is None else [first]
+    sequence = np.array(start + token_ids, np.int32)
+    if len(sequence) < 2:
+        raise InputError(
+            f"the text has {len(token_ids)} tokens, none of them with one before it; give a longer text"
+        )
+    nats: list[float | None] = [] if start else [None]
+    for window in _windows(len(sequence) - 1, context_length, stride):
+        logits_TV = logits(state, sequence[None, window])[0]
+        targets = sequence[window.start + 1 : window.stop + 1]
+        new = len(nats) - (0 if start else 1) - window.start
+        nats_T = _nats(logits_TV[new:], targets[new:])
+        if not np.isfinite(nats_T).all():
+            raise InputError(
+                "the model's logits are not finite, so the text has no probability; take an earlier checkpoint"
+            )
+        nats += nats_T.tolist()
+    return TextScore(token_ids, [tokenizer.vocab[i] for i in token_ids], nats, stride)
+
+
+def _windows(num_inputs: int, length: int, stride: int) -> Iterator[slice]:
+    """Windows over the inputs, all of one length; the last one ends where they do.
+
+    >>> list(_windows(11, 6, 4))
+    [slice(0, 6, None), slice(4, 10, None), slice(5, 11, None)]
+    """
+    last = max(0, num_inputs - length)
+    for start in range(0, last + stride, stride):
+        begin = min(start, last)
+        yield slice(begin, min(begin + length, num_inputs))
+
+
+def _nats(logits_TV: Float[np.ndarray, "T V"], targets_T: Int[np.ndarray, " T"]) -> Float[np.ndarray, " T"]:
+    """-log p of the targets; not finite if a logit is not, and matters."""
+    logits_TV = logits_TV.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        logits_TV -= logits_TV.max(-1, keepdims=True)
+        chosen_T = np.take_along_axis(logits_TV, targets_T[:, None], -1)[:, 0]
+        return np.log(np.exp(logits_TV).sum(-1)) - chosen_T

@@ -1,0 +1,294 @@
+"""How the arguments of each layer are drawn.
+
+Weights are never ones, and shapes have sizes that differ, lest an axis be confused.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from lm.config import ModelConfig
+from lm.init import parameter_shapes
+from parity import oracle
+from parity.case import Arrays, Case, Given, Rng, Shape
+from parity.family import VARIANTS
+
+
+def _normal(rng: Rng, *shape: int) -> np.ndarray:
+    return rng.standard_normal(shape)
+
+
+def _linear_weight(rng: Rng, d_out: int, d_in: int) -> np.ndarray:
+    return rng.standard_normal((d_out, d_in)) * (2 / (d_in + d_out)) ** 0.5
+
+
+def _norm_weight(rng: Rng, d: int) -> np.ndarray:
+    return 1 + 0.3 * rng.standard_normal(d)
+
+
+def _bias(rng: Rng, d: int) -> np.ndarray:
+    return 0.3 * rng.standard_normal(d)
+
+
+def _mask(rng: Rng, case: Case, T: int, S: int) -> Arrays:
+    """The causal mask, no mask at all, a random one, and a random one with a query that may see nothing."""
+    if case.mask == "full":
+        return {}
+    if case.mask == "causal":
+        return {"mask": np.arange(S) <= np.arange(T)[:, None] + S - T}
+    mask = rng.random((T, S)) < 0.6
+    mask[np.arange(T), rng.integers(0, S, T)] = True
+    if case.mask == "empty row":
+        mask[rng.integers(T)] = False
+    return {"mask": mask}
+
+
+def _positions(rng: Rng, case: Case, *shape: int) -> Arrays:
+    if case.positions == "random":
+        return {"positions": rng.integers(0, 2048, shape)}
+    return {"positions": np.arange(shape[-1]) + (1000 if case.positions == "from 1000" else 0)}
+
+
+def softmax(rng: Rng, case: Case) -> Given:
+    x = _normal(rng, *case.shape) * case.scale
+    axis = -1 - int(rng.integers(x.ndim))
+    x *= case.spread_out(np.moveaxis(x, axis, -1))
+    return Given({"x": x + case.scale * rng.standard_normal()}, statics={"axis": axis})
+
+
+def silu(rng: Rng, case: Case) -> Given:
+    return Given({"x": _normal(rng, *case.shape) * case.scale * 3})
+
+
+def cross_entropy(rng: Rng, case: Case) -> Given:
+    logits = _normal(rng, *case.shape) * case.scale
+    logits *= case.spread_out(logits)
+    return Given({"logits": logits}, {"targets": rng.integers(0, case.shape[-1], case.shape[:-1])})
+
+
+def gradients(rng: Rng, case: Case) -> Given:
+    return Given({name: _normal(rng, n) * case.scale for name, n in zip("abc", case.shape, strict=False)})
+
+
+def clip_gradients(rng: Rng, case: Case) -> Given:
+    return gradients(rng, case)._replace(statics={"max_norm": (0.5, 2.0, 100.0)[case.seed % 3]})
+
+
+def linear(rng: Rng, case: Case) -> Given:
+    *lead, d_in, d_out = case.shape
+    return Given({"x": _normal(rng, *lead, d_in) * case.scale, "weight": _linear_weight(rng, d_out, d_in)})
+
+
+def linear_with_bias(rng: Rng, case: Case) -> Given:
+    given = linear(rng, case)
+    return Given(given.arrays | {"bias": _bias(rng, case.shape[-1])})
+
+
+def embedding(rng: Rng, case: Case) -> Given:
+    *lead, vocab_size, d_model = case.shape
+    weight = _normal(rng, vocab_size, d_model) * case.scale
+    return Given({"weight": weight}, {"token_ids": rng.integers(0, vocab_size, lead)})
+
+
+def rmsnorm(rng: Rng, case: Case) -> Given:
+    x, weight = _normal(rng, *case.shape) * case.scale, _norm_weight(rng, case.shape[-1])
+    return Given({"x": x, "weight": weight}, statics={"eps": (1e-5, 1e-2)[case.seed % 2]})
+
+
+def layernorm(rng: Rng, case: Case) -> Given:
+    given = rmsnorm(rng, case)
+    return given._replace(arrays=given.arrays | {"bias": _bias(rng, case.shape[-1])})
+
+
+def swiglu(rng: Rng, case: Case) -> Given:
+    *lead, D, F = case.shape
+    arrays = {
+        "x": _normal(rng, *lead, D) * case.scale,
+        "w1.weight": _linear_weight(rng, F, D),
+        "w2.weight": _linear_weight(rng, D, F),
+        "w3.weight": _linear_weight(rng, F, D),
+    }
+    return Given(arrays)
+
+
+def feed_forward(rng: Rng, case: Case) -> Given:
+    *lead, D, F = case.shape
+    kind = ("silu", "gelu", "relu")[case.seed % 3]
+    arrays = {"w1.weight": _linear_weight(rng, F, D), "w2.weight": _linear_weight(rng, D, F)}
+    if case.seed % 2:
+        arrays |= {"w1.bias": _bias(rng, F), "w2.bias": _bias(rng, D)}
+    # Where relu's gradient jumps, a rounding decides it: what enters it is kept away from 0, and made from there.
+    entering = _normal(rng, *lead, F) * case.scale
+    entering += 0.1 * case.scale * np.sign(entering)
+    arrays["x"] = (entering - arrays.get("w1.bias", 0.0)) @ np.linalg.pinv(arrays["w1.weight"]).T
+    return Given(arrays, statics={"kind": kind})
+
+
+def rope(rng: Rng, case: Case) -> Given:
+    *_, T, K = case.shape
+    positions = _positions(rng, case, T)
+    statics = {"d_head": K, "theta": (10_000.0, 500_000.0)[case.seed % 2]}
+    return Given({"x": _normal(rng, *case.shape) * case.scale}, positions, statics)
+
+
+def attention(rng: Rng, case: Case) -> Given:
+    *lead, T, S, K, V = case.shape
+    q, k, v = _normal(rng, *lead, T, K), _normal(rng, *lead, S, K), _normal(rng, *lead, S, V)
+    q *= case.scale
+    q *= case.spread_out(oracle.attention_scores(q, k))
+    return Given({"Q": q, "K": k, "V": v}, _mask(rng, case, T, S))
+
+
+def _projections(rng: Rng, D: int) -> Arrays:
+    return {f"{name}_proj.weight": _linear_weight(rng, D, D) for name in ("q", "k", "v", "output")}
+
+
+def multihead(rng: Rng, case: Case) -> Given:
+    *lead, T, D, num_heads = case.shape
+    arrays = {"x": _normal(rng, *lead, T, D)} | _projections(rng, D)
+    mask = _mask(rng, case, T, T) or {"mask": np.ones((T, T), bool)}
+    return Given(arrays, mask, {"num_heads": num_heads})
+
+
+def grouped(rng: Rng, case: Case) -> Given:
+    """Query heads that share keys, biases, and norms of queries and keys."""
+    *lead, T, D, num_heads, num_kv_heads = case.shape
+    given = multihead(rng, replace(case, shape=(*lead, T, D, num_heads)))
+    K = D // num_heads
+    for name in "kv":
+        given.arrays[f"{name}_proj.weight"] = _linear_weight(rng, K * num_kv_heads, D)
+        given.arrays[f"{name}_proj.bias"] = _bias(rng, K * num_kv_heads)
+    given.arrays.update({f"{name}_proj.bias": _bias(rng, D) for name in ("q", "output")})
+    given.arrays.update({f"{name}_norm.weight": _norm_weight(rng, K) for name in "qk"})
+    return given._replace(statics={"num_heads": num_heads, "num_kv_heads": num_kv_heads, "eps": 1e-5})
+
+
+def multihead_rope(rng: Rng, case: Case) -> Given:
+    *lead, T, D, num_heads = case.shape
+    given = multihead(rng, case)
+    constants = given.constants | _positions(rng, case, *lead, T)
+    return given._replace(
+        constants=constants, statics=given.statics | {"d_head": D // num_heads, "theta": 10_000.0}
+    )
+
+
+def _config(
+    layers: int, heads: int, d_head: int, d_ff: int, context: int, V: int, **options: Any
+) -> ModelConfig:
+    return ModelConfig(
+        vocab_size=V,
+        context_length=context,
+        d_model=heads * d_head,
+        num_layers=layers,
+        num_heads=heads,
+        d_ff=d_ff,
+        rope_theta=1000.0,
+        **options,
+    )
+
+
+def model_weights(rng: Rng, config: ModelConfig) -> Arrays:
+    """Random weights of a whole model, norms and biases included; scores and logits spread by about SPREAD at most."""
+    embedding_std = config.d_model**-0.5 if config.tie_embeddings else 0.5 if config.norm == "none" else 1.0
+
+    def draw(name: str, shape: Shape) -> np.ndarray:
+        if len(shape) == 1:
+            return _bias(rng, *shape) if name.endswith("bias") else _norm_weight(rng, *shape)
+        if "embeddings" in name:
+            return _normal(rng, *shape) * embedding_std
+        # Without norms hidden states would grow from block to block, and scores with their square.
+        return _linear_weight(rng, *shape) * (0.5 if config.norm == "none" else 1.0)
+
+    return {name: draw(name, shape) for name, shape in parameter_shapes(config).items()}
+
+
+def block(rng: Rng, case: Case) -> Given:
+    B, T, heads, d_head, d_ff = case.shape
+    config = _config(1, heads, d_head, d_ff, T, 1)
+    arrays = {"x": _normal(rng, B, T, config.d_model) * case.scale}
+    arrays |= oracle.below(model_weights(rng, config), "layers.0.")
+    constants = _mask(rng, case, T, T) or {"mask": np.ones((T, T), bool)}
+    constants |= _positions(rng, case, B, T)
+    return Given(arrays, constants, {"config": config, "d_head": d_head, "theta": config.rope_theta})
+
+
+def transformer_lm(rng: Rng, case: Case, **options: Any) -> Given:
+    B, T, layers, heads, d_head, d_ff, V = case.shape
+    config = _config(layers, heads, d_head, d_ff, T + 2, V, **options)
+    ids = rng.integers(0, V, (B, T))
+    return Given(model_weights(rng, config), {"token_ids": ids}, {"config": config})
+
+
+DRAW = {"seed": 5, "step": 3}
+"""Of the one training step whose dropout is compared."""
+
+
+def family(rng: Rng, case: Case) -> Given:
+    """As in a step of training, with what that drops."""
+    given = transformer_lm(rng, case, **VARIANTS[case.seed % len(VARIANTS)])
+    rows = np.arange(case.shape[0], dtype=np.int32) + 7
+    return given._replace(constants=given.constants | {"rows": rows}, statics=given.statics | DRAW)
+
+
+def _sequences(rng: Rng, case: Case, architecture: str) -> Given:
+    """A model of the family, sequences of B lengths, and ids in their padding too."""
+    B, P, T, layers, heads, d_head, d_ff, V = case.shape
+    options = VARIANTS[case.seed % len(VARIANTS)] | {"architecture": architecture}
+    if architecture == "encoder_decoder":
+        options["prefix_length"] = P + 1
+    config = _config(layers, heads, d_head, d_ff, T + 1, V, **options)
+    constants = {
+        "token_ids": rng.integers(0, V, (B, T)),
+        "num_tokens": rng.permutation(np.linspace(1, P, B).round().astype(np.int32)),
+    }
+    if architecture == "encoder_decoder":
+        constants["prefix"] = rng.integers(0, V, (B, P))
+    return Given(model_weights(rng, config), constants, {"config": config})
+
+
+def encoder(rng: Rng, case: Case) -> Given:
+    return _sequences(rng, case, "encoder")
+
+
+def encoder_decoder(rng: Rng, case: Case) -> Given:
+    return _sequences(rng, case, "encoder_decoder")
+
+
+def _hidden(rng: Rng, case: Case, *shape: int) -> Arrays:
+    """What enters a model behind its embeddings: there may be no norm before the first scores."""
+    return {"x": _normal(rng, *shape) * min(case.scale, 1.0)}
+
+
+def encoder_stack(rng: Rng, case: Case) -> Given:
+    """An encoder's blocks alone, of x."""
+    given = encoder(rng, case)
+    ids, config = given.constants.pop("token_ids"), given.statics["config"]
+    blocks = {
+        name: a for name, a in given.arrays.items() if not name.startswith(("token_", "position_", "lm_"))
+    }
+    return given._replace(arrays=blocks | _hidden(rng, case, *ids.shape, config.d_model))
+
+
+def prefix_decoder(rng: Rng, case: Case) -> Given:
+    """The decoder of an encoder-decoder alone, behind a hidden cache."""
+    given = encoder_decoder(rng, case)
+    shape, config = given.constants.pop("prefix").shape, given.statics["config"]
+    arrays = _hidden(rng, case, *shape, config.d_model)
+    return given._replace(arrays=arrays | oracle.below(given.arrays, "decoder."))
+
+
+def loss(rng: Rng, case: Case) -> Given:
+    given = transformer_lm(rng, case)
+    ids = given.constants["token_ids"]
+    targets = rng.integers(0, case.shape[-1], ids.shape)
+    return given._replace(constants={"token_ids": ids, "targets": targets})
+
+
+def steps(rng: Rng, case: Case) -> Given:
+    arrays = {"weight": _normal(rng, *case.shape)}
+    arrays |= {
+        f"{t}.gradient": _normal(rng, *case.shape) * case.scale * 10.0 ** rng.integers(-6, 6)
+        for t in range(3)
+    }
+    return Given(arrays, statics={"lr": 0.01 * float(rng.random())})

@@ -1,0 +1,200 @@
+"""What is compared: each layer, the arguments that are drawn for it, and what the oracle computes of them."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from parity import draws, oracle
+from parity.case import Arrays, Given, Layer
+
+
+def _flat(arrays: Arrays) -> np.ndarray:
+    return np.concatenate([array.ravel() for array in arrays.values()])
+
+
+def _oracle_adamw(given: Given) -> np.ndarray:
+    optimizer = oracle.AdamW((0.9, 0.999), 1e-8, 0.1)
+    weights = {"weight": given.arrays["weight"]}
+    for t in range(3):
+        weights = optimizer.step(weights, {"weight": given.arrays[f"{t}.gradient"]}, given.statics["lr"])
+    return weights["weight"]
+
+
+def _oracle_sgd(given: Given) -> np.ndarray:
+    optimizer = oracle.SGD()
+    weights = {"weight": given.arrays["weight"]}
+    for t in range(3):
+        weights = optimizer.step(weights, {"weight": given.arrays[f"{t}.gradient"]}, given.statics["lr"])
+    return weights["weight"]
+
+
+def _oracle_family(given: Given) -> np.ndarray:
+    statics = given.statics
+    drop = oracle.dropping(statics["seed"], statics["step"], given.constants["rows"])
+    return oracle.transformer_lm(given.arrays, given.constants["token_ids"], statics["config"], drop)
+
+
+def _oracle_block(given: Given) -> np.ndarray:
+    weights = {name: a for name, a in given.arrays.items() if name != "x"}
+    return oracle.transformer_block(
+        weights,
+        given.arrays["x"],
+        given.statics["config"],
+        given.constants["mask"],
+        given.constants["positions"],
+    )
+
+
+def _oracle_multihead(given: Given) -> np.ndarray:
+    weights = {name: a for name, a in given.arrays.items() if name != "x"}
+    return oracle.multihead_self_attention(
+        weights,
+        given.arrays["x"],
+        given.statics["num_heads"],
+        given.constants["mask"],
+        given.constants.get("positions"),
+        given.statics.get("theta", 0.0),
+        given.statics.get("eps", 0.0),
+    )
+
+
+def _oracle_loss(given: Given) -> np.ndarray:
+    logits = oracle.transformer_lm(given.arrays, given.constants["token_ids"], given.statics["config"])
+    return oracle.cross_entropy(logits, given.constants["targets"])
+
+
+def _oracle_feed_forward(given: Given) -> np.ndarray:
+    return oracle.feed_forward(given.arrays, given.arrays["x"], **given.statics)
+
+
+def _oracle_sequences(f: Callable[..., np.ndarray], *names: str) -> Callable[[Given], np.ndarray]:
+    """An oracle as a function of weights, of some arrays and constants, and of the config."""
+
+    def call(given: Given) -> np.ndarray:
+        return f(given.arrays, *((given.arrays | given.constants)[name] for name in names), **given.statics)
+
+    return call
+
+
+_SEQUENCES = ((3, 5, 5, 1, 4, 4, 12, 11),)
+# What the hidden cache attends to shows from the second block on.
+_PREFIXED = ((3, 5, 3, 2, 4, 4, 12, 11),)
+
+# Not in bfloat16: of relu's pre-activations it moves one in a thousand across 0, where the gradient jumps.
+_of_variants = partial(Layer, whole_model=True, of_variants=True, dtypes=("float64", "float32"))
+
+LAYERS: dict[str, Layer] = {
+    "softmax": Layer(
+        ((64,), (6, 7), (4, 3, 9)), draws.softmax, lambda g: oracle.softmax(g.arrays["x"], **g.statics)
+    ),
+    "silu": Layer(((64,), (3, 5)), draws.silu, lambda g: oracle.silu(g.arrays["x"]), element_wise=True),
+    "gelu": Layer(((64,), (3, 5)), draws.silu, lambda g: oracle.gelu(g.arrays["x"])),
+    "relu": Layer(((64,), (3, 5)), draws.silu, lambda g: oracle.relu(g.arrays["x"]), element_wise=True),
+    "token_cross_entropy": Layer(
+        ((8, 11), (3, 4, 9)),
+        draws.cross_entropy,
+        lambda g: oracle.token_cross_entropy(g.arrays["logits"], g.constants["targets"]),
+    ),
+    "cross_entropy": Layer(
+        ((8, 11), (3, 4, 9)),
+        draws.cross_entropy,
+        lambda g: oracle.cross_entropy(g.arrays["logits"], g.constants["targets"]),
+    ),
+    "global_norm": Layer(((5, 3, 4), (1, 1)), draws.gradients, lambda g: oracle.global_norm(g.arrays)),
+    "clip_gradients": Layer(
+        ((5, 3, 4), (1, 1)),
+        draws.clip_gradients,
+        lambda g: _flat(oracle.clip_gradients(g.arrays, **g.statics)[0]),
+        differentiable=False,
+    ),
+    "linear": Layer(
+        ((24, 16), (4, 12, 9), (2, 3, 8, 5)),
+        draws.linear,
+        lambda g: oracle.linear(g.arrays["x"], g.arrays["weight"]),
+    ),
+    "linear with bias": Layer(
+        ((24, 16), (2, 3, 8, 5)),
+        draws.linear_with_bias,
+        lambda g: oracle.linear(g.arrays["x"], g.arrays["weight"], g.arrays["bias"]),
+    ),
+    "embedding": Layer(
+        ((7, 4), (5, 3, 2), (2, 3, 5, 4)),
+        draws.embedding,
+        lambda g: oracle.embedding(g.arrays["weight"], g.constants["token_ids"]),
+    ),
+    "rmsnorm": Layer(
+        ((32,), (6, 11), (2, 3, 8)),
+        draws.rmsnorm,
+        lambda g: oracle.rmsnorm(g.arrays["x"], g.arrays["weight"], **g.statics),
+    ),
+    "layernorm": Layer(
+        ((6, 11), (2, 3, 8)),
+        draws.layernorm,
+        lambda g: oracle.layernorm(g.arrays["x"], g.arrays["weight"], g.arrays["bias"], **g.statics),
+    ),
+    "swiglu": Layer(
+        ((12, 24, 48), (4, 3, 24, 64)),
+        draws.swiglu,
+        lambda g: oracle.feed_forward(g.arrays, g.arrays["x"], "swiglu"),
+    ),
+    "feed_forward": Layer(((6, 24, 16), (2, 3, 32, 24)), draws.feed_forward, _oracle_feed_forward),
+    "rope": Layer(
+        ((5, 4), (3, 5, 2), (2, 3, 4, 6)),
+        draws.rope,
+        lambda g: oracle.rope(g.arrays["x"], g.constants["positions"], g.statics["theta"]),
+    ),
+    "scaled_dot_product_attention": Layer(
+        ((7, 9, 8, 5), (2, 6, 6, 4, 5), (2, 3, 5, 8, 6, 4), (2, 1, 1, 4, 3)),
+        draws.attention,
+        lambda g: oracle.attention(g.arrays["Q"], g.arrays["K"], g.arrays["V"], g.constants.get("mask")),
+    ),
+    "multihead_self_attention": Layer(((8, 24, 3), (2, 6, 16, 2)), draws.multihead, _oracle_multihead),
+    "multihead_self_attention with rope": Layer(
+        ((8, 24, 3), (2, 6, 16, 2)), draws.multihead_rope, _oracle_multihead
+    ),
+    # Not in bfloat16: gradients of keys' gains and biases are sums whose terms cancel, but not the terms' roundings.
+    "multihead_self_attention of groups": Layer(
+        ((8, 24, 6, 3), (2, 6, 16, 4, 1)), draws.grouped, _oracle_multihead, dtypes=("float64", "float32")
+    ),
+    "transformer_block": Layer(
+        ((2, 6, 2, 8, 24), (3, 5, 4, 4, 18)), draws.block, _oracle_block, whole_model=True
+    ),
+    "transformer_lm": Layer(
+        ((2, 6, 2, 2, 8, 24, 19), (3, 5, 1, 4, 4, 18, 13)),
+        draws.transformer_lm,
+        lambda g: oracle.transformer_lm(g.arrays, g.constants["token_ids"], g.statics["config"]),
+        whole_model=True,
+    ),
+    "training loss": Layer(
+        ((2, 6, 2, 2, 8, 24, 19), (3, 5, 1, 4, 4, 18, 13)), draws.loss, _oracle_loss, whole_model=True
+    ),
+    "transformer_lm of the family": _of_variants(
+        ((2, 5, 1, 4, 4, 12, 11),),
+        draws.family,
+        _oracle_family,
+    ),
+    "encoder_stack": _of_variants(
+        _SEQUENCES,
+        draws.encoder_stack,
+        _oracle_sequences(oracle.encoder_stack, "x", "num_tokens"),
+    ),
+    "transformer_encoder": _of_variants(
+        _SEQUENCES,
+        draws.encoder,
+        _oracle_sequences(oracle.transformer_encoder, "token_ids", "num_tokens"),
+    ),
+    "prefix_decoder": _of_variants(
+        _PREFIXED,
+        draws.prefix_decoder,
+        _oracle_sequences(oracle.prefix_decoder, "x", "token_ids", "num_tokens"),
+    ),
+    "encoder_decoder": _of_variants(
+        _PREFIXED,
+        draws.encoder_decoder,
+        _oracle_sequences(oracle.encoder_decoder, "token_ids", "num_tokens", "prefix"),
+    ),
+    "adamw": Layer(((3, 5), (4,)), draws.steps, _oracle_adamw, differentiable=False),
+    "sgd": Layer(((3, 5), (4,)), draws.steps, _oracle_sgd, differentiable=False),
+}
+"""Every public function and layer, by its name in `jax_impl`."""

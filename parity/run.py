@@ -1,0 +1,178 @@
+"""Compare torch, JAX and the oracle, a case at a time, and report the worst of many: what `lm parity` prints."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lm.backend import load_parity
+from lm.budgets import EPSILON, ULPS, Dtype, relative_error, ulps
+from lm.config import ModelConfig, TrainConfig
+from parity.case import MASKS, POSITIONS, SCALES, Case
+from parity.layers import LAYERS
+from parity.problem import Problem
+
+PAIRS = ("torch-oracle", "jax-oracle", "torch-jax")
+
+
+@dataclass(frozen=True)
+class Error:
+    """One comparison: how far apart, and how far apart it may be."""
+
+    layer: str
+    direction: str
+    """Forward, gradient, or ULPs of an element-wise function's forward."""
+    pair: str
+    error: float
+    budget: float
+    array: str
+    """What was compared: the output, or the array that the gradient is with respect to."""
+    case: Case
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the budget; NaN is not."""
+        return self.error <= self.budget
+
+
+def evaluators() -> dict[str, Any]:
+    """The evaluate function of each backend, float64 switched on. Imports both frameworks."""
+    config = TrainConfig(ModelConfig(1, 1, 2, 1, 1), compute_dtype="float64")
+    return {"torch": load_parity("torch", config).evaluate, "jax": load_parity("jax", config).evaluate}
+
+
+def compare(
+    case: Case, dtype: Dtype, torch_modes: Sequence[str] = ("eager", "plain"), jax_mode: str = "jit"
+) -> Iterator[Error]:
+    """Every output and every gradient of a case: each backend against the oracle, and torch against JAX."""
+    problem = Problem(case, dtype)
+    evaluate = evaluators()
+
+    def run(name: str, mode: str) -> Any:
+        return evaluate[name](case.layer, problem.given, problem.cotangent, dtype, mode)
+
+    answers = {"oracle": (problem.output, problem.gradients), "jax": run("jax", jax_mode)}
+    comparisons = []
+    for mode in torch_modes:
+        found = answers | {"torch": run("torch", mode)}
+        comparisons += [(pair, *(found[name] for name in pair.split("-"))) for pair in PAIRS]
+    for pair, (a_output, a_gradients), (b_output, b_gradients) in comparisons:
+        error = relative_error(a_output, b_output)
+        yield Error(case.layer, "forward", pair, error, problem.bound(), "output", case)
+        if LAYERS[case.layer].element_wise:
+            yield Error(case.layer, "ULPs", pair, ulps(a_output, b_output, dtype), ULPS, "output", case)
+        for name, exact in problem.gradients.items():
+            error = relative_error(a_gradients[name], b_gradients[name], problem.flow, exact, problem.zero)
+            yield Error(case.layer, "gradient", pair, error, problem.bound(name), name, case)
+
+
+def random_cases(layer: str, count: int, seed: int) -> list[Case]:
+    """Cases of a layer, all its shapes among them."""
+    rng = np.random.default_rng(seed)
+    shapes = LAYERS[layer].shapes
+    return [
+        Case(
+            layer,
+            shapes[i % len(shapes)],
+            int(rng.integers(2**32)),
+            SCALES[rng.integers(len(SCALES))],
+            MASKS[rng.integers(len(MASKS))],
+            POSITIONS[rng.integers(len(POSITIONS))],
+        )
+        for i in range(count)
+    ]
+
+
+def run_parity(
+    dtype: Dtype, cases: int = 10, seed: int = 0, layers: Sequence[str] = (), show: bool = False
+) -> list[Error]:
+    """The worst comparison of each layer, direction and pair, over random cases of each layer.
+
+    Args:
+        cases: Of each layer; a quarter as many where each is a model of its own.
+        layers: All, where none are named.
+        show: Print each layer's lines of the table as soon as they are known.
+    """
+    if show:
+        print(_HEADER)
+    found: list[Error] = []
+    for layer in layers or [name for name, layer in LAYERS.items() if dtype in layer.dtypes]:
+        worst: dict[tuple[str, str], Error] = {}
+        count = math.ceil(cases / 4) if LAYERS[layer].of_variants else cases
+        for case in random_cases(layer, count, seed):
+            for error in compare(case, dtype):
+                key = error.direction, error.pair
+                if key not in worst or not error.error <= worst[key].error:
+                    worst[key] = error
+        found += worst.values()
+        if show:
+            print("\n".join(_lines(list(worst.values()))), flush=True)
+    return found
+
+
+_HEADER = (
+    f"{'layer':34} {'':8} " + " ".join(f"{pair:>12}" for pair in PAIRS) + f" {'budget':>7}        worst case"
+)
+
+
+def _lines(errors: Sequence[Error]) -> Iterator[str]:
+    """The table's lines of one layer: one for each direction."""
+    for direction in dict.fromkeys(error.direction for error in errors):
+        row = {error.pair: error for error in errors if error.direction == direction}
+        worst = max(row.values(), key=lambda error: error.error)
+        verdict = "pass" if all(error.passed for error in row.values()) else "FAIL"
+        yield (
+            f"{worst.layer:34} {direction:8} "
+            + " ".join(f"{row[pair].error:12.1e}" for pair in PAIRS)
+            + f" {worst.budget:7.0e}  {verdict}  {worst.array} of {worst.case.label}"
+        )
+
+
+def as_json(errors: Sequence[Error]) -> list[dict[str, Any]]:
+    """Everything that the table is made of. An error that is not finite, which JSON has no number for, is a text."""
+    return [
+        {**asdict(e), "error": e.error if math.isfinite(e.error) else str(e.error), "passed": e.passed}
+        for e in errors
+    ]
+
+
+def plot(errors: Sequence[Error], dtype: Dtype, file: Path) -> None:
+    """Draw the table as a heat map in log10 of the error, each cell beside its budget; FAIL is outlined in red."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+    from matplotlib.patches import Rectangle
+
+    layers = list(dict.fromkeys(error.layer for error in errors))
+    columns = [(direction, pair) for direction in ("forward", "gradient") for pair in PAIRS]
+    cells = {(e.layer, e.direction, e.pair): e for e in errors}
+    values = np.full((len(layers), len(columns)), np.nan)
+    figure, axes = pyplot.subplots(figsize=(9.5, 1.7 + 0.36 * len(layers)), layout="constrained")
+    budgets = [e.budget for e in errors if e.direction != "ULPs"]
+    lowest, highest = math.log10(EPSILON[dtype] / 8), math.log10(max(budgets))
+    for i, layer in enumerate(layers):
+        for j, (direction, pair) in enumerate(columns):
+            error = cells.get((layer, direction, pair))
+            if error is None:
+                continue
+            values[i, j] = math.log10(error.error) if error.error else lowest
+            text = f"{error.error:.0e}" if error.error else "0"
+            dark = values[i, j] < (lowest + highest) / 2
+            axes.text(j, i, text, ha="center", va="center", fontsize=9, color="white" if dark else "black")
+            if not error.passed:
+                axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="red", linewidth=2))
+    image = axes.imshow(values, cmap="viridis", vmin=lowest, vmax=highest, aspect="auto")
+    axes.set_xticks(range(len(columns)), [f"{d}\n{p.replace('-', ' - ')}" for d, p in columns], fontsize=9)
+    axes.set_yticks(range(len(layers)), layers, fontsize=9)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.axvline(2.5, color="white", linewidth=3)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, label="log10 of the worst error, norm-wise", shrink=0.8)
+    figure.suptitle(f"How far apart: torch, JAX and the float64 oracle, in {dtype}")
+    figure.savefig(file, dpi=150, format="png")
+    pyplot.close(figure)

@@ -1,0 +1,423 @@
+"""The stories, and above all their floor: that the nats in the sidecar are the information of the text.
+
+The proof has three parts. Probabilities sum to one in every table. No text has two derivations (proved for
+the whole grammar, then tried on sampled stories with a parser that looks for all of them). The nats written
+are the sum over the derivation. A small grammar is enumerated in full to check the machinery itself.
+"""
+
+import hashlib
+import itertools
+import json
+import math
+import os
+import re
+import tracemalloc
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lm.corpora.stories import END, WORDS_PER_STORY, iter_stories, parse_story, write_stories
+from lm.corpora.stories.grammar import WORD, Grammar, Table, parse, pieces, tell
+from lm.corpora.stories.plots import GRAMMAR
+from tokenizer.errors import InputError
+
+Atoms = tuple[tuple[str, str], ...]  # a template as ("text", literal) and ("field", name)
+
+
+def atoms(template: str) -> Atoms:
+    both = ((("text", literal), ("field", field or "")) for literal, field in pieces(template))
+    return tuple(atom for atom in itertools.chain.from_iterable(both) if atom[1])
+
+
+def expansions(field: str) -> list[Atoms]:
+    """What a field can stand for, whatever was drawn before."""
+    form, _, slot = field.rpartition(" ")
+    return [atoms(option[form]) for option in GRAMMAR[slot].options]
+
+
+def continues_word(char: str) -> bool:
+    return char.isalnum() or char == "-"
+
+
+# --- probabilities ---
+
+
+def test_the_probabilities_of_every_table_sum_to_one() -> None:
+    for slot, table in GRAMMAR.items():
+        widths = [high - low for low, high in itertools.pairwise([0, *table.upto])]
+        assert sum(widths) == WORD, slot
+        assert min(widths) > 0, f"an option of {slot} that is never drawn"
+        assert len(widths) == len(table.nats) == len(table.options), slot
+        assert [math.exp(-n) for n in table.nats] == pytest.approx([width / WORD for width in widths]), slot
+        assert math.fsum(math.exp(-n) for n in table.nats) == pytest.approx(1, abs=1e-12), slot
+
+
+SMALL: Grammar = {
+    "start": Table(
+        [{"": "{who} saw {a thing}. {lost thing}", "by": "day"}, {"": "{a thing}! {who}?", "by": "night"}],
+        [2, 1],
+    ),
+    "who": Table([{"": "Ann", "he": "she"}, {"": "Bo", "he": "he"}, {"": "Anna", "he": "she"}], [3, 2, 1]),
+    "thing": Table(
+        [
+            {"": "kite", "a": "a kite", "lost": "{he who} lost the kite {how} by {by start}."},
+            {"": "owl", "a": "an owl", "lost": "{who} saw {other} and {a thing}."},
+        ],
+        [1, 4],
+    ),
+    "how": Table([{"": "fast"}, {"": "slowly"}, {"": "fast, very fast"}], [1, 1, 1]),
+    "other": Table([{"": "Bo"}, {"": "Ann"}], [1, 6]),
+}
+
+
+def small_texts(number: int) -> list[tuple[str, float]]:
+    words = np.random.Philox(key=1).random_raw(8 * number).reshape(number, 8).tolist()
+    return [tell(SMALL, "start", iter(row)) for row in words]
+
+
+def test_a_small_grammar_enumerated_in_full_has_probability_one() -> None:
+    # 3 who x (3 how + 2 other) in the first plot, 3 x 2 in the second: if two derivations shared a text,
+    # there would be fewer; if a draw were hidden or miscounted, the sum would not be 1.
+    nats = dict(small_texts(20_000))
+    assert len(nats) == 3 * (3 + 2) + 3 * 2
+    assert math.fsum(math.exp(-n) for n in nats.values()) == pytest.approx(1, abs=1e-12)
+
+
+def test_texts_are_as_frequent_as_their_nats_say() -> None:
+    number = 20_000
+    sample = small_texts(number)
+    counts = Counter(text for text, _ in sample)
+    expected = {text: number * math.exp(-nats) for text, nats in sample}
+    chi2 = sum((counts[text] - mean) ** 2 / mean for text, mean in expected.items())
+    assert chi2 < 45.3  # 20 degrees of freedom: 1 in 1,000 by chance, and the seed is fixed
+
+
+def test_the_parser_finds_every_derivation() -> None:
+    twice: Grammar = {
+        "start": Table([{"": "{one}{two}"}], [1]),
+        "one": Table([{"": "a"}, {"": "aa"}], [1, 1]),
+        "two": Table([{"": "a"}, {"": "aa"}], [1, 3]),
+    }
+    assert [d.choices for d in parse(twice, "start", "aaa")] == [
+        {"start": 0, "one": 0, "two": 1},
+        {"start": 0, "one": 1, "two": 0},
+    ]
+    assert [d.nats for d in parse(twice, "start", "aa")] == [pytest.approx(math.log(2 * 4))]
+    assert parse(twice, "start", "aab") == []
+
+
+# --- one text, one derivation: the proof ---
+
+
+@cache
+def edge(field: str, at: int) -> frozenset[str]:
+    """The characters with which the texts of a field begin (at = 0) or end (at = -1)."""
+    chars: set[str] = set()
+    for option in expansions(field):
+        kind, value = option[at]
+        chars |= {value[at]} if kind == "text" else edge(value, at)
+    return frozenset(chars)
+
+
+def every_template() -> list[tuple[str, str, str]]:
+    return [
+        (slot, form, template)
+        for slot, table in GRAMMAR.items()
+        for option in table.options
+        for form, template in option.items()
+    ]
+
+
+def test_words_end_where_their_slots_end() -> None:
+    # Then "cat" cannot be taken for the beginning of "caterpillar": what follows tells them apart.
+    for slot, form, template in every_template():
+        for (kind, value), (next_kind, next_value) in itertools.pairwise(atoms(template)):
+            if "field" in (kind, next_kind):
+                ends = edge(value, -1) if kind == "field" else {value[-1]}
+                begins = edge(next_value, 0) if next_kind == "field" else {next_value[0]}
+                runs_on = any(map(continues_word, ends)) and any(map(continues_word, begins))
+                assert not runs_on, f"{slot} {form}: {template}"
+
+
+@cache
+def reach(field: str) -> frozenset[str]:
+    """The slots on which the text of a field can depend."""
+    slot = field.rpartition(" ")[2]
+    inner = {value for option in expansions(field) for kind, value in option if kind == "field"}
+    return frozenset({slot}).union(*map(reach, inner))
+
+
+def apart(a: Atoms, b: Atoms, before: str = " ", split: frozenset[str] = frozenset()) -> bool:
+    """Whether no text of `a` is the beginning of a text of `b` or the other way round, in whole words.
+
+    The two have been alike so far, up to the character `before` ("" if unknown), after the same draws but
+    those of the slots in `split`. So a field they both come to, if it depends on none of these, reads alike.
+    Any other field may be any of its options.
+    """
+    while a and b and a[0] == b[0] and (a[0][0] == "text" or not reach(a[0][1]) & split):
+        before = a[0][1][-1] if a[0][0] == "text" else ""
+        a, b = a[1:], b[1:]
+    for one, other in ((a, b), (b, a)):
+        if one and one[0][0] == "field":
+            field = one[0][1]
+            split |= {field.rpartition(" ")[2]}
+            return all(apart(option + one[1:], other, before, split) for option in expansions(field))
+    if not a or not b:  # one has ended; if that was in the middle of a word of the other, they differ
+        rest = a or b
+        return bool(rest) and bool(before) and continues_word(before) and continues_word(rest[0][1][0])
+    length = min(len(a[0][1]), len(b[0][1]))
+    alike, rest_a, rest_b = a[0][1][:length], a[0][1][length:], b[0][1][length:]
+    if alike != b[0][1][:length]:
+        return True
+    tail_a, tail_b = ((("text", rest),) * bool(rest) for rest in (rest_a, rest_b))
+    return apart(tail_a + a[1:], tail_b + b[1:], alike[-1], split)
+
+
+class Walk:
+    """Goes through all stories at once: which slots are surely drawn, by which forms, in how many draws."""
+
+    def __init__(self) -> None:
+        self.first_mentions: set[tuple[str, str]] = set()
+
+    def field(self, name: str, drawn: frozenset[str]) -> tuple[frozenset[str], int]:
+        """The slots surely drawn after the field, given those before, and the most draws it can take."""
+        form, _, slot = name.rpartition(" ")
+        draws = 0
+        if slot not in drawn:
+            self.first_mentions.add((slot, form))
+            drawn, draws = drawn | {slot}, 1
+        after = {self.template(option[form], drawn) for option in GRAMMAR[slot].options}
+        return frozenset.intersection(*(d for d, _ in after)), draws + max(n for _, n in after)
+
+    def template(self, template: str, drawn: frozenset[str]) -> tuple[frozenset[str], int]:
+        draws = 0
+        for kind, value in atoms(template) if "{" in template else ():
+            if kind == "field":
+                drawn, more = self.field(value, drawn)
+                draws += more
+        return drawn, draws
+
+
+def test_no_two_draws_read_the_same() -> None:
+    """Every draw is visible: wherever a slot may be drawn, its options' texts are a prefix code.
+
+    By induction the whole grammar is one, so that a text decides its draws from left to right.
+    """
+    walk = Walk()
+    _, most_draws = walk.field("story", frozenset())
+    assert most_draws <= WORDS_PER_STORY
+    assert {slot for slot, _ in walk.first_mentions} == set(GRAMMAR), "a table that no story uses"
+    for slot, form in sorted(walk.first_mentions):
+        for a, b in itertools.combinations(expansions(f"{form} {slot}".strip()), 2):
+            assert apart(a, b), f"two options of {slot!r} can read the same: {a} and {b}"
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ("the cat", "the caterpillar", True),  # a word that has ended, and one that has not
+        ("ice", "ice cream", False),
+        ("{hero} ran", "{hero} walked", True),
+        ("{hero} ran", "{friend} ran", True),  # no name is in both casts
+        ("{colour}", "{colour2}", False),
+        ("{He hero} ran", "{His hero} mom ran", True),
+        ("{He hero} ran", "He ran", False),
+        ("see {thing}", "see {flyer}", False),
+    ],
+)
+def test_what_apart_means(a: str, b: str, expected: bool) -> None:
+    assert apart(atoms(a), atoms(b)) is apart(atoms(b), atoms(a)) is expected
+
+
+@pytest.fixture(scope="module")
+def sample() -> list[tuple[str, float]]:
+    return list(itertools.islice(iter_stories(seed=11), 300))
+
+
+def test_a_story_parses_back_to_the_one_derivation_with_its_nats(sample: list[tuple[str, float]]) -> None:
+    drawn: set[str] = set()
+    for text, nats in sample:
+        (derivation,) = parse_story(text)
+        assert derivation.nats == pytest.approx(nats, rel=1e-12)
+        drawn |= derivation.choices.keys()
+    assert drawn == set(GRAMMAR), "the sample reaches every table"
+
+
+def test_what_is_no_story_does_not_parse(sample: list[tuple[str, float]]) -> None:
+    text, _ = sample[0]
+    assert parse_story(text[:-1]) == parse_story(text + " ") == parse_story("Call me Ishmael.") == []
+
+
+def test_slots_are_drawn_as_often_as_their_probabilities_say() -> None:
+    number = 10_000
+    texts = [text for text, _ in itertools.islice(iter_stories(seed=3), number)]
+    marks = {
+        "an old map": 1 / 10,
+        "a strange noise": 1 / 10,
+        "Long, long ago": 1 / 7,
+        "“": 1 / 3,
+        "Once": 3 / 7,
+    }
+    for mark, probability in marks.items():
+        count = sum(mark in text for text in texts)
+        sigma = math.sqrt(number * probability * (1 - probability))
+        assert abs(count - number * probability) < 4 * sigma, mark
+
+
+# --- the stories ---
+
+
+def told(plot: str, sample: list[tuple[str, float]]) -> list[str]:
+    texts = [text for text, _ in sample if plot in text]
+    assert len(texts) > 10
+    return texts
+
+
+def test_what_is_lost_is_what_is_found(sample: list[tuple[str, float]]) -> None:
+    for text in told("I lost my", sample):
+        lost = re.search(r"I lost my ([\w -]+),[”\"] said (\w+)", text)
+        assert lost
+        assert f"they found the {lost[1]} " in text.split("\n")[-2]
+        assert re.search(rf"named {lost[2]}\b|^{lost[2]}\b", text.split("\n")[0])
+
+
+def test_the_map_is_followed(sample: list[tuple[str, float]]) -> None:
+    for text in told("The map said", sample):
+        plan = re.search(r"first go to (.+), then to (.+), and then to (.+?)\.", text)
+        assert plan
+        assert len(set(plan.groups())) == 3
+        assert re.search(f"First they [a-z]+ to {plan[1]}\\..* Then they [a-z]+ to {plan[2]}\\.", text)
+        assert f"At last they came to {plan[3]}." in text
+        assert f"We went to {plan[1]}, to {plan[2]} and to {plan[3]}," in text
+
+
+def test_pronouns_and_quotes_agree(sample: list[tuple[str, float]]) -> None:
+    girls = {option[""] for option in GRAMMAR["girl"].options}
+    for text, _ in sample:
+        beginning = text.split("\n")[0]  # all about the hero
+        is_girl = any(re.search(rf"named {name}\b|\b{name} lived", beginning) for name in girls)
+        assert not re.search(r"\b(he|him|his)\b" if is_girl else r"\b(she|her)\b", beginning, re.IGNORECASE)
+        assert not ('"' in text and "“" in text)
+        assert text.count("“") == text.count("”")
+        assert text.count('"') % 2 == 0
+
+
+def test_articles(sample: list[tuple[str, float]]) -> None:
+    phrases = {text for _, form, text in every_template() if form == "a" and "{" not in text}
+    assert {"a kite", "an apple", "a ukulele", "an umbrella", "a unicorn", "an honest", "a useful"} <= phrases
+    wrong = re.compile(r"\b[Aa] (?!uni|use|usu|uku|one)[aeiou]|\b[Aa]n (?!ho)[^aeiou]")
+    for text in [*phrases, *(text for text, _ in sample)]:
+        assert not wrong.search(text), text
+
+
+def test_a_rich_vocabulary() -> None:
+    words: set[str] = set()
+    size = 0
+    for text, _ in iter_stories(seed=5):
+        words.update(re.findall(r"\w+", text.lower()))
+        size += len(text)
+        if size > 3_000_000:
+            break
+    assert len(words) >= 3_300
+    assert {"zoë", "josé", "chloé"} <= words
+
+
+def test_the_size_and_the_entropy_suit_a_small_model(sample: list[tuple[str, float]]) -> None:
+    sizes = [len(text.encode()) for text, _ in sample]
+    assert min(sizes) > 500
+    assert max(sizes) < 1_500
+    assert 0.09 < sum(nats for _, nats in sample) / sum(sizes) < 0.2  # nats per byte
+
+
+# --- the file ---
+
+
+def test_the_file_and_its_sidecar(tmp_path: Path) -> None:
+    path = tmp_path / "stories.txt"
+    info = write_stories(path, 50_000, seed=1)
+    data = path.read_bytes()
+    documents = data.decode("utf-8").split(END)
+    assert documents.pop() == ""
+    stories = list(itertools.islice(iter_stories(1), len(documents)))
+    assert documents == [text for text, _ in stories]
+    assert 50_000 <= len(data) < 50_000 + 2_000, "whole stories, and none too many"
+    sidecar = json.loads(Path(f"{path}.json").read_text(encoding="utf-8"))
+    assert sidecar == {
+        "kind": "twinlm stories",
+        "seed": 1,
+        "documents": len(documents),
+        "bytes": len(data),
+        "nats": pytest.approx(math.fsum(nats for _, nats in stories)),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    assert sidecar == vars(info)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["stories.txt", "stories.txt.json"]
+
+
+def test_the_text_depends_on_the_seed_alone(tmp_path: Path) -> None:
+    for name, size, seed in [
+        ("short", 1, 7),
+        ("long", 2_000_000, 7),
+        ("again", 2_000_000, 7),
+        ("other", 2_000_000, 8),
+    ]:
+        write_stories(tmp_path / name, size, seed)
+    short, long, again, other = (
+        (tmp_path / name).read_bytes() for name in ("short", "long", "again", "other")
+    )
+    assert long == again
+    assert long.startswith(short)
+    assert short.count(END.encode()) == 1
+    assert not set(long.split(END.encode())[:-1]) & set(other.split(END.encode())[:-1])
+
+
+def test_these_are_the_stories_of_every_version() -> None:
+    # Floors and curves are compared across versions: a change of the grammar has to be meant.
+    text = "".join(text for text, _ in itertools.islice(iter_stories(seed=0), 100))
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "8db3ce857a93438b"
+
+
+def test_memory_does_not_grow_with_the_size(tmp_path: Path) -> None:
+    peaks = []
+    for size in (1_000_000, 4_000_000):
+        tracemalloc.start()
+        write_stories(tmp_path / str(size), size, seed=0)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+@pytest.mark.parametrize(
+    ("size", "seed", "message"),
+    [(0, 0, "0 bytes"), (-5, 0, "-5 bytes"), (1, -1, "seed -1"), (1, 2**64, "seed")],
+)
+def test_sizes_and_seeds_that_cannot_be(tmp_path: Path, size: int, seed: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        write_stories(tmp_path / "stories.txt", size, seed)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("taken", ["stories.txt", "stories.txt.json"])
+def test_nothing_is_overwritten(tmp_path: Path, taken: str) -> None:
+    (tmp_path / taken).write_text("mine")
+    with pytest.raises(InputError, match=f"{taken} exists already"):
+        write_stories(tmp_path / "stories.txt", 1, seed=0)
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(taken, "mine")]
+
+
+def test_a_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        write_stories(tmp_path / "nowhere" / "stories.txt", 1, seed=0)
+
+
+def test_a_failed_run_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "no space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space left"):
+        write_stories(tmp_path / "stories.txt", 1, seed=0)
+    assert not list(tmp_path.iterdir())

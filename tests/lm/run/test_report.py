@@ -1,0 +1,240 @@
+"""What lm runs and lm report show."""
+
+import json
+import re
+import shutil
+import subprocess
+import tracemalloc
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lm.cli import main
+from lm.files import alone_in
+from lm.run import folder as run
+from lm.run.report import list_runs, read_run, write_report
+from tests.lm.cli.test_cli import refused
+from tests.lm.conftest import lm, train_command
+from tokenizer import InputError
+
+EVIL = "</script><script>document.title='evil'</script><img src=x onerror=alert(1)>&"
+
+
+def page_data(page: str) -> dict[str, Any]:
+    """The numbers in a page."""
+    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
+    assert match
+    return dict(json.loads(match[1]))
+
+
+def test_runs_are_listed_with_their_state(pipeline: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(pipeline / "jax" / "checkpoints" / "step-00000006")
+    shutil.copytree(pipeline / "torch", pipeline / "more" / "new")
+    shutil.rmtree(pipeline / "more" / "new" / "checkpoints")
+    (pipeline / "more" / "bad").mkdir()
+    (pipeline / "more" / "bad" / "run.json").write_text("{}")
+    capsys.readouterr()
+    with alone_in(pipeline / "torch"):
+        assert lm("runs", pipeline) == 0
+    header, *rows, broken = capsys.readouterr().out.splitlines()
+    assert header.split() == ["run", "backend", "state", "step", "train", "val", "best", "tokens/s", "time"]
+    assert [row.split()[:4] for row in rows] == [
+        ["jax", "jax", "stopped", "6/6"],
+        ["more/new", "torch", "new", "6/6"],
+        ["torch", "torch", "running", "6/6"],
+    ]
+    assert "bad/run.json" in broken
+    assert read_run(pipeline / "torch", "torch").state == "done"
+    losses = [m["val_loss"] for m in run.read_metrics(pipeline / "jax") if "val_loss" in m]
+    assert rows[0].split()[5:7] == [f"{losses[-1]:.4f}", f"{min(losses):.4f}"]
+    assert "holds no runs" in refused(capsys, "runs", pipeline / "tokenizer")
+
+
+def test_a_page_holds_the_runs_numbers(pipeline: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--sample-every", 3, "--sample-prompt", EVIL[:8], "--optimizer.beta2", 0.9)
+    assert lm(*train_command(pipeline, "jax", pipeline / "sampled", *flags)) == 0
+    out = pipeline / "report.html"
+    assert main(["report", str(pipeline / "torch"), str(pipeline / "sampled"), "--out", str(out)]) == 0
+    data = page_data(out.read_text())
+    torch, sampled = data["runs"]
+    metrics = run.read_metrics(pipeline / "torch")
+    assert torch["train"]["train_loss"] == [m["train_loss"] for m in metrics if "train_loss" in m]
+    assert torch["val"]["seconds"] == [m["seconds"] for m in metrics if "val_loss" in m]
+    facts = json.loads((pipeline / "val.npy.json").read_text())
+    assert torch["floor"] == facts["nats"] / facts["tokens"]
+    assert [s["step"] for s in sampled["samples"]] == [3, 6]
+    settings = {row[0]: row[1:] for row in data["settings"]}
+    assert settings["optimizer.beta2"] == ["0.999", "0.9"]
+    assert settings["backend"] == ["torch", "jax"]
+    assert "optimizer.beta1" not in settings
+    numbers = {row[0]: row[1:] for row in data["numbers"]}
+    assert numbers["steps"] == ["6", "6"]
+    assert all(float(cell.replace(",", "")) > 50 for cell in numbers["peak memory, MB"])
+    assert "exists already" in refused(capsys, "report", pipeline / "torch", "--out", out)
+    assert "holds no run.json" in refused(capsys, "report", pipeline / "tokenizer", "--out", pipeline / "r")
+    assert "no run is given" in refused(capsys, "report")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.json", None),
+        ("run.json", "[]"),
+        ("run.json", '{"floor": NaN, '),
+        ("run.json", '{"floor": "low", '),
+        ("run.json", '{"versions": [], '),
+        ("metrics.jsonl", '{"step": 1, "seconds": NaN, "tokens": 1}\n'),
+        ("metrics.jsonl", '{"step": 1, "seconds": 1, "tokens": 1' + "0" * 400 + "}\n"),
+        ("metrics.jsonl", '{"step": 1, "seconds": 1, "tokens": 1, "train_loss": 1' + "0" * 400 + "}\n"),
+        ("metrics.jsonl", '{"step": 1, "seconds": 1, "tokens": 1, "val_loss": 1e999}\n'),
+        ("metrics.jsonl", '{"step": "1", "seconds": 1, "tokens": 1}\n'),
+        ("metrics.jsonl", "[" * 100_000 + "\n"),
+    ],
+)
+def test_a_broken_run_is_named_and_the_others_shown(
+    pipeline: Path, capsys: pytest.CaptureFixture[str], name: str, content: str | None
+) -> None:
+    path = pipeline / "torch" / name
+    if content is None:
+        content = path.read_text()[:-9]
+    elif content.endswith(", "):
+        facts = {
+            key: value for key, value in json.loads(path.read_text()).items() if f'"{key}"' not in content
+        }
+        content += json.dumps(facts)[1:]
+    path.write_text(content)
+    capsys.readouterr()
+    assert lm("runs", pipeline) == 0
+    _, jax, broken = capsys.readouterr().out.splitlines()
+    assert jax.startswith("jax")
+    assert broken.startswith(str(path))
+    assert str(path) in refused(capsys, "report", pipeline / "torch", "--out", pipeline / "report.html")
+    assert not (pipeline / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "[" * 100_000, '{"iteration": "6", "evaluations_since_best": "x"}']
+)
+def test_a_run_whose_newest_checkpoint_is_broken(pipeline: Path, content: str) -> None:
+    (pipeline / "torch" / "checkpoints" / "step-00000006" / "state.json").write_text(content)
+    assert read_run(pipeline / "torch", "torch").state in ("new", "stopped")
+    write_report([pipeline / "torch"], pipeline / "report.html")
+
+
+def evil_page(pipeline: Path) -> Path:
+    """A page of a run whose name and samples are an attack."""
+    folder = pipeline / EVIL.replace("/", "")
+    shutil.copytree(pipeline / "torch", folder)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 6, "seconds": 9, "tokens": 1, "sample": EVIL}) + "\n")
+    write_report([folder, pipeline / "jax"], pipeline / "report.html")
+    return pipeline / "report.html"
+
+
+def test_a_page_is_complete_and_escapes_everything(pipeline: Path) -> None:
+    page = evil_page(pipeline).read_text()
+    tags: list[str] = []
+
+    class Parser(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            tags.append(tag)
+            assert not {"src", "href"} & {name for name, _ in attrs}
+
+    Parser().feed(page)
+    assert tags.count("script") == 2
+    assert "img" not in tags
+    # Nothing is loaded from anywhere; the namespace of SVG is a name only.
+    assert set(re.findall(r"https?://[\w.]+", page)) == {"http://www.w3.org"}
+    assert "innerHTML" not in page
+    assert page_data(page)["runs"][0]["samples"][-1]["sample"] == EVIL
+
+
+def test_a_long_run_is_read_as_a_stream(pipeline: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a screen shows of it remains: its ends, its peaks, numbers that are missing; memory and page stay small."""
+    losses = np.random.default_rng(0).normal(3, 0.1, 30_000)
+    losses[12_345], losses[5_555] = 99.5, -7.25
+    with (pipeline / "torch" / "metrics.jsonl").open("w") as file:
+        for i, loss in enumerate(losses.tolist()):
+            numbers = f'"train_loss": {loss if i % 7 else "null"}, "lr": {1 / (1 + i)}, "grad_norm": 1.5'
+            file.write(f'{{"step": {i}, "tokens": {i * 64}, {numbers}, "seconds": {i / 10}}}\n')
+            if i % 20 == 0:
+                file.write(
+                    f'{{"step": {i}, "tokens": {i * 64}, "val_loss": {loss + 1}, "seconds": {i / 10}}}\n'
+                )
+            if i % 500 == 0:
+                file.write(
+                    f'{{"step": {i}, "tokens": {i * 64}, "seconds": {i / 10}, "sample": "text {i}"}}\n'
+                )
+    tracemalloc.start()
+    write_report([pipeline / "torch"], pipeline / "report.html")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 7e6  # all lines at once take 30
+    page = (pipeline / "report.html").read_text()
+    assert len(page) < 1e6
+    (run_data,) = page_data(page)["runs"]
+    train, val = run_data["train"], run_data["val"]
+    for curve in (train, val):
+        assert 500 <= len(curve["step"]) < 5000
+        assert curve["step"] == sorted(curve["step"])
+    assert (train["step"][0], train["step"][-1]) == (0, 29_999)
+    assert max((loss or 0, step) for loss, step in zip(train["train_loss"], train["step"], strict=True)) == (
+        99.5,
+        12_345,
+    )
+    assert min(loss for loss in train["train_loss"] if loss is not None) == -7.25
+    # In every part of the run as high and as low as it was.
+    kept = np.array(train["step"])
+    for start in range(0, 30_000, 3_000):
+        part = losses[start : start + 3_000]
+        shown = [
+            x for x, s in zip(train["train_loss"], kept, strict=True) if x and start <= s < start + 3_000
+        ]
+        logged = part[np.arange(start, start + 3_000) % 7 != 0]
+        assert (min(shown), max(shown)) == (logged.min(), logged.max())
+    assert val["val_loss"][-1] == losses[29_980] + 1
+    samples = [s["sample"] for s in run_data["samples"]]
+    assert samples == [f"text {i}" for i in range(0, 30_000, 500)]
+    capsys.readouterr()
+    assert lm("runs", pipeline) == 0
+    row = capsys.readouterr().out.splitlines()[2].split()
+    lowest = min(losses[::20]) + 1
+    shown = [f"{loss:.4f}" for loss in (losses[29_999], losses[29_980] + 1, lowest)]
+    assert row[3:9] == ["29999/6", *shown, "640", "3000"]
+
+
+def test_a_short_run_is_shown_whole_and_a_broken_one_not(pipeline: Path) -> None:
+    records = [
+        {"step": i, "tokens": i, "seconds": i / 10, "train_loss": None if i % 7 else 1.0, "lr": 0.1}
+        for i in range(480)
+    ]
+    (pipeline / "torch" / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    write_report([pipeline / "torch"], pipeline / "report.html")
+    data = page_data((pipeline / "report.html").read_text())
+    assert data["runs"][0]["train"]["step"] == [*range(480)]
+    (pipeline / "torch" / "metrics.jsonl").write_text("no\n")
+    with pytest.raises(InputError, match=r"metrics\.jsonl, line 1: not a record"):
+        list_runs(pipeline / "torch") and write_report([pipeline / "torch"], pipeline / "other.html")
+
+
+@pytest.mark.skipif(
+    not shutil.which("chromium"), reason="looks at the page in Chromium, where that is installed"
+)
+def test_the_page_in_a_browser(pipeline: Path) -> None:
+    command = [
+        "chromium",
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--virtual-time-budget=2000",
+        "--dump-dom",
+    ]
+    page = evil_page(pipeline)
+    done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=60, check=True)
+    assert "<title>twinlm: runs</title>" in done.stdout
+    assert done.stdout.count("<svg") == 6
+    assert done.stdout.count("<path") >= 10
+    assert "validation loss" in done.stdout
