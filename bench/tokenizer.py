@@ -18,8 +18,7 @@ from typing import Any
 from bench.machine import describe
 from bench.report import save
 from lm.files import refuse_existing
-
-END = "<|endoftext|>"
+from tokenizer import END_OF_TEXT
 
 # What is measured, and the functions of `bench.tokenizer_runs` that do: ours, then those to compare with.
 ROWS = {
@@ -106,7 +105,7 @@ def _prepare(corpus: Path, vocab_size: int, folder: Path) -> dict[str, Any]:
     for name, part in (("part", text), ("small", text[:130_000])):
         job[name] = str(folder / f"{name}.txt")
         Path(job[name]).write_bytes(part.encode())
-    tokenizer = Tokenizer(*train_bpe(corpus, vocab_size, [END]), [END])
+    tokenizer = Tokenizer(*train_bpe(corpus, vocab_size, [END_OF_TEXT]), [END_OF_TEXT])
     tokenizer.save(folder)
     tokenizer.save_tokenizers_json(folder / "tokenizer.json")
     return job

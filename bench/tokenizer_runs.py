@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tokenizer import END_OF_TEXT
 from tokenizer.machine import peak_memory
 
-END = "<|endoftext|>"
 Job = dict[str, Any]
 
 
@@ -27,7 +27,7 @@ def timed(call: Callable[[], object]) -> float:
 def train_twinlm(job: Job, corpus: str = "corpus", vocab_size: int | None = None) -> float:
     from tokenizer import train_bpe
 
-    return timed(lambda: train_bpe(job[corpus], vocab_size or job["vocab_size"], [END]))
+    return timed(lambda: train_bpe(job[corpus], vocab_size or job["vocab_size"], [END_OF_TEXT]))
 
 
 def train_tokenizers(job: Job, corpus: str = "corpus", vocab_size: int | None = None) -> float:
@@ -37,7 +37,7 @@ def train_tokenizers(job: Job, corpus: str = "corpus", vocab_size: int | None = 
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size or job["vocab_size"],
-        special_tokens=[END],
+        special_tokens=[END_OF_TEXT],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

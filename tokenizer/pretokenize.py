@@ -24,6 +24,8 @@ PATTERNS = {
     ),
 }
 
+END_OF_TEXT = "<|endoftext|>"  # GPT-2's special token between documents
+
 Pattern = str | tuple[str, ...]
 
 

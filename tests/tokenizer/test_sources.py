@@ -16,12 +16,11 @@ import pytest
 from lm.cli import main
 from tests.tokenizer import naive
 from tests.tokenizer.texts import CORNER_CASES
-from tokenizer import InputError, Tokenizer, pipes, ranges, train_bpe
+from tokenizer import END_OF_TEXT, InputError, Tokenizer, pipes, ranges, train_bpe
 from tokenizer.encode_corpus import encode_corpus
 from tokenizer.encode_pairs import encode_pairs, offsets_path
 from tokenizer.train_bpe import train
 
-EOT = "<|endoftext|>"
 TEXT = "It's día 12, the end of the theme. <|endoftext|>" * 300 + "".join(CORNER_CASES)
 PAIRS = [(f"It's {i} the", f"the theme {i * i}<|endoftext|> é") for i in range(300)]
 
@@ -80,8 +79,8 @@ def as_gzip(tmp_path: Path, data: bytes) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    vocab, merges = naive.train(TEXT[:2000], 300, [EOT])
-    return Tokenizer(vocab, merges, [EOT])
+    vocab, merges = naive.train(TEXT[:2000], 300, [END_OF_TEXT])
+    return Tokenizer(vocab, merges, [END_OF_TEXT])
 
 
 @pytest.mark.parametrize("how", [as_fifo, as_descriptor, as_stdin, as_gzip])
@@ -102,7 +101,9 @@ def test_what_is_no_plain_file_is_read(
     assert result.num_bytes == 2 * len(TEXT.encode())
     (tmp_path / "fifo").unlink(missing_ok=True)
     with how(tmp_path, TEXT.encode()) as path:
-        assert train_bpe(path, 300, [EOT], num_workers=num_workers) == train_bpe(plain, 300, [EOT])
+        assert train_bpe(path, 300, [END_OF_TEXT], num_workers=num_workers) == train_bpe(
+            plain, 300, [END_OF_TEXT]
+        )
     assert not list(tmp_path.glob(".*"))
 
 
@@ -185,18 +186,18 @@ def test_pairs_are_trained_on_as_they_are_encoded(
     (tmp_path / "1.jsonl").write_bytes(jsonl(PAIRS[100:])[:-1])  # without a line end
     (tmp_path / "all.jsonl.gz").write_bytes(gzip.compress(jsonl(PAIRS)))
     texts = [text for pair in PAIRS for text in pair]
-    expected = naive.train(EOT.join(texts), 320, [EOT])
-    tokenizer = Tokenizer(*expected, [EOT])
+    expected = naive.train(END_OF_TEXT.join(texts), 320, [END_OF_TEXT])
+    tokenizer = Tokenizer(*expected, [END_OF_TEXT])
     for number, source in enumerate((tmp_path / "*.jsonl", tmp_path / "all.jsonl.gz")):
-        result = train(source, 320, [EOT], num_workers=num_workers)
+        result = train(source, 320, [END_OF_TEXT], num_workers=num_workers)
         assert (result.vocab, result.merges) == expected
         assert result.num_bytes == sum(len(text.encode()) for text in texts)
         assert result.num_tokens == sum(len(tokenizer.encode(text)) for text in texts)
         out = tmp_path / f"{number}.npy"
-        encode_pairs(source, tokenizer, out, EOT)
+        encode_pairs(source, tokenizer, out, END_OF_TEXT)
         ids = np.split(np.load(out), np.load(offsets_path(out))[1:-1])
-        assert [tokenizer.decode(i).removeprefix(EOT * (k % 2)) for k, i in enumerate(ids)] == [
-            text + EOT * (k % 2) for k, text in enumerate(texts)
+        assert [tokenizer.decode(i).removeprefix(END_OF_TEXT * (k % 2)) for k, i in enumerate(ids)] == [
+            text + END_OF_TEXT * (k % 2) for k, text in enumerate(texts)
         ]
 
 

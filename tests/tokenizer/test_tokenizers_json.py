@@ -12,11 +12,10 @@ from hypothesis import given, settings
 from lm.cli import main
 from tests.tokenizer import naive
 from tests.tokenizer.texts import CORNER_CASES, FAMILIAR_TEXTS
-from tokenizer import InputError, Tokenizer, train_bpe
+from tokenizer import END_OF_TEXT, InputError, Tokenizer, train_bpe
 from tokenizer.oniguruma import matches_everything, translate
 from tokenizer.pretokenize import PATTERNS
 
-EOT = "<|endoftext|>"
 TRAINING_TEXT = (
     "".join(CORNER_CASES) * 2 + "the end of the theme, then 'tis his thesis; 12 走走走 día días " * 20
 )
@@ -43,8 +42,8 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The content of a tokenizer.json whose merges also cross words, as a pattern of another kind lets them."""
     path = tmp_path_factory.mktemp("plain") / "tokenizer.json"
     path.write_bytes(TRAINING_TEXT.encode())
-    vocab, merges = train_bpe(path, 380, [EOT], pattern=r"[^\n]{1,9}|\n")
-    Tokenizer(vocab, merges, [EOT]).save_tokenizers_json(path)
+    vocab, merges = train_bpe(path, 380, [END_OF_TEXT], pattern=r"[^\n]{1,9}|\n")
+    Tokenizer(vocab, merges, [END_OF_TEXT]).save_tokenizers_json(path)
     content: dict[str, Any] = json.loads(path.read_text())
     return content
 
@@ -106,19 +105,19 @@ def test_pre_tokenizers(plain: dict[str, Any], tmp_path: Path, name: str) -> Non
 
 
 def template(*single: dict[str, Any]) -> dict[str, Any]:
-    begin = {"id": EOT, "ids": [0], "tokens": [EOT]}
+    begin = {"id": END_OF_TEXT, "ids": [0], "tokens": [END_OF_TEXT]}
     return {
         "type": "TemplateProcessing",
         "single": list(single),
         "pair": list(single),
-        "special_tokens": {EOT: begin},
+        "special_tokens": {END_OF_TEXT: begin},
     }
 
 
 TEXT = {"Sequence": {"id": "A", "type_id": 0}}
 MODELS: dict[str, dict[str, Any]] = {
     "dropout of 0": {"dropout": 0.0},
-    "an unknown token": {"unk_token": EOT},
+    "an unknown token": {"unk_token": END_OF_TEXT},
     "byte fallback": {"byte_fallback": True},
     "empty affixes": {"continuing_subword_prefix": "", "end_of_word_suffix": ""},
     "fused": {"fuse_unk": True},
@@ -127,7 +126,7 @@ MODELS: dict[str, dict[str, Any]] = {
 OTHERS: dict[str, dict[str, Any]] = {
     "an empty normalizer": {"normalizer": {"type": "Sequence", "normalizers": []}},
     "offsets alone": {"post_processor": {"type": "Sequence", "processors": [BYTES, template(TEXT)]}},
-    "a first token": {"post_processor": template({"SpecialToken": {"id": EOT, "type_id": 0}}, TEXT)},
+    "a first token": {"post_processor": template({"SpecialToken": {"id": END_OF_TEXT, "type_id": 0}}, TEXT)},
     "padding of batches": {
         "padding": {
             "strategy": "BatchLongest",
@@ -135,7 +134,7 @@ OTHERS: dict[str, dict[str, Any]] = {
             "pad_to_multiple_of": None,
             "pad_id": 0,
             "pad_type_id": 0,
-            "pad_token": EOT,
+            "pad_token": END_OF_TEXT,
         }
     },
 }
@@ -190,7 +189,7 @@ def test_tokens_that_no_merge_makes(
     assert ids == ours.encode(text) == list(ours.encode_iterable(text))
     ours.save_tokenizers_json(tmp_path / "out.json")
     assert tokenizers.Tokenizer.from_file(str(tmp_path / "out.json")).encode(text).ids == ids
-    assert ours.sha256 != Tokenizer(ours.vocab, ours.merges, [EOT], ours.pretokenizer.pattern).sha256
+    assert ours.sha256 != Tokenizer(ours.vocab, ours.merges, [END_OF_TEXT], ours.pretokenizer.pattern).sha256
 
 
 def added(*tokens: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -283,8 +282,8 @@ def test_a_folder_with_both_kinds_of_files(
 ) -> None:
     """Qwen and SmolLM ship all three: tokenizer.json says how text is cut, GPT-2's files do not."""
     folder, out = tmp_path / "folder", tmp_path / "out"
-    vocab, merges = naive.train("the theme, then his thesis", 270, [EOT])
-    Tokenizer(vocab, merges, [EOT]).save(folder)
+    vocab, merges = naive.train("the theme, then his thesis", 270, [END_OF_TEXT])
+    Tokenizer(vocab, merges, [END_OF_TEXT]).save(folder)
     (folder / "pretokenizer.json").unlink()
     command = ["tokenizer", "import", "--input", str(folder), "--out", str(out)]
     content = plain | {"pre_tokenizer": PRE_TOKENIZERS["digits, then words"]}
@@ -303,4 +302,4 @@ def test_a_folder_with_both_kinds_of_files(
     assert "the tokenizer is Qwen2Tokenizer, not GPT-2's" in capsys.readouterr().err
     settings.write_text('{"tokenizer_class": "GPT2TokenizerFast"}')
     assert main([*command[:-1], str(tmp_path / "more")]) == 0
-    assert Tokenizer.load(tmp_path / "more").sha256 == Tokenizer(vocab, merges, [EOT]).sha256
+    assert Tokenizer.load(tmp_path / "more").sha256 == Tokenizer(vocab, merges, [END_OF_TEXT]).sha256
