@@ -1,19 +1,20 @@
-# `make demo` and `make test` need only Python 3.11 or newer with pip and venv; all else goes into .venv.
+# `make demo` and `make test` need only Python 3.11 or newer with pip and venv. Everything else goes into .venv.
 PYTHON ?= python3
 BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test torture faults bench
+.PHONY: help demo test faults bench torture
 help:
-	@echo "make demo   text, tokenizer, a model trained in torch and in JAX: runs/demo/report.md"
-	@echo "make test   linter, formatter, type checker, tests"
-	@echo "make faults break either backend in each of many ways, and see the tests go red"
-	@echo "make bench  time a training step in JAX and torch beside torch's own parts, parity first"
-	@echo "make torture   200 kills -9 of training runs in each backend"
+	@echo "make demo      make a text and a tokenizer, train one model in torch and in JAX: runs/demo/report.md"
+	@echo "make test      run the linter, the formatter, the type checker and all tests"
+	@echo "make faults    break each backend in many ways, one at a time, and check that a test fails each time"
+	@echo "make bench     time a training step of both backends and of the torch.nn baseline"
+	@echo "make torture   kill training runs 200 times in each backend, and check what they resume to"
 
 demo: .venv/ready
 	$(BIN)/lm demo
 
-test: .venv/ready
+test: .venv/dev-ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -23,14 +24,18 @@ bench: .venv/ready
 	$(BIN)/python -m bench train-step --rounds 5 --contenders jax torch parts
 	$(BIN)/python -m bench train-step --rounds 5 --work tinystories/8/float32 --contenders "torch compiled" "parts compiled" parts
 
-torture: .venv/ready
+torture: .venv/dev-ready
 	$(BIN)/python -m tests.torture --kills 200
 
-faults: .venv/ready
+faults: .venv/dev-ready
 	$(BIN)/python -m tests.faults
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "twinlm needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(PIP) --editable .
+	@touch $@
+
+.venv/dev-ready: .venv/ready
+	$(PIP) --editable '.[dev]'
 	@touch $@
