@@ -26,6 +26,8 @@ Position = Literal["rope", "learned", "sinusoidal", "none"]
 FeedForward = Literal["swiglu", "silu", "gelu", "relu"]
 Remat = Literal["none", "block"]
 
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+"""Folder of the configs that come with the project, beside the package in a checkout and in an installation."""
 
 MAX_SIZE = 2**31 - 1
 """The greatest size, batch or number of steps: ids, positions and steps are int32."""

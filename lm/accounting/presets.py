@@ -4,25 +4,13 @@ import os
 import re
 from pathlib import Path
 
-from lm.config import ModelConfig, OptimizerConfig, TrainConfig, load_config
+from lm.config import CONFIGS, ModelConfig, TrainConfig, load_config
 from tokenizer.errors import InputError
 
 
 def _gpt2(num_layers: int, d_model: int, num_heads: int) -> TrainConfig:
     """The sizes of GPT-2 (Radford et al., 2019, table 2) for the course's model: its SwiGLU is 4 d_model wide."""
     return TrainConfig(ModelConfig(50_257, 1024, d_model, num_layers, num_heads, 4 * d_model))
-
-
-def _course(vocab_size: int, weight_decay: float = 0.1) -> TrainConfig:
-    """The model and the budget of configs/tinystories.toml and configs/owt.toml."""
-    return TrainConfig(
-        ModelConfig(vocab_size, 256, 512, 4, 16, 1344),
-        OptimizerConfig(2e-3, 2e-4, 200, beta2=0.95, weight_decay=weight_decay),
-        steps=5_000,
-        batch_size=256,
-        eval_interval=500,
-        save_interval=500,
-    )
 
 
 def _llama(num_layers: int, d_model: int, num_heads: int, d_ff: int) -> TrainConfig:
@@ -41,8 +29,7 @@ PRESETS = {
     "gpt2-large": _gpt2(36, 1280, 20),
     "gpt2-xl": _gpt2(48, 1600, 25),
     "llama-7b": _llama(32, 4096, 32, 11_008),
-    "tinystories": _course(10_000),
-    "owt": _course(32_000),
+    **{name: load_config(CONFIGS / f"{name}.toml") for name in ("tinystories", "owt")},
 }
 
 

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lm.config import load_config
+from lm.config import CONFIGS, load_config
 from lm.experiment import ablations, pages
 from lm.experiment.catalogue import EXPERIMENTS, Facts
 from lm.experiment.runs import Plan, Runs
@@ -19,7 +19,7 @@ from lm.run import folder as run
 from lm.terminal import show
 from tokenizer.errors import InputError
 
-CONFIG = Path(__file__).resolve().parents[2] / "configs" / "experiment.toml"
+CONFIG = CONFIGS / "experiment.toml"
 
 
 def experiment(name: str, plan: Plan, out: Path, docs: Path | None = None) -> None:

@@ -3,16 +3,15 @@
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from lm.config import load_config
+from lm.config import CONFIGS, load_config
 from lm.data.token_files import file_sha256
 from lm.experiment.stages import claimed, make_tokens, run_command, stage
 from lm.files import published
 from lm.run.folder import read_facts, read_metrics
 from lm.terminal import show
-from tokenizer.errors import InputError
 
 Record: TypeAlias = dict[str, Any]
-CONFIG = Path(__file__).resolve().parents[2] / "configs" / "demo.toml"
+CONFIG = CONFIGS / "demo.toml"
 BACKENDS = ("torch", "jax")
 VOCAB_SIZE = 2048
 TRAIN_BYTES, VAL_BYTES = 10_000_000, 250_000
@@ -29,8 +28,6 @@ def demo(out: Path, input_path: Path | None) -> None:
     Raises:
         InputError: `out` holds something else, or a stage failed.
     """
-    if not CONFIG.is_file():
-        raise InputError(f"{CONFIG} is missing: run lm demo from a checkout of twinlm, where configs/ is")
     facts = {"input_sha256": None if input_path is None else file_sha256(input_path)}
     with claimed(out / "demo.json", "the demo", facts):
         _run_stages(out, input_path)

@@ -19,7 +19,7 @@ from lm.accounting.plan import device_flops
 from lm.accounting.presets import PRESETS, parse_bytes
 from lm.accounting.report import account
 from lm.backend import load
-from lm.config import ModelConfig, TrainConfig, load_config
+from lm.config import CONFIGS, ModelConfig, TrainConfig
 from lm.data.token_files import Batch
 from lm.init import optimizer_shapes
 from lm.mesh import Mesh
@@ -29,7 +29,6 @@ from tests.lm.conftest import lm
 from tests.lm.run.test_train import BACKENDS
 
 Capture = pytest.CaptureFixture[str]
-CONFIGS = Path(__file__).parents[3] / "configs"
 GPT2: dict[str, Any] = {
     "norm": "layernorm",
     "ffn": "gelu",
@@ -329,11 +328,6 @@ def test_remat_keeps_the_inputs_of_blocks() -> None:
 
 
 # The command
-
-
-def test_presets_are_the_configs() -> None:
-    for name in ("tinystories", "owt"):
-        assert PRESETS[name] == load_config(CONFIGS / f"{name}.toml")
 
 
 def test_flags_recompute(capsys: Capture) -> None:
