@@ -27,7 +27,7 @@ import numpy as np
 from bench.children import Unavailable
 from lm import backend as backends
 from lm.config import ModelConfig, OptimizerConfig, TrainConfig
-from lm.data.token_files import Batch
+from lm.data.batch import Batch
 from lm.machine import keep_freed_memory
 from lm.mesh import Mesh
 

@@ -1,6 +1,6 @@
 """Time the making of batches, alone and as a share of a step: `python -m bench data`.
 
-Training makes batches in a thread while the step before them computes (`lm.data.token_files.prefetched`), so that
+Training makes batches in a thread while the step before them computes (`lm.data.batch.prefetch`), so that
 even this share is hidden, where a processor is free.
 """
 
@@ -18,7 +18,8 @@ from bench.children import Calls, Child, quartiles, take_turns, timed
 from bench.contenders import SIZES, Work
 from bench.machine import describe, flags, thread_count
 from bench.train_step import CONTENDERS, make_contender, parse_work
-from lm.data.token_files import get_batch, open_tokens
+from lm.data.token_files import open_tokens
+from lm.data.windows import get_batch
 from lm.files import refuse_existing
 from tokenizer.machine import num_processors
 

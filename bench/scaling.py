@@ -40,7 +40,7 @@ from lm.accounting.network import collectives
 from lm.budgets import BUDGETS, relative_error
 from lm.cli.flags import Gather
 from lm.config import TrainConfig
-from lm.data.token_files import Batch
+from lm.data.batch import Batch
 from lm.files import refuse_existing
 from lm.mesh import Mesh
 from tokenizer.errors import InputError

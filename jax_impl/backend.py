@@ -32,7 +32,7 @@ from jax_impl.model import (
 from jax_impl.optimizer import AdamWState, adamw_update
 from lm.backend import DecodeStep, EvalStep, Logits, Prefill, TrainStep
 from lm.config import TrainConfig
-from lm.data.token_files import Batch, check_batch, check_token_ids
+from lm.data.batch import Batch, check_batch, check_token_ids
 from lm.init import initial_moments, initial_weights, parameter_shapes
 from lm.mesh import Mesh, Processes
 from lm.programs import program_folder

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from lm import backend as backends
 from lm.backend import Backend, BackendName, DecodeStep, Logits, Prefill
 from lm.config import TrainConfig, check_device
-from lm.data.token_files import check_token_ids
+from lm.data.batch import check_token_ids
 from lm.limits import explained, refuse_generation
 from lm.run import checkpoint
 from lm.run.folder import load_ends, load_facts, load_state, load_tokenizer

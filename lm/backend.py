@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lm.config import TrainConfig
-from lm.data.token_files import Batch
+from lm.data.batch import Batch
 from lm.limits import refuse_weights
 from lm.mesh import Mesh, Processes
 from lm.programs import keep_choices
@@ -49,7 +49,7 @@ class Logits(Protocol):
         """The logits after each token, of an encoder at each token, in the weights' type; T is at most context_length.
 
         Args:
-            num_tokens, prefix: As in `lm.data.token_files.Batch`, where the architecture needs them.
+            num_tokens, prefix: As in `lm.data.batch.Batch`, where the architecture needs them.
         """
 
 

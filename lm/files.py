@@ -1,5 +1,6 @@
 """Files and folders of results: never overwritten, never half there."""
 
+import hashlib
 import json
 import os
 import stat
@@ -14,6 +15,7 @@ __all__ = [
     "alone_at",
     "alone_in",
     "discard",
+    "file_sha256",
     "is_locked",
     "json_text",
     "published",
@@ -60,6 +62,12 @@ def require_file(path: Path) -> None:
         raise InputError(
             f"{path}: is {kind}, and must be a file; write what it holds to a file, and give that"
         )
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path, mend: str) -> Any:

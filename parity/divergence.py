@@ -11,7 +11,7 @@ import numpy as np
 from lm.backend import BackendName, load
 from lm.budgets import Dtype
 from lm.config import ModelConfig, OptimizerConfig, TrainConfig
-from lm.data.token_files import get_batch
+from lm.data.windows import get_batch
 from lm.schedule import schedule
 
 MODEL = ModelConfig(vocab_size=48, context_length=16, d_model=32, num_layers=2, num_heads=4, d_ff=64)

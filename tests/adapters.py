@@ -27,7 +27,8 @@ import torch_impl.layers
 import torch_impl.model
 from jax_impl.backend import nested
 from lm.config import ModelConfig
-from lm.data.token_files import check_token_ids, get_batch
+from lm.data.batch import check_token_ids
+from lm.data.windows import get_batch
 from lm.init import rope_tables
 from lm.schedule import schedule
 from tokenizer import Tokenizer, train_bpe

@@ -22,7 +22,7 @@ import torch_impl.layers
 import torch_impl.model
 from jax_impl.backend import nested
 from lm.config import ModelConfig
-from lm.data.token_files import check_token_ids
+from lm.data.batch import check_token_ids
 from tests.adapters import _loaded, _use_jax, _via_jax
 
 

@@ -142,7 +142,7 @@ def _gunzip(path: str, file: BinaryIO) -> Iterator[bytes]:
 
 def _find(paths: Paths) -> list[str]:
     given = [paths] if isinstance(paths, str | Path) else paths
-    found = [file for path in given for file in _matches(str(path))]
+    found = [file for path in given for file in find_files(str(path))]
     if not found:
         raise InputError("no text is given; name at least one file")
     return found
@@ -178,7 +178,7 @@ def _unreadable(path: str, error: OSError) -> InputError:
     return InputError(f"cannot read {path}: {reason}; give the path of a text file")
 
 
-def _matches(path: str) -> list[str]:
+def find_files(path: str) -> list[str]:
     """Return the files that a glob stands for; the path itself if it is none or nothing matches."""
     if "://" not in path:
         return [path] if os.path.exists(path) else sorted(glob.glob(path)) or [path]

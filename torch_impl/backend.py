@@ -14,7 +14,7 @@ from torch import Tensor, distributed
 
 from lm.backend import DecodeStep, EvalStep, Logits, Prefill, TrainStep
 from lm.config import TrainConfig
-from lm.data.token_files import Batch, check_batch, check_token_ids
+from lm.data.batch import Batch, check_batch, check_token_ids
 from lm.init import initial_weights
 from lm.mesh import Mesh, Processes
 from lm.run.checkpoint import Index, Leaves, Share, Shares

@@ -120,7 +120,7 @@ class TokenizerEncode:
 
     def _encode_text(self, tokenizer: Any) -> tuple[dict[str, Any], str]:
         from lm.data.sidecar import text_nats
-        from lm.data.token_files import file_sha256
+        from lm.files import file_sha256
         from tokenizer.encode_corpus import encode_corpus
 
         with _cluster(self.engine, self.scheduler) as client:

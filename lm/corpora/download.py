@@ -1,7 +1,6 @@
 """Getting the course's texts: downloads that go on after a broken connection, checked and unpacked."""
 
 import gzip
-import hashlib
 import http.client
 import json
 import re
@@ -16,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lm.files import alone_at, published, write_json
+from lm.files import alone_at, file_sha256, published, write_json
 from tokenizer.errors import InputError
 from tokenizer.publish import fsync
 
@@ -95,8 +94,7 @@ def download(url: str, path: Path, timeout: float = 30.0, attempts: int = 6, pau
                 ) from None
             time.sleep(pause * 2 ** max(0, fruitless - 1))
     if facts["sha256"] is not None:
-        with part.open("rb") as file:
-            actual = hashlib.file_digest(file, "sha256").hexdigest()
+        actual = file_sha256(part)
         if actual != facts["sha256"]:
             part.unlink()
             facts_path.unlink()

@@ -6,7 +6,9 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt64
 
 from lm.config import TrainConfig
-from lm.data.token_files import Batch, Corpus, Tokens, as_int32, get_batch, read_parts
+from lm.data.batch import Batch
+from lm.data.token_files import Tokens, as_int32, read_parts
+from lm.data.windows import Corpus, get_batch
 from lm.rng import integers, philox, uniform
 
 MASK = "<|mask|>"

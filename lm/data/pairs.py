@@ -10,19 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from lm.config import ModelConfig, TrainConfig
+from lm.data.batch import Batch
+from lm.data.mixture import draw, find_weighted, mixture_shares
 from lm.data.npy import map_npy
 from lm.data.sidecar import beside
-from lm.data.token_files import (
-    Batch,
-    Tokens,
-    as_int32,
-    draw,
-    find_files,
-    fingerprint,
-    mixture,
-    open_tokens,
-    read_parts,
-)
+from lm.data.token_files import Tokens, as_int32, fingerprint, open_tokens, read_parts
 from lm.files import require_file
 from tokenizer.encode_pairs import OFFSETS
 from tokenizer.errors import InputError
@@ -105,7 +97,7 @@ def _longest(offsets: np.ndarray, num_tokens: int, part: int, where: Path) -> in
 
 @dataclass(frozen=True)
 class PairCorpus:
-    """Files that training pairs are drawn from; `lm.data.token_files.Corpus` for pairs."""
+    """Files that training pairs are drawn from; `lm.data.windows.Corpus` for pairs."""
 
     files: tuple[PairFile, ...]
     shares: tuple[float, ...]
@@ -124,11 +116,11 @@ class PairCorpus:
 def open_pair_corpus(
     patterns: Sequence[Path], weights: Sequence[float], model: ModelConfig
 ) -> tuple[PairCorpus, tuple[Path, ...]]:
-    """Open files of pairs as one corpus, and return their paths too; as `lm.data.token_files.open_corpus`."""
-    found = find_files(patterns, weights)
+    """Open files of pairs as one corpus, and return their paths too; as `lm.data.windows.open_corpus`."""
+    found = find_weighted(patterns, weights)
     opened = [[open_pairs(path, model) for path in paths] for paths in found]
     files = tuple(chain(*opened))
-    shares = mixture([[len(file) for file in some] for some in opened], weights)
+    shares = mixture_shares([[len(file) for file in some] for some in opened], weights)
     return PairCorpus(files, shares), tuple(chain(*found))
 
 

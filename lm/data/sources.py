@@ -10,20 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lm.config import TrainConfig
+from lm.data.batch import Batch
 from lm.data.masking import MASK, masked_batch, masked_eval_batches
 from lm.data.pairs import PairFile, open_pair_corpus, open_pairs, pair_eval_batches, pairs_fingerprint
 from lm.data.sidecar import token_facts
-from lm.data.token_files import (
-    Batch,
-    Tokens,
-    as_int32,
-    eval_batches,
-    fingerprint,
-    get_batch,
-    open_corpus,
-    open_tokens,
-    read_parts,
-)
+from lm.data.token_files import Tokens, as_int32, fingerprint, open_tokens, read_parts
+from lm.data.windows import eval_batches, get_batch, open_corpus
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
 

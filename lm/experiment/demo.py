@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from lm.config import CONFIGS, load_config
-from lm.data.token_files import file_sha256
 from lm.experiment.stages import claimed, make_tokens, run_command, stage
-from lm.files import published
+from lm.files import file_sha256, published
 from lm.run.folder import read_facts, read_metrics
 from lm.terminal import show
 

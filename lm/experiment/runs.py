@@ -11,9 +11,10 @@ from typing import Any
 from lm.backend import BackendName, load
 from lm.config import OptimizerConfig, TrainConfig
 from lm.data.sources import open_validation, text_facts
-from lm.data.token_files import file_sha256, get_batch, open_corpus
+from lm.data.windows import get_batch, open_corpus
 from lm.experiment.outcomes import Outcome, best_of
 from lm.experiment.stages import make_tokens
+from lm.files import file_sha256
 from lm.init import parameter_shapes
 from lm.run import report
 from lm.run.evaluate import entropy_floor

@@ -17,8 +17,7 @@ from typing import IO, Any, Protocol, runtime_checkable
 import numpy as np
 import safetensors
 
-from lm.data.token_files import file_sha256
-from lm.files import discard, json_text, published, read_object
+from lm.files import discard, file_sha256, json_text, published, read_object
 from lm.mesh import Processes
 from tokenizer.errors import InputError
 from tokenizer.publish import fsync, temporary_path

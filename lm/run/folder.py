@@ -59,7 +59,7 @@ class Inputs:
     val: Path
     """Token file to evaluate on."""
     weights: tuple[float, ...] = ()
-    """What `lm.data.token_files.open_corpus` mixes by."""
+    """What `lm.data.windows.open_corpus` mixes by."""
     init_from: Path | None = None
     """Checkpoint whose weights the run starts from."""
     tokenizer: Path | None = None

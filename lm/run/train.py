@@ -11,8 +11,8 @@ from typing import Any
 
 from lm.backend import Backend, BackendName, load
 from lm.config import TrackerName, TrainConfig
+from lm.data.batch import Batch, prefetch
 from lm.data.sources import open_source, open_validation, text_facts, with_mask_token
-from lm.data.token_files import Batch, prefetched
 from lm.files import alone_in, refuse_existing, remove_leftovers
 from lm.limits import explain_step, explained, refuse_step
 from lm.mesh import Mesh, Processes
@@ -157,7 +157,7 @@ def train(
                 )
 
         skipped_before = progress.skipped
-        batches = prefetched(make_batch, first_step, config.steps)
+        batches = prefetch(make_batch, first_step, config.steps)
         stack.callback(batches.close)
         for step in range(first_step, config.steps):
             if config.patience is not None and progress.evaluations_since_best >= config.patience:

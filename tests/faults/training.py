@@ -134,14 +134,14 @@ FAULTS = (
     ),
     fault(
         "batches are shifted by one",
-        "lm/data/token_files.py",
+        "lm/data/windows.py",
         "return Batch(windows[..., :-1], windows[..., 1:])",
         "return Batch(windows[..., :-1], windows[..., :-1])",
         DATA,
     ),
     fault(
         "the last token is never drawn",
-        "lm/data/token_files.py",
+        "lm/data/windows.py",
         "len(tokens) - context_length for tokens in self.files",
         "len(tokens) - context_length - 1 for tokens in self.files",
         DATA,
@@ -176,7 +176,7 @@ FAULTS = (
     ),
     fault(
         "the first id out of range passes",
-        "lm/data/token_files.py",
+        "lm/data/batch.py",
         "high >= vocab_size",
         "high > vocab_size",
         STEP,

@@ -8,7 +8,7 @@ import numpy as np
 
 from lm.backend import load
 from lm.config import ModelConfig, OptimizerConfig, TrainConfig
-from lm.data.token_files import Batch
+from lm.data.batch import Batch
 from lm.mesh import Mesh
 
 STEPS = 50

@@ -11,7 +11,7 @@ import pytest
 from lm.accounting import train_flops_per_token
 from lm.backend import BackendName, load
 from lm.config import ModelConfig, load_config
-from lm.data.token_files import Batch
+from lm.data.batch import Batch
 from lm.run import checkpoint
 from lm.run import folder as run
 from tests.lm.cli.test_cli import refused

@@ -14,7 +14,7 @@ import torch_impl.functional
 from lm.backend import BackendName, DecodeStep, Prefill, load
 from lm.budgets import BUDGETS, Dtype, as_dtype, relative_error
 from lm.config import ModelConfig, TrainConfig
-from lm.data.token_files import Batch
+from lm.data.batch import Batch
 from parity import oracle
 from tests.parity.support import answers, assert_close, normal
 from torch_impl.decoding import attend

@@ -17,7 +17,8 @@ from jax_impl.model import transformer_lm
 from lm.backend import BackendName, load
 from lm.budgets import BUDGETS, Dtype, relative_error
 from lm.config import ModelConfig, OptimizerConfig, TrainConfig
-from lm.data.token_files import Batch, get_batch
+from lm.data.batch import Batch
+from lm.data.windows import get_batch
 from lm.dropout import hashes, kept, mix
 from tests.parity.support import examples, normal
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lm.backend import BackendName, load
 from lm.budgets import Dtype
 from lm.config import TrainConfig
-from lm.data.token_files import Batch
+from lm.data.batch import Batch
 from parity.case import Case, Given
 from parity.layers import LAYERS
 from parity.problem import Problem

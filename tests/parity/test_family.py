@@ -17,7 +17,7 @@ from jax_impl.model import transformer_lm
 from lm.backend import BackendName, load
 from lm.budgets import RUN, Dtype, relative_error
 from lm.config import ModelConfig, OptimizerConfig, TrainConfig
-from lm.data.token_files import get_batch
+from lm.data.windows import get_batch
 from lm.init import parameter_shapes
 from parity import oracle
 from parity.case import Case

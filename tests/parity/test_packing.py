@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lm.config import ModelConfig, OptimizerConfig, TrainConfig
-from lm.data.token_files import Batch
+from lm.data.batch import Batch
 from torch_impl import backend, packing
 
 MODEL = ModelConfig(40, 8, d_model=16, num_layers=2, num_heads=2, bias=True)

@@ -13,7 +13,7 @@ from jax_impl.functional import cross_entropy
 from jax_impl.model import transformer_lm
 from lm.backend import BackendName, load
 from lm.config import ModelConfig, TrainConfig
-from lm.data.token_files import get_batch
+from lm.data.windows import get_batch
 
 BACKENDS: tuple[BackendName, ...] = ("torch", "jax")
 MODEL = ModelConfig(11, 16, 16, 6, 4, 64, attention_dropout=0.1, residual_dropout=0.1)

@@ -15,7 +15,7 @@ import torch
 from jax_impl.backend import same_bits
 from lm.backend import BackendName, load
 from lm.config import ModelConfig, TrainConfig
-from lm.data.token_files import Batch
+from lm.data.batch import Batch
 from parity.family import OPTIONS
 from tests.parity.support import THOROUGH
 from tests.parity.test_family import each_value

@@ -17,7 +17,8 @@ import torch
 from jax_impl.backend import few_lengths, few_rows
 from lm.backend import BackendName, load
 from lm.config import ModelConfig, TrainConfig
-from lm.data.token_files import Batch, get_batch
+from lm.data.batch import Batch
+from lm.data.windows import get_batch
 from tests.source import ROOT
 from tokenizer import InputError
 
@@ -223,7 +224,7 @@ import {first}, {second}
 import numpy as np
 from lm.backend import load
 from lm.config import ModelConfig, TrainConfig
-from lm.data.token_files import get_batch
+from lm.data.windows import get_batch
 config = TrainConfig(ModelConfig(13, 6, 8, 1, 2, 12), batch_size=4)
 for name in ("torch", "jax"):
     backend = load(name, config)

@@ -11,7 +11,8 @@ import lm.run.train
 from lm.backend import BackendName, load
 from lm.budgets import BUDGETS, RUN, relative_error
 from lm.config import ModelConfig, OptimizerConfig, TrainConfig
-from lm.data.token_files import Batch, get_batch
+from lm.data.batch import Batch
+from lm.data.windows import get_batch
 from lm.init import initial_weights
 from lm.mesh import Mesh
 from lm.run import checkpoint

@@ -20,7 +20,7 @@ from lm.accounting.presets import PRESETS, parse_bytes
 from lm.accounting.report import account
 from lm.backend import load
 from lm.config import CONFIGS, ModelConfig, TrainConfig
-from lm.data.token_files import Batch
+from lm.data.batch import Batch
 from lm.init import optimizer_shapes
 from lm.mesh import Mesh
 from lm.run.log import MetricsLog

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lm.data.token_files import file_sha256
-from lm.files import json_text
+from lm.files import file_sha256, json_text
 from lm.run import checkpoint
 from tests.lm.conftest import lm, train_command
 from tokenizer import InputError, Tokenizer, train_bpe

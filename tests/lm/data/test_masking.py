@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm.config import ModelConfig, TrainConfig
+from lm.data.batch import Batch
 from lm.data.masking import mask_tokens, masked_batch, masked_eval_batches
-from lm.data.token_files import Batch, Corpus, get_batch
+from lm.data.windows import Corpus, get_batch
 from lm.rng import philox
 from tokenizer import InputError
 

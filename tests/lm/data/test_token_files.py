@@ -1,17 +1,135 @@
-"""Token files of other programs: nanoGPT's train.bin and val.bin, and plain .npy that names no tokenizer."""
+"""Token files, our own and those of other programs."""
 
+import os
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lm.data.token_files import fingerprint, open_tokens
+from lm.data.windows import eval_batches, get_batch, open_corpus
 from lm.run import checkpoint
 from lm.run import folder as run
 from tests.lm.cli.test_cli import refused, snapshot
 from tests.lm.conftest import lm, train_command
-from tokenizer import Tokenizer
+from tests.lm.data.test_windows import TOKENS, marked
+from tokenizer import InputError, Tokenizer
 
 Capture = pytest.CaptureFixture[str]
+
+
+def test_open_tokens_maps_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.npy"
+    np.save(path, TOKENS)
+    tokens = open_tokens(path, 50, 999)
+    assert isinstance(tokens, np.memmap)
+    np.testing.assert_array_equal(tokens, TOKENS)
+    with pytest.raises(InputError, match="fewer than one window"):
+        open_tokens(path, 50, 1000)
+    with pytest.raises(InputError, match=r"tokens.npy: token id 49 is outside 0 .. 48; encode"):
+        open_tokens(path, 49, 16)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros((4, 4), np.uint16), np.zeros(40, np.float32), np.array([{}] * 40)],
+    ids=["two-dimensional", "float", "object"],
+)
+def test_other_arrays_are_refused(tmp_path: Path, array: np.ndarray) -> None:
+    path = tmp_path / "tokens.npy"
+    np.save(path, array, allow_pickle=True)
+    with pytest.raises(InputError, match=r"tokens\.npy: not a .*\.npy file.*lm tokenizer encode"):
+        open_tokens(path, 50, 8)
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.npy"
+    for content in (b"", b"text", b"\x93NUMPY\x01\x00junk", b"PK\x03\x04"):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="not a"):
+            open_tokens(path, 50, 8)
+    np.save(path, TOKENS)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="not a readable"):
+        open_tokens(path, 50, 8)
+
+
+@pytest.mark.parametrize("what", ["gone", "cut short", "another", "unreadable"])
+def test_a_file_that_changes_is_named(tmp_path: Path, what: str) -> None:
+    path = marked(tmp_path, "a.npy", 0, 100_000)
+    tokens = open_tokens(path, 50, 8)
+    get_batch(tokens, 0, 0, 2, 8)
+    match what:
+        case "gone":
+            path.unlink()
+        case "cut short":
+            os.truncate(path, 500)  # touching the map beyond its first page would be a bus error from here on
+        case "another":
+            marked(tmp_path, "b.npy", 0, 100_001).rename(path)
+        case "unreadable":
+            path.unlink()
+            path.mkdir()
+    for use in (
+        lambda: get_batch(tokens, 0, 0, 2, 8),
+        lambda: list(eval_batches(tokens, 2, 8)),
+        lambda: list(eval_batches(tokens[50_000:], 2, 8)),
+    ):
+        with pytest.raises(InputError, match=r"a\.npy: has changed while it was in use; put it back"):
+            use()
+
+
+def test_parts_of_a_map_are_what_they_are_of_an_array(tmp_path: Path) -> None:
+    np.save(tmp_path / "tokens.npy", TOKENS)
+    tokens = open_tokens(tmp_path / "tokens.npy", 50, 8)
+    for part in (slice(None), slice(0, 100), slice(3, 700), slice(500, None)):
+        for mapped, array in zip(
+            eval_batches(tokens[part], 3, 8), eval_batches(TOKENS[part], 3, 8), strict=True
+        ):
+            np.testing.assert_array_equal(mapped.inputs, array.inputs)
+            np.testing.assert_array_equal(mapped.targets, array.targets)
+            np.testing.assert_array_equal(mapped.loss_mask, array.loss_mask)
+        batches = [get_batch(t[part], 0, 0, 4, 8) for t in (tokens, TOKENS)]
+        np.testing.assert_array_equal(batches[0].inputs, batches[1].inputs)
+
+
+def resident() -> int:
+    """Bytes of this process's memory, mapped files included."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+def test_40_gb_take_little_memory_and_time(tmp_path: Path) -> None:
+    path = marked(tmp_path, "huge.npy", 0, 10)
+    size = 20_000_000_000
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<u2", "fortran_order": False, "shape": (size,)})
+        offset = file.tell()
+        file.truncate(offset + 2 * size)
+    before, start = resident(), time.perf_counter()
+    first = fingerprint(path)
+    corpus, _ = open_corpus([path], (), 50, 256)
+    for step in range(1000):
+        batch = get_batch(corpus, 0, step, 32, 256)
+    assert not batch.inputs.any()
+    assert resident() - before < 50_000_000
+    assert time.perf_counter() - start < 20
+    # Other contents are noticed at the ends, and in the sample; so are ids out of range.
+    for position in (0, size - 1):
+        with path.open("r+b") as file:
+            file.seek(offset + 2 * position)
+            file.write(b"\x40\x00")
+        assert fingerprint(path) != first
+        with pytest.raises(InputError, match="token id 64 is outside"):
+            open_tokens(path, 50, 256)
+        with path.open("r+b") as file:
+            file.seek(offset + 2 * position)
+            file.write(b"\x00\x00")
+    assert fingerprint(path) == first
+
+
+# Token files of other programs: nanoGPT's train.bin and val.bin, and .npy that names no tokenizer.
 
 
 @pytest.fixture
@@ -84,7 +202,5 @@ def test_broken_bin_files(foreign: Path, capsys: Capture, content: bytes, messag
 
 
 def test_ids_are_little_endian(foreign: Path) -> None:
-    from lm.data.token_files import open_tokens
-
     (foreign / "x.bin").write_bytes(b"\x01\x00\x02\x01")
     assert open_tokens(foreign / "x.bin", 300, 1).tolist() == [1, 258]

@@ -124,7 +124,7 @@ def test_a_token_file_is_cut_short_in_the_middle_of_a_run(pipeline: Path, whole:
     # A bus error, which touching a map of the file would be, would end it by a signal.
     assert process.returncode == 2, errors
     line = errors.splitlines()[-1]
-    assert line == f"lm: {tokens}: has changed while it was in use; put it back, and go on with --resume"
+    assert line == f"lm: {tokens}: has changed while it was in use; put it back, and resume with --resume"
     assert 4 <= all_intact(folder) < 24
     tokens.write_bytes(content)
     assert lm(*command, "--resume") == 0

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lm.data.token_files import file_sha256
-from lm.files import json_text
+from lm.files import file_sha256, json_text
 from lm.run import checkpoint
 from tokenizer import InputError
 

@@ -14,7 +14,8 @@ import pytest
 from lm.backend import BackendName, load
 from lm.cli import main
 from lm.config import ModelConfig, OptimizerConfig, TrainConfig, load_config
-from lm.data.token_files import Batch, open_tokens
+from lm.data.batch import Batch
+from lm.data.token_files import open_tokens
 from lm.mesh import Mesh
 from lm.run import checkpoint
 from lm.run import folder as run

@@ -14,7 +14,7 @@ import pytest
 import lm as twinlm
 from lm.api import Model
 from lm.budgets import BUDGETS, relative_error
-from lm.data.token_files import Batch
+from lm.data.batch import Batch
 from lm.text.score import TextScore, score_text
 from tests.lm.cli.test_cli import refused
 from tests.lm.conftest import lm
