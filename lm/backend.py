@@ -166,9 +166,3 @@ def load(name: BackendName, config: TrainConfig, mesh: Mesh | None = None) -> Ba
     if mesh is None:
         keep_choices(backend)
     return cast(Backend, backend)
-
-
-def load_parity(name: BackendName, config: TrainConfig) -> Any:
-    """The backend's layers as functions of named arrays, for `lm parity` and tests/parity, set up as by `load`."""
-    load(name, config)
-    return importlib.import_module(f"parity.in_{name}")

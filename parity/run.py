@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from lm.backend import load_parity
 from lm.budgets import EPSILON, ULPS, Dtype, relative_error, ulps
 from lm.config import ModelConfig, TrainConfig
+from parity.backends import Evaluate, evaluator
 from parity.case import MASKS, POSITIONS, SCALES, Case
 from parity.layers import LAYERS
 from parity.problem import Problem
@@ -38,10 +38,10 @@ class Error:
         return self.error <= self.budget
 
 
-def evaluators() -> dict[str, Any]:
-    """The evaluate function of each backend, float64 switched on. Imports both frameworks."""
+def evaluators() -> dict[str, Evaluate]:
+    """Set both backends up with float64, and return their evaluate functions. Imports both frameworks."""
     config = TrainConfig(ModelConfig(1, 1, 2, 1, 1), compute_dtype="float64")
-    return {"torch": load_parity("torch", config).evaluate, "jax": load_parity("jax", config).evaluate}
+    return {"torch": evaluator("torch", config), "jax": evaluator("jax", config)}
 
 
 def compare(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lm.backend import BackendName, load_parity
+from lm.backend import BackendName
 from lm.config import ModelConfig, TrainConfig
 from lm.experiment.text import table
 from lm.files import published
@@ -30,10 +30,11 @@ def descend(backend: BackendName, rate: float) -> list[float]:
     The gradient is 2 w / 100. A step's weights are those that all gradients so far lead to from the start, since SGD
     keeps nothing but its step count.
     """
+    from parity.backends import evaluator
     from parity.case import Given
 
-    # load_parity asks for the config of a model; no model is made.
-    parity = load_parity(backend, TrainConfig(ModelConfig(1, 1, 2, 1, 1)))
+    # A backend is set up for the config of a model. No model is made.
+    evaluate = evaluator(backend, TrainConfig(ModelConfig(1, 1, 2, 1, 1)))
     start = 5.0 * normal(philox(0, "toy"), 100).reshape(10, 10)
     weights, losses, gradients = start, [], {}
     for t in range(STEPS + 1):
@@ -41,7 +42,7 @@ def descend(backend: BackendName, rate: float) -> list[float]:
         gradients[f"{t}.gradient"] = 2 * weights / weights.size
         if t < STEPS:
             given = Given({"weight": start, **gradients}, statics={"lr": rate})
-            weights, _ = parity.evaluate("sgd", given, np.zeros((10, 10)), "float32", "eager")
+            weights, _ = evaluate("sgd", given, np.zeros((10, 10)), "float32", "eager")
     return losses
 
 
