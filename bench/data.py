@@ -21,6 +21,7 @@ from bench.train_step import CONTENDERS, make_contender, parse_work
 from lm.data.token_files import open_tokens
 from lm.data.windows import get_batch
 from lm.files import refuse_existing
+from lm.tables import markdown_table
 from tokenizer.machine import num_processors
 
 
@@ -66,7 +67,7 @@ def main(arguments: list[str]) -> None:
         for name, taken in samples.items()
         for share in [quartiles(report.seconds(batch))[1] / median(report.seconds({"rounds": taken}))]
     ]
-    print("\n".join(report.table(("", "ms a batch", "ms a step", "share"), lines)))
+    print(markdown_table(("", "ms a batch", "ms a step", "share"), lines))
     if options.json:
         about = {
             "machine": describe(("numpy", "torch", "jax", "jaxlib")),

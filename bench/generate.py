@@ -19,11 +19,12 @@ import numpy as np
 from bench.children import Calls, Child, progress, quartiles
 from bench.contenders import SIZES, load_ours
 from bench.machine import describe, flags, thread_count
-from bench.report import save, table
+from bench.report import save
 from lm.cli.flags import Gather
 from lm.config import TrainConfig
 from lm.files import refuse_existing
 from lm.init import initial_weights
+from lm.tables import markdown_table
 
 MODEL = SIZES["tinystories"]
 PROMPT_TOKENS, GREEDY_TOKENS = 16, 24
@@ -55,7 +56,7 @@ def main(arguments: list[str]) -> None:
     print(f"{machine['processor']}, {options.threads} threads; {versions}; {result['time']}")
     print(f"`{result['command']}`\n")
     head = ("", "tokens/s", "times transformers", "first token", "times transformers")
-    print("\n".join(table(head, list(_rows(result)))))
+    print(markdown_table(head, list(_rows(result))))
     if options.json:
         save(result, options.json)
 

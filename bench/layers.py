@@ -20,6 +20,7 @@ from lm.budgets import BUDGETS, relative_error
 from lm.cli.flags import Gather
 from lm.files import refuse_existing
 from lm.machine import keep_freed_memory
+from lm.tables import markdown_table
 from tokenizer.errors import InputError
 from tokenizer.machine import num_processors
 
@@ -51,7 +52,7 @@ def main(arguments: list[str]) -> None:
             cpu = 1e3 * float(np.median([np.median(sample["cpu_seconds"]) for sample in found["rounds"]]))
             times = f"{middle:.3g} ({low:.3g}-{high:.3g})"
             lines.append((f"{part} {name}", times, ratio, f"{cpu:.3g}", f"{found['error']:.0e}"))
-    print("\n".join(report.table(head, lines)))
+    print(markdown_table(head, lines))
     if options.json:
         about = {
             "machine": describe(("numpy", "torch", "jax", "jaxlib")),

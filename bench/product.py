@@ -16,10 +16,11 @@ import numpy as np
 from bench.children import take_turns, timed
 from bench.contenders import SIZES
 from bench.machine import thread_count
-from bench.report import seconds, table
+from bench.report import seconds
 from lm.budgets import BUDGETS, relative_error
 from lm.cli.flags import Gather
 from lm.init import parameter_shapes
+from lm.tables import markdown_table
 from tokenizer.errors import InputError
 
 SHAPES = [
@@ -72,7 +73,7 @@ def main(arguments: list[str]) -> None:
             )
             lines.append((str(rows), *cells))
     print(f"milliseconds of a pass over {sum(4 * w.numel() for w in weights) / 1e6:.0f} MB of weights\n")
-    print("\n".join(table(("rows", *(form.__name__ for form in forms)), lines)))
+    print(markdown_table(("rows", *(form.__name__ for form in forms)), lines))
 
 
 def make_pass(form: Any, inputs: list[Any], weights: list[Any]) -> Callable[[], None]:

@@ -1,12 +1,13 @@
 """The results of `bench train-step` as tables and as a chart."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bench.children import quartiles
+from lm.tables import markdown_table
 
 BASELINE = "parts"
 PRECISION = """In bfloat16 rows ours keeps in float32: weights, moments, gradients of weights, attention scores and
@@ -31,22 +32,8 @@ def text(result: dict[str, Any]) -> str:
         lines += ["", PRECISION]
     targets = list(_targets(result))
     if targets:
-        lines += ["", *table(("", "measured", "must", "aim", ""), targets)]
+        lines += ["", markdown_table(("", "measured", "must", "aim", ""), targets)]
     return "\n".join(lines)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table: the first column to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    rule = ["-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    return [line(head), line(rule), *map(line, rows)]
 
 
 def seconds(contender: dict[str, Any]) -> list[float]:
@@ -110,7 +97,7 @@ def _steps(result: dict[str, Any]) -> Iterator[str]:
         "MiB",
         "",
     )
-    yield from table(head, lines)
+    yield markdown_table(head, lines)
 
 
 def memory(contender: dict[str, Any]) -> int:

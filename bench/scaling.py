@@ -43,6 +43,7 @@ from lm.config import TrainConfig
 from lm.data.batch import Batch
 from lm.files import refuse_existing
 from lm.mesh import Mesh
+from lm.tables import markdown_table
 from tokenizer.errors import InputError
 from tokenizer.machine import num_processors
 
@@ -299,7 +300,7 @@ def text(result: dict[str, Any]) -> str:
         f"Python {machine['python']}, {versions}; {result['time']}",
         f"`{result['command'].strip()}`: {result['work']}, remat {result['remat']}",
         "",
-        *report.table(
+        markdown_table(
             ("mesh", "ms a step (quartiles)", "tokens/s", "x one device", "efficiency", "first s", ""),
             [_time(row, result, on_cpu) for row in result["rows"]],
         ),
@@ -319,9 +320,9 @@ def text(result: dict[str, Any]) -> str:
             "formula",
             "XLA / formula",
         )
-        lines += ["", *report.table(head, [_program(row) for row in programs])]
+        lines += ["", markdown_table(head, [_program(row) for row in programs])]
         head = ("collectives", "XLA, MB", "formula, MB")
-        lines += ["", *report.table(head, [line for row in programs for line in _collectives(row)])]
+        lines += ["", markdown_table(head, [line for row in programs for line in _collectives(row)])]
     return "\n".join(lines)
 
 

@@ -99,7 +99,7 @@ def train_flops_per_token(config: ModelConfig) -> int:
     remat computes again is no model FLOP. For an encoder-decoder the token is one of the target.
 
     >>> train_flops_per_token(ModelConfig(100, 16, 8, 1, 1, d_ff=24))
-    12864
+    11328
     """
     return 3 * sum(m.flops for m in matmuls(config)) // config.context_length
 

@@ -9,9 +9,10 @@ from lm.accounting import matmuls, train_flops_per_token
 from lm.accounting.hardware import Hardware
 from lm.accounting.memory import memory
 from lm.accounting.network import Collective, collectives
-from lm.accounting.report import gigabytes, table
+from lm.accounting.report import gigabytes
 from lm.config import ModelConfig, TrainConfig
 from lm.mesh import Mesh
+from lm.tables import plain_table
 
 
 def device_flops(config: TrainConfig, mesh: Mesh) -> tuple[int, int]:
@@ -127,10 +128,10 @@ def plan_tables(plans: Sequence[dict[str, Any]]) -> str:
     parts = [_summary(plans)]
     if len(plans) == 1:
         parts = [_memory(plans[0]), _network(plans[0]), _compute(plans[0]), *parts]
-    return "\n\n".join("\n".join(lines) for lines in parts)
+    return "\n\n".join(parts)
 
 
-def _summary(plans: Sequence[dict[str, Any]]) -> list[str]:
+def _summary(plans: Sequence[dict[str, Any]]) -> str:
     head = ["mesh", "hardware", "memory, GB", "fits", "sends, GB", "out of node, GB"]
     head += ["compute, s", "network, s", "step, s", "MFU", "tokens/s"]
     rows = []
@@ -144,7 +145,7 @@ def _summary(plans: Sequence[dict[str, Any]]) -> list[str]:
             row += [_range(time["step"], "{:.3f}"), _range(time["mfu"], "{:.1%}")]
             row += [_range(time["tokens_per_second"], "{:,.0f}")]
         rows.append(row + [""] * (len(head) - len(row)))
-    return table(head, rows)
+    return plain_table(head, rows)
 
 
 def _range(values: dict[str, float], form: str) -> str:
@@ -152,7 +153,7 @@ def _range(values: dict[str, float], form: str) -> str:
     return " - ".join(form.format(values[how]) for how in ("hidden", "exposed"))
 
 
-def _memory(p: dict[str, Any]) -> list[str]:
+def _memory(p: dict[str, Any]) -> str:
     labels = {
         "weights": "weights",
         "optimizer": "AdamW's moments",
@@ -160,13 +161,13 @@ def _memory(p: dict[str, Any]) -> list[str]:
         "activations": f"activations kept, of {p['micro_batch']:,} sequences",
         "peak": "most at once",
     }
-    return table(
+    return plain_table(
         [f"memory of one of {p['devices']:,} devices", "GB"],
         [[label, gigabytes(p["memory"][key])] for key, label in labels.items()],
     )
 
 
-def _network(p: dict[str, Any]) -> list[str]:
+def _network(p: dict[str, Any]) -> str:
     rows = [
         [
             f"{c['axis']}: {c['what']}",
@@ -177,10 +178,10 @@ def _network(p: dict[str, Any]) -> list[str]:
         for c in p["collectives"]
     ]
     rows.append(["total", "", "", "", gigabytes(p["sent"]), gigabytes(p["sent_out"])])
-    return table(["collectives of a step", "kind", "among", "GB", "sends, GB", "out of node, GB"], rows)
+    return plain_table(["collectives of a step", "kind", "among", "GB", "sends, GB", "out of node, GB"], rows)
 
 
-def _compute(p: dict[str, Any]) -> list[str]:
+def _compute(p: dict[str, Any]) -> str:
     rows = [
         [f"model, a step of {p['tokens']:,} tokens", f"{p['model_flops']:.4g} FLOPs"],
         [f"one device, {p['sequences']:,} sequences", f"{p['flops']:.4g} FLOPs"],
@@ -192,4 +193,4 @@ def _compute(p: dict[str, Any]) -> list[str]:
         rows += [[rate, f"{t['compute']:.3f} s"]]
         rows += [[f"network, {axis}", f"{s:.3f} s"] for axis, s in t["network"].items()]
         rows += [[f"{p['steps']:,} steps", _range(t["days"], "{:.2f}") + " days"]]
-    return table(["operations, times", ""], rows)
+    return plain_table(["operations, times", ""], rows)

@@ -13,6 +13,7 @@ from lm.accounting import (
 )
 from lm.accounting.memory import ACCOUNTS, Memory, memory
 from lm.config import TrainConfig
+from lm.tables import plain_table
 
 SECONDS_A_DAY = 86_400
 
@@ -89,28 +90,16 @@ def _memory(memory: Memory, config: TrainConfig, available: int | None) -> dict[
 
 def tables(facts: dict[str, Any]) -> str:
     """The account as text."""
-    return "\n\n".join(
-        "\n".join(lines)
-        for lines in (_parameters(facts), _forward(facts), _training(facts), _memories(facts))
-    )
+    return "\n\n".join((_parameters(facts), _forward(facts), _training(facts), _memories(facts)))
 
 
-def table(head: list[str], rows: list[list[str]]) -> list[str]:
-    """Columns as wide as they need, the first to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-        for row in [head, *rows]
-    ]
-
-
-def _parameters(facts: dict[str, Any]) -> list[str]:
+def _parameters(facts: dict[str, Any]) -> str:
     parts, total = facts["parameters"]["parts"], facts["parameters"]["total"]
     rows = [[name, f"{n:,}", f"{n / total:.2%}"] for name, n in [*parts.items(), ("total", total)]]
-    return table(["parameters", "number", "share"], rows)
+    return plain_table(["parameters", "number", "share"], rows)
 
 
-def _forward(facts: dict[str, Any]) -> list[str]:
+def _forward(facts: dict[str, Any]) -> str:
     rows = [
         [
             p["name"],
@@ -122,10 +111,10 @@ def _forward(facts: dict[str, Any]) -> list[str]:
         for p in facts["forward"]["matmuls"]
     ]
     rows.append(["total", "", "", f"{facts['forward']['flops']:.4g}", "100.00%"])
-    return table(["forward pass of one sequence", "times", "product", "FLOPs", "share"], rows)
+    return plain_table(["forward pass of one sequence", "times", "product", "FLOPs", "share"], rows)
 
 
-def _training(facts: dict[str, Any]) -> list[str]:
+def _training(facts: dict[str, Any]) -> str:
     training, optimizer = facts["training"], facts["optimizer"]
     rows = [
         ["forward and backward, a token", f"{training['flops_per_token']:.4g} FLOPs"],
@@ -141,10 +130,10 @@ def _training(facts: dict[str, Any]) -> list[str]:
     if "days" in training:
         rate = f"at {training['mfu']:.0%} of {training['peak_flops']:.4g} FLOP/s"
         rows.append([rate, f"{training['days']:,.2f} days"])
-    return table(["training", ""], rows)
+    return plain_table(["training", ""], rows)
 
 
-def _memories(facts: dict[str, Any]) -> list[str]:
+def _memories(facts: dict[str, Any]) -> str:
     accounts = facts["memory"]
     micro_batch = accounts["torch"]["micro_batch"]
     names = dict.fromkeys(name for a in accounts.values() for name in a["activations_kept"])
@@ -165,7 +154,7 @@ def _memories(facts: dict[str, Any]) -> list[str]:
     if "available" in accounts["torch"]:
         label = f"most at once in {gigabytes(accounts['torch']['available'])} GB"
         rows.append([label, *(f"{a['largest_batch']:,}" for a in accounts.values())])
-    return table(["memory of a training step, GB", *accounts], rows)
+    return plain_table(["memory of a training step, GB", *accounts], rows)
 
 
 def gigabytes(size: int | None) -> str:

@@ -18,8 +18,8 @@ from lm.experiment.text import (
     loss_or_fate,
     mean_loss,
     outcome_rows,
-    table,
 )
+from lm.tables import markdown_table
 from tokenizer.errors import InputError
 
 # Of 9 rounds, 8: by chance so many are on one side once in 26 times.
@@ -196,7 +196,7 @@ def tables(facts: dict[str, Any], ablation: Ablation) -> list[str]:
         *outcome_rows(outcomes_of(facts["baseline"]), "baseline"),
         *outcome_rows(changed, ablation.short),
     ]
-    return [table(OUTCOME_HEADER, rows)]
+    return [markdown_table(OUTCOME_HEADER, rows)]
 
 
 def plot(facts: dict[str, Any], ablation: Ablation, runs: Path, path: Path) -> None:

@@ -8,8 +8,9 @@ from lm.accounting.memory import memory
 from lm.experiment.outcomes import Losses, Outcome, as_facts, best_of, outcomes_of
 from lm.experiment.plot import Curve, plot_curves
 from lm.experiment.runs import Plan, Runs
-from lm.experiment.text import OUTCOME_HEADER, chance, listed, loss_or_fate, outcome_rows, table
+from lm.experiment.text import OUTCOME_HEADER, chance, listed, loss_or_fate, outcome_rows
 from lm.limits import total_memory
+from lm.tables import markdown_table
 
 # With fewer steps, little is left of a schedule.
 _FEWEST_STEPS = 4
@@ -133,7 +134,7 @@ def tables(facts: dict[str, Any]) -> list[str]:
         for outcome in outcomes_of(facts["outcomes"])
         for row in outcome_rows([outcome])
     ]
-    return [table((*OUTCOME_HEADER[1:], "tokens/s"), rows)]
+    return [markdown_table((*OUTCOME_HEADER[1:], "tokens/s"), rows)]
 
 
 def plot(facts: dict[str, Any], runs: Path, path: Path) -> None:

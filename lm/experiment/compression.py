@@ -9,8 +9,9 @@ from typing import Any
 
 from lm.experiment.runs import Runs
 from lm.experiment.stages import split
-from lm.experiment.text import duration, listed, table
+from lm.experiment.text import duration, listed
 from lm.files import published
+from lm.tables import markdown_table
 from lm.text.ends import END_OF_TEXT
 from tokenizer import Tokenizer
 from tokenizer.inspect import printable
@@ -191,7 +192,9 @@ def tables(facts: dict[str, Any]) -> list[str]:
         for name, c in corpora.items()
     ]
     return [
-        table(["tokenizer", "vocabulary", *(f"bytes per token on {corpus}" for corpus in corpora)], rows),
+        markdown_table(
+            ["tokenizer", "vocabulary", *(f"bytes per token on {corpus}" for corpus in corpora)], rows
+        ),
         f"*reference* is what Python {facts['python']} says of its language in help(), the text in "
         f"`pydoc_data.topics`. {'; '.join(sizes)}.",
     ]

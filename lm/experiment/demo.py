@@ -7,6 +7,7 @@ from lm.config import CONFIGS, load_config
 from lm.experiment.stages import claimed, make_tokens, run_command, stage
 from lm.files import file_sha256, published
 from lm.run.folder import read_facts, read_metrics
+from lm.tables import markdown_table
 from lm.terminal import show
 
 Record: TypeAlias = dict[str, Any]
@@ -102,11 +103,16 @@ def _report(metrics: dict[str, list[Record]], floor: float | None, texts: dict[s
     """The report in Markdown."""
     config = load_config(CONFIG)
     model = config.model
-    rows = "\n".join(
-        f"| {name} | {_series(records, 'train_loss')[-1]['train_loss']:.4f} | {records[-1]['val_loss']:.4f} "
-        f"| {records[-1]['seconds']:.0f} | {records[-1]['tokens'] / records[-1]['seconds']:,.0f} |"
+    rows = [
+        [
+            name,
+            f"{_series(records, 'train_loss')[-1]['train_loss']:.4f}",
+            f"{records[-1]['val_loss']:.4f}",
+            f"{records[-1]['seconds']:.0f}",
+            f"{records[-1]['tokens'] / records[-1]['seconds']:,.0f}",
+        ]
         for name, records in metrics.items()
-    )
+    ]
     difference = max(
         abs(a[key] / b[key] - 1)
         for key in ("train_loss", "val_loss")
@@ -117,8 +123,7 @@ def _report(metrics: dict[str, list[Record]], floor: float | None, texts: dict[s
         f"Both start from the same weights and see the same batches: {config.steps:,} steps of "
         f"{config.batch_size} windows of {model.context_length} tokens; d_model {model.d_model}, "
         f"{model.num_layers} layers, {model.num_heads} heads, vocabulary {model.vocab_size:,}.",
-        "| backend | training loss | validation loss | seconds | tokens/s |\n| --- | --- | --- | --- | --- |\n"
-        + rows,
+        markdown_table(("backend", "training loss", "validation loss", "seconds", "tokens/s"), rows),
         "Losses are in nats per token; the validation loss is of the whole file.",
     ]
     if floor is not None:

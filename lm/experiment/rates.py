@@ -13,8 +13,8 @@ from lm.experiment.text import (
     loss_or_fate,
     mean_loss,
     outcome_rows,
-    table,
 )
+from lm.tables import markdown_table
 
 # If nothing diverges at the highest rate, higher ones are tried, so many times.
 _FURTHER, _MOST_FURTHER = 10.0, 8
@@ -114,7 +114,7 @@ def tables(facts: dict[str, Any]) -> list[str]:
     tried, repeated = outcomes_of(facts["tried"]), outcomes_of(facts["repeated"])
     names = {outcome.name for outcome in tried}
     others = [outcome for outcome in repeated if outcome.name not in names]
-    return [table(OUTCOME_HEADER, outcome_rows([*tried, *others]))]
+    return [markdown_table(OUTCOME_HEADER, outcome_rows([*tried, *others]))]
 
 
 def plot(facts: dict[str, Any], runs: Path, path: Path) -> None:

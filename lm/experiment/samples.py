@@ -7,10 +7,10 @@ from typing import Any
 
 from lm.backend import load
 from lm.experiment.runs import Runs
-from lm.experiment.text import table
 from lm.files import published
 from lm.run import folder as run_folder
 from lm.run.checkpoint import latest
+from lm.tables import markdown_table
 from lm.text.generate import Completion, complete
 from lm.text.sampling import SamplingConfig
 from tokenizer import Tokenizer
@@ -98,7 +98,9 @@ def tables(facts: dict[str, Any]) -> list[str]:
         [f"{p['temperature']:g}", str(p["words"]), f"{p['known']:.1%}", f"{p['distinct']:.1%}"]
         for p in facts["by_temperature"]
     ]
-    return [table(("temperature", "words", "of them in the training text", "of them different"), rows)]
+    return [
+        markdown_table(("temperature", "words", "of them in the training text", "of them different"), rows)
+    ]
 
 
 def plot(facts: dict[str, Any], path: Path) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 
 from lm.backend import BackendName
 from lm.config import ModelConfig, TrainConfig
-from lm.experiment.text import table
 from lm.files import published
 from lm.rng import normal, philox
+from lm.tables import markdown_table
 
 RATES = (1e1, 1e2, 1e3)
 STEPS = 10
@@ -87,7 +87,7 @@ def tables(facts: dict[str, Any]) -> list[str]:
         for backend, by_rate in facts["losses"].items()
         for rate, losses in by_rate.items()
     ]
-    return [table(["steps taken", *map(str, range(STEPS + 1))], rows)]
+    return [markdown_table(["steps taken", *map(str, range(STEPS + 1))], rows)]
 
 
 def plot(facts: dict[str, Any], path: Path) -> None:

@@ -13,6 +13,7 @@ from lm.files import is_locked, published, reserved
 from lm.init import parameter_shapes
 from lm.run import checkpoint
 from lm.run import folder as run
+from lm.tables import plain_table
 from tokenizer.errors import InputError
 
 # As many stretches of a run as a screen can show apart; at least half of them are there.
@@ -139,7 +140,8 @@ def list_runs(folder: Path) -> str:
     found = sorted(path.parent for path in folder.rglob("run.json"))
     if not found:
         raise InputError(f"{folder}: holds no runs; give a folder that lm train has written to")
-    rows = [["run", "backend", "state", "step", "train", "val", "best", "tokens/s", "time"]]
+    head = ("run", "backend", "state", "step", "train", "val", "best", "tokens/s", "time")
+    rows: list[list[str]] = []
     broken = []
     for path in found:
         try:
@@ -160,9 +162,7 @@ def list_runs(folder: Path) -> str:
                 f"{last['seconds']:.0f} s" if last else "-",
             ]
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(lines + broken)
+    return "\n".join([plain_table(head, rows, left=len(head)), *broken])
 
 
 def write_report(folders: list[Path], out: Path) -> None:
