@@ -9,8 +9,8 @@ import regex
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.tokenizer import naive
 from tests.tokenizer.texts import CORNER_CASES, OWN_PATTERNS, SPECIAL_SETS, TEXTS, texts_with_specials
+from tests.tokenizer.words import pretokens
 from tokenizer.blocks import cut_blocks, token_edges
 from tokenizer.cuts import NON_ASCII_WHITESPACE
 from tokenizer.pretokenize import PATTERNS, Pretokenizer
@@ -27,7 +27,7 @@ def tokens_by_blocks(text: str, pretokenizer: Pretokenizer, block_size: int) -> 
 
 
 def expected(text: str, specials: list[str], pattern: str = "gpt2") -> list[str]:
-    return [token for token, _ in naive.pretokens(text, specials, PATTERNS[pattern])]
+    return pretokens(text, specials, PATTERNS[pattern])
 
 
 @given(text_specials=texts_with_specials(), block_size=st.sampled_from([1, 3, 7, 40, 1 << 18]))
@@ -66,7 +66,7 @@ def test_own_pattern_loses_no_text(
     pieces = pretokenizer.split(text)
     assert "".join(pieces) == text
     assert "" not in pieces
-    assert pieces == [piece for piece, _ in naive.pretokens(text, specials, pattern)]
+    assert pieces == pretokens(text, specials, pattern)
     assert tokens_by_blocks(text, pretokenizer, block_size) == pieces
 
 

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.tokenizer import naive
 from tests.tokenizer.texts import TEXTS
-from tokenizer import InputError, Tokenizer, publish
+from tokenizer import InputError, Tokenizer, publish, textbook
 from tokenizer.strict_json import parse_json
 
 
@@ -186,6 +185,10 @@ def test_utf16_is_called_by_its_name(tmp_path: Path, name: str, encoding: str) -
         Tokenizer.load(tmp_path)
 
 
+def train_small() -> tuple[dict[int, bytes], list[tuple[bytes, bytes]]]:
+    return textbook.train(textbook.pretokenize("the end of the theme, then 'tis his thesis; " * 3), 300)
+
+
 def drop_lines(path: Path, start: int, stop: int) -> None:
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:start] + lines[stop:]))
@@ -224,7 +227,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damage_is_noticed(tmp_path: Path, damage: str, has_hash: bool) -> None:
     """In a folder of ours, with its hash or without, and in GPT-2's files."""
-    Tokenizer(*naive.train("the end of the theme, then 'tis his thesis; " * 3, 300, [])).save(tmp_path)
+    Tokenizer(*train_small()).save(tmp_path)
     change, message = DAMAGE[damage]
     pretokenizer = tmp_path / "pretokenizer.json"
     if not has_hash:
@@ -248,7 +251,7 @@ def test_a_hash_shows_what_nothing_else_does(tmp_path: Path) -> None:
 
 def test_other_orders_of_ids_are_no_damage(tmp_path: Path) -> None:
     """RoBERTa numbers tokens by how often they occur, and keeps special tokens among them."""
-    vocab, merges = naive.train("the end of the theme, then 'tis his thesis; " * 3, 300, [])
+    vocab, merges = train_small()
     special = {0: b"<s>", 1: b"</s>", 302: b"<mask>"}
     vocab = {302 - (7 * i + 1) % 301 - 1: token for i, token in vocab.items()} | special
     vocab |= {

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from lm.cli import main
-from tests.tokenizer import naive
 from tests.tokenizer.texts import CORNER_CASES
-from tokenizer import END_OF_TEXT, InputError, Tokenizer, pipes, ranges, train_bpe
+from tests.tokenizer.words import words_of
+from tokenizer import END_OF_TEXT, InputError, Tokenizer, pipes, ranges, textbook, train_bpe
 from tokenizer.encode_corpus import encode_corpus
 from tokenizer.encode_pairs import encode_pairs, offsets_path
 from tokenizer.train_bpe import train
@@ -79,7 +79,7 @@ def as_gzip(tmp_path: Path, data: bytes) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    vocab, merges = naive.train(TEXT[:2000], 300, [END_OF_TEXT])
+    vocab, merges = textbook.train(words_of(TEXT[:2000], [END_OF_TEXT]), 300, [END_OF_TEXT])
     return Tokenizer(vocab, merges, [END_OF_TEXT])
 
 
@@ -186,7 +186,7 @@ def test_pairs_are_trained_on_as_they_are_encoded(
     (tmp_path / "1.jsonl").write_bytes(jsonl(PAIRS[100:])[:-1])  # without a line end
     (tmp_path / "all.jsonl.gz").write_bytes(gzip.compress(jsonl(PAIRS)))
     texts = [text for pair in PAIRS for text in pair]
-    expected = naive.train(END_OF_TEXT.join(texts), 320, [END_OF_TEXT])
+    expected = textbook.train(words_of(END_OF_TEXT.join(texts), [END_OF_TEXT]), 320, [END_OF_TEXT])
     tokenizer = Tokenizer(*expected, [END_OF_TEXT])
     for number, source in enumerate((tmp_path / "*.jsonl", tmp_path / "all.jsonl.gz")):
         result = train(source, 320, [END_OF_TEXT], num_workers=num_workers)

@@ -10,9 +10,8 @@ import tokenizers
 from hypothesis import given, settings
 
 from lm.cli import main
-from tests.tokenizer import naive
 from tests.tokenizer.texts import CORNER_CASES, FAMILIAR_TEXTS
-from tokenizer import END_OF_TEXT, InputError, Tokenizer, train_bpe
+from tokenizer import END_OF_TEXT, InputError, Tokenizer, textbook, train_bpe
 from tokenizer.oniguruma import matches_everything, translate
 from tokenizer.pretokenize import PATTERNS
 
@@ -282,7 +281,7 @@ def test_a_folder_with_both_kinds_of_files(
 ) -> None:
     """Qwen and SmolLM ship all three: tokenizer.json says how text is cut, GPT-2's files do not."""
     folder, out = tmp_path / "folder", tmp_path / "out"
-    vocab, merges = naive.train("the theme, then his thesis", 270, [END_OF_TEXT])
+    vocab, merges = textbook.train(textbook.pretokenize("the theme, then his thesis"), 270, [END_OF_TEXT])
     Tokenizer(vocab, merges, [END_OF_TEXT]).save(folder)
     (folder / "pretokenizer.json").unlink()
     command = ["tokenizer", "import", "--input", str(folder), "--out", str(out)]

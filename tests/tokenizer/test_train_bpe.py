@@ -1,4 +1,4 @@
-"""Training equals the naive trainer, in every way of running it."""
+"""Training equals the textbook's, in every way of running it."""
 
 import os
 import subprocess
@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.tokenizer import naive
 from tests.tokenizer.texts import CORNER_CASES, OWN_PATTERNS, TEXTS, texts_with_specials
-from tokenizer import InputError, Tokenizer, learn_merges, ranges, token_array, train_bpe
+from tests.tokenizer.words import pretokens, words_of
+from tokenizer import InputError, Tokenizer, learn_merges, ranges, textbook, token_array, train_bpe
 from tokenizer.count import count_pieces
 from tokenizer.pretokenize import Pretokenizer
 from tokenizer.train_bpe import train
@@ -28,27 +28,29 @@ def write(tmp_path_factory: pytest.TempPathFactory, text: str) -> Path:
 @given(text_specials=texts_with_specials(), extra=st.integers(0, 40))
 @example(("aaaaaaa aaa aa", []), 20)
 @example(("abab baba", []), 20)
-def test_equals_naive(
+def test_equals_textbook(
     tmp_path_factory: pytest.TempPathFactory, text_specials: tuple[str, list[str]], extra: int
 ) -> None:
     text, specials = text_specials
     path = write(tmp_path_factory, text or "x")
     vocab_size = 256 + len(specials) + extra
-    assert train_bpe(path, vocab_size, specials) == naive.train(text or "x", vocab_size, specials)
+    expected = textbook.train(words_of(text or "x", specials), vocab_size, specials)
+    assert train_bpe(path, vocab_size, specials) == expected
 
 
 @pytest.mark.parametrize("pattern", OWN_PATTERNS)
 @settings(max_examples=10)
 @given(text=REPEATED.filter(bool), extra=st.integers(1, 20))
-def test_own_pattern_equals_naive(
+def test_own_pattern_equals_textbook(
     tmp_path_factory: pytest.TempPathFactory, pattern: str, text: str, extra: int
 ) -> None:
     """Training, encoding and streaming agree for a pattern that leaves text between matches, or matches nothing."""
     path = write(tmp_path_factory, text)
     vocab, merges = train_bpe(path, 257 + extra, ["a a"], pattern=pattern)
-    assert (vocab, merges) == naive.train(text, 257 + extra, ["a a"], pattern)
+    words = words_of(text, ["a a"], pattern)
+    assert (vocab, merges) == textbook.train(words, 257 + extra, ["a a"])
     tokenizer = Tokenizer(vocab, merges, ["a a"], pattern)
-    ids = naive.encode(text, vocab, merges, ["a a"], pattern)
+    ids = textbook.encode(words, vocab, merges)
     assert tokenizer.encode(text) == list(tokenizer.encode_iterable(text)) == ids
     assert tokenizer.decode(ids) == text
 
@@ -64,7 +66,8 @@ def test_arrays_and_loops_give_the_same(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(token_array, "FEW", few)
         patch.setattr(learn_merges, "first_threshold", lambda weight, num_merges: first_threshold)
-        assert train_bpe(path, 256 + extra, []) == naive.train(text, 256 + extra, [])
+        expected = textbook.train(textbook.pretokenize(text), 256 + extra)
+        assert train_bpe(path, 256 + extra, []) == expected
 
 
 @given(text_specials=texts_with_specials(), block_size=st.integers(1, 50), range_size=st.integers(1, 50))
@@ -85,7 +88,7 @@ def test_counts_do_not_depend_on_cuts(
         counted[pieces.data[start : start + length].tobytes().decode()] = count
         start += length
     expected = dict.fromkeys(specials, 0)
-    for token, _ in naive.pretokens(text, specials):
+    for token in pretokens(text, specials):
         expected[token] = expected.get(token, 0) + 1
     assert counted == expected
     assert len(data) == sum(map(len, expected))
@@ -154,14 +157,15 @@ def test_monotonous_text_takes_no_time(tmp_path: Path, text: str) -> None:
     small.write_text(text[:256])
     vocab, merges = train_bpe(path, 270, [])
     assert len(vocab) == 270
-    assert merges[:5] == train_bpe(small, 261, [])[1] == naive.train(text[:256], 261, [])[1]
+    expected = textbook.train(textbook.pretokenize(text[:256]), 261)[1]
+    assert merges[:5] == train_bpe(small, 261, [])[1] == expected
 
 
 def test_real_text(test_data: Path) -> None:
     path = test_data / "corpora/tinyshakespeare.txt"
     vocab, merges = train_bpe(path, 270, ["<|endoftext|>"])
     text = path.read_text()
-    assert (vocab, merges) == naive.train(text, 270, ["<|endoftext|>"])
+    assert (vocab, merges) == textbook.train(textbook.pretokenize(text), 270, ["<|endoftext|>"])
 
 
 @pytest.mark.parametrize(
