@@ -23,10 +23,10 @@ from bench import report
 from bench.children import Calls, Child, Failed, Unavailable, progress, resolve, take_turns, timed
 from bench.contenders import DTYPES, SIZES, Work
 from bench.machine import describe, flags, thread_count
-from lm.accounting import train_flops_per_token
 from lm.budgets import BUDGETS, relative_error
 from lm.cli.flags import Gather
 from lm.files import refuse_existing
+from lm.flops import train_flops_per_token
 from lm.init import initial_weights
 from tokenizer.errors import InputError
 from tokenizer.machine import num_processors, peak_memory

@@ -7,10 +7,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from lm.accounting import parameters
 from lm.accounting.memory import Account, Memory, memory
 from lm.accounting.report import gigabytes
 from lm.config import TrainConfig
+from lm.flops import parameters
 from lm.mesh import Mesh
 from lm.text.sampling import SamplingConfig
 from tokenizer import machine

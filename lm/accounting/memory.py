@@ -10,9 +10,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from lm.accounting import stacks
 from lm.accounting.network import elements
 from lm.config import ModelConfig, TrainConfig
+from lm.flops import stacks
 from lm.init import parameter_shapes
 from lm.mesh import Mesh
 

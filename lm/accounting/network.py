@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-from lm.accounting import stacks
 from lm.accounting.hardware import Hardware
 from lm.config import ModelConfig, TrainConfig
+from lm.flops import stacks
 from lm.init import parameter_shapes
 from lm.mesh import Mesh
 

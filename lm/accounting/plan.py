@@ -5,12 +5,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from lm.accounting import matmuls, train_flops_per_token
 from lm.accounting.hardware import Hardware
 from lm.accounting.memory import memory
 from lm.accounting.network import Collective, collectives
 from lm.accounting.report import gigabytes
 from lm.config import ModelConfig, TrainConfig
+from lm.flops import matmuls, train_flops_per_token
 from lm.mesh import Mesh
 from lm.tables import plain_table
 

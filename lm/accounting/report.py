@@ -3,7 +3,9 @@
 import dataclasses
 from typing import Any
 
-from lm.accounting import (
+from lm.accounting.memory import ACCOUNTS, Memory, memory
+from lm.config import TrainConfig
+from lm.flops import (
     ADAMW_FLOPS,
     CLIPPING_FLOPS,
     matmuls,
@@ -11,8 +13,6 @@ from lm.accounting import (
     parameters,
     train_flops_per_token,
 )
-from lm.accounting.memory import ACCOUNTS, Memory, memory
-from lm.config import TrainConfig
 from lm.tables import plain_table
 
 SECONDS_A_DAY = 86_400

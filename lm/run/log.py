@@ -12,8 +12,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lm.accounting import train_flops_per_token
 from lm.config import TrackerName, TrainConfig
+from lm.flops import train_flops_per_token
 from lm.run import folder as run
 from lm.run.evaluate import Evaluation, bits_per_byte, entropy_floor
 from lm.run.track import Trackers

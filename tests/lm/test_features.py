@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lm.accounting import train_flops_per_token
 from lm.backend import BackendName, load
 from lm.config import ModelConfig, load_config
 from lm.data.batch import Batch
+from lm.flops import train_flops_per_token
 from lm.run import checkpoint
 from lm.run import folder as run
 from tests.lm.cli.test_cli import refused

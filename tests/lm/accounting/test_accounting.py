@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.scaling import compiled
-from lm import accounting
+from lm import flops
 from lm.accounting.memory import ACCOUNTS, Account, memory
 from lm.accounting.plan import device_flops
 from lm.accounting.presets import PRESETS, parse_bytes
@@ -52,7 +52,7 @@ def tell(capsys: Capture, *arguments: object) -> Any:
 
 
 def total(config: ModelConfig) -> int:
-    return sum(accounting.parameters(config).values())
+    return sum(flops.parameters(config).values())
 
 
 # Parameters
@@ -78,7 +78,7 @@ def test_parameters_are_those_of_the_backends(backend_name: Any, member: str) ->
     backend = load(backend_name, config)
     weights = dict(backend.read_weights(backend.init_state(config, 0)))
     assert sum(w.size for w in weights.values()) == total(model)
-    parts = accounting.parameters(model)
+    parts = flops.parameters(model)
     attention = sum(w.size for name, w in weights.items() if ".attn." in name)
     assert parts["layers.*.attn"] == attention
     assert parts["token_embeddings"] == weights["token_embeddings.weight"].size
@@ -89,20 +89,20 @@ def test_parameters_are_those_of_the_backends(backend_name: Any, member: str) ->
 
 def test_matmuls_of_a_model_by_hand() -> None:
     model = ModelConfig(100, 16, 8, num_layers=3, num_heads=2, d_ff=24)
-    flops = {m.name: m.flops for m in accounting.matmuls(model)}
+    found = {m.name: m.flops for m in flops.matmuls(model)}
     projection, attention, feed_forward = 2 * 3 * 16 * 8 * 8, 2 * 3 * 16 * 16 * 8, 2 * 3 * 16 * 8 * 24
-    assert flops == {
+    assert found == {
         **{f"layers.*.attn.{name}": projection for name in ("q_proj", "k_proj", "v_proj", "output_proj")},
         **{f"layers.*.attn.{name}": attention for name in ("scores", "weighted_sum")},
         **{f"layers.*.ffn.{name}": feed_forward for name in ("w1", "w2", "w3")},
         "lm_head": 2 * 16 * 8 * 100,
     }
-    tied = {m.name: m.flops for m in accounting.matmuls(replace(model, tie_embeddings=True))}
-    assert tied == flops
-    shared = {m.name: m.flops for m in accounting.matmuls(replace(model, num_kv_heads=1, ffn="relu"))}
+    tied = {m.name: m.flops for m in flops.matmuls(replace(model, tie_embeddings=True))}
+    assert tied == found
+    shared = {m.name: m.flops for m in flops.matmuls(replace(model, num_kv_heads=1, ffn="relu"))}
     assert shared == {
         name: f // 2 if name[-6:] in ("k_proj", "v_proj") else f
-        for name, f in flops.items()
+        for name, f in found.items()
         if "w3" not in name
     }
 
@@ -150,7 +150,7 @@ def test_flops_are_those_of_the_products(architecture: str, member: str) -> None
     def forward(params: Any) -> Any:
         return MODELS[architecture](params, *map(jax.numpy.asarray, inputs), model)
 
-    counted = sum(m.flops for m in accounting.matmuls(model))
+    counted = sum(m.flops for m in flops.matmuls(model))
     assert sum(dots(jax.make_jaxpr(forward)(state.params).jaxpr)) == counted
     measured = jax.jit(forward).lower(state.params).cost_analysis()["flops"]
     assert counted == pytest.approx(measured, rel=0.02)
@@ -160,7 +160,7 @@ def test_flops_are_those_of_the_products(architecture: str, member: str) -> None
     with FlopCounterMode(display=False) as counter:
         torch_state.model(*map(torch.tensor, inputs)).sum().backward()
     assert counter.get_total_flops() == 3 * counted
-    assert accounting.train_flops_per_token(model) * model.context_length == 3 * counted
+    assert flops.train_flops_per_token(model) * model.context_length == 3 * counted
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_flops_of_adamw_are_xlas() -> None:
     cost = jax.jit(step).lower(weights, adamw_init(weights), weights).cost_analysis()
     # But for choosing between new and old, which is no arithmetic.
     counted = cost["flops"] + cost["transcendentals"] - 3 * total(model)
-    assert accounting.optimizer_flops(model) == pytest.approx(counted, rel=0.02)
+    assert flops.optimizer_flops(model) == pytest.approx(counted, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_mfu_of_a_run(
 ) -> None:
     """The products of a step's sequences a second, over the peak of all devices."""
     model = ModelConfig(100, 8, 32, 2, 2, **ARCHITECTURES[architecture])
-    a_step = 3 * 6 * sum(m.flops for m in accounting.matmuls(model))
+    a_step = 3 * 6 * sum(m.flops for m in flops.matmuls(model))
     config = TrainConfig(model, steps=4, batch_size=6, peak_flops=a_step)
     now = 0.0
     monkeypatch.setattr("lm.run.log.time.perf_counter", lambda: now)
@@ -348,7 +348,7 @@ def test_days_of_training(capsys: Capture) -> None:
     training = by_steps["training"]
     seconds = 3 * by_steps["forward"]["flops"] * 1024 * 400_000 / (0.5 * 19.5e12)
     assert training["days"] == pytest.approx(seconds / 86_400)
-    assert training["flops_per_token"] == accounting.train_flops_per_token(PRESETS["gpt2-xl"].model)
+    assert training["flops_per_token"] == flops.train_flops_per_token(PRESETS["gpt2-xl"].model)
     by_tokens = tell(capsys, "gpt2-xl", *flags, "--tokens", training["tokens"], "--mfu", 0.25)
     assert by_tokens["training"]["steps"] == 400_000
     assert by_tokens["training"]["days"] == pytest.approx(2 * training["days"])

@@ -1,0 +1,109 @@
+"""What a model computes, counted from its config: parameters, matrix products, floating-point operations."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from math import prod
+
+from lm.config import ModelConfig
+from lm.init import parameter_shapes
+
+ADAMW_FLOPS = 14
+"""Operations of AdamW for each parameter, a root counting as one (`optimizer.py` of either backend): 3 for the first
+moment, 4 for the second, 5 for the step (root, epsilon, quotient, step size, difference), 2 for the decay."""
+CLIPPING_FLOPS = 3
+"""Operations of gradient clipping for each parameter: a square and an addition for the norm, and the scaling."""
+
+
+def parameters(config: ModelConfig) -> dict[str, int]:
+    """Count the parameters of each part, those of all blocks together: `layers.*.attn`, `lm_head`."""
+    counts: Counter[str] = Counter()
+    for name, shape in parameter_shapes(config).items():
+        part = re.match(r"(encoder\.|decoder\.)?(layers\.\d+\.)?\w+", name)
+        assert part is not None
+        counts[_all_layers(part[0])] += prod(shape)
+    return dict(counts)
+
+
+def _all_layers(name: str) -> str:
+    return re.sub(r"layers\.\d+", "layers.*", name)
+
+
+@dataclass(frozen=True)
+class Matmul:
+    """`count` products of a (rows, inner) matrix with an (inner, columns) matrix."""
+
+    name: str
+    count: int
+    rows: int
+    inner: int
+    columns: int
+
+    @property
+    def flops(self) -> int:
+        """A multiplication and an addition for each element of the result and of the inner axis."""
+        return 2 * self.count * self.rows * self.inner * self.columns
+
+
+def matmuls(config: ModelConfig) -> list[Matmul]:
+    """List the matrix products of the forward pass of one full sequence, in its order, blocks together.
+
+    Embeddings are looked up, not multiplied. Attention's products count in full, masked or not: the model computes them
+    in full, and the convention counts them so (`train_flops_per_token`).
+    """
+    heads, K = config.num_heads, config.d_head
+    found: dict[str, Matmul] = {}
+
+    def add(name: str, count: int, rows: int, inner: int, columns: int) -> None:
+        before = found.get(name, Matmul(name, 0, rows, inner, columns))
+        found[name] = replace(before, count=before.count + count)
+
+    for name, shape in parameter_shapes(config).items():
+        if len(shape) != 2 or "embeddings" in name:
+            continue
+        product = _all_layers(name.removesuffix(".weight"))
+        T = positions(config, product)
+        add(product, 1, T, shape[1], shape[0])
+        if product.endswith("attn.v_proj"):
+            attention = product.removesuffix("v_proj")
+            add(f"{attention}scores", heads, T, K, T)
+            add(f"{attention}weighted_sum", heads, T, T, K)
+    if config.tie_embeddings:
+        add("lm_head", 1, config.context_length, config.d_model, config.vocab_size)
+    return list(found.values())
+
+
+def positions(config: ModelConfig, name: str) -> int:
+    """Return how many positions of a full sequence the part of this name computes on.
+
+    The decoder of an encoder-decoder reads the encoder's hidden states before its own positions. Its head does not.
+    """
+    if config.architecture != "encoder_decoder" or name.endswith("lm_head"):
+        return config.context_length
+    assert config.prefix_length is not None
+    return config.prefix_length + (0 if name.startswith("encoder.") else config.context_length)
+
+
+def stacks(config: ModelConfig) -> tuple[int, ...]:
+    """Return the number of positions that each stack of blocks computes on."""
+    names = ("encoder.", "decoder.") if config.architecture == "encoder_decoder" else ("",)
+    return tuple(positions(config, name) for name in names)
+
+
+def train_flops_per_token(config: ModelConfig) -> int:
+    """Count the floating-point operations of forward and backward pass for each token of a full window.
+
+    Only matrix products count, those of the backward pass twice: 6 operations for each weight of a product, and
+    12 num_layers * context_length * d_model for attention's scores and sums, causal or not. Model FLOPs utilisation
+    (MFU) is compared by this convention of PaLM (Chowdhery et al., 2022, appendix B). What remat computes again is no
+    model FLOP. For an encoder-decoder the token is one of the target.
+
+    >>> train_flops_per_token(ModelConfig(100, 16, 8, 1, 1, d_ff=24))
+    11328
+    """
+    return 3 * sum(m.flops for m in matmuls(config)) // config.context_length
+
+
+def optimizer_flops(config: ModelConfig) -> int:
+    """Count the floating-point operations of clipping and AdamW in one optimizer step."""
+    return (ADAMW_FLOPS + CLIPPING_FLOPS) * sum(parameters(config).values())
