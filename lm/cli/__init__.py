@@ -1,7 +1,7 @@
 """The command `lm`. Each class in this folder is a subcommand: its fields are the flags, `run` does the work.
 
-Next to nothing is imported here, so that Ctrl-C finds `main` at work from the first moment on. What a command alone
-needs is imported when it runs, so that help and errors come at once.
+This file imports almost nothing, so that `main` handles Ctrl-C from the first moment. A command imports what it needs
+when it runs, so that help and errors appear at once.
 """
 
 import os
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code: 0, 2 for what the user got wrong, 130 for Ctrl-C.
+    """Run a command line and return its exit code: 0, 2 for a mistake of the user, 130 for Ctrl-C.
 
     Args:
-        arguments: If not given, those of this process, which is then all the command's.
+        arguments: The words of the command line. Default: those of this process, which then belongs to the command.
     """
     try:
         from lm.terminal import open_standard_files, run_program
@@ -32,6 +32,11 @@ def _run(arguments: Sequence[str] | None) -> None:
 
         print(f"twinlm {__version__}")
         return
+    if words[:1] in (["--help"], ["-h"]):
+        from lm.cli.commands import overview
+
+        print(overview())
+        return
     if arguments is None:
         from lm.machine import keep_freed_memory
 
@@ -40,7 +45,7 @@ def _run(arguments: Sequence[str] | None) -> None:
 
     command = parse(words)
     if not getattr(command, "compile_cache", True):
-        os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # for the commands that it starts, too
+        os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # also for the commands that this one starts
     from lm.limits import explained
 
     with explained():

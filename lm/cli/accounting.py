@@ -16,40 +16,40 @@ from tokenizer.errors import InputError
 
 @dataclass(frozen=True)
 class Accounting:
-    """Count what a model costs before it runs: parameters, FLOPs, memory, days of training.
+    """Count what a model costs before it runs: FLOPs, memory, days.
 
-    Every setting can be changed by its flag, the model's too.
+    Every setting of the config and of its model has a flag that overrides it.
     """
 
     config: Positional[str]
-    """gpt2-small, gpt2-medium, gpt2-large, gpt2-xl, llama-7b, tinystories or owt; or a TOML file, as in configs/."""
+    """Preset (gpt2-small, gpt2-medium, gpt2-large, gpt2-xl, llama-7b, tinystories, owt) or TOML file (see configs/)."""
     model: Annotated[ModelConfig, arg(name="")]
     compute_dtype: ComputeDtype = "float32"
-    """Type of activations; weights and moments stay float32 (float64 for float64)."""
+    """Type of the activations. Weights and moments are float32, or float64 if this is float64."""
     batch_size: int = TrainConfig.batch_size
-    """Sequences a step."""
+    """Sequences in a step."""
     grad_accumulation: int = TrainConfig.grad_accumulation
-    """Micro-batches that a step's batch is split into."""
+    """Number of micro-batches in a step."""
     steps: int = TrainConfig.steps
-    """Optimizer steps."""
+    """Number of optimizer steps."""
     tokens: float | None = None
-    """Tokens to train on, in place of --steps."""
+    """Number of tokens to train on. If not given: that of --steps."""
     peak_flops: float | None = None
-    """Peak floating-point operations a second of the device, for the days of training."""
+    """Peak of the device in floating-point operations a second. Needed for the days of training."""
     mfu: float = 0.5
-    """Share of the peak that the model's own operations reach."""
+    """Share of the peak that the model's operations reach; with --mesh, while a device waits for no other."""
     memory: str | None = None
-    """Memory of the device, such as 80GB or 80GiB, for the most sequences that fit."""
+    """Memory of the device, such as 80GB or 80GiB. Needed for the largest batch that fits."""
     mesh: tuple[str, ...] = ()
-    """Meshes such as data=2,fsdp=4,tensor=8: memory, network and time of one device, for each with each --hardware."""
+    """Meshes such as data=2,fsdp=4,tensor=8. For each with each --hardware: memory, network and time of one device."""
     hardware: tuple[str, ...] = ()
-    """a100, h100, h200 or v5p, for the times on a mesh; --mfu is then what a device reaches that waits for no other."""
+    """Devices for the times on a mesh: a100, h100, h200 or v5p."""
     bandwidth: float | None = None
-    """Bytes a second that each device sends, with --peak-flops and in place of --hardware."""
+    """Bytes a second that each device sends. With --peak-flops, this replaces --hardware."""
     json: bool = False
-    """Print JSON, in FLOPs and bytes."""
+    """Print JSON, in FLOPs and bytes, not tables."""
     given: Annotated[TrainConfig | None, Suppress] = None
-    """What the config says, which is read once: it may be a pipe."""
+    """The config as it was read. It may be a pipe, which can be read only once."""
 
     def run(self) -> None:
         from lm.accounting.plan import plan_tables
@@ -58,7 +58,7 @@ class Accounting:
         from lm.files import json_text
 
         if not 0 < self.mfu <= 1:
-            raise InputError(f"mfu is {self.mfu}: give a share above 0, up to 1")
+            raise InputError(f"mfu is {self.mfu}: give a share above 0 and at most 1")
         if self.tokens is not None and not 1 <= self.tokens < 1e30:
             raise InputError(f"tokens is {self.tokens}: give 1 or more")
         settings = {name: getattr(self, name) for name in _SETTINGS}
@@ -70,12 +70,12 @@ class Accounting:
             return
         for flag, given in (("hardware", self.hardware), ("bandwidth", self.bandwidth)):
             if given:
-                raise InputError(f"--{flag} without --mesh says nothing: give a mesh, such as --mesh data=8")
+                raise InputError(f"--{flag} needs --mesh: give a mesh, such as --mesh data=8")
         facts = account(config, self.mfu, None if self.tokens is None else int(self.tokens), available)
         print(json_text(facts) if self.json else tables(facts) + "\n", end="")
 
     def _plans(self, config: TrainConfig, available: int | None) -> list[dict[str, Any]]:
-        """A plan for each mesh with each kind of device."""
+        """Return a plan for each mesh with each kind of device."""
         from lm.accounting.hardware import Hardware, find_hardware
         from lm.accounting.plan import plan
         from lm.mesh import Mesh
@@ -94,7 +94,7 @@ class Accounting:
                 )
             peak = {config.compute_dtype: config.peak_flops}
             kinds = {None: Hardware(peak, available, 1, self.bandwidth, self.bandwidth)}
-        # What XLA does on a CPU alone is no plan for others.
+        # A plan for GPUs must not follow what XLA does only on a CPU.
         device = "cpu" if config.device == "cpu" and not kinds else "cuda"
         config = dataclasses.replace(config, device=device)
         return [
@@ -108,7 +108,7 @@ _SETTINGS = ("compute_dtype", "batch_size", "grad_accumulation", "steps", "peak_
 
 
 def accounting_defaults(arguments: Sequence[str]) -> Any:
-    """The defaults of `lm accounting`: the settings of the config that it is given."""
+    """Return the defaults of `lm accounting`: the settings of the config that the command line names."""
     from lm.accounting.presets import PRESETS, find_config, names_file
 
     words = [word for word in arguments[1:] if word == "-" or not word.startswith("-")]

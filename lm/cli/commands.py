@@ -1,6 +1,7 @@
-"""The command line of `lm`, read into the class of a command, whose fields are its flags."""
+"""The commands of `lm`, and the reading of a command line into the class of a command, whose fields are its flags."""
 
 import dataclasses
+import inspect
 import io
 import re
 from collections.abc import Callable, Sequence
@@ -27,26 +28,16 @@ from lm.cli.train import Train, train_defaults
 from lm.cli.trained import Eval
 from tokenizer.errors import InputError
 
-COMMANDS = {
-    "stories": Stories,
-    "pairs": Pairs,
-    "tokenizer": TokenizerCommand,
-    "train": Train,
-    "eval": Eval,
-    "generate": Generate,
-    "accounting": Accounting,
-    "experiment": Experiment,
-    "score": Score,
-    "export": Export,
-    "import": Import,
-    "runs": Runs,
-    "report": Report,
-    "track": Track,
-    "data": Data,
-    "parity": Parity,
-    "demo": Demo,
+GROUPS: dict[str, dict[str, type]] = {
+    "Start": {"demo": Demo, "train": Train, "generate": Generate},
+    "Data": {"stories": Stories, "pairs": Pairs, "data": Data, "tokenizer": TokenizerCommand},
+    "Look and compare": {"eval": Eval, "score": Score, "runs": Runs, "report": Report, "track": Track},
+    "Course": {"experiment": Experiment, "accounting": Accounting},
+    "Exchange": {"export": Export, "import": Import},
+    "Proof": {"parity": Parity},
 }
-# Those whose defaults come from a file that the command line names.
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
+# Commands whose defaults come from a file that the command line names.
 _DEFAULTS: dict[str, Callable[[Sequence[str]], Any]] = {
     "train": train_defaults,
     "accounting": accounting_defaults,
@@ -54,11 +45,27 @@ _DEFAULTS: dict[str, Callable[[Sequence[str]], Any]] = {
 }
 
 
+def overview() -> str:
+    """Return what `lm --help` prints: the commands by group, each with the first line of its docstring."""
+    lines = [
+        "usage: lm COMMAND [FLAGS]",
+        "",
+        "One Transformer language model, written twice: in PyTorch and in JAX.",
+        "lm COMMAND --help lists the flags of a command, lm --version tells the version.",
+    ]
+    for group, commands in GROUPS.items():
+        lines += ["", group]
+        for name, command in commands.items():
+            about, *_ = (inspect.getdoc(command) or "").split("\n")
+            lines.append(f"  {name:10}  {about}")
+    return "\n".join(lines)
+
+
 def parse(arguments: Sequence[str]) -> Any:
-    """Turn the command line into one of the classes above.
+    """Turn the command line into an instance of one of the classes above.
 
     Raises:
-        InputError: a flag is wrong; in one line, where tyro draws a box.
+        InputError: a flag is wrong. The message is one line; tyro would draw a box.
     """
     defaults = {name: _DEFAULTS[name](arguments) for name in arguments[:1] if name in _DEFAULTS}
     options = [
@@ -72,7 +79,6 @@ def parse(arguments: Sequence[str]) -> Any:
             command = tyro.cli(
                 commands,
                 prog="lm",
-                description="One Transformer language model, written twice: in PyTorch and in JAX.",
                 args=gathered(arguments, set(list_flags(commands, arguments))),
                 config=(OmitSubcommandPrefixes,),
             )
@@ -86,20 +92,18 @@ def parse(arguments: Sequence[str]) -> Any:
 
 
 def _refuse_zero_bytes(command: Any) -> None:
-    """Refuse paths that no system takes, which a program may give that calls `main`."""
+    """Refuse paths with a zero byte. A program that calls `main` can pass one, but no system accepts it."""
     for field in dataclasses.fields(command):
         value = getattr(command, field.name)
         if dataclasses.is_dataclass(value):
             _refuse_zero_bytes(value)
         for path in value if isinstance(value, tuple) else (value,):
             if isinstance(path, Path) and "\0" in str(path):
-                raise InputError(
-                    f"{field.name} is {str(path)!r}: a path cannot have a zero byte; leave it out"
-                )
+                raise InputError(f"{field.name} is {str(path)!r}: a path cannot have a zero byte; remove it")
 
 
 def _one_line(box: str) -> str:
-    """What a box of tyro's says, without its frame, headline and quotations from the help."""
+    """Return the text of an error box of tyro, without its frame, its headline and its quotations of the help."""
     lines = [line.strip("│ ") for line in box.splitlines()[1:-1]]
     said = []
     for section in "\n".join(lines).split("─\n"):

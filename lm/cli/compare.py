@@ -1,4 +1,4 @@
-"""Commands that show runs: `lm runs`, `lm report`, `lm track`."""
+"""The commands that show runs: `lm runs`, `lm report`, `lm track`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +12,10 @@ from tokenizer.errors import InputError
 
 @dataclass(frozen=True)
 class Runs:
-    """List the runs in a folder: their state and last numbers."""
+    """List the runs in a folder, with their state and last numbers."""
 
     folder: Positional[Path] = Path("runs")
-    """Folder that holds runs, at any depth."""
+    """Folder to search for runs, at any depth."""
 
     def run(self) -> None:
         from lm.run.report import list_runs
@@ -25,10 +25,13 @@ class Runs:
 
 @dataclass(frozen=True)
 class Report:
-    """Write a page that compares runs: curves, numbers, differences, samples. It needs no network."""
+    """Compare runs on one HTML page: curves, numbers, samples.
+
+    The page needs no network.
+    """
 
     runs: Positional[tuple[Path, ...]]
-    """Folders of runs."""
+    """Folders of the runs to compare."""
     out: Path = Path("report.html")
     """HTML file to write."""
 
@@ -43,12 +46,15 @@ class Report:
 
 @dataclass(frozen=True)
 class Track:
-    """Copy a run's metrics to TensorBoard's files or to Weights & Biases, as lm train --track does while it trains."""
+    """Copy a run's metrics to TensorBoard or Weights & Biases.
+
+    lm train --track copies them during training.
+    """
 
     folder: Positional[Path]
-    """Folder of a run."""
+    """Folder of the run."""
     to: tuple[TrackerName, ...] = ("tensorboard",)
-    """Where to: RUN/tensorboard; Weights & Biases, as its WANDB_ variables say."""
+    """Trackers to copy to: tensorboard writes RUN/tensorboard, wandb follows the WANDB_ variables."""
 
     def run(self) -> None:
         from lm.run.track import export

@@ -1,4 +1,4 @@
-"""Commands that get a text: `lm stories`, `lm data get`."""
+"""The commands that write or download a text: `lm stories`, `lm data get`."""
 
 import sys
 from dataclasses import dataclass
@@ -12,14 +12,17 @@ from lm.terminal import show
 
 @dataclass(frozen=True)
 class Stories:
-    """Write children's stories from a grammar: a corpus without a download, whose exact entropy is known."""
+    """Write children's stories from a grammar: a text of known entropy.
+
+    Nothing is downloaded.
+    """
 
     out: Path
     """Text file to write; FILE.json beside it records its size and information in nats."""
     bytes: int = 10_000_000
-    """Size of the text; the last story is written to its end."""
+    """Size of the text. The last story is complete, so the text is a little longer."""
     seed: int = 0
-    """Seed of the stories. Give training and validation text different ones."""
+    """Seed of the stories. Give the training and the validation text different seeds."""
 
     def run(self) -> None:
         from lm.corpora.stories import write_stories
@@ -33,16 +36,19 @@ class Stories:
 
 @dataclass(frozen=True)
 class Data:
-    """Download the texts that the course trains on; a broken download goes on where it was."""
+    """Download the texts that the course trains on.
+
+    The same command continues a download that was interrupted.
+    """
 
     action: Positional[Literal["get"]]
-    """What to do."""
+    """Action: get downloads."""
     dataset: Positional[Literal["tinystories", "owt"]]
-    """TinyStories (2.2 GB), or the course's sample of OpenWebText (12 GB unpacked)."""
+    """Text to download: TinyStories (2.2 GB), or the course's sample of OpenWebText (12 GB unpacked)."""
     out: Path = Path("data")
     """Folder to write to."""
     mirror: str | None = None
-    """Address to use in place of https://huggingface.co/datasets."""
+    """Address to download from. If not given: https://huggingface.co/datasets."""
 
     def run(self) -> None:
         from lm.corpora.download import get_dataset

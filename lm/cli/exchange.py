@@ -1,4 +1,4 @@
-"""Commands that exchange models with other programs: `lm export`, `lm import`."""
+"""The commands that exchange models with other programs: `lm export`, `lm import`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +12,18 @@ from lm.terminal import show
 
 @dataclass(frozen=True)
 class Export:
-    """Write a model in another format: hf is Llama's, with its tokenizer, as transformers loads it."""
+    """Write a model and its tokenizer as transformers loads a Llama."""
 
     checkpoint: Positional[Path]
-    """Folder of a run, for its newest checkpoint, or of one checkpoint."""
+    """Folder of a run, to export its newest checkpoint, or of one checkpoint."""
     out: Positional[Path]
     """Folder to write."""
     format: Literal["hf"]
-    """Format to write: hf."""
+    """Format to write. hf is the format of Llama in transformers."""
     best: bool = False
-    """Take the run's checkpoint of the lowest validation loss, not the newest."""
+    """Export the checkpoint with the lowest validation loss, not the newest."""
     tokenizer: Path | None = None
-    """Folder of the model's tokenizer, if it does not lie in the run's folder."""
+    """Folder of the model's tokenizer. If not given: the one in the run's folder."""
 
     def run(self) -> None:
         from lm.interop.huggingface import export_llama
@@ -35,26 +35,26 @@ class Export:
         export_llama(path, tokenizer, self.out)
         show(
             f"{self.out}: {path.name}"
-            + ("" if tokenizer else ", without a tokenizer; --tokenizer FOLDER gives it one")
+            + ("" if tokenizer else ", without a tokenizer; add one with --tokenizer FOLDER")
         )
 
 
 @dataclass(frozen=True)
 class Import:
-    """Make a run of a model in another format: hf is a Llama's folder, as transformers saves it."""
+    """Make a run from a Llama that transformers saved."""
 
     source: Positional[Path]
-    """Folder with config.json, model.safetensors (or shards and their index), and tokenizer.json if there is one."""
+    """Folder with config.json, model.safetensors (or shards and their index), and possibly tokenizer.json."""
     out: Positional[Path]
-    """Folder of the run, to be made."""
+    """Folder to create for the run."""
     format: Literal["hf"]
-    """Format to read: hf."""
+    """Format to read. hf is the format of Llama in transformers."""
     backend: Backend = "torch"
-    """Framework that commands use the run in where they name none."""
+    """Framework that later commands use for this run, if they name none."""
     context_length: int | None = None
-    """Context of the run, in tokens, if not the model's own max_position_embeddings."""
+    """Context length of the run in tokens. If not given: the model's max_position_embeddings."""
     tokenizer: bool = True
-    """Import tokenizer.json too, which must be byte-level BPE."""
+    """Also import tokenizer.json, which must be byte-level BPE."""
 
     def run(self) -> None:
         from lm.interop.huggingface import import_llama
@@ -67,5 +67,5 @@ class Import:
             f"{self.out}: {model.num_layers} layers, d_model {model.d_model}, context {model.context_length}, "
             f"vocabulary {model.vocab_size:,}"
             + ("" if tokenizer else ", without a tokenizer")
-            + f"\nto train it on: lm train --init-from {self.out} --config {self.out / 'config.toml'} ..."
+            + f"\nto continue training: lm train --init-from {self.out} --config {self.out / 'config.toml'} ..."
         )

@@ -16,7 +16,10 @@ from lm.config import TrainConfig
 
 @dataclass(frozen=True)
 class Experiment(Compiles):
-    """Train what an experiment compares, and report what came of it; the same command goes on where it was stopped."""
+    """Run one of the course's experiments: tables and plots.
+
+    The same command continues an experiment that was stopped.
+    """
 
     name: Positional[
         Literal[
@@ -33,22 +36,22 @@ class Experiment(Compiles):
             "all",
         ]
     ]
-    """What to vary; all shares the corpus and the runs that several need."""
+    """Experiment to run. all shares the corpus and common runs."""
     settings: Annotated[TrainConfig, arg(name="")]
     backend: Backend = "torch"
     """Framework to train with."""
     corpus: Path | None = None
-    """A text file of your own in place of the stories; its last tenth is held out."""
+    """Text file to train on; its last tenth is held out. If not given: the built-in stories."""
     out: Path | None = None
-    """Folder to write; runs/experiment-NAME if not given."""
+    """Folder to write. If not given: runs/experiment-NAME."""
     config: Path | None = None
-    """TOML file of the baseline's settings; configs/experiment.toml if not given."""
+    """TOML file of the baseline's settings. If not given: configs/experiment.toml."""
     rates: tuple[float, ...] = ()
-    """Learning rates of the sweep; if not given, from 1/100 to 100 times the config's."""
+    """Learning rates of the sweep. If not given: from 1/100 to 100 times the rate of the config."""
     batch_sizes: tuple[int, ...] = ()
-    """Batch sizes to compare; if not given, 1, 4, 16 and so on."""
+    """Batch sizes to compare. If not given: 1, 4, 16 and so on."""
     seeds: int = 3
-    """How often the best of each kind is run, to tell differences from chance."""
+    """Number of seeds to run the best of each kind with, to tell differences from chance."""
     docs: Path | None = None
     """With all: folder whose experiments.md, and answers.md between its marks, to write anew."""
 
@@ -60,12 +63,12 @@ class Experiment(Compiles):
         try:
             experiment(self.name, plan, self.out or Path("runs") / f"experiment-{self.name}", self.docs)
         except KeyboardInterrupt:
-            print("\nlm: stopped; the same command goes on", file=sys.stderr)
+            print("\nlm: stopped; the same command continues", file=sys.stderr)
             raise
 
 
 def experiment_defaults(arguments: Sequence[str]) -> Any:
-    """The defaults of `lm experiment`: the settings of its --config, or of configs/experiment.toml."""
+    """Return the defaults of `lm experiment`: the settings of its --config, or of configs/experiment.toml."""
     from lm.experiment import CONFIG
 
     return Experiment(MISSING, given_config(arguments, CONFIG))  # type: ignore[arg-type]

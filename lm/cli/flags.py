@@ -1,4 +1,4 @@
-"""Flags that take several values: `--x a b`, `--x a --x b` and mixtures are the same."""
+"""Flags that take several values: `--x a b`, `--x a --x b` and mixtures mean one list."""
 
 import argparse
 import dataclasses
@@ -6,12 +6,12 @@ import types
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-# No word of a command line can hold it. Marks values such as the -b of --x=-b, which --x a -b would take for a flag.
+# Marks values such as the -b of --x=-b, which tyro would take for a flag. No word of a command line can hold this sign.
 _MARK = "\0"
 
 
 class Gather(argparse.Action):
-    """For argparse's nargs="+": values from all places of the flag, in place of the default."""
+    """Action for argparse's nargs="+": gather the values from all places of the flag; they replace the default."""
 
     def __call__(
         self,
@@ -25,10 +25,10 @@ class Gather(argparse.Action):
 
 
 def list_flags(command: Any, words: Sequence[str], prefix: str = "--") -> Iterator[str]:
-    """The flags of a command that take any number of values.
+    """Yield the flags of a command that take any number of values.
 
     Args:
-        command: A dataclass, or a union of some of which each is `Annotated` with its name, as for tyro.
+        command: A dataclass, or a union of dataclasses that are each `Annotated` with a name, as for tyro.
         words: The command line, to choose from a union.
     """
     if dataclasses.is_dataclass(command):
@@ -53,9 +53,9 @@ def _without_notes(hint: Any) -> tuple[Any, Sequence[Any]]:
 
 
 def gathered(words: Sequence[str], flags: set[str]) -> list[str]:
-    """The command line with each of these flags in one place, its last, where all its values are in their order.
+    """Return the command line with each of these flags only in its last place, followed by all its values in order.
 
-    Values that could be taken for flags are marked, until `unmarked`.
+    Values that look like flags are marked; `unmarked` removes the marks.
     """
     places: list[tuple[str | None, list[str]]] = [(None, [])]
     rest: list[str] = []
@@ -88,7 +88,7 @@ def _like_a_flag(word: str) -> bool:
 
 
 def unmarked(command: Any) -> Any:
-    """The dataclass of a command line, without the marks."""
+    """Return the command without the marks in its values."""
     changes = {}
     for field in dataclasses.fields(command):
         value = getattr(command, field.name)

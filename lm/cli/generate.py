@@ -20,19 +20,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Generate(Trained):
-    """Continue prompts, up to the end of the text; of an encoder-decoder: write what follows from each, its prefix."""
+    """Write text with a trained model, from one or more prompts.
+
+    A decoder continues each prompt. An encoder-decoder reads it as the prefix and writes the target.
+    """
 
     prompt: tuple[str, ...] = ()
-    """Texts to continue; an empty one, or none, is the start of a new text."""
+    """Texts to continue. If not given: an empty prompt, which starts a new text."""
     prompt_file: Path | None = None
-    """File with one more text to continue, or - for standard input; a newline at its end is not part of it."""
+    """File with one more text to continue, or - for standard input. A newline at the end is dropped."""
     sampling: Annotated[SamplingConfig, arg(name="")] = field(default_factory=SamplingConfig)
     stop_token: str | None = None
-    """Special token that ends a continuation; none, if empty; the model's own ends, if not given."""
+    """Special token that ends a continuation; an empty text means none. If not given: the model's own end tokens."""
     json: bool = False
-    """Write each continuation as a line of JSON: text, token ids, their log-probabilities, and why it ended."""
+    """Print each continuation as a line of JSON: text, token ids, their log-probabilities, and why it ended."""
     explain_ties: bool = False
-    """Tell on standard error where two tokens lay within rounding, so that the other backend may choose the other."""
+    """Report on standard error where two tokens were within rounding error, so that the other backend may differ."""
 
     def run(self) -> None:
         from lm.limits import refuse_generation
@@ -66,7 +69,7 @@ class Generate(Trained):
         try:
             for completion, text in texts:
                 if streamed:
-                    # The prompt comes with the first text: one that is too long is refused by then.
+                    # Print the prompt with the first text: by then a prompt that is too long has been refused.
                     print(text if shown else opening(completion.prompt, config) + text, end="", flush=True)
                     shown = True
         except KeyboardInterrupt:
@@ -106,8 +109,8 @@ class Generate(Trained):
             assert drawn.tie is not None
             print(
                 f"lm: continuation {i}, token {at}: {drawn.tie.token} before {drawn.tie.runner_up} by "
-                f"{drawn.tie.gap:.1e} of a logit, which is within rounding",
+                f"{drawn.tie.gap:.1e} of a logit, which is within rounding error",
                 file=sys.stderr,
             )
         if not ties:
-            print("lm: no two tokens lay within rounding", file=sys.stderr)
+            print("lm: no two tokens were within rounding error", file=sys.stderr)

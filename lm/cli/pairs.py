@@ -11,10 +11,13 @@ from lm.terminal import show
 
 @dataclass(frozen=True)
 class Pairs:
-    """Write pairs, a prefix and what follows from it, to train an encoder-decoder on: JSON lines, no download."""
+    """Write pairs of prefix and target, for an encoder-decoder.
+
+    The file has one pair as JSON in each line. Nothing is downloaded.
+    """
 
     task: Positional[Literal["stories", "reverse"]]
-    """The first sentence of a story and its rest, or a random word and itself reversed."""
+    """Pairs to write: stories (first sentence and rest of a story) or reverse (a random word and its reverse)."""
     out: Path
     """File to write, for lm tokenizer encode."""
     count: int = 100_000
@@ -22,9 +25,9 @@ class Pairs:
     seed: int = 0
     """Seed of the pairs."""
     held_out: bool = False
-    """Write pairs of the tenth that is never written without this flag, whatever the seed: to evaluate on."""
+    """Write pairs for evaluation, from the tenth of all pairs that no seed writes without this flag."""
     word_lengths: tuple[int, int] = (3, 10)
-    """Shortest and longest word to reverse."""
+    """Lengths of the shortest and the longest word to reverse."""
 
     def run(self) -> None:
         from lm.corpora.pair_tasks import write_pairs

@@ -1,4 +1,4 @@
-"""Commands that show the two backends to be one model: `lm parity`, `lm demo`."""
+"""The commands that show that both backends are one model: `lm parity`, `lm demo`."""
 
 import sys
 from dataclasses import dataclass
@@ -11,16 +11,19 @@ from tokenizer.errors import InputError
 
 @dataclass(frozen=True)
 class Parity(Compiles):
-    """Measure how far apart torch, JAX and a float64 oracle are, layer by layer; exit with 1 if over budget."""
+    """Compare torch, JAX and a float64 oracle, layer by layer.
+
+    The exit code is 1 if an error is over its budget.
+    """
 
     dtype: Literal["float64", "float32", "bfloat16"] = "float32"
     """Type of the activations."""
     cases: int = 12
-    """Random cases of each layer, of which the worst is shown; a quarter as many where each is a model of its own."""
+    """Random cases of each layer, a quarter of this number for whole models. The table shows the worst case."""
     json: Path | None = None
     """File to write the table to as JSON."""
     plot: Path | None = None
-    """PNG file to draw the table to, as a heat map of the errors."""
+    """PNG file to draw the table to, as a heat map."""
 
     def run(self) -> None:
         from lm.files import published, refuse_existing, reserved, write_json
@@ -45,12 +48,16 @@ class Parity(Compiles):
 
 @dataclass(frozen=True)
 class Demo(Compiles):
-    """Everything once: text, tokenizer, the same model trained in torch and in JAX, text from it, a report."""
+    """Train one small model in torch and in JAX, from text to report.
+
+    The demo writes a text, trains a tokenizer, encodes the text, trains in both backends, generates text and writes
+    report.md with the curves. The same command continues a demo that was stopped.
+    """
 
     out: Path = Path("runs/demo")
     """Folder to write."""
     input: Path | None = None
-    """A text file of your own in place of the stories."""
+    """Text file to train on. If not given: the built-in stories."""
 
     def run(self) -> None:
         from lm.experiment.demo import demo

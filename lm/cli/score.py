@@ -15,20 +15,23 @@ from lm.cli.trained import Trained
 if TYPE_CHECKING:
     from lm.text.score import TextScore
 
-# Least probability, and the background on an ANSI terminal of tokens that have it: from none to red.
+# The smallest probability of a shade, and its background colour on an ANSI terminal: from none to red.
 _SHADES = ((0.5, None), (0.1, 230), (0.01, 221), (0.001, 208), (0.0, 196))
 
 
 @dataclass(frozen=True)
 class Score(Trained):
-    """Show how likely a model finds a text, token by token, the surprising ones coloured; and its perplexity."""
+    """Show how likely a model finds a text, token by token.
+
+    Surprising tokens are coloured. The sums follow: nats, perplexity, bits per byte.
+    """
 
     text: Positional[str] = MISSING
-    """Text, or the name of a text file or a pipe, or - for standard input."""
+    """Text to score, or the name of a text file or a pipe, or - for standard input."""
     stride: int | None = None
-    """A text longer than the context is read in windows that move by so many tokens; half the context if not given."""
+    """Tokens between the starts of windows, for a text longer than the context. If not given: half the context."""
     json: bool = False
-    """Print JSON instead: the sums, and each token with its nats."""
+    """Print JSON: the sums, and each token with its nats."""
 
     def run(self) -> None:
         from lm.run import folder as run
@@ -47,10 +50,10 @@ class Score(Trained):
 
 
 def _can_be_read(text: str) -> bool:
-    """Whether a text is the name of a file or a pipe."""
+    """Return whether the text is the name of a file or a pipe."""
     try:
         return Path(text).exists() and not Path(text).is_dir()
-    except (OSError, ValueError):  # longer than a name can be, or with a zero byte in it
+    except (OSError, ValueError):  # longer than a file name can be, or with a zero byte
         return False
 
 
@@ -70,7 +73,7 @@ def _facts(score: "TextScore") -> dict[str, object]:
 
 
 def _coloured(score: "TextScore") -> str:
-    """The text for a terminal, each token on the background of its probability; line ends are kept."""
+    """Return the text for a terminal, with each token on the background of its probability and all line ends."""
     from tokenizer.inspect import printable
 
     parts = []

@@ -1,4 +1,4 @@
-"""What several commands share."""
+"""Flags and readers that several commands share."""
 
 import copy
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ Backend: TypeAlias = Literal["jax", "torch"]
 
 @dataclass(frozen=True, kw_only=True)
 class Compiles:
-    """A command that computes in a backend."""
+    """Base class of the commands that compute in a backend."""
 
     compile_cache: bool = True
-    """Keep what JAX compiles in the user's cache directory, so that the same command later starts at once."""
+    """Keep what JAX compiles in the user's cache directory, so that the same command starts at once the next time."""
 
 
 def leave_derived_open(model: ModelConfig) -> ModelConfig:
-    """The model as a flag's default: a size that was not given is left out, so that it follows the other flags."""
+    """Return the model as the default of flags: sizes that were not given stay open, so that they follow the flags."""
     model = copy.copy(model)
     for name in model.filled_in:
         object.__setattr__(model, name, None)
@@ -29,11 +29,11 @@ def leave_derived_open(model: ModelConfig) -> ModelConfig:
 
 
 def read_text(name: Path | str) -> str:
-    """The text of a file or a pipe, or of standard input if it is named -; without a byte-order mark.
+    """Read the text of a file or a pipe, or of standard input if the name is -, without its byte-order mark.
 
     Raises:
-        InputError: it is not UTF-8.
-        OSError: it cannot be read.
+        InputError: the text is not UTF-8.
+        OSError: the file cannot be read.
     """
     try:
         data = read_bytes(name)

@@ -18,8 +18,8 @@ class TokenizerTrain:
     """Train a byte-level BPE tokenizer on text files."""
 
     input: tuple[str, ...]
-    """Text files, UTF-8: paths, globs such as 'text/*.txt', addresses such as s3://... (by fsspec), - for standard
-    input. Of .jsonl files, each line is a pair: {"prefix": "some text", "target": "what follows"}."""
+    """Text files in UTF-8: paths, globs such as 'text/*.txt', addresses such as s3://... (by fsspec), - for standard
+    input. In a .jsonl file each line is a pair: {"prefix": "some text", "target": "what follows"}."""
     out: Path
     """Folder to write: vocab.json and merges.txt in GPT-2's format, and the special tokens."""
     vocab_size: int
@@ -27,11 +27,11 @@ class TokenizerTrain:
     special_tokens: tuple[str, ...] = (END_OF_TEXT,)
     """Texts that are always one token."""
     pattern: str = "gpt2"
-    """How text is cut into pre-tokens: gpt2, cl100k, o200k, or a regular expression."""
+    """Pattern that splits text into pre-tokens: gpt2, cl100k, o200k, or a regular expression."""
     engine: Literal["local", "dask"] = "local"
-    """Count in processes of this machine, or on a Dask cluster. The result is the same."""
+    """Where to count: in processes of this machine, or on a Dask cluster. The result does not depend on it."""
     scheduler: str | None = None
-    """Address of the Dask cluster's scheduler; without it, one is started on this machine."""
+    """Address of the Dask cluster's scheduler. If not given: start a cluster on this machine."""
 
     def run(self) -> None:
         from lm.files import reserved
@@ -65,16 +65,16 @@ class TokenizerEncode:
     """Encode text files, or pairs for an encoder-decoder, into a .npy file of token ids."""
 
     tokenizer: Path
-    """Folder of a tokenizer, from lm tokenizer train."""
+    """Folder of the tokenizer, from lm tokenizer train."""
     input: tuple[str, ...]
-    """Text files, UTF-8: paths, globs such as 'text/*.txt', addresses such as s3://... (by fsspec), - for standard
-    input. Of .jsonl files, each line is a pair: {"prefix": "some text", "target": "what follows"}."""
+    """Text files in UTF-8: paths, globs such as 'text/*.txt', addresses such as s3://... (by fsspec), - for standard
+    input. In a .jsonl file each line is a pair: {"prefix": "some text", "target": "what follows"}."""
     out: Path
     """Token file to write; FILE.npy.json beside it records the tokenizer, the bytes, and known nats."""
     engine: Literal["local", "dask"] = "local"
-    """Encode in processes of this machine, or on a Dask cluster. The result is the same."""
+    """Where to encode: in processes of this machine, or on a Dask cluster. The result does not depend on it."""
     scheduler: str | None = None
-    """Address of the Dask cluster's scheduler; without it, one is started on this machine."""
+    """Address of the Dask cluster's scheduler. If not given: start a cluster on this machine."""
 
     def run(self) -> None:
         from lm.data.sidecar import seen_from, sidecar_path, token_facts
@@ -92,22 +92,22 @@ class TokenizerEncode:
         }
         pairs = are_pairs(self.input)
         if pairs and self.engine == "dask":
-            raise InputError("--engine dask encodes texts, not pairs (.jsonl); leave it out")
+            raise InputError("--engine dask encodes texts, not pairs (.jsonl); leave out --engine")
         with alone_at(sidecar_path(self.out)):
-            if token_facts(self.out) is None:  # those of a file that was deleted may be overwritten
+            if token_facts(self.out) is None:  # facts of a deleted file may be overwritten
                 refuse_existing(sidecar_path(self.out))
             found, said = (self._encode_pairs if pairs else self._encode_text)(tokenizer)
             try:
                 facts |= found | {"sha256": fingerprint(self.out)}
                 write_json(sidecar_path(self.out), facts)
-            except BaseException:  # without its facts, the file would name no tokenizer
+            except BaseException:  # without its facts, the token file would name no tokenizer
                 for written in (self.out, offsets_path(self.out)):
                     remove(written)
                 raise
         show(said)
 
     def _encode_pairs(self, tokenizer: Any) -> tuple[dict[str, Any], str]:
-        """The facts of the file that is written, and what to say of it."""
+        """Encode pairs; return the facts of the token file, and the line to show."""
         from tokenizer.encode_pairs import encode_pairs
 
         ends = ends_of(tokenizer).stop
@@ -139,12 +139,12 @@ class TokenizerEncode:
 
 @dataclass(frozen=True)
 class TokenizerInspect:
-    """Show the tokens of a text, in turning colours, each with its id."""
+    """Show the tokens of a text in alternating colours, each with its id."""
 
     text: Annotated[str, Positional]
     """Text to encode."""
     tokenizer: Path
-    """Folder of a tokenizer, from lm tokenizer train."""
+    """Folder of the tokenizer, from lm tokenizer train."""
 
     def run(self) -> None:
         from tokenizer import Tokenizer
@@ -155,10 +155,10 @@ class TokenizerInspect:
 
 @dataclass(frozen=True)
 class TokenizerExport:
-    """Write a tokenizer as a tokenizer.json for the library tokenizers, which then encodes the same."""
+    """Write a tokenizer.json with which the library tokenizers encodes to the same ids."""
 
     tokenizer: Path
-    """Folder of a tokenizer, from lm tokenizer train."""
+    """Folder of the tokenizer, from lm tokenizer train."""
     out: Path
     """File to write."""
 
@@ -176,11 +176,11 @@ class TokenizerImport:
     """Read a tokenizer.json of the library tokenizers (byte-level BPE), or GPT-2's files."""
 
     input: Path
-    """The tokenizer.json, or a folder with one, or with only GPT-2's vocab.json and merges.txt."""
+    """File tokenizer.json, or a folder with it, or a folder with GPT-2's vocab.json and merges.txt."""
     out: Path
     """Folder to write."""
     special_tokens: tuple[str, ...] = (END_OF_TEXT,)
-    """Texts that are always one token; a tokenizer.json has its own, GPT-2's files do not say."""
+    """Texts that are always one token, for GPT-2's files, which do not name them. A tokenizer.json does."""
 
     def run(self) -> None:
         from lm.files import reserved
@@ -197,12 +197,12 @@ class TokenizerImport:
 
 @contextmanager
 def _cluster(engine: str, scheduler: str | None) -> Iterator[Any]:
-    """Give a client of the Dask cluster that the flags ask for, or None."""
+    """Yield a client of the Dask cluster that the flags ask for, or None."""
     from tokenizer import dask_engine
     from tokenizer.errors import InputError
 
     if engine == "local" and scheduler:
-        raise InputError("--scheduler is for --engine dask; add it, or leave out --scheduler")
+        raise InputError("--scheduler needs --engine dask: add --engine dask, or leave out --scheduler")
     with dask_engine.connect(scheduler) if engine == "dask" else nullcontext() as client:
         yield client
 
@@ -216,7 +216,7 @@ def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class TokenizerCommand:
-    """Train a tokenizer, encode text with one, look at it, or exchange it with the library tokenizers."""
+    """Train a tokenizer, encode text with it, inspect or exchange it."""
 
     command: (
         Annotated[TokenizerTrain, subcommand("train", prefix_name=False)]

@@ -18,35 +18,38 @@ from lm.terminal import show
 
 @dataclass(frozen=True)
 class Train(Compiles):
-    """Train a model. Every setting of the config file can be overridden by its flag."""
+    """Train a model in torch or in JAX.
+
+    Every setting of the config file has a flag that overrides it.
+    """
 
     backend: Backend
     """Framework to train with."""
     train: tuple[Path, ...]
-    """Token files to train on, from lm tokenizer encode, or globs such as 'stories/*.npy': one corpus. nanoGPT's .bin
-    files do too."""
+    """Token files to train on, as one corpus: from lm tokenizer encode, globs such as 'stories/*.npy', or .bin files of
+    nanoGPT."""
     val: Path
     """Token file to evaluate on."""
     out: Path
-    """Folder of the run, to be made."""
+    """Folder to create for the run."""
     settings: Annotated[TrainConfig, arg(name="")]
     config: Path | None = None
-    """TOML file of settings, such as those in configs/; without one, give the model's by flags."""
+    """TOML file of settings, such as those in configs/. If not given: the flags give the settings."""
     weights: tuple[float, ...] = ()
-    """Share of the training windows from each of --train; if not given, each gives windows by its size."""
+    """Share of the training windows from each file of --train. If not given: in proportion to the sizes."""
     init_from: Path | None = None
-    """Start from the weights of this run or checkpoint (fine-tuning), not from the seed's."""
+    """Run or checkpoint to take the initial weights from (fine-tuning). If not given: draw them from the seed."""
     tokenizer: Path | None = None
-    """Folder of the tokenizer of token files that do not name theirs, such as nanoGPT's."""
+    """Folder of the tokenizer, for token files that do not name theirs, such as nanoGPT's."""
     resume: bool = False
-    """Go on from the newest intact checkpoint in --out, with otherwise the same command."""
+    """Resume from the newest intact checkpoint in --out. The rest of the command stays as it was."""
     profile: bool = False
-    """Write the framework's own trace of a few steps to OUT/profile."""
+    """Write the framework's trace of a few steps to OUT/profile."""
     track: tuple[TrackerName, ...] = ()
-    """Copy the metrics as they come, to OUT/tensorboard or to Weights & Biases, as its WANDB_ variables say."""
+    """Trackers to copy the metrics to: tensorboard writes OUT/tensorboard, wandb follows the WANDB_ variables."""
     mesh: str | None = None
-    """Train on several devices, such as data=2,fsdp=2,tensor=2: copies of the model that share a batch, devices that
-    share a copy's weights, and devices that share its heads. An axis left out is 1. The numbers are the same."""
+    """Mesh of devices to train on, such as data=2,fsdp=2,tensor=2: copies of the model that share a batch, devices that
+    share a copy's weights, and devices that share its heads. An axis left out is 1. If not given: one device."""
 
     def run(self) -> None:
         from lm.mesh import Mesh
@@ -62,17 +65,17 @@ class Train(Compiles):
             show(f"{checkpoint.latest(self.out)}: done")
         elif done is False:
             command = shlex.join([a for a in sys.argv[1:] if a != "--resume"])
-            show(f"stopped and saved; to go on: lm {command} --resume")
+            show(f"stopped and saved; to resume: lm {command} --resume")
 
 
 def train_defaults(arguments: Sequence[str]) -> Any:
-    """The defaults of `lm train`: the settings of its --config, where there is one."""
+    """Return the defaults of `lm train`: the settings of its --config, if there is one."""
     settings = given_config(arguments)
     return MISSING_NONPROP if settings is None else Train(MISSING, MISSING, MISSING, MISSING, settings)
 
 
 def given_config(arguments: Sequence[str], default: Path | None = None) -> TrainConfig | None:
-    """The settings of --config, or of the default file, with what follows from others left open for flags."""
+    """Read the settings of --config, or of the default file. Sizes that follow from others stay open for flags."""
     words = [word for a in arguments for word in (a.split("=", 1) if a.startswith("--config=") else [a])]
     path = default
     if "--config" in words[:-1]:

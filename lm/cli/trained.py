@@ -1,4 +1,4 @@
-"""What commands of a trained model start from, and `lm eval`."""
+"""The flags of the commands that load a trained model, and `lm eval`."""
 
 import math
 from dataclasses import dataclass
@@ -14,33 +14,33 @@ from tokenizer.errors import InputError
 
 @dataclass(frozen=True)
 class Trained(Compiles):
-    """A trained model: what lm eval and lm generate start from."""
+    """Base class of the commands that load a trained model."""
 
     checkpoint: Path
-    """Folder of a run, for its newest checkpoint, or of one checkpoint."""
+    """Folder of a run, to use its newest checkpoint, or of one checkpoint."""
     backend: Backend | None = None
-    """Framework to run in; the one that trained it if not given."""
+    """Framework to run in. If not given: the one that trained the model."""
     device: str = "cpu"
-    """Where to compute: cpu, or cuda where there is a GPU, or cuda:N for one of several."""
+    """Device to compute on: cpu, cuda, or cuda:N for one of several GPUs."""
     threads: int | None = None
-    """CPU threads; if not given, the framework's own choice."""
+    """Number of CPU threads. If not given: the framework's choice."""
     best: bool = False
-    """Take the run's checkpoint of the lowest validation loss, not the newest."""
+    """Use the checkpoint with the lowest validation loss, not the newest."""
     tokenizer: Path | None = None
-    """Folder of the model's tokenizer, if it does not lie in the run's folder."""
+    """Folder of the model's tokenizer. If not given: the one in the run's folder."""
 
     def __post_init__(self) -> None:
         check_device(self.device)
 
     @property
     def path(self) -> Path:
-        """The checkpoint."""
+        """Folder of the checkpoint to use."""
         from lm.run import checkpoint
 
         return (checkpoint.best if self.best else checkpoint.latest)(self.checkpoint)
 
     def load(self) -> tuple[TrainConfig, Any, Any]:
-        """The model's config, its backend, and its state without the optimizer's."""
+        """Return the model's config, its backend, and its state without the optimizer's part."""
         from lm.api import load
 
         model = load(self.checkpoint, self.backend, best=self.best, device=self.device, threads=self.threads)
@@ -49,12 +49,12 @@ class Trained(Compiles):
 
 @dataclass(frozen=True)
 class Eval(Trained):
-    """Print the loss of a model on a whole token file."""
+    """Print the loss of a model on a token file."""
 
     tokens: Path = MISSING
-    """Token file, from lm tokenizer encode with the model's tokenizer."""
+    """Token file to evaluate on, from lm tokenizer encode with the model's tokenizer."""
     batch_size: int | None = None
-    """Windows to compute at once; if not given, the training's, or fewer whose logits fit in 64 MiB."""
+    """Windows to compute at once. If not given: as in training, or fewer so that logits fit in 64 MiB."""
 
     def run(self) -> None:
         from lm.data.sources import open_evaluation, text_facts
@@ -69,8 +69,8 @@ class Eval(Trained):
         result = evaluate(backend.make_eval_step(config), state, data, config, self.batch_size)
         if not math.isfinite(result.loss):
             raise InputError(
-                f"{self.path}: the loss on {self.tokens} is {result.loss}, since the model's logits are not finite; "
-                "take an earlier checkpoint"
+                f"{self.path}: the loss on {self.tokens} is {result.loss}, because the model's logits are not finite; "
+                "use an earlier checkpoint"
             )
         print(f"loss           {result.loss:.4f} nats per token over {result.num_targets:,} tokens")
         floor = entropy_floor(facts)

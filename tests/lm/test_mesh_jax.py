@@ -176,7 +176,7 @@ def test_a_process_is_killed_and_the_run_goes_on(made_pipeline: Path, tmp_path: 
         processes[1].send_signal(signal.SIGTERM)
         ends = [ended(p) for p in processes]
         assert [code for code, _, _ in ends] == [0, 0], ends
-        assert "stopped and saved; to go on: lm train" in ends[0][1]
+        assert "stopped and saved; to resume: lm train" in ends[0][1]
     finally:
         for process in processes:
             process.kill()

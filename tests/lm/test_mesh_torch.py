@@ -226,7 +226,7 @@ def test_a_run_is_killed_and_stopped_and_goes_on_in_the_other_backend(
     wait_for(folder / "checkpoints" / f"step-{newest + 2:08d}", agent)
     os.kill(workers(agent)[1], signal.SIGINT)
     ((out, errors),) = ended([agent])
-    assert "stopped and saved; to go on: " in out
+    assert "stopped and saved; to resume: " in out
     assert not errors
     assert newest + 2 <= checkpoint.read_state(checkpoint.latest(folder))["iteration"] < 50
 

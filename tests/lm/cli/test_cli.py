@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lm.cli.commands import COMMANDS
 from lm.files import file_sha256, json_text
 from lm.run import checkpoint
 from tests.lm.conftest import lm, train_command
@@ -359,8 +360,10 @@ def test_the_command_in_a_process_of_its_own(made_pipeline: Path) -> None:
 
     help_text = run("--help")
     assert help_text.returncode == 0
-    for name in ("stories", "tokenizer", "train", "eval", "generate", "demo"):
-        assert f"• {name} " in help_text.stdout
+    names = re.findall(r"^  (\w+)  +[A-Z].*\.$", help_text.stdout, re.MULTILINE)
+    assert names[:3] == ["demo", "train", "generate"]
+    assert names == list(COMMANDS)
+    assert max(map(len, help_text.stdout.splitlines())) <= 80
     wrong = run("eval", "--checkpoint", "none", "--tokens", "none")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr == (

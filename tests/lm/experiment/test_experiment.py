@@ -134,7 +134,7 @@ def test_a_stopped_experiment_goes_on_to_the_same_end(
 
     monkeypatch.setattr(train_module, "evaluate", interrupted)
     assert lm(*command("learning-rate", corpus, out)) == 130
-    assert capsys.readouterr().err.splitlines()[-1] == "lm: stopped; the same command goes on"
+    assert capsys.readouterr().err.splitlines()[-1] == "lm: stopped; the same command continues"
     assert not (out / "report.md").exists()
     assert sorted(path.name for path in (out / "runs").iterdir()) == ["rate-0.001", "rate-0.03"]
     assert [path.name for path in (out / "runs" / "rate-0.03" / "checkpoints").iterdir()] == ["step-00000004"]

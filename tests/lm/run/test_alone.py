@@ -172,7 +172,7 @@ def test_sigterm_while_jax_compiles(pipeline: Path) -> None:
     assert process.returncode == 0, errors
     assert "SIGTERM: ends, and saves, after this step" in errors
     words = shlex.join(map(str, command))
-    assert said == f"stopped and saved; to go on: lm {words} --resume\n"
+    assert said == f"stopped and saved; to resume: lm {words} --resume\n"
     assert all_intact(pipeline / "new") <= 2
     assert lm(*command, "--resume") == 0
     assert leaves(pipeline / "new") == leaves(pipeline / "jax")

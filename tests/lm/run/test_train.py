@@ -96,7 +96,7 @@ def test_a_signal_saves_and_says_how_to_go_on(
     assert main(command) == 0
     assert signal.getsignal(number) is handler
     assert checkpoint.latest(out).name == "step-00000002"
-    assert capsys.readouterr().out == f"stopped and saved; to go on: lm {' '.join(command)} --resume\n"
+    assert capsys.readouterr().out == f"stopped and saved; to resume: lm {' '.join(command)} --resume\n"
     monkeypatch.setattr(module, "learning_rate", learning_rate)
     assert main([*command, "--resume"]) == 0
     assert leaves(out) == leaves(pipeline / "torch")
