@@ -15,7 +15,8 @@ from lm.config import TrainConfig, check_device
 from lm.data.batch import check_token_ids
 from lm.limits import explained, refuse_generation
 from lm.run import checkpoint
-from lm.run.folder import load_ends, load_facts, load_state, load_tokenizer
+from lm.run.facts import load_facts
+from lm.run.loading import load_ends, load_state, load_tokenizer
 from lm.text.ends import Ends
 from lm.text.generate import Completion, complete
 from lm.text.sampling import SamplingConfig

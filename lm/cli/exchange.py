@@ -28,10 +28,10 @@ class Export:
     def run(self) -> None:
         from lm.interop.huggingface import export_llama
         from lm.run import checkpoint
-        from lm.run import folder as run
+        from lm.run.loading import find_tokenizer
 
         path = (checkpoint.best if self.best else checkpoint.latest)(self.checkpoint)
-        tokenizer = run.find_tokenizer(path, self.tokenizer)
+        tokenizer = find_tokenizer(path, self.tokenizer)
         export_llama(path, tokenizer, self.out)
         show(
             f"{self.out}: {path.name}"

@@ -39,16 +39,17 @@ class Generate(Trained):
 
     def run(self) -> None:
         from lm.limits import refuse_generation
-        from lm.run import folder as run
+        from lm.run.facts import load_facts
+        from lm.run.loading import load_ends, load_tokenizer
         from lm.text.generate import Completion, complete, opening
 
-        tokenizer = run.load_tokenizer(self.path, self.tokenizer)
-        ends = run.load_ends(self.path, tokenizer)
+        tokenizer = load_tokenizer(self.path, self.tokenizer)
+        ends = load_ends(self.path, tokenizer)
         ends.stop_ids(self.stop_token, tokenizer)
         prompts = list(self.prompt)
         if self.prompt_file is not None:
             prompts.append(read_text(self.prompt_file).removesuffix("\n"))
-        config, _ = run.load_facts(self.path, verify=False)
+        config, _ = load_facts(self.path, verify=False)
         refuse_generation(config, len(prompts or [""]), self.sampling)
         completions = [
             Completion(prompt, tokenizer, self.sampling.stop)

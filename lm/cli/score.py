@@ -34,12 +34,12 @@ class Score(Trained):
     """Print JSON: the sums, and each token with its nats."""
 
     def run(self) -> None:
-        from lm.run import folder as run
+        from lm.run.loading import load_ends, load_tokenizer
         from lm.text.score import score_text
 
         text = read_text(self.text) if self.text == "-" or _can_be_read(self.text) else self.text
-        tokenizer = run.load_tokenizer(self.path, self.tokenizer)
-        ends = run.load_ends(self.path, tokenizer)
+        tokenizer = load_tokenizer(self.path, self.tokenizer)
+        ends = load_ends(self.path, tokenizer)
         config, backend, state = self.load()
         score = score_text(backend.make_logits(config), state, config, tokenizer, text, self.stride, ends)
         if self.json:

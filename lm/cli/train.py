@@ -54,7 +54,7 @@ class Train(Compiles):
     def run(self) -> None:
         from lm.mesh import Mesh
         from lm.run import checkpoint
-        from lm.run.folder import Inputs
+        from lm.run.inputs import Inputs
         from lm.run.train import train
 
         inputs = Inputs(self.train, self.val, self.weights, self.init_from, self.tokenizer)

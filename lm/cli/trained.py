@@ -58,14 +58,16 @@ class Eval(Trained):
 
     def run(self) -> None:
         from lm.data.sources import open_evaluation, text_facts
-        from lm.run import folder as run
         from lm.run.evaluate import bits_per_byte, entropy_floor, evaluate
+        from lm.run.facts import load_facts
+        from lm.run.inputs import refuse_other_tokenizer
+        from lm.run.loading import find_tokenizer
 
-        _, run_facts = run.load_facts(self.path)
-        run.refuse_other_tokenizer(self.tokens, run_facts["tokenizer_sha256"], str(self.checkpoint))
+        _, run_facts = load_facts(self.path)
+        refuse_other_tokenizer(self.tokens, run_facts["tokenizer_sha256"], str(self.checkpoint))
         config, backend, state = self.load()
         data = open_evaluation(config, self.tokens)
-        facts = text_facts(self.tokens, data, config, run.find_tokenizer(self.path, self.tokenizer))
+        facts = text_facts(self.tokens, data, config, find_tokenizer(self.path, self.tokenizer))
         result = evaluate(backend.make_eval_step(config), state, data, config, self.batch_size)
         if not math.isfinite(result.loss):
             raise InputError(

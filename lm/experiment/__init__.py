@@ -15,7 +15,7 @@ from lm.experiment.runs import Plan, Runs
 from lm.experiment.stages import claimed
 from lm.files import published, read_object, write_json
 from lm.limits import refuse_step
-from lm.run import folder as run
+from lm.run.facts import flat_settings
 from lm.terminal import show
 from tokenizer.errors import InputError
 
@@ -101,8 +101,8 @@ def _command(name: str, plan: Plan, docs: Path | None) -> str:
         words += ["--batch-sizes", *map(str, plan.batch_sizes)]
     if plan.seeds != Plan.seeds:
         words += ["--seeds", str(plan.seeds)]
-    before = run.flat(default)
-    for setting, value in run.flat(plan.config).items():
+    before = flat_settings(default)
+    for setting, value in flat_settings(plan.config).items():
         if value != before[setting]:
             words += [f"--{setting.replace('_', '-')}", str(value)]
     return shlex.join([*words, *(["--docs", docs.name] if docs else [])])

@@ -6,7 +6,8 @@ from typing import Any, TypeAlias
 from lm.config import CONFIGS, load_config
 from lm.experiment.stages import claimed, make_tokens, run_command, stage
 from lm.files import file_sha256, published
-from lm.run.folder import read_facts, read_metrics
+from lm.run.facts import read_facts
+from lm.run.metrics import read_metrics
 from lm.tables import markdown_table
 from lm.terminal import show
 

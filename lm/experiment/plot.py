@@ -8,7 +8,7 @@ from typing import Any
 
 from lm.experiment.outcomes import Outcome
 from lm.files import published
-from lm.run.folder import read_metrics
+from lm.run.metrics import read_metrics
 
 # As many points as the mean of a curve's training losses is taken over, in parts of the run.
 _SMOOTHED_OVER = 20

@@ -18,7 +18,8 @@ from lm.files import file_sha256
 from lm.init import parameter_shapes
 from lm.run import report
 from lm.run.evaluate import entropy_floor
-from lm.run.folder import Inputs, read_metrics
+from lm.run.inputs import Inputs
+from lm.run.metrics import read_metrics
 from lm.run.train import NotFiniteError, train
 from lm.terminal import show
 from tokenizer.errors import InputError

@@ -8,8 +8,9 @@ from typing import Any
 from lm.backend import load
 from lm.experiment.runs import Runs
 from lm.files import published
-from lm.run import folder as run_folder
 from lm.run.checkpoint import latest
+from lm.run.facts import load_facts
+from lm.run.loading import load_state
 from lm.tables import markdown_table
 from lm.text.generate import Completion, complete
 from lm.text.sampling import SamplingConfig
@@ -24,9 +25,9 @@ def run(runs: Runs) -> dict[str, Any]:
     """Let the baseline at its best rate write, and count which of its words the training text has."""
     outcome = runs.train(learning_rate=runs.best_rate())
     path = latest(runs.out / "runs" / outcome.name)
-    config, _ = run_folder.load_facts(path)
+    config, _ = load_facts(path)
     backend = load(runs.plan.backend, config)
-    state = run_folder.load_state(path, config, backend, with_optimizer=False)
+    state = load_state(path, config, backend, with_optimizer=False)
     steps = backend.make_prefill(config), backend.make_decode_step(config)
     tokenizer = Tokenizer.load(runs.out / "tokenizer")
     known = set(_words((runs.out / "train.txt").read_bytes().decode()))

@@ -23,7 +23,8 @@ from lm.config import ModelConfig, TrainConfig, from_dict
 from lm.files import json_text, published, read_object, refuse_existing, require_file, reserved, write_json
 from lm.init import initial_moments, parameter_shapes
 from lm.run import checkpoint
-from lm.run import folder as run
+from lm.run.facts import load_facts
+from lm.run.loading import load_ends
 from lm.text.ends import Ends, ends_of, read_ends
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
@@ -106,7 +107,7 @@ def export_llama(step_path: Path, tokenizer: Tokenizer | None, out: Path) -> Non
         InputError: Llama's format cannot express the model, or `out` exists.
     """
     refuse_existing(out)
-    config, _ = run.load_facts(step_path)
+    config, _ = load_facts(step_path)
     model = config.model
     odd = [
         f"{name} {getattr(model, name)}" for name, value in _LLAMA.items() if getattr(model, name) != value
@@ -118,7 +119,7 @@ def export_llama(step_path: Path, tokenizer: Tokenizer | None, out: Path) -> Non
         )
     expected = {name: (shape, config.param_dtype) for name, shape in parameter_shapes(model).items()}
     weights = checkpoint.read_slices(step_path / "model.safetensors", expected)
-    ends = run.load_ends(step_path, tokenizer)
+    ends = load_ends(step_path, tokenizer)
     with reserved(out), published(out) as temporary:
         temporary.mkdir()
         write_llama(model, _finite(weights, step_path), temporary, asdict(ends))

@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from lm.config import TrackerName, TrainConfig
 from lm.flops import train_flops_per_token
-from lm.run import folder as run
 from lm.run.evaluate import Evaluation, bits_per_byte, entropy_floor
+from lm.run.metrics import metric_lines
 from lm.run.track import Trackers
 from lm.terminal import Shown
 from tokenizer.errors import InputError
@@ -42,7 +42,7 @@ class MetricsLog:
         seconds = 0.0
         if not silent:
             end = 0
-            for record, end_of_line in run.metric_lines(out):
+            for record, end_of_line in metric_lines(out):
                 if record["step"] > first_step:
                     break
                 seconds, end = record["seconds"], end_of_line

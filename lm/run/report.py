@@ -12,7 +12,8 @@ from lm.config import TrainConfig, from_dict
 from lm.files import is_locked, published, reserved
 from lm.init import parameter_shapes
 from lm.run import checkpoint
-from lm.run import folder as run
+from lm.run.facts import flat_settings, read_facts
+from lm.run.metrics import metric_lines
 from lm.tables import plain_table
 from tokenizer.errors import InputError
 
@@ -113,7 +114,7 @@ def read_run(folder: Path, name: str) -> Run:
     Raises:
         InputError: it is no run.
     """
-    facts = run.read_facts(folder)
+    facts = read_facts(folder)
     if facts is None:
         raise InputError(f"{folder}: holds no run.json; give the folder of a run of lm train")
     config: TrainConfig = from_dict(TrainConfig, facts["config"], f"{folder}/run.json")
@@ -127,7 +128,7 @@ def read_run(folder: Path, name: str) -> Run:
         state = "new"
     else:
         state = "done" if iteration == config.steps or early else "stopped"
-    metrics = Metrics(record for record, _ in run.metric_lines(folder))
+    metrics = Metrics(record for record, _ in metric_lines(folder))
     return Run(name, config, facts, metrics, state, memory if isinstance(memory, int) else None)
 
 
@@ -179,7 +180,7 @@ def write_report(folders: list[Path], out: Path) -> None:
 
 def _page(folders: list[Path]) -> str:
     runs = [read_run(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
-    settings = [run.flat(r.config) for r in runs]
+    settings = [flat_settings(r.config) for r in runs]
     for r, values in zip(runs, settings, strict=True):
         values |= {
             "backend": r.facts["backend"],

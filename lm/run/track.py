@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 
 from lm.config import TrackerName
 from lm.files import alone_in, write_json
-from lm.run import folder as runs
+from lm.run.facts import read_facts
+from lm.run.metrics import metric_lines
 from lm.terminal import Shown
 from tokenizer.errors import InputError
 
@@ -69,7 +70,7 @@ def export(name: TrackerName, run: Path) -> None:
         InputError: there is no such run, another process is at work on it, the tracker is not installed, or it failed.
     """
     refuse_missing([name])
-    if runs.read_facts(run) is None:
+    if read_facts(run) is None:
         raise InputError(f"{run}: holds no run.json; give the folder of a run of lm train")
     try:
         with alone_in(run):
@@ -87,9 +88,9 @@ def _failure(name: str, run: Path, error: Exception) -> str:
 
 def _started(name: str, run: Path) -> Tracker:
     """A tracker of the run, to which all records so far have been sent."""
-    tracker = {"tensorboard": _tensorboard, "wandb": _wandb}[name](run, runs.read_facts(run) or {})
+    tracker = {"tensorboard": _tensorboard, "wandb": _wandb}[name](run, read_facts(run) or {})
     next(tracker)
-    for record, _ in runs.metric_lines(run):
+    for record, _ in metric_lines(run):
         tracker.send(record)
     return tracker
 

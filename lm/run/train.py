@@ -17,9 +17,10 @@ from lm.files import alone_in, refuse_existing, remove_leftovers
 from lm.limits import explain_step, explained, refuse_step
 from lm.mesh import Mesh, Processes
 from lm.run import checkpoint
-from lm.run import folder as run
 from lm.run.evaluate import entropy_floor, evaluate
-from lm.run.folder import Inputs
+from lm.run.facts import describe_run, versions, write_run
+from lm.run.inputs import Inputs, run_tokenizer
+from lm.run.loading import ends_to_keep, initial_state, newest_state
 from lm.run.log import MetricsLog
 from lm.run.track import refuse_missing
 from lm.schedule import learning_rate
@@ -94,7 +95,7 @@ def train(
         stop_requested = stack.enter_context(_stop_signals(lambda: processes.is_first))
         source = open_source(config, inputs.train, inputs.weights)
         inputs = replace(inputs, train=source.paths)
-        val_data, tokenizer = open_validation(config, inputs.val), run.tokenizer_for(inputs)
+        val_data, tokenizer = open_validation(config, inputs.val), run_tokenizer(inputs)
         val_facts = text_facts(inputs.val, val_data, config, tokenizer)
         config = with_mask_token(config, tokenizer, inputs.train[0])
         if config.sample_every is not None and tokenizer is None:
@@ -102,7 +103,7 @@ def train(
                 f"{inputs.train[0]}: sample_every needs a tokenizer, and the token file names none; give --tokenizer, "
                 "or encode the text with lm tokenizer encode"
             )
-        facts = run.describe(config, inputs)
+        facts = describe_run(config, inputs)
         _look_at(out, resume)
         backend = load(backend_name, config, mesh)
         processes = backend.processes()
@@ -111,13 +112,13 @@ def train(
             raise InputError(
                 f"sample_every is {config.sample_every}, but several processes write no samples: leave it out"
             )
-        facts |= {"backend": backend_name, "versions": run.versions(backend)}
+        facts |= {"backend": backend_name, "versions": versions(backend)}
         facts |= {"mesh": str(mesh)} if mesh else {}
         with processes.together():
             if processes.is_first:
                 stack.enter_context(alone_in(out))
                 _look_at(out, resume)
-        resumed = run.resume(out, facts, config, backend, mesh, processes) if resume else None
+        resumed = newest_state(out, facts, config, backend, mesh, processes) if resume else None
         if resumed:
             saved, state = resumed
             backend.repeat(saved.get("choices", {}))
@@ -125,15 +126,15 @@ def train(
             progress = _read_progress(saved)
         else:
             first_step, saved_step, progress = 0, -1, Progress()
-            saved, state = None, run.initial_state(config, backend, inputs, facts, mesh)
-        ends = run.ends_to_keep(config, inputs, tokenizer, saved)
+            saved, state = None, initial_state(config, backend, inputs, facts, mesh)
+        ends = ends_to_keep(config, inputs, tokenizer, saved)
         facts |= asdict(ends)
         sample = sampler(backend, config, None if config.sample_every is None else tokenizer, ends)
         with processes.together():
             if processes.is_first:
                 remove_leftovers(out)
                 remove_leftovers(out / "checkpoints")
-                run.write(out, facts, inputs, entropy_floor(val_facts))
+                write_run(out, facts, inputs, entropy_floor(val_facts))
 
         silent, devices = not processes.is_first, mesh.size if mesh else 1
         log = stack.enter_context(MetricsLog(out, first_step, config, val_facts, track, silent, devices))

@@ -13,7 +13,8 @@ from lm.config import ModelConfig, load_config
 from lm.data.batch import Batch
 from lm.flops import train_flops_per_token
 from lm.run import checkpoint
-from lm.run import folder as run
+from lm.run.facts import load_facts, read_facts
+from lm.run.metrics import read_metrics
 from tests.lm.cli.test_cli import refused
 from tests.lm.conftest import lm, train_command
 from tests.lm.run.test_train import BACKENDS, leaves, numbers
@@ -47,19 +48,19 @@ def test_gains_do_not_decay_with_the_matrices(made_pipeline: Path, backend_name:
 def test_evaluation_of_the_first_windows(pipeline: Path) -> None:
     command = train_command(pipeline, "torch", pipeline / "new", *QUIET, "--eval-windows", 3)
     assert lm(*command) == 0
-    (val,) = [m for m in run.read_metrics(pipeline / "new") if "val_loss" in m]
+    (val,) = [m for m in read_metrics(pipeline / "new") if "val_loss" in m]
     tokens = np.load(pipeline / "val.npy")
     np.save(pipeline / "short.npy", tokens[: 3 * 16 + 1])
     command = train_command(pipeline, "torch", pipeline / "short", *QUIET, "--val", pipeline / "short.npy")
     assert lm(*command) == 0
-    (short,) = [m for m in run.read_metrics(pipeline / "short") if "val_loss" in m]
+    (short,) = [m for m in read_metrics(pipeline / "short") if "val_loss" in m]
     assert val["val_loss"] == short["val_loss"]
     assert val["perplexity"] == math.exp(val["val_loss"])
     # Bits per byte are of the same windows; what the whole text's floor is, says nothing about them.
     text = Tokenizer.load(pipeline / "tokenizer").decode(tokens[: 3 * 16 + 1])
     bits = val["val_loss"] / math.log(2) * (3 * 16 + 1) / len(text.encode())
     assert val["bits_per_byte"] == pytest.approx(bits, rel=1e-12)
-    assert (run.read_facts(pipeline / "new") or {})["floor"] is None
+    assert (read_facts(pipeline / "new") or {})["floor"] is None
     assert "bits_per_byte" not in short
 
 
@@ -70,7 +71,7 @@ def test_patience_ends_a_run_that_no_longer_learns(pipeline: Path, capsys: Captu
     command = train_command(pipeline, "torch", pipeline / "new", *flags, "--save-interval", 100)
     assert lm(*command) == 0
     assert "stopped early" in capsys.readouterr().err
-    losses = [m["val_loss"] for m in run.read_metrics(pipeline / "new") if "val_loss" in m]
+    losses = [m["val_loss"] for m in read_metrics(pipeline / "new") if "val_loss" in m]
     best = int(np.argmin(losses))
     assert len(losses) < 40
     assert best == len(losses) - 4
@@ -89,7 +90,7 @@ def test_patience_ends_a_run_that_no_longer_learns(pipeline: Path, capsys: Captu
 def test_a_step_that_is_not_finite(pipeline: Path, capsys: Capture, backend: BackendName) -> None:
     # Weights that overflow in the forward pass make every step bad from the first on.
     start = pipeline / backend / "checkpoints" / "step-00000003"
-    _, facts = run.load_facts(start)
+    _, facts = load_facts(start)
     weights, moments = (
         {name: leaf[...] for name, leaf in checkpoint.read_slices(start / f"{file}.safetensors", of)}
         for file, of in (("model", shapes(start)), ("optimizer", shapes(start, optimizer=True)))
@@ -110,13 +111,13 @@ def test_a_step_that_is_not_finite(pipeline: Path, capsys: Capture, backend: Bac
     assert checkpoint.read_state(path)["skipped"] == 2
     assert lm(*command, "--skip-nonfinite") == 0
     assert checkpoint.read_state(checkpoint.latest(pipeline / backend))["skipped"] == 5
-    records = [m for m in run.read_metrics(pipeline / backend) if m["step"] > 3 and "train_loss" in m]
+    records = [m for m in read_metrics(pipeline / backend) if m["step"] > 3 and "train_loss" in m]
     assert [m["step"] for m in records] == [4, 5, 6, 7, 8]
     assert all(m["train_loss"] is None and m["skipped"] for m in records)
 
 
 def shapes(path: Path, optimizer: bool = False) -> dict[str, Any]:
-    config, _ = run.load_facts(path)
+    config, _ = load_facts(path)
     if optimizer:
         names = run.optimizer_shapes(config.model)
         return {name: (s, "int32" if name == "step" else "float32") for name, s in names.items()}
@@ -187,8 +188,8 @@ def test_bfloat16_learns_within_one_percent(pipeline: Path) -> None:
             0.01,
         )
         assert lm(*train_command(pipeline, "torch", out, *flags)) == 0
-        losses[dtype] = run.read_metrics(out)[-1]["val_loss"]
-        config, _ = run.load_facts(checkpoint.latest(out))
+        losses[dtype] = read_metrics(out)[-1]["val_loss"]
+        config, _ = load_facts(checkpoint.latest(out))
         assert config.param_dtype == "float32"
     assert losses["float32"] < 5.0
     assert losses["bfloat16"] != losses["float32"]

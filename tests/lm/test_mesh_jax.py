@@ -18,7 +18,7 @@ from lm.config import load_config
 from lm.init import optimizer_shapes, parameter_shapes
 from lm.mesh import Mesh
 from lm.run import checkpoint
-from lm.run import folder as run
+from lm.run.metrics import read_metrics
 from tests.lm.conftest import lm, train_command
 from tests.lm.mesh_losses import MODEL, STEPS
 from tests.lm.mesh_process import blocks
@@ -184,5 +184,5 @@ def test_a_process_is_killed_and_the_run_goes_on(made_pipeline: Path, tmp_path: 
     last = checkpoint.read_state(checkpoint.latest(out))
     assert last["iteration"] >= newest + 5
     assert last["mesh"] == "data=1,fsdp=2,tensor=1"
-    steps = [m["step"] for m in run.read_metrics(out) if "train_loss" in m]
+    steps = [m["step"] for m in read_metrics(out) if "train_loss" in m]
     assert steps == list(range(1, last["iteration"] + 1))

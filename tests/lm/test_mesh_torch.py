@@ -18,7 +18,8 @@ from safetensors.numpy import load_file
 from lm.budgets import RUN, relative_error
 from lm.init import parameter_shapes
 from lm.run import checkpoint
-from lm.run import folder as run
+from lm.run.facts import load_facts
+from lm.run.metrics import read_metrics
 from tests.lm.cli.test_cli import refused
 from tests.lm.conftest import lm
 from tests.lm.mesh_process import blocks, small_blocks
@@ -108,7 +109,7 @@ def cut(folder: Path, last: int, new: Path) -> Path:
 def curves(folder: Path) -> np.ndarray:
     """The loss and the norm of the gradients at each step, and what each evaluation found."""
     pairs = (("train_loss", "grad_norm"), ("val_loss", "accuracy"))
-    return np.array([[m[a], m[b]] for m in run.read_metrics(folder) for a, b in pairs if a in m])
+    return np.array([[m[a], m[b]] for m in read_metrics(folder) for a, b in pairs if a in m])
 
 
 def assert_same(folder: Path, whole: Path) -> None:
@@ -182,7 +183,7 @@ def test_a_process_draws_the_blocks_that_hold_its_share(four: Path) -> None:
     for rank in range(4):
         drawn = json.loads((four / f"drawn-{rank}.json").read_text())
         expected = []
-        for name, shape in parameter_shapes(run.load_facts(path)[0].model).items():
+        for name, shape in parameter_shapes(load_facts(path)[0].model).items():
             assert shapes[name] == shape
             half = -(-shape[0] // 2)
             rows = slice(half, None) if rank % 2 else slice(half)

@@ -11,7 +11,7 @@ import pytest
 from lm.backend import BackendName, load
 from lm.config import ModelConfig, TrainConfig
 from lm.run import checkpoint
-from lm.run import folder as run
+from lm.run.facts import read_facts
 from lm.run.report import list_runs
 from lm.text.generate import prefix_generation
 from lm.text.sampling import SamplingConfig
@@ -100,7 +100,7 @@ def test_both_backends_learn_the_same(made: Path, architecture: str) -> None:
     assert all(0 < m["accuracy"] < 1 for m in evaluated)
     # Neither predicts a text's tokens from those before: no floor, no bits per byte.
     assert not any("bits_per_byte" in m for m in evaluated)
-    facts = run.read_facts(made / f"{architecture}.torch")
+    facts = read_facts(made / f"{architecture}.torch")
     assert facts is not None
     assert facts["floor"] is None
     mask = json.loads((made / "words" / "vocab.json").read_text())["<|mask|>"]

@@ -16,8 +16,9 @@ from lm.data.windows import get_batch
 from lm.init import initial_weights
 from lm.mesh import Mesh
 from lm.run import checkpoint
-from lm.run import folder as run
-from lm.run.folder import Inputs
+from lm.run.inputs import Inputs
+from lm.run.loading import load_state
+from lm.run.metrics import read_metrics
 from lm.run.train import train
 from parity import oracle
 
@@ -53,8 +54,8 @@ def test_300_steps(dtype: Literal["float64", "float32"], tmp_path: Path) -> None
     for name in BACKENDS:
         out = tmp_path / name
         assert train(config, name, Inputs((tokens,), tokens), out)
-        losses.append(np.array([m["train_loss"] for m in run.read_metrics(out) if "train_loss" in m]))
-        state = run.load_state(checkpoint.latest(out), config, load(name, config), with_optimizer=True)
+        losses.append(np.array([m["train_loss"] for m in read_metrics(out) if "train_loss" in m]))
+        state = load_state(checkpoint.latest(out), config, load(name, config), with_optimizer=True)
         leaves.append({k: a.astype(np.float64) for k, a in load(name, config).read_weights(state)})
     assert len(losses[0]) == 300
     assert losses[0][-1] < losses[0][0] - 1
@@ -104,9 +105,9 @@ def test_the_first_steps_are_the_oracles(micro_batches: int, tmp_path: Path) -> 
     for name in BACKENDS:
         out = tmp_path / name
         assert train(config, name, Inputs((tokens,), tokens), out)
-        losses = np.array([m["train_loss"] for m in run.read_metrics(out) if "train_loss" in m])
+        losses = np.array([m["train_loss"] for m in read_metrics(out) if "train_loss" in m])
         assert relative_error(losses, np.array(expected_losses)) <= RUN["float64"]
-        state = run.load_state(checkpoint.latest(out), config, load(name, config), with_optimizer=True)
+        state = load_state(checkpoint.latest(out), config, load(name, config), with_optimizer=True)
         for key, array in load(name, config).read_weights(state):
             assert relative_error(array, expected[key]) <= RUN["float64"], key
 
@@ -153,7 +154,7 @@ def test_checkpoints_cross_bit_by_bit(writer: BackendName, tmp_path: Path) -> No
     path = checkpoint.latest(tmp_path / "run")
     for reader in BACKENDS:
         backend = load(reader, config)
-        state = run.load_state(path, config, backend, with_optimizer=True)
+        state = load_state(path, config, backend, with_optimizer=True)
         moments = dict(backend.read_optimizer(state))
         assert int(moments["step"]) == 3
         assert all(array.any() for name, array in moments.items())

@@ -20,7 +20,8 @@ from lm.files import json_text
 from lm.init import initial_weights, optimizer_shapes
 from lm.mesh import Mesh
 from lm.run import checkpoint
-from lm.run import folder as run
+from lm.run.facts import load_facts
+from lm.run.loading import load_state
 from lm.run.train import Progress, _read_progress
 from tests.lm.run.test_checkpoint import remake_manifest
 from tokenizer import InputError
@@ -44,9 +45,9 @@ def collect(
 
 def load(path: Path) -> tuple[TrainConfig, dict[str, Any], dict[str, Any]]:
     """All of a checkpoint, as `lm train --resume` reads it."""
-    config, facts = run.load_facts(path)
+    config, facts = load_facts(path)
     backend: Any = SimpleNamespace(load_state=collect)
-    return config, facts, run.load_state(path, config, backend, with_optimizer=True)
+    return config, facts, load_state(path, config, backend, with_optimizer=True)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     moments = {name: np.ones(shape, np.float32) for name, shape in SHAPES.items()}
     moments["step"] = np.array(7, np.int32)
     facts = {
-        "config": run.asdict(CONFIG),
+        "config": asdict(CONFIG),
         "seed": 0,
         "threads": None,
         "backend": "torch",

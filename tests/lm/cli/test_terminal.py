@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lm.run import folder as run
+from lm.run.metrics import read_metrics
 from tests.lm.conftest import lm, train_command
 from tests.lm.run.test_train import leaves, numbers
 from tests.source import ROOT
@@ -97,7 +97,7 @@ def test_text_that_the_terminal_cannot_show(accented: Path, monkeypatch: pytest.
     assert json.loads(texts["json"].splitlines()[0])["prompt"] == TEXT
     assert json.loads(texts["score json"])["predicted_bytes"] == len(TEXT.encode())
     # What goes into files is UTF-8 as ever.
-    samples = [m["sample"] for m in run.read_metrics(accented / "new") if "sample" in m]
+    samples = [m["sample"] for m in read_metrics(accented / "new") if "sample" in m]
     assert len(samples) == 2
     assert all(sample.startswith("é") for sample in samples)
 
@@ -188,7 +188,7 @@ def test_training_in_a_process_whose_standard_files_are_gone(pipeline: Path, clo
             break
         time.sleep(0.1)
     assert leaves(pipeline / "new") == leaves(pipeline / "torch")
-    assert [m["step"] for m in run.read_metrics(pipeline / "new")] == [1, 2, 3, 3, 4, 5, 6, 6]
+    assert [m["step"] for m in read_metrics(pipeline / "new")] == [1, 2, 3, 3, 4, 5, 6, 6]
 
 
 def test_a_full_disk_of_metrics_saves_first(

@@ -15,7 +15,9 @@ from lm.config import load_config
 from lm.data.pairs import open_pairs
 from lm.data.sidecar import token_facts
 from lm.data.sources import open_evaluation, text_facts
-from lm.run import folder as run
+from lm.run.facts import read_facts
+from lm.run.inputs import file_tokenizer, refuse_other_tokenizer
+from lm.run.metrics import read_metrics
 from tests.lm.cli.test_cli import refused, snapshot
 from tests.lm.conftest import lm, train_command
 from tests.lm.data.test_pairs import END, MODEL, PAIRS, TOKENIZER, write
@@ -43,8 +45,8 @@ def test_a_file_of_another_program_is_left_alone(made_pipeline: Path, tmp_path: 
     path = Path(shutil.copy(made_pipeline / "val.npy", tmp_path))
     (tmp_path / "val.npy.json").write_text(json.dumps(content))
     assert token_facts(path) is None
-    assert run.tokenizer_of(path) is None
-    run.refuse_other_tokenizer(path, "0" * 64, "other")
+    assert file_tokenizer(path) is None
+    refuse_other_tokenizer(path, "0" * 64, "other")
     config = load_config(made_pipeline / "tiny.toml")
     tokenizer = Tokenizer.load(made_pipeline / "tokenizer")
     assert text_facts(path, open_evaluation(config, path), config, tokenizer) == {}
@@ -54,7 +56,7 @@ def test_a_run_beside_a_file_of_another_program_is_saved(pipeline: Path, capsys:
     for name in ("train", "val"):
         (pipeline / f"{name}.npy.json").write_text('{"tokens": "many", "bytes": []}')
     assert lm(*train_command(pipeline, "torch", pipeline / "new", "--steps", 3)) == 0
-    assert not any("bits_per_byte" in m for m in run.read_metrics(pipeline / "new"))
+    assert not any("bits_per_byte" in m for m in read_metrics(pipeline / "new"))
     # What is not ours is not overwritten either.
     (pipeline / "new.npy.json").write_text('{"tokens": 5}')
     command = ("tokenizer", "encode", "--tokenizer", pipeline / "tokenizer", "--input", pipeline / "val.txt")
@@ -151,7 +153,7 @@ class TestLinks:
                 "project/links/folder/val.npy",
             ):
                 for path in (home / name, Path(os.path.relpath(home / name))):
-                    found = run.tokenizer_of(path)
+                    found = file_tokenizer(path)
                     assert found is not None, path
                     assert found.sha256 == expected
                     facts = token_facts(path)
@@ -199,10 +201,10 @@ def test_facts_of_a_file_that_was_overwritten_are_not_believed(pipeline: Path, c
     bits = found["loss"] / math.log(2) * size["tokens"] / size["bytes"]
     assert found["bits per byte"] == pytest.approx(bits, abs=2e-4)
     assert lm(*train_command(pipeline, "torch", pipeline / "new", "--steps", 1)) == 0
-    (val,) = [m for m in run.read_metrics(pipeline / "new") if "val_loss" in m]
+    (val,) = [m for m in read_metrics(pipeline / "new") if "val_loss" in m]
     bits = val["val_loss"] / math.log(2) * size["tokens"] / size["bytes"]
     assert val["bits_per_byte"] == pytest.approx(bits, rel=1e-12)
-    assert (run.read_facts(pipeline / "new") or {})["floor"] is None
+    assert (read_facts(pipeline / "new") or {})["floor"] is None
 
 
 def test_bytes_that_nobody_can_count_are_left_out(pipeline: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from lm.data.token_files import fingerprint, open_tokens
 from lm.data.windows import eval_batches, get_batch, open_corpus
 from lm.run import checkpoint
-from lm.run import folder as run
+from lm.run.facts import load_facts
+from lm.run.loading import load_tokenizer
 from tests.lm.cli.test_cli import refused, snapshot
 from tests.lm.conftest import lm, train_command
 from tests.lm.data.test_windows import TOKENS, marked
@@ -153,8 +154,8 @@ def test_they_train_like_our_own(foreign: Path, capsys: Capture, train: str, val
     assert lm(*train_command(foreign, "torch", foreign / "named", *data, *named)) == 0
     assert weights(foreign / "named") == weights(foreign / "torch")
     ours = Tokenizer.load(foreign / "tokenizer")
-    assert run.load_tokenizer(foreign / "named").sha256 == ours.sha256
-    assert run.load_facts(checkpoint.latest(foreign / "named"))[1]["tokenizer_sha256"] == ours.sha256
+    assert load_tokenizer(foreign / "named").sha256 == ours.sha256
+    assert load_facts(checkpoint.latest(foreign / "named"))[1]["tokenizer_sha256"] == ours.sha256
     capsys.readouterr()
     losses = []
     for tokens in ("val.npy", val):

@@ -21,8 +21,9 @@ from lm.experiment.runs import Plan, changed
 from lm.init import parameter_shapes
 from lm.rng import normal, philox
 from lm.run import evaluate
-from lm.run import folder as run
 from lm.run import train as train_module
+from lm.run.facts import read_facts
+from lm.run.metrics import read_metrics
 from tests.lm.cli.test_cli import refused
 from tests.lm.conftest import lm
 from tests.source import ROOT
@@ -80,10 +81,10 @@ def test_one_folder_holds_configs_metrics_curves_and_a_report(swept: Path) -> No
     assert runs == ["rate-0.001", "rate-0.03", "rate-0.03_seed-1", "rate-10000"]
     losses = {}
     for name in runs:
-        facts = run.read_facts(swept / "runs" / name)
+        facts = read_facts(swept / "runs" / name)
         assert facts
         assert facts["config"]["optimizer"]["learning_rate"] == float(name.split("_")[0].split("-")[1])
-        metrics = run.read_metrics(swept / "runs" / name)
+        metrics = read_metrics(swept / "runs" / name)
         losses[name] = next((m["val_loss"] for m in reversed(metrics) if "val_loss" in m), None)
     report = (swept / "report.md").read_text()
     assert losses["rate-0.03"] < losses["rate-0.001"]
@@ -503,7 +504,7 @@ def test_an_ablation_in_jax(corpus: Path, tmp_path: Path) -> None:
     assert len(facts["step_seconds"]["changed"]) == len(facts["step_seconds"]["baseline"]) == 9
     losses = {}
     for name in ("rate-0.03", "block-parallel_rate-0.03"):
-        losses[name] = run.read_metrics(out / "runs" / name)[-1]["val_loss"]
+        losses[name] = read_metrics(out / "runs" / name)[-1]["val_loss"]
         assert f"{losses[name]:.4f}" in (out / "report.md").read_text()
     assert len(set(losses.values())) == 2
     assert "wall time" in (out / "report.md").read_text()

@@ -18,7 +18,7 @@ from lm.config import ModelConfig, TrainConfig
 from lm.init import optimizer_shapes, parameter_shapes
 from lm.interop.huggingface import half_split, interleaved, llama_name
 from lm.run import checkpoint
-from lm.run.folder import load_facts
+from lm.run.facts import load_facts
 from tests.lm.cli.test_cli import refused, snapshot
 from tests.lm.conftest import lm
 from tests.lm.run.test_train import BACKENDS

@@ -15,7 +15,8 @@ import pytest
 
 from lm.files import alone_at, alone_in, is_locked
 from lm.run import checkpoint
-from lm.run import folder as run
+from lm.run.facts import read_facts
+from lm.run.metrics import read_metrics
 from tests.lm.cli.test_cli import refused, snapshot
 from tests.lm.conftest import lm, train_command
 from tests.lm.run.test_train import leaves, numbers
@@ -49,11 +50,11 @@ def test_of_two_starts_at_once_one_trains(pipeline: Path, tmp_path: Path) -> Non
         loser = ends[by_code[2]][i][1].splitlines()
         assert len(loser) == 1
         assert f"lm: {folder}" in loser[0]
-        facts = run.read_facts(folder)
+        facts = read_facts(folder)
         assert facts is not None
         assert facts["seed"] == winner
         assert {checkpoint.read_state(path)["seed"] for path in checkpoint.all_of(folder)} == {winner}
-        steps = [record["step"] for record in run.read_metrics(folder) if "train_loss" in record]
+        steps = [record["step"] for record in read_metrics(folder) if "train_loss" in record]
         assert steps == list(range(1, 7))
         assert not list(folder.rglob(".*"))
 
@@ -87,7 +88,7 @@ def test_a_slow_resume_beside_a_fast_one_loses_nothing(
     shutil.rmtree(folder / "checkpoints" / "step-00000006")
     command = train_command(pipeline, "torch", folder, "--resume")
     # The slow one has read the state of step 3 when the fast one starts.
-    fast = nested(monkeypatch, "lm.run.folder.resume", command)
+    fast = nested(monkeypatch, "lm.run.train.newest_state", command)
     assert lm(*command) == 0
     assert fast == [2]
     assert f"lm: {folder}: another process is at work in this folder" in capsys.readouterr().err
@@ -104,7 +105,7 @@ def test_a_fast_start_within_a_slow_one_is_not_overwritten(
     assert lm(*command) == 2
     assert fast == [0]
     assert "new exists already" in capsys.readouterr().err
-    facts = run.read_facts(folder)
+    facts = read_facts(folder)
     assert facts is not None
     assert facts["seed"] == 7
 
@@ -120,7 +121,7 @@ RIVALS = {
     "tokenizer train": ("tokenizer.train_bpe.train", [*LEARN, "260"], [*LEARN, "261"]),
     "tokenizer encode": ("tokenizer.encode_corpus.share", [*ENCODE, "val.txt"], [*ENCODE, "train.txt"]),
     "export": (
-        "lm.run.folder.load_facts",
+        "lm.interop.huggingface.load_facts",
         ["export", "jax", "OUT", "--format", "hf"],
         ["export", "torch", "OUT", "--format", "hf"],
     ),

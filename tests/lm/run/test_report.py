@@ -14,7 +14,7 @@ import pytest
 
 from lm.cli import main
 from lm.files import alone_in
-from lm.run import folder as run
+from lm.run.metrics import read_metrics
 from lm.run.report import list_runs, read_run, write_report
 from tests.lm.cli.test_cli import refused
 from tests.lm.conftest import lm, train_command
@@ -48,7 +48,7 @@ def test_runs_are_listed_with_their_state(pipeline: Path, capsys: pytest.Capture
     ]
     assert "bad/run.json" in broken
     assert read_run(pipeline / "torch", "torch").state == "done"
-    losses = [m["val_loss"] for m in run.read_metrics(pipeline / "jax") if "val_loss" in m]
+    losses = [m["val_loss"] for m in read_metrics(pipeline / "jax") if "val_loss" in m]
     assert rows[0].split()[5:7] == [f"{losses[-1]:.4f}", f"{min(losses):.4f}"]
     assert "holds no runs" in refused(capsys, "runs", pipeline / "tokenizer")
 
@@ -60,7 +60,7 @@ def test_a_page_holds_the_runs_numbers(pipeline: Path, capsys: pytest.CaptureFix
     assert main(["report", str(pipeline / "torch"), str(pipeline / "sampled"), "--out", str(out)]) == 0
     data = page_data(out.read_text())
     torch, sampled = data["runs"]
-    metrics = run.read_metrics(pipeline / "torch")
+    metrics = read_metrics(pipeline / "torch")
     assert torch["train"]["train_loss"] == [m["train_loss"] for m in metrics if "train_loss" in m]
     assert torch["val"]["seconds"] == [m["seconds"] for m in metrics if "val_loss" in m]
     facts = json.loads((pipeline / "val.npy.json").read_text())

@@ -14,12 +14,14 @@ import pytest
 
 from lm.files import alone_in
 from lm.run import checkpoint
-from lm.run import folder as run
+from lm.run.facts import read_facts
+from lm.run.metrics import read_metrics
 from tests.lm.cli.test_cli import refused, snapshot
 from tests.lm.conftest import lm, train_command
 from tests.lm.run.test_checkpoint import OPTIMIZER, WEIGHTS, remake_manifest
 from tests.lm.run.test_train import leaves, numbers
 from tests.source import ROOT
+from tokenizer import Tokenizer
 from torch_impl import product
 
 Capture = pytest.CaptureFixture[str]
@@ -57,7 +59,7 @@ def test_what_decides_the_numbers_may_not_change(
 def test_another_tokenizer_is_refused(pipeline: Path, capsys: Capture) -> None:
     vocabulary = ("--input", pipeline / "val.txt", "--vocab-size", 300, "--out", pipeline / "other")
     assert lm("tokenizer", "train", *vocabulary) == 0
-    sha256 = run.Tokenizer.load(pipeline / "other").sha256
+    sha256 = Tokenizer.load(pipeline / "other").sha256
     for name in ("train", "val"):
         sidecar = pipeline / f"{name}.npy.json"
         facts = json.loads(sidecar.read_text())
@@ -76,10 +78,10 @@ def test_what_does_not_decide_them_may(pipeline: Path) -> None:
     command = train_command(pipeline, "torch", pipeline / "torch", "--resume", *moved, *flags)
     assert lm(*command) == 0
     assert steps(pipeline / "torch") == [7, 8]
-    config = run.read_facts(pipeline / "torch")["config"]
+    config = read_facts(pipeline / "torch")["config"]
     assert config["steps"] == 8
     assert config["fast"] is False
-    assert [m["step"] for m in run.read_metrics(pipeline / "torch")] == [1, 2, 3, 3, 4, 5, 6, 6, 8, 8]
+    assert [m["step"] for m in read_metrics(pipeline / "torch")] == [1, 2, 3, 3, 4, 5, 6, 6, 8, 8]
 
 
 BREAKAGES: dict[str, Callable[[Path], object]] = {

@@ -15,7 +15,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto.wandb_internal_pb2 import Record
 
-from lm.run import folder as run
+from lm.run.metrics import read_metrics
 from lm.run.track import export
 from tests.lm.cli.test_cli import refused
 from tests.lm.conftest import lm, train_command
@@ -36,7 +36,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def expected(folder: Path, key: str) -> list[tuple[int, Any]]:
-    return [(m["step"], m[key]) for m in run.read_metrics(folder) if m.get(key) is not None]
+    return [(m["step"], m[key]) for m in read_metrics(folder) if m.get(key) is not None]
 
 
 def events(folder: Path) -> EventAccumulator:
@@ -191,7 +191,7 @@ def test_a_kill_neither_loses_nor_doubles_a_row(pipeline: Path) -> None:
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert 10 <= run.read_metrics(folder)[-1]["step"] < 40
+    assert 10 <= read_metrics(folder)[-1]["step"] < 40
     assert lm(*words, "--resume") == 0
     assert_tensorboard_holds(folder)
     assert_wandb_holds(folder)

@@ -18,8 +18,11 @@ from lm.data.batch import Batch
 from lm.data.token_files import open_tokens
 from lm.mesh import Mesh
 from lm.run import checkpoint
-from lm.run import folder as run
 from lm.run.evaluate import evaluate
+from lm.run.facts import load_facts
+from lm.run.inputs import Inputs
+from lm.run.loading import load_state, load_tokenizer
+from lm.run.metrics import read_metrics
 from lm.run.train import train
 from tests.lm.conftest import lm, train_command
 from tokenizer import InputError
@@ -35,7 +38,7 @@ def leaves(folder: Path) -> dict[str, bytes]:
 
 def numbers(folder: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without what is measured by the clock."""
-    return [{key: m[key] for key in m if key != "seconds"} for m in run.read_metrics(folder)]
+    return [{key: m[key] for key in m if key != "seconds"} for m in read_metrics(folder)]
 
 
 def test_both_backends_learn_the_same(made_pipeline: Path) -> None:
@@ -52,12 +55,12 @@ def test_a_run_is_complete_in_itself(made_pipeline: Path) -> None:
     folder = made_pipeline / "torch"
     assert {p.name for p in folder.iterdir()} == {"run.json", "tokenizer", "metrics.jsonl", "checkpoints"}
     assert [p.name for p in sorted((folder / "checkpoints").iterdir())] == ["step-00000003", "step-00000006"]
-    config, facts = run.load_facts(checkpoint.latest(folder))
+    config, facts = load_facts(checkpoint.latest(folder))
     assert config == load_config(made_pipeline / "tiny.toml")
     assert facts["tokens_seen"] == 6 * 4 * 16
     assert facts["backend"] == "torch"
     assert {"twinlm", "python", "numpy", "torch"} <= facts["versions"].keys()
-    assert facts["tokenizer_sha256"] == run.load_tokenizer(folder).sha256
+    assert facts["tokenizer_sha256"] == load_tokenizer(folder).sha256
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -116,9 +119,9 @@ def test_the_other_backend_goes_on(pipeline: Path, first: BackendName) -> None:
 def test_a_checkpoint_crosses_backends_bit_for_bit(made_pipeline: Path, backend_name: BackendName) -> None:
     for writer in BACKENDS:
         path = checkpoint.latest(made_pipeline / writer)
-        config, _ = run.load_facts(path)
+        config, _ = load_facts(path)
         backend = load(backend_name, config)
-        state = run.load_state(path, config, backend, with_optimizer=True)
+        state = load_state(path, config, backend, with_optimizer=True)
         again = checkpoint.save(
             made_pipeline / f"again-{writer}-{backend_name}",
             6,
@@ -258,7 +261,7 @@ def test_evaluation_computes_no_more_at_once_than_fits(
 def test_a_diverging_run_stops_with_the_step(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config(pipeline / "tiny.toml")
     monkeypatch.setattr("lm.run.train.learning_rate", lambda *_: 1e30)
-    inputs = run.Inputs((pipeline / "train.npy",), pipeline / "val.npy")
+    inputs = Inputs((pipeline / "train.npy",), pipeline / "val.npy")
     with pytest.raises(
         InputError, match=r"step \d: the loss is nan .*train.npy\[\d+\], .* lower optimizer.learning"
     ):

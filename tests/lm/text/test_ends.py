@@ -161,7 +161,9 @@ def test_a_checkpoint_apart_from_its_run(pipeline: Path, capsys: Capture) -> Non
     shutil.rmtree(pipeline / "a" / "tokenizer")
     for name in ("generate", "score"):
         line = refused(capsys, *COMMANDS[name](alone, None))
-        assert "the tokenizer is missing; give the folder of the model's own: --tokenizer FOLDER" in line
+        assert (
+            "the tokenizer is missing; give the folder of the model's tokenizer: --tokenizer FOLDER" in line
+        )
     assert (
         lm("generate", "--checkpoint", alone, "--tokenizer", pipeline / "tokenizer", "--max-new-tokens", 1)
         == 0

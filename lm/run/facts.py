@@ -1,0 +1,158 @@
+"""What identifies a run: run.json in its folder, state.json in its checkpoints, and what a resumed run may change."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+import lm
+from lm.backend import Backend, BackendName
+from lm.config import TrainConfig, from_dict, kind_of
+from lm.data.sources import data_fingerprint
+from lm.files import read_object, write_json
+from lm.run import checkpoint
+from lm.run.inputs import Inputs, refuse_other_tokenizer, run_tokenizer
+from tokenizer.errors import InputError
+
+# The settings that a resumed run may change: how long and where it runs, what it shows and keeps. The rest
+# decides its numbers. A schedule may only grow longer.
+MAY_CHANGE = {
+    "steps",
+    "log_interval",
+    "eval_interval",
+    "eval_windows",
+    "patience",
+    "sample_every",
+    "sample_prompt",
+    "skip_nonfinite",
+    "peak_flops",
+    "save_interval",
+    "keep_last",
+    "keep_best",
+    "device",
+    "threads",
+    "fast",
+    "model.remat",
+}
+_HASHES = {"tokenizer_sha256": "tokenizer", "train_sha256": "training data", "val_sha256": "validation data"}
+
+
+def describe_run(config: TrainConfig, inputs: Inputs) -> dict[str, Any]:
+    """What identifies a run, in its checkpoints too: config and hashes of everything that it reads.
+
+    Raises:
+        InputError: the token files are of different tokenizers.
+    """
+    tokenizer = run_tokenizer(inputs)
+    for path in (*inputs.train[1:], inputs.val):
+        refuse_other_tokenizer(path, tokenizer.sha256 if tokenizer else None, str(inputs.train[0]))
+    hashes = [data_fingerprint(path, config) for path in inputs.train]
+    if len(hashes) > 1:
+        mixture = json.dumps([hashes, inputs.weights])
+        hashes = [hashlib.sha256(mixture.encode()).hexdigest()]
+    return {
+        "config": asdict(config),
+        "seed": config.seed,
+        "threads": config.threads,
+        "tokenizer_sha256": tokenizer.sha256 if tokenizer else None,
+        "train_sha256": hashes[0],
+        "val_sha256": data_fingerprint(inputs.val, config),
+    }
+
+
+def versions(backend: Backend) -> dict[str, str]:
+    """Versions of everything that a run's numbers may depend on."""
+    return {
+        "twinlm": lm.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        **backend.versions(),
+    }
+
+
+def write_run(run: Path, facts: dict[str, Any], inputs: Inputs, floor: float | None) -> None:
+    """Make the folder of a run, or bring it up to date: run.json, and a copy of the tokenizer.
+
+    Args:
+        floor: The entropy floor of the text that the run is evaluated on.
+    """
+    paths = {"train": [os.path.abspath(path) for path in inputs.train], "val": os.path.abspath(inputs.val)}
+    # run.json first: a folder that holds it can be resumed, whatever else a crash has kept from it.
+    write_json(run / "run.json", {**facts, **paths, "weights": inputs.weights, "floor": floor})
+    tokenizer = run_tokenizer(inputs)
+    if tokenizer:
+        tokenizer.save(run / "tokenizer")
+
+
+def read_facts(run: Path) -> dict[str, Any] | None:
+    """run.json, where there is one.
+
+    Raises:
+        InputError: it is corrupted.
+    """
+    path = run / "run.json"
+    if not path.exists():
+        return None
+    facts = read_object(path, "delete it, or use another run")
+    _check_facts(facts, path)
+    if not isinstance(facts.get("floor"), float | None) or not isinstance(facts.get("versions"), dict):
+        raise InputError(f"{path}: floor or versions are missing or strange; it was not written by lm train")
+    return facts
+
+
+def load_facts(step_path: Path, verify: bool = True) -> tuple[TrainConfig, dict[str, Any]]:
+    """The config and state.json of a checkpoint, whose files are verified."""
+    facts = checkpoint.read_state(step_path, verify)
+    return _check_facts(facts, step_path / "state.json"), facts
+
+
+def _check_facts(facts: Any, where: Path) -> TrainConfig:
+    """The config in run.json or state.json, whose other facts are of the right types too."""
+    types = {"seed": int, "backend": str, **dict.fromkeys(_HASHES, str | None)}
+    for name, of_type in types.items():
+        if not isinstance(facts, dict) or not isinstance(facts.get(name, ...), of_type):
+            kind = kind_of(of_type)
+            raise InputError(f"{where}: {name} is missing or not {kind}; it was not written by lm train")
+    if facts["backend"] not in get_args(BackendName):
+        raise InputError(f"{where}: backend is {facts['backend']!r}; it was not written by lm train")
+    config: TrainConfig = from_dict(TrainConfig, facts.get("config"), str(where))
+    return config
+
+
+def refuse_changes(facts: dict[str, Any], saved: dict[str, Any], where: Path) -> None:
+    """Refuse to go on with a run where something that decides its numbers has changed.
+
+    Raises:
+        InputError: names the setting or the file that differs.
+    """
+    now, before = (flat_settings(from_dict(TrainConfig, f["config"], str(where))) for f in (facts, saved))
+    for name in now:
+        if now[name] != before[name] and name not in MAY_CHANGE:
+            raise InputError(
+                f"{where}: {name} is {before[name]!r} in this run and {now[name]!r} in this command; "
+                "give the same, or start a new run"
+            )
+    if now["steps"] < before["steps"]:
+        raise InputError(
+            f"{where}: steps is {before['steps']} in this run, and may only be raised, not be {now['steps']}"
+        )
+    for name, what in _HASHES.items():
+        if facts[name] != saved[name]:
+            raise InputError(
+                f"{where}: {name} differs, so the {what} is not this run's; give the same, or start a new run"
+            )
+
+
+def flat_settings(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted name -> value of every setting."""
+    settings: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), prefix + field.name
+        settings |= flat_settings(value, f"{name}.") if dataclasses.is_dataclass(value) else {name: value}
+    return settings

@@ -1,0 +1,173 @@
+"""What a run or a command loads from a checkpoint: the state, the tokenizer, and the tokens that end texts."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from lm.backend import Backend
+from lm.config import TrainConfig
+from lm.init import initial_moments, optimizer_shapes, parameter_shapes
+from lm.mesh import Mesh, Processes
+from lm.run import checkpoint
+from lm.run.facts import load_facts, read_facts, refuse_changes
+from lm.run.inputs import Inputs
+from lm.text.ends import Ends, ends_of, read_ends
+from tokenizer import Tokenizer
+from tokenizer.errors import InputError
+
+
+def load_tokenizer(path: Path, folder: Path | None = None) -> Tokenizer:
+    """Return the tokenizer of a run; `path` is the run's folder or a checkpoint's.
+
+    Args:
+        folder: Where the tokenizer is, if it is not in the run's folder.
+
+    Raises:
+        InputError: there is no tokenizer, or it is not the one that the model was trained with.
+    """
+    tokenizer, sha256 = _find_tokenizer(path, folder)
+    if tokenizer is None:
+        why = "" if sha256 else ", since the run's token files name none; train with --tokenizer"
+        raise InputError(
+            f"{path}: the tokenizer is missing{why}; give the folder of the model's tokenizer: --tokenizer FOLDER, or "
+            "tokenizer=FOLDER in Python"
+        )
+    return tokenizer
+
+
+def find_tokenizer(path: Path, folder: Path | None = None) -> Tokenizer | None:
+    """Like `load_tokenizer`, but return None if there is no tokenizer."""
+    return _find_tokenizer(path, folder)[0]
+
+
+def _find_tokenizer(path: Path, folder: Path | None) -> tuple[Tokenizer | None, str | None]:
+    """Return a run's tokenizer and the hash that its checkpoint names, each None if there is none."""
+    step_path = checkpoint.latest(path)
+    sha256 = checkpoint.read_state(step_path, verify=False).get("tokenizer_sha256")
+    if folder is None:
+        folder = step_path.resolve().parents[1] / "tokenizer"
+        # A folder beside a run that names no tokenizer may belong to something else.
+        if sha256 is None or not folder.is_dir():
+            return None, sha256
+    tokenizer = Tokenizer.load(folder)
+    if sha256 not in (None, tokenizer.sha256):
+        raise InputError(
+            f"{folder}: is not the tokenizer that {step_path} was trained with, or is damaged; give the folder of "
+            "that tokenizer: --tokenizer FOLDER, or tokenizer=FOLDER in Python"
+        )
+    return tokenizer, sha256
+
+
+def load_ends(step_path: Path, tokenizer: Tokenizer | None) -> Ends:
+    """The tokens that begin and end a model's texts: what its checkpoint keeps, or else its tokenizer's."""
+    config, facts = load_facts(step_path, verify=False)
+    return ends_of(tokenizer, read_ends(facts, config.model.vocab_size, str(step_path / "state.json")))
+
+
+def ends_to_keep(
+    config: TrainConfig, inputs: Inputs, tokenizer: Tokenizer | None, saved: dict[str, Any] | None
+) -> Ends:
+    """The ends of a run: those it had, or those of the model that it starts from, or its tokenizer's.
+
+    Args:
+        saved: The state.json that it resumes from.
+    """
+    known, vocab_size = Ends(), config.model.vocab_size
+    if saved is not None:
+        known = read_ends(saved, vocab_size, "state.json")
+    elif inputs.init_from is not None:
+        path = checkpoint.latest(inputs.init_from)
+        known = read_ends(checkpoint.unverified_state(path), vocab_size, str(path / "state.json"))
+    return ends_of(tokenizer, known)
+
+
+def load_state(
+    step_path: Path, config: TrainConfig, backend: Backend, with_optimizer: bool, mesh: Mesh | None = None
+) -> Any:
+    """The state of a checkpoint, of which every leaf fits the config."""
+    dtype = config.param_dtype
+    weights = {name: (shape, dtype) for name, shape in parameter_shapes(config.model).items()}
+    moments = {name: (shape, dtype) for name, shape in optimizer_shapes(config.model).items()}
+    return backend.load_state(
+        config,
+        checkpoint.read_slices(step_path / "model.safetensors", weights),
+        _read_optimizer(step_path / "optimizer.safetensors", {**moments, "step": ((), "int32")})
+        if with_optimizer
+        else None,
+        mesh,
+    )
+
+
+def _read_optimizer(file: Path, expected: dict[str, Any]) -> checkpoint.Leaves:
+    for name, leaf in checkpoint.read_slices(file, expected):
+        if name == "step" and leaf[...] < 0:
+            raise InputError(f"{file}: 'step' is {leaf[...]}, no number of steps; use another checkpoint")
+        yield name, leaf
+
+
+def initial_state(
+    config: TrainConfig, backend: Backend, inputs: Inputs, facts: dict[str, Any], mesh: Mesh | None = None
+) -> Any:
+    """The state before the first step: of the seed, or of another run's weights, without its optimizer.
+
+    Raises:
+        InputError: the other run's tokenizer or its model's shapes differ.
+    """
+    if inputs.init_from is None:
+        return backend.init_state(config, config.seed, mesh)
+    path = checkpoint.latest(inputs.init_from)
+    _, other = load_facts(path)
+    ours = facts["tokenizer_sha256"]
+    if None not in (ours, other["tokenizer_sha256"]) and ours != other["tokenizer_sha256"]:
+        raise InputError(
+            f"{path}: was trained with another tokenizer than {inputs.train[0]}; encode the text with the run's own"
+        )
+    dtype = config.param_dtype
+    weights = {name: (shape, dtype) for name, shape in parameter_shapes(config.model).items()}
+    leaves = checkpoint.read_slices(path / "model.safetensors", weights)
+    return backend.load_state(config, leaves, initial_moments(config.model, dtype), mesh)
+
+
+def newest_state(
+    run: Path,
+    facts: dict[str, Any],
+    config: TrainConfig,
+    backend: Backend,
+    mesh: Mesh | None = None,
+    processes: Processes | None = None,
+) -> tuple[dict[str, Any], Any] | None:
+    """The state.json and state of the newest intact checkpoint of this very run; broken ones are named on stderr.
+
+    The first process looks for damage, and each reads its share; what one cannot read, none goes on from.
+
+    Returns:
+        None where the run was ended before it saved anything.
+
+    Raises:
+        InputError: there is no such run, it differs from this command, or it has checkpoints, but none intact.
+    """
+    checkpoints, broken = checkpoint.all_of(run), []
+    run_facts, processes = None, processes or Processes()
+    try:
+        run_facts = read_facts(run)
+    except InputError as error:
+        broken.append(error)
+    if run_facts:
+        refuse_changes(facts, run_facts, run / "run.json")
+    for path in checkpoints:
+        try:
+            with processes.together():
+                _, saved = load_facts(path, verify=processes.is_first)
+                refuse_changes(facts, saved, path / "state.json")
+                state = load_state(path, config, backend, with_optimizer=True, mesh=mesh)
+        except InputError as error:
+            broken.append(error)
+        else:
+            for reason in broken if processes.is_first else ():
+                print(f"lm: warning: {reason}; going on from {path.name}", file=sys.stderr)
+            return saved, state
+    if broken:
+        raise broken[0]
+    if not run_facts and any(not p.name.startswith(".") for p in run.iterdir()):
+        checkpoint.latest(run)  # says that there is none
+    return None
