@@ -40,7 +40,7 @@ if __name__ == "__main__":
             return backend.load(*arguments)
 
         said = io.StringIO()
-        with mock.patch("lm.run.train.load", load_in_turn), contextlib.redirect_stderr(said):
+        with mock.patch("lm.run.opening.load", load_in_turn), contextlib.redirect_stderr(said):
             ends.append((main([*command, "--seed", str(seed)]), said.getvalue()))
         (folder / f"ended-{number}-{seed}").touch()
     (folder / f"ends-{seed}.json").write_bytes(json.dumps(ends).encode())

@@ -16,7 +16,7 @@ from lm.init import optimizer_shapes, parameter_shapes
 from lm.mesh import Mesh, Processes
 from lm.run import checkpoint
 from lm.run.checkpoint import Index, Share
-from lm.run.train import _stop_signals
+from lm.run.signals import stop_signals
 from tests.lm.cli.test_cli import refused, snapshot
 from tests.lm.conftest import train_command
 from tokenizer import InputError
@@ -221,7 +221,7 @@ def test_a_lost_process_is_one_line() -> None:
     ):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("atexit.register", lambda *call: ended.append(call))
-            with pytest.raises(InputError, match=line), _stop_signals(bool), processes.watched():
+            with pytest.raises(InputError, match=line), stop_signals(bool), processes.watched():
                 raise error
         # torchrun, which has seen one process end, may not end this one before it has said why.
         assert signal.signal(signal.SIGTERM, signal.SIG_DFL) is signal.SIG_IGN

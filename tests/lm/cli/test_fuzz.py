@@ -22,7 +22,7 @@ from lm.mesh import Mesh
 from lm.run import checkpoint
 from lm.run.facts import load_facts
 from lm.run.loading import load_state
-from lm.run.train import Progress, _read_progress
+from lm.run.progress import Progress, read_progress
 from tests.lm.run.test_checkpoint import remake_manifest
 from tokenizer import InputError
 
@@ -300,7 +300,7 @@ def test_damaged_checkpoints_are_refused(whole: Path, tmp_path: Path, no_hang: N
         assert mutate is not manifest, (number, mutate)
         assert facts["iteration"] == 7, (number, mutate)
         # A run that goes on from it can save what it took over.
-        json_text(asdict(_read_progress(facts)))
+        json_text(asdict(read_progress(facts)))
         if (config.model, config.param_dtype) == (CONFIG.model, CONFIG.param_dtype):
             assert leaves == expected[2], (number, mutate)
         accepted += 1

@@ -109,7 +109,7 @@ def test_whatever_a_path_flag_is_given(
         "lm.experiment.runs.make_tokens",
         "lm.corpora.download.get_dataset",
         "parity.run.run_parity",
-        "lm.run.train.load",
+        "lm.run.opening.load",
         "lm.backend.load",
     ):
         monkeypatch.setattr(work, begun)

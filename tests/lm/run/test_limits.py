@@ -118,7 +118,7 @@ def test_the_least_limit_of_the_containers_around_a_process_counts(tmp_path: Pat
 def test_what_nothing_can_hold_is_refused_before_the_work(
     made_pipeline: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("lm.backend.load", "lm.run.train.load"):
+    for name in ("lm.backend.load", "lm.run.opening.load"):
         monkeypatch.setattr(name, lambda *_: pytest.fail("loaded"))
     out, run = tmp_path / "out", made_pipeline / "torch"
     for backend in BACKENDS:

@@ -88,7 +88,7 @@ def test_a_slow_resume_beside_a_fast_one_loses_nothing(
     shutil.rmtree(folder / "checkpoints" / "step-00000006")
     command = train_command(pipeline, "torch", folder, "--resume")
     # The slow one has read the state of step 3 when the fast one starts.
-    fast = nested(monkeypatch, "lm.run.train.newest_state", command)
+    fast = nested(monkeypatch, "lm.run.opening.newest_state", command)
     assert lm(*command) == 0
     assert fast == [2]
     assert f"lm: {folder}: another process is at work in this folder" in capsys.readouterr().err
@@ -101,7 +101,7 @@ def test_a_fast_start_within_a_slow_one_is_not_overwritten(
 ) -> None:
     folder = pipeline / "new"
     command = train_command(pipeline, "torch", folder)
-    fast = nested(monkeypatch, "lm.run.train.load", [*command, "--seed", 7])
+    fast = nested(monkeypatch, "lm.run.opening.load", [*command, "--seed", 7])
     assert lm(*command) == 2
     assert fast == [0]
     assert "new exists already" in capsys.readouterr().err

@@ -62,7 +62,7 @@ def test_no_sample_ends_training(pipeline: Path, capsys: Capture, monkeypatch: p
     def broken(_: Any) -> str:
         raise errors.pop(0)
 
-    monkeypatch.setattr("lm.run.train.sampler", lambda *_: broken)
+    monkeypatch.setattr("lm.run.opening.sampler", lambda *_: broken)
     command = train_command(pipeline, "torch", pipeline / "new", "--sample-every", 2)
     assert lm(*command) == 0
     said = [line for line in capsys.readouterr().err.splitlines() if "no sample" in line]
@@ -307,7 +307,7 @@ def test_a_model_that_is_not_finite(made_pipeline: Path, broken: Path, capsys: C
     ):
         said = refused(capsys, command[0], "--checkpoint", broken, "--backend", backend, *command[1:])
         assert "logits are not finite" in said
-        assert "take an earlier checkpoint" in said
+        assert "an earlier checkpoint" in said
     assert not capsys.readouterr().err
 
 
