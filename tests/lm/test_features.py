@@ -12,6 +12,7 @@ from lm.backend import BackendName, load
 from lm.config import ModelConfig, load_config
 from lm.data.batch import Batch
 from lm.flops import train_flops_per_token
+from lm.init import optimizer_shapes, parameter_shapes
 from lm.run import checkpoint
 from lm.run.facts import load_facts, read_facts
 from lm.run.metrics import read_metrics
@@ -119,9 +120,9 @@ def test_a_step_that_is_not_finite(pipeline: Path, capsys: Capture, backend: Bac
 def shapes(path: Path, optimizer: bool = False) -> dict[str, Any]:
     config, _ = load_facts(path)
     if optimizer:
-        names = run.optimizer_shapes(config.model)
+        names = optimizer_shapes(config.model)
         return {name: (s, "int32" if name == "step" else "float32") for name, s in names.items()}
-    return {name: (s, "float32") for name, s in run.parameter_shapes(config.model).items()}
+    return {name: (s, "float32") for name, s in parameter_shapes(config.model).items()}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -188,7 +188,7 @@ def test_without_the_extra(
         "lm: Dask is not installed; install it with: pip install 'twinlm[dask]'\n"
     )
     assert main(["tokenizer", "train", *arguments, "--scheduler", "tcp://here"]) == 2
-    assert "--scheduler is for --engine dask" in capsys.readouterr().err
+    assert "--scheduler needs --engine dask" in capsys.readouterr().err
 
 
 def test_no_scheduler() -> None:

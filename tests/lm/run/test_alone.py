@@ -135,7 +135,7 @@ def test_a_token_file_is_cut_short_in_the_middle_of_a_run(pipeline: Path, whole:
 @pytest.fixture
 def before_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], Any]], None]:
     """Have something done in the middle of a run, once, before a step that counts from 0."""
-    from lm.run import opening as module
+    from lm.run import train as module
 
     learning_rate, done = module.learning_rate, set[int]()
 
