@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, subcommand
 
 from lm.terminal import show
-from lm.text.ends import END_OF_TEXT, ends_of
+from lm.text.ends import ends_of
+from tokenizer import END_OF_TEXT
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from lm.data.pairs import PairFile, open_pair_corpus, open_pairs, pair_eval_batc
 from lm.data.sidecar import token_facts
 from lm.data.token_files import Tokens, as_int32, fingerprint, open_tokens, read_parts
 from lm.data.windows import eval_batches, get_batch, open_corpus
-from tokenizer import Tokenizer
+from tokenizer import END_OF_TEXT, Tokenizer
 from tokenizer.errors import InputError
 
 
@@ -148,6 +148,6 @@ def with_mask_token(config: TrainConfig, tokenizer: Tokenizer | None, tokens_pat
         what = "its tokenizer has no" if tokenizer else "names no tokenizer, whose"
         raise InputError(
             f"{tokens_path}: {what} {MASK}, which training an encoder needs; encode with a tokenizer made by "
-            f"lm tokenizer train --special-tokens '<|endoftext|>' '{MASK}', or give --mask-token ID"
+            f"lm tokenizer train --special-tokens '{END_OF_TEXT}' '{MASK}', or give --mask-token ID"
         )
     return replace(config, mask_token=token)

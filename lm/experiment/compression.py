@@ -12,8 +12,7 @@ from lm.experiment.stages import split
 from lm.experiment.text import duration, listed
 from lm.files import published
 from lm.tables import markdown_table
-from lm.text.ends import END_OF_TEXT
-from tokenizer import Tokenizer
+from tokenizer import END_OF_TEXT, Tokenizer
 from tokenizer.inspect import printable
 from tokenizer.train_bpe import TrainResult, train
 

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tokenizer import END_OF_TEXT
 from tokenizer.errors import InputError
 
 if TYPE_CHECKING:
     from tokenizer import Tokenizer
 
-END_OF_TEXT = "<|endoftext|>"
 # What other tokenizers call theirs.
 _NAMES = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "<|eot|>", "<|eot_id|>")
 _NO_END = ("<|mask|>", "<mask>", "[MASK]", "<pad>", "<|pad|>", "[PAD]", "<unk>", "[UNK]")

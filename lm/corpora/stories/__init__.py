@@ -21,12 +21,13 @@ from lm.corpora.stories.plots import GRAMMAR
 from lm.data.sidecar import sidecar_path
 from lm.files import json_text, reserved
 from lm.limits import refuse_more_than_disk
+from tokenizer import END_OF_TEXT
 from tokenizer.errors import InputError
 from tokenizer.publish import published_together
 
 __all__ = ["END", "Derivation", "StoriesInfo", "iter_stories", "parse_story", "write_stories"]
 
-END = "\n<|endoftext|>\n"  # what follows every story in a file; certain, so 0 nats
+END = f"\n{END_OF_TEXT}\n"  # what follows every story in a file; certain, so 0 nats
 WORDS_PER_STORY = 96  # random words set aside for a story; the tests prove that none draws more
 BLOCK = 512  # stories to a block of random words, and to a write
 STREAM = int.from_bytes(b"stories", "little")  # keeps these draws apart from other uses of the same seed
