@@ -173,7 +173,7 @@ class MetricsLog:
             except OSError as error:
                 raise InputError(
                     f"{self._path}: cannot be written ({error.strerror}); the checkpoints are intact: mend that, and "
-                    "go on with --resume"
+                    "resume with --resume"
                 ) from None
 
     def _write(self, record: dict[str, Any]) -> None:

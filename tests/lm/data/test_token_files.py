@@ -170,7 +170,7 @@ def test_without_a_name_there_is_no_tokenizer(foreign: Path, capsys: Capture) ->
     assert lm(*train_command(foreign, "jax", out, *data)) == 0
     message = "the tokenizer is missing, since the run's token files name none; train with --tokenizer"
     assert message in refused(capsys, "generate", "--checkpoint", out, "--prompt", "a")
-    # A run that has begun without one goes on without one.
+    # A run that began without a tokenizer resumes without one.
     command = train_command(foreign, "jax", out, *data, "--resume", "--tokenizer", foreign / "tokenizer")
     assert "tokenizer_sha256 differs" in refused(capsys, *command)
 
