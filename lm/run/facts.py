@@ -17,7 +17,8 @@ from lm.config import TrainConfig, from_dict, kind_of
 from lm.data.sources import data_fingerprint
 from lm.files import read_object, write_json
 from lm.run import checkpoint
-from lm.run.inputs import Inputs, refuse_other_tokenizer, run_tokenizer
+from lm.run.inputs import Inputs, refuse_other_tokenizer
+from tokenizer import Tokenizer
 from tokenizer.errors import InputError
 
 # The settings that a resumed run may change: how long and where it runs, what it shows and keeps. The rest
@@ -42,13 +43,12 @@ MAY_CHANGE = {
 _HASHES = {"tokenizer_sha256": "tokenizer", "train_sha256": "training data", "val_sha256": "validation data"}
 
 
-def describe_run(config: TrainConfig, inputs: Inputs) -> dict[str, Any]:
+def describe_run(config: TrainConfig, inputs: Inputs, tokenizer: Tokenizer | None) -> dict[str, Any]:
     """What identifies a run, in its checkpoints too: config and hashes of everything that it reads.
 
     Raises:
         InputError: the token files are of different tokenizers.
     """
-    tokenizer = run_tokenizer(inputs)
     for path in (*inputs.train[1:], inputs.val):
         refuse_other_tokenizer(path, tokenizer.sha256 if tokenizer else None, str(inputs.train[0]))
     hashes = [data_fingerprint(path, config) for path in inputs.train]
@@ -75,7 +75,9 @@ def versions(backend: Backend) -> dict[str, str]:
     }
 
 
-def write_run(run: Path, facts: dict[str, Any], inputs: Inputs, floor: float | None) -> None:
+def write_run(
+    run: Path, facts: dict[str, Any], inputs: Inputs, tokenizer: Tokenizer | None, floor: float | None
+) -> None:
     """Make the folder of a run, or bring it up to date: run.json, and a copy of the tokenizer.
 
     Args:
@@ -84,13 +86,12 @@ def write_run(run: Path, facts: dict[str, Any], inputs: Inputs, floor: float | N
     paths = {"train": [os.path.abspath(path) for path in inputs.train], "val": os.path.abspath(inputs.val)}
     # run.json first: a folder that holds it can be resumed, whatever else a crash has kept from it.
     write_json(run / "run.json", {**facts, **paths, "weights": inputs.weights, "floor": floor})
-    tokenizer = run_tokenizer(inputs)
     if tokenizer:
         tokenizer.save(run / "tokenizer")
 
 
 def read_facts(run: Path) -> dict[str, Any] | None:
-    """run.json, where there is one.
+    """Read run.json; return None if there is none.
 
     Raises:
         InputError: it is corrupted.
@@ -125,7 +126,7 @@ def _check_facts(facts: Any, where: Path) -> TrainConfig:
 
 
 def refuse_changes(facts: dict[str, Any], saved: dict[str, Any], where: Path) -> None:
-    """Refuse to go on with a run where something that decides its numbers has changed.
+    """Refuse to resume a run if something that decides its numbers has changed.
 
     Raises:
         InputError: names the setting or the file that differs.

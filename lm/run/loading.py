@@ -84,10 +84,9 @@ def ends_to_keep(
 def load_state(
     step_path: Path, config: TrainConfig, backend: Backend, with_optimizer: bool, mesh: Mesh | None = None
 ) -> Any:
-    """The state of a checkpoint, of which every leaf fits the config."""
-    dtype = config.param_dtype
-    weights = {name: (shape, dtype) for name, shape in parameter_shapes(config.model).items()}
-    moments = {name: (shape, dtype) for name, shape in optimizer_shapes(config.model).items()}
+    """Load the state of a checkpoint. Every leaf must fit the config."""
+    weights = _expected(parameter_shapes(config.model), config)
+    moments = _expected(optimizer_shapes(config.model), config)
     return backend.load_state(
         config,
         checkpoint.read_slices(step_path / "model.safetensors", weights),
@@ -96,6 +95,11 @@ def load_state(
         else None,
         mesh,
     )
+
+
+def _expected(shapes: dict[str, tuple[int, ...]], config: TrainConfig) -> dict[str, Any]:
+    """Return the shape and type that each leaf must have."""
+    return {name: (shape, config.param_dtype) for name, shape in shapes.items()}
 
 
 def _read_optimizer(file: Path, expected: dict[str, Any]) -> checkpoint.Leaves:
@@ -122,10 +126,10 @@ def initial_state(
         raise InputError(
             f"{path}: was trained with another tokenizer than {inputs.train[0]}; encode the text with the run's own"
         )
-    dtype = config.param_dtype
-    weights = {name: (shape, dtype) for name, shape in parameter_shapes(config.model).items()}
-    leaves = checkpoint.read_slices(path / "model.safetensors", weights)
-    return backend.load_state(config, leaves, initial_moments(config.model, dtype), mesh)
+    leaves = checkpoint.read_slices(
+        path / "model.safetensors", _expected(parameter_shapes(config.model), config)
+    )
+    return backend.load_state(config, leaves, initial_moments(config.model, config.param_dtype), mesh)
 
 
 def newest_state(
@@ -138,10 +142,11 @@ def newest_state(
 ) -> tuple[dict[str, Any], Any] | None:
     """The state.json and state of the newest intact checkpoint of this very run; broken ones are named on stderr.
 
-    The first process looks for damage, and each reads its share; what one cannot read, none goes on from.
+    The first process looks for damage, and each process reads its share. If one process cannot read a checkpoint, none
+    resumes from it.
 
     Returns:
-        None where the run was ended before it saved anything.
+        None if the run ended before it saved anything.
 
     Raises:
         InputError: there is no such run, it differs from this command, or it has checkpoints, but none intact.

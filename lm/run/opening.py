@@ -61,10 +61,9 @@ class Run:
     state: Any
     """What the backend trains."""
 
-    @property
-    def done(self) -> bool | None:
-        """What `train` returns after the last step."""
-        return True if self.processes.is_first else None
+    def answer(self, finished: bool) -> bool | None:
+        """Return what `train` returns: whether the run is finished; None in all processes except the first."""
+        return finished if self.processes.is_first else None
 
     @property
     def tokens_per_step(self) -> int:
@@ -103,7 +102,7 @@ def opened_run(
         val_facts = text_facts(inputs.val, val_data, config, tokenizer)
         config = with_mask_token(config, tokenizer, inputs.train[0])
         _refuse_samples_without_tokenizer(config, tokenizer, inputs)
-        facts = describe_run(config, inputs)
+        facts = describe_run(config, inputs, tokenizer)
         _check_folder(out, resume)
         backend = load(backend_name, config, mesh)
         processes = backend.processes()
@@ -126,7 +125,7 @@ def opened_run(
             if processes.is_first:
                 remove_leftovers(out)
                 remove_leftovers(out / "checkpoints")
-                write_run(out, facts, inputs, entropy_floor(val_facts))
+                write_run(out, facts, inputs, tokenizer, entropy_floor(val_facts))
         first_step = saved["iteration"] if saved else 0
         progress = read_progress(saved) if saved else Progress()
         silent, devices = not processes.is_first, mesh.size if mesh else 1

@@ -59,7 +59,7 @@ def train(
                 break
             if run.processes.any(run.stop_requested() or run.log.unwritten is not None):
                 _save(run, step)
-                return False if run.processes.is_first else None
+                return run.answer(finished=False)
             _start_profile(run, step)
             batch = _next_batch(run, step)
             lr = learning_rate(step, config.steps, config.optimizer)
@@ -78,7 +78,7 @@ def train(
             if run.log.not_finite and not config.skip_nonfinite:
                 _save(run, done)
                 raise _not_finite(run, *run.log.not_finite)
-        return run.done
+        return run.answer(finished=True)
 
 
 def _has_lost_patience(run: Run) -> bool:
@@ -172,7 +172,7 @@ def _write_checkpoint(run: Run, step: int) -> None:
     except OSError as error:
         raise InputError(
             f"{error.filename}: step {step} cannot be saved ({error.strerror}); earlier checkpoints are intact: "
-            "mend that, and go on with --resume"
+            "mend that, and resume with --resume"
         ) from None
 
 
@@ -182,5 +182,5 @@ def _not_finite(run: Run, step: int, what: str) -> NotFiniteError:
     return NotFiniteError(
         f"step {step}: {what}, and was left out; saved. Look at its batch, {run.config.batch_size} "
         f"windows that start at {places}{', ...' if len(starts) > 4 else ''}, or lower "
-        "optimizer.learning-rate in a new run, or go on without the step: --resume --skip-nonfinite"
+        "optimizer.learning-rate in a new run, or resume without the step: --resume --skip-nonfinite"
     )
