@@ -308,6 +308,8 @@ class TrainConfig:
     """Where to compute: cpu, or cuda where there is a GPU, or cuda:N for one of several."""
     threads: int | None = None
     """CPU threads, up to 1024; if not given, the framework's own choice."""
+    fast: bool = True
+    """Use the faster implementations in `fast`; false computes every formula as written, for comparison."""
 
     def __post_init__(self) -> None:
         _require_positive(

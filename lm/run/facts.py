@@ -38,6 +38,7 @@ MAY_CHANGE = {
     "keep_best",
     "device",
     "threads",
+    "fast",
     "model.remat",
 }
 _HASHES = {"tokenizer_sha256": "tokenizer", "train_sha256": "training data", "val_sha256": "validation data"}

@@ -74,11 +74,13 @@ def test_what_does_not_decide_them_may(pipeline: Path) -> None:
             (pipeline / f"{name}{suffix}").rename(pipeline / f"moved-{name}{suffix}")
     moved = ("--train", pipeline / "moved-train.npy", "--val", pipeline / "moved-val.npy")
     flags = ("--steps", 8, "--log-interval", 2, "--eval-interval", 4, "--save-interval", 1, "--threads", 1)
-    flags += ("--keep-last", 2)
+    flags += ("--keep-last", 2, "--no-fast")
     command = train_command(pipeline, "torch", pipeline / "torch", "--resume", *moved, *flags)
     assert lm(*command) == 0
     assert steps(pipeline / "torch") == [7, 8]
-    assert read_facts(pipeline / "torch")["config"]["steps"] == 8
+    config = read_facts(pipeline / "torch")["config"]
+    assert config["steps"] == 8
+    assert config["fast"] is False
     assert [m["step"] for m in read_metrics(pipeline / "torch")] == [1, 2, 3, 3, 4, 5, 6, 6, 8, 8]
 
 
