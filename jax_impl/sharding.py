@@ -1,6 +1,6 @@
-"""Several devices, and several processes (`lm train --mesh`): jax.distributed, and where each array lies.
+"""Several devices and several processes (`lm train --mesh`): jax.distributed, and where each array lies.
 
-XLA divides the programs themselves, by where their arguments are to lie, and adds what moves between devices.
+XLA divides the programs itself, by where their arguments lie, and adds what moves between devices.
 """
 
 import os
@@ -15,9 +15,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 from jaxtyping import Array
 
-from jax_impl.layers import Params
-from jax_impl.model import at
+from jax_impl.dtypes import Params
+from jax_impl.trees import nested
 from lm.config import TrainConfig
+from lm.init import parameter_shapes
 from lm.mesh import Mesh, Processes
 from lm.run.checkpoint import Index, Leaf
 from tokenizer.errors import InputError
@@ -27,22 +28,22 @@ def join() -> None:
     """Join the processes of JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or of a job step of SLURM.
 
     Raises:
-        InputError: they do not come together.
+        InputError: the processes do not come together.
     """
     several = "SLURM_STEP_NODELIST" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1"
     if jax.distributed.is_initialized() or not (several or "JAX_COORDINATOR_ADDRESS" in os.environ):
         return
 
-    mend = (
+    remedy = (
         "start each by srun, or with JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
     )
 
     def give_up() -> None:
-        print(f"lm: the processes of --mesh have not come together in a minute; {mend}", file=sys.stderr)
+        print(f"lm: the processes of --mesh have not come together in a minute; {remedy}", file=sys.stderr)
         sys.stderr.flush()
         os._exit(2)
 
-    # JAX would abort, some seconds later, and print a trace.
+    # Without this timer JAX would abort some seconds later and print a trace.
     late = threading.Timer(60, give_up)
     late.daemon = True
     late.start()
@@ -51,9 +52,9 @@ def join() -> None:
             int(os.environ[name]) if name in os.environ else None
             for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
         )
-        # It would take SIGTERM from the loop, which saves.
+        # The service would take SIGTERM from the loop, which saves on SIGTERM.
         jax.config.update("jax_enable_preemption_service", False)
-        # A process that sends no sign of life for so many seconds has gone.
+        # A process without a heartbeat for this long is lost.
         jax.distributed.initialize(
             num_processes=count,
             process_id=index,
@@ -63,7 +64,7 @@ def join() -> None:
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"the processes of --mesh do not come together ({reason}); {mend}") from None
+        raise InputError(f"the processes of --mesh do not come together ({reason}); {remedy}") from None
     finally:
         late.cancel()
     if jax.process_index() > 0:
@@ -72,27 +73,30 @@ def join() -> None:
 
 
 def is_lost(error: Exception) -> bool:
-    """Whether another process cannot be reached."""
-    # Reading an array whose computation failed is a ValueError on a CPU. Memory that runs short is not among these.
+    """Whether the error says that another process cannot be reached."""
+    # On a CPU, reading an array whose computation failed raises a ValueError. Memory that runs short has another code.
     codes = ("UNKNOWN", "UNAVAILABLE", "ABORTED", "INTERNAL", "DEADLINE_EXCEEDED", "CANCELLED")
     failed = isinstance(error, jax.errors.JaxRuntimeError | ValueError)
     return failed and str(error).partition(":")[0] in codes
 
 
 def processes() -> Processes:
-    """This process and those that `join` has joined, by the collectives of their devices."""
-    return Processes(jax.process_index(), jax.process_count(), _gather, is_lost)
+    """Return this process and those that `join` has joined; they exchange numbers by their devices' collectives."""
+    if jax.process_count() == 1:
+        return Processes()
+    return Processes(jax.process_index(), jax.process_count(), gather, is_lost)
 
 
-def _gather(value: int) -> list[int]:
+def gather(value: int) -> list[int]:
+    """Return every process's value."""
     return multihost_utils.process_allgather(np.array([value], np.int32)).ravel().tolist()
 
 
 def device(config: TrainConfig) -> jax.Device:
-    """The one of a run without a mesh.
+    """Return the device of a run without a mesh.
 
     Raises:
-        InputError: it is not there.
+        InputError: the device is not there.
     """
     platform, _, index = config.device.partition(":")
     try:
@@ -104,11 +108,11 @@ def device(config: TrainConfig) -> jax.Device:
         ) from None
 
 
-def devices(config: TrainConfig, mesh: Mesh) -> jax.sharding.Mesh:
-    """JAX's own mesh, of all devices of all processes.
+def device_mesh(config: TrainConfig, mesh: Mesh) -> jax.sharding.Mesh:
+    """Return JAX's own mesh of all devices of all processes.
 
     Raises:
-        InputError: there are not as many as the mesh takes.
+        InputError: there are not as many devices as the mesh takes.
     """
     try:
         found = jax.devices(config.device)
@@ -126,51 +130,62 @@ def devices(config: TrainConfig, mesh: Mesh) -> jax.sharding.Mesh:
 
 
 def shardings(config: TrainConfig, mesh: Mesh | None) -> Callable[[str, tuple[int, ...]], Sharding]:
-    """Where a leaf of this name and shape lies."""
+    """Return where a leaf lies, as a function of its name and shape."""
     if mesh is None:
         one = SingleDeviceSharding(device(config))
         return lambda name, shape: one
-    several = devices(config, mesh)
+    several = device_mesh(config, mesh)
     return lambda name, shape: NamedSharding(several, PartitionSpec(*mesh.split(name, shape)))
 
 
-def batch_sharding(config: TrainConfig, mesh: Mesh, axis: int) -> NamedSharding:
-    """Of arrays whose axis of this number counts rows."""
-    return NamedSharding(devices(config, mesh), PartitionSpec(*(None,) * axis, ("data", "fsdp")))
+def params_shardings(config: TrainConfig, mesh: Mesh) -> Params:
+    """Return where each weight lies, as a tree like the weights."""
+    place = shardings(config, mesh)
+    return nested({name: place(name, shape) for name, shape in parameter_shapes(config.model).items()})
 
 
-def with_whole_embeddings(params: Params, rows: NamedSharding | None) -> Params:
-    """The weights, of which each device of a mesh has all embeddings, to look up the tokens of its rows."""
+def constrain(x: Array, sharding: Sharding | None) -> Array:
+    """Have XLA lay x out on a mesh as `sharding` says; return x itself without a mesh."""
+    return x if sharding is None else jax.lax.with_sharding_constraint(x, sharding)
+
+
+def gather_embeddings(params: Params, rows: NamedSharding | None) -> Params:
+    """Return the weights with all embeddings on each device of a mesh, which looks up its rows' tokens."""
     if rows is None:
         return params
     whole = NamedSharding(rows.mesh, PartitionSpec())
     return jax.tree_util.tree_map_with_path(
-        lambda path, p: at(p, whole) if "embeddings" in jax.tree_util.keystr(path) else p, params
+        lambda path, p: constrain(p, whole) if "embeddings" in jax.tree_util.keystr(path) else p, params
     )
 
 
-def put(leaf: Leaf, where: Sharding) -> Array:
-    """A leaf, of which each device of this process is given its slice. What holds all of them is read once."""
-    indices = where.addressable_devices_indices_map(leaf.shape)
+def put(leaf: Leaf, sharding: Sharding) -> Array:
+    """Give each device of this process its slice of a leaf. The box around the slices is read once."""
+    indices = sharding.addressable_devices_indices_map(leaf.shape)
     places = [
         [range(size)[s] for s, size in zip(index or (), leaf.shape, strict=True)]
         for index in indices.values()
     ]
     box = [slice(min(r.start for r in axis), max(r.stop for r in axis)) for axis in zip(*places, strict=True)]
-    held = leaf[tuple(box)]
+    local = leaf[tuple(box)]
 
-    def within(place: list[range]) -> Index:
+    def in_box(place: list[range]) -> Index:
         return tuple(slice(r.start - b.start, r.stop - b.start) for r, b in zip(place, box, strict=True))
 
-    # jnp.array copies, where device_put may keep a view of the caller's memory, whatever may_alias says.
+    # jnp.array copies; device_put may keep a view of the caller's memory, whatever may_alias says.
     slices = [
-        jnp.array(held[within(place)], device=device) for device, place in zip(indices, places, strict=True)
+        jnp.array(local[in_box(place)], device=device) for device, place in zip(indices, places, strict=True)
     ]
-    return jax.make_array_from_single_device_arrays(leaf.shape, where, slices)
+    return jax.make_array_from_single_device_arrays(leaf.shape, sharding, slices)
+
+
+def batch_rows(config: TrainConfig, mesh: Mesh, axis: int) -> NamedSharding:
+    """Return how arrays are sharded whose axis of this number counts a batch's rows."""
+    return NamedSharding(device_mesh(config, mesh), PartitionSpec(*(None,) * axis, ("data", "fsdp")))
 
 
 def slices_to_save(leaf: Array) -> Iterator[tuple[Index, np.ndarray]]:
-    """The slices of a leaf on this process's devices; copies of a slice once among all processes."""
+    """Yield the slices of a leaf on this process's devices. Of a slice's copies on all processes, one is saved."""
     for shard in leaf.addressable_shards:
         if shard.replica_id == 0:
             yield shard.index, np.asarray(shard.data)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
+from numpy.typing import DTypeLike
 
 from lm.config import ModelConfig
 from lm.rng import philox, truncated_normal
@@ -153,18 +154,23 @@ def sinusoidal_table(d_model: int, positions: Int[np.ndarray, "*T"]) -> Float64[
 
 
 def position_tables(
-    config: ModelConfig, positions: Int[np.ndarray, "*T"], length: int
+    config: ModelConfig, positions: Int[np.ndarray, "*T"], length: int, dtype: DTypeLike = np.float64
 ) -> tuple[np.ndarray, ...]:
-    """What a model needs to know of these positions: cosines and sines, sinusoids, rows of an embedding, or nothing.
+    """Return what a model needs of these positions: cosines and sines, sinusoids, rows of an embedding, or nothing.
+
+    Args:
+        length: Number of learned positions.
+        dtype: Type of the floating-point tables, which are computed in float64.
 
     Raises:
         InputError: a position is beyond the `length` learned ones.
     """
     match config.position:
         case "rope":
-            return rope_tables(config.rope_theta, config.d_head, positions)
+            cos, sin = rope_tables(config.rope_theta, config.d_head, positions)
+            return cos.astype(dtype), sin.astype(dtype)
         case "sinusoidal":
-            return (sinusoidal_table(config.d_model, positions),)
+            return (sinusoidal_table(config.d_model, positions).astype(dtype),)
         case "learned":
             if positions.max(initial=-1) >= length:
                 raise InputError(

@@ -1,0 +1,26 @@
+"""Faster forms of the formulas: the same numbers within the budgets of tests/parity, all behind one switch."""
+
+from jax_impl.fast.attention import scaled_dot_product_attention, single_query_attention
+from jax_impl.fast.gate import silu_gate
+from jax_impl.fast.loss import token_cross_entropy
+from jax_impl.fast.product import project
+from jax_impl.fast.programs import decoding_options, keep_programs, training_options
+from jax_impl.fast.shapes import few_lengths, few_rows, padded
+from jax_impl.fast.switch import path, use, used
+
+__all__ = [
+    "decoding_options",
+    "few_lengths",
+    "few_rows",
+    "keep_programs",
+    "padded",
+    "path",
+    "project",
+    "scaled_dot_product_attention",
+    "silu_gate",
+    "single_query_attention",
+    "token_cross_entropy",
+    "training_options",
+    "use",
+    "used",
+]
