@@ -27,7 +27,7 @@ class Context:
     mask: Bool[Array, "*M T S"] | None
     """True if the query may attend to the key; without a mask every query attends to every key."""
     rope: Rope | None = None
-    """RoPE's tables of positions (T,) or (B, T); None if the model does not rotate."""
+    """RoPE's tables, which broadcast against (B, H, T, P); None if the model does not rotate."""
     slots_BT: Int[Array, "B T"] | None = None
     """The cache slots of the new keys; None without a cache."""
     key: DropoutKey | None = None
@@ -147,9 +147,7 @@ def multihead_self_attention(
             rmsnorm(params[name], x, qk_norm_eps) for name, x in (("q_norm", q_BHTK), ("k_norm", k_BHTK))
         )
     if context.rope is not None:
-        # Every head of a sequence has its positions.
-        cos_1TP, sin_1TP = (jnp.expand_dims(table, -3) for table in context.rope)
-        q_BHTK, k_BHTK = rope(q_BHTK, (cos_1TP, sin_1TP)), rope(k_BHTK, (cos_1TP, sin_1TP))
+        q_BHTK, k_BHTK = rope(q_BHTK, context.rope), rope(k_BHTK, context.rope)
     if cache is not None:
         assert context.mask is not None
         assert context.slots_BT is not None

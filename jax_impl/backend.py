@@ -398,7 +398,8 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
         sees_BS = jnp.concatenate(
             (jnp.arange(P)[None, :] < num_tokens_B1, jnp.arange(S)[None, :] <= position_B1), axis=1
         )
-        rope: Any = tables if m.position == "rope" else None
+        # Every head of a text has the text's position.
+        rope: Any = tuple(table[:, None] for table in tables) if m.position == "rope" else None
         context = Context(sees_BS[:, None, None, :], rope, P + position_B1 % S)
         x_B1D = embed(decoder, ids_B1, m, dtype, tables)
         x_B1D, written = hidden_states(decoder, x_B1D, m, context, caches)

@@ -75,7 +75,7 @@ def after_prefix(
     if config.position == "rope":
         place_BS = jnp.where(place_1S < P, place_1S, place_1S - P + num_tokens_B[:, None])
         tables = position_tables(config, np.arange(P + T), P + T, param_dtype)
-        rope = tuple(jnp.asarray(table)[place_BS] for table in tables)
+        rope = tuple(jnp.asarray(table)[place_BS[:, None]] for table in tables)
     context = Context(prefix_mask(num_tokens_B, P, T), rope, key=key)
     return jnp.concatenate((prefix_BPD, x_BTD), axis=1), context
 

@@ -1,4 +1,4 @@
-"""The layers as functions of named arrays, for `lm parity` and tests/parity. Beside `parity/in_torch.py`."""
+"""JAX's layers as functions of named arrays, for `lm parity` and tests/parity. The twin of `parity/in_torch.py`."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,10 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jax_impl.attention import multihead_self_attention, padding_mask, rope, scaled_dot_product_attention
-from jax_impl.backend import nested
+from jax_impl import fast
+from jax_impl.attention import (
+    Context,
+    multihead_self_attention,
+    padding_mask,
+    rope,
+    scaled_dot_product_attention,
+)
+from jax_impl.dtypes import Params
 from jax_impl.functional import (
-    Draw,
+    DropoutKey,
     clip_gradients,
     cross_entropy,
     gelu,
@@ -22,30 +29,23 @@ from jax_impl.functional import (
     softmax,
     token_cross_entropy,
 )
-from jax_impl.layers import Params, embedding, layernorm, linear, rmsnorm, swiglu
-from jax_impl.model import (
-    BLOCKS,
-    FEED_FORWARDS,
-    encoder_decoder,
-    hidden_states,
-    prefix_decoder,
-    tables_of,
-    transformer_encoder,
-    transformer_lm,
-)
+from jax_impl.layers import embedding, layernorm, linear, rmsnorm, swiglu
+from jax_impl.model import BLOCKS, FEED_FORWARDS, hidden_states, transformer_lm
 from jax_impl.optimizer import adamw_init, adamw_update, sgd_init, sgd_update
+from jax_impl.sequences import encoder_decoder, prefix_decoder, transformer_encoder
+from jax_impl.trees import nested
 from lm.budgets import Dtype
-from lm.init import rope_tables
+from lm.init import position_tables, rope_tables
 from parity.case import Arrays, Given, array_dtype
 
 JaxArrays = dict[str, Array]
 
 
 def evaluate(layer: str, given: Given, cotangent: np.ndarray, dtype: Dtype, mode: str) -> tuple[Any, Arrays]:
-    """The layer's output, and the gradients of sum(cotangent * output) with respect to every array.
+    """Return the layer's output, and the gradients of sum(cotangent * output) with respect to every array.
 
     Args:
-        mode: "eager" or "jit".
+        mode: "jit"; "eager", which is without jit; or "plain", which is eager without the fast forms.
     """
     arrays = {name: jnp.array(a, array_dtype(name, dtype)) for name, a in given.arrays.items()}
     constants = {name: jnp.array(c) for name, c in given.constants.items()}
@@ -54,8 +54,10 @@ def evaluate(layer: str, given: Given, cotangent: np.ndarray, dtype: Dtype, mode
         table_dtype = array_dtype("weight", dtype)
         constants["cos"], constants["sin"] = (jnp.array(table, table_dtype) for table in tables)
     statics = given.statics | {"compute_dtype": dtype}
-    run = _evaluate if mode == "eager" else jax.jit(_evaluate, static_argnums=(0, 1))
-    output, gradients = run(layer, tuple(statics.items()), arrays, constants, cotangent)
+    # Traces are shared by all calls under jit, so jit always has the fast forms.
+    run = jax.jit(_evaluate, static_argnums=(0, 1)) if mode == "jit" else _evaluate
+    with fast.used(mode != "plain"):
+        output, gradients = run(layer, tuple(statics.items()), arrays, constants, cotangent)
     return np.asarray(output, np.float64), {n: np.asarray(g, np.float64) for n, g in gradients.items()}
 
 
@@ -70,8 +72,10 @@ def _evaluate(
     return output, pull_back(jnp.asarray(cotangent).astype(output.dtype))[0]
 
 
-def _tables(c: JaxArrays, over_heads: bool = True) -> Any:
-    return tuple(jnp.expand_dims(c[name], -3) if over_heads else c[name] for name in ("cos", "sin"))
+def _context(c: JaxArrays) -> Context:
+    # Every head of a sequence has its positions.
+    rope: Any = tuple(jnp.expand_dims(c[name], -3) for name in ("cos", "sin")) if "cos" in c else None
+    return Context(c["mask"], rope)
 
 
 def _clip(a: JaxArrays, max_norm: float) -> Array:
@@ -88,19 +92,20 @@ def _steps(a: JaxArrays, init: Callable[..., Any], update: Callable[..., Any]) -
 
 
 def _lm(a: JaxArrays, c: JaxArrays, s: dict[str, Any]) -> Array:
-    draw = Draw(s["seed"], jnp.int32(s["step"]), c["rows"]) if "rows" in c else None
-    return transformer_lm(nested(a), c["token_ids"], s["config"], s["compute_dtype"], draw)
+    key = DropoutKey(s["seed"], jnp.int32(s["step"]), c["rows"]) if "rows" in c else None
+    return transformer_lm(nested(a), c["token_ids"], s["config"], s["compute_dtype"], key)
 
 
 def _encoder_stack(params: Params, x_BTD: Array, c: JaxArrays, s: dict[str, Any]) -> Array:
-    """An encoder's blocks alone."""
+    """Apply an encoder's blocks alone."""
     config, T = s["config"], x_BTD.shape[1]
-    tables = tables_of(config, np.arange(T), T, s["compute_dtype"])
-    return hidden_states(params, x_BTD, config, padding_mask(c["num_tokens"], T), tables)[0]
+    tables: Any = position_tables(config, np.arange(T), T, s["compute_dtype"])
+    context = Context(padding_mask(c["num_tokens"], T), tables if config.position == "rope" else None)
+    return hidden_states(params, x_BTD, config, context)[0]
 
 
 def _padded(out_BTD: Array, c: JaxArrays) -> Array:
-    """Outputs with zeros at the padding, where they may be anything."""
+    """Set the outputs at the padding, which may be anything, to zero."""
     is_token_BT = jnp.arange(out_BTD.shape[1])[None, :] < c["num_tokens"].astype(int)[:, None]
     return jnp.where(jnp.broadcast_to(is_token_BT[..., None], out_BTD.shape), out_BTD, 0)
 
@@ -121,21 +126,21 @@ LAYERS: dict[str, Callable[[JaxArrays, JaxArrays, dict[str, Any]], Array]] = {
     "layernorm": lambda a, c, s: layernorm(a, a["x"], s["eps"]),
     "swiglu": lambda a, c, s: swiglu(nested(a), a["x"]),
     "feed_forward": lambda a, c, s: FEED_FORWARDS[s["kind"]](nested(a), a["x"]),
-    "rope": lambda a, c, s: rope(a["x"], _tables(c, over_heads=False)),
+    "rope": lambda a, c, s: rope(a["x"], (c["cos"], c["sin"])),
     "scaled_dot_product_attention": lambda a, c, s: scaled_dot_product_attention(
         a["Q"], a["K"], a["V"], c.get("mask")
     ),
     "multihead_self_attention": lambda a, c, s: multihead_self_attention(
-        nested(a), a["x"], s["num_heads"], c["mask"]
+        nested(a), a["x"], _context(c), s["num_heads"]
     )[0],
     "multihead_self_attention with rope": lambda a, c, s: multihead_self_attention(
-        nested(a), a["x"], s["num_heads"], c["mask"], _tables(c)
+        nested(a), a["x"], _context(c), s["num_heads"]
     )[0],
     "multihead_self_attention of groups": lambda a, c, s: multihead_self_attention(
-        nested(a), a["x"], s["num_heads"], c["mask"], qk_norm_eps=s["eps"]
+        nested(a), a["x"], _context(c), s["num_heads"], qk_norm_eps=s["eps"]
     )[0],
     "transformer_block": lambda a, c, s: BLOCKS[s["config"].block](
-        nested(a), a["x"], s["config"], c["mask"], _tables(c)
+        nested(a), a["x"], s["config"], _context(c)
     )[0],
     "transformer_lm": _lm,
     "transformer_lm of the family": _lm,

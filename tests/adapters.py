@@ -25,7 +25,7 @@ import torch_impl.attention
 import torch_impl.functional
 import torch_impl.layers
 import torch_impl.model
-from jax_impl.backend import nested
+from jax_impl.trees import nested
 from lm.config import ModelConfig
 from lm.data.batch import check_token_ids
 from lm.data.windows import get_batch
@@ -164,10 +164,11 @@ def _attention(
     mask = torch_impl.attention.causal_mask(x.shape[-2], x.device)
     if _use_jax():
         return _via_jax(
-            lambda *args: jax_impl.attention.multihead_self_attention(*args)[0],
+            lambda params, x, *shared: jax_impl.attention.multihead_self_attention(
+                params, x, jax_impl.attention.Context(*shared), num_heads
+            )[0],
             nested(weights),
             x,
-            num_heads,
             mask,
             tables,
         )
@@ -203,10 +204,11 @@ def run_transformer_block(
     mask = torch_impl.attention.causal_mask(T, in_features.device)
     if _use_jax():
         return _via_jax(
-            lambda *args: jax_impl.model.transformer_block(*args)[0],
+            lambda params, x, *shared: jax_impl.model.transformer_block(
+                params, x, config, jax_impl.attention.Context(*shared)
+            )[0],
             nested(weights),
             in_features,
-            config,
             mask,
             tables,
         )

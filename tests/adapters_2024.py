@@ -20,18 +20,18 @@ import torch_impl.attention
 import torch_impl.functional
 import torch_impl.layers
 import torch_impl.model
-from jax_impl.backend import nested
+from jax_impl.trees import nested
 from lm.config import ModelConfig
 from lm.data.batch import check_token_ids
 from tests.adapters import _loaded, _use_jax, _via_jax
 
 
-def _draws(rows: int) -> tuple[torch_impl.functional.Draw, jax_impl.functional.Draw]:
+def _draws(rows: int) -> tuple[torch_impl.functional.Draw, jax_impl.functional.DropoutKey]:
     """A new draw for so many rows, for either backend."""
     seed = int(torch.randint(2**63 - 1, ()))
     return (
         torch_impl.functional.Draw(seed, 0, torch.arange(rows, dtype=torch.int32)),
-        jax_impl.functional.Draw(seed, jnp.int32(0), jnp.arange(rows, dtype=jnp.int32)),
+        jax_impl.functional.DropoutKey(seed, jnp.int32(0), jnp.arange(rows, dtype=jnp.int32)),
     )
 
 
@@ -72,7 +72,7 @@ def run_scaled_dot_product_attention(
     of_torch, of_jax = _draws(Q.shape[0])
     rate = pdrop or 0.0
     if _use_jax():
-        drop = partial(jax_impl.functional.dropout, rate=rate, draw=of_jax, place="weights")
+        drop = partial(jax_impl.functional.dropout, rate=rate, key=of_jax, place="weights")
         attention = partial(jax_impl.attention.scaled_dot_product_attention, drop=drop)
         return _via_jax(attention, Q, K, V, may_attend)
     drop_weights = partial(torch_impl.functional.dropout, rate=rate, draw=of_torch, place="weights")
@@ -95,10 +95,18 @@ def run_multihead_self_attention(
     # Of a sequence without a batch, the heads are the rows.
     of_torch, of_jax = _draws(in_features.shape[0] if in_features.ndim > 2 else num_heads)
     if _use_jax():
-        attention = partial(
-            jax_impl.attention.multihead_self_attention, attention_dropout=attn_pdrop, draw=of_jax
+        return _via_jax(
+            lambda params, x, mask: jax_impl.attention.multihead_self_attention(
+                params,
+                x,
+                jax_impl.attention.Context(mask, key=of_jax),
+                num_heads,
+                attention_dropout=attn_pdrop,
+            )[0],
+            nested(stacked),
+            in_features,
+            mask,
         )
-        return _via_jax(lambda *args: attention(*args)[0], nested(stacked), in_features, num_heads, mask)
     module = torch_impl.attention.MultiHeadSelfAttention(d_model, num_heads, attention_dropout=attn_pdrop)
     return _loaded(module, stacked)(in_features, mask, draw=of_torch)
 
@@ -116,8 +124,14 @@ def run_transformer_block(
     mask = torch_impl.attention.causal_mask(in_features.shape[-2], in_features.device)
     of_torch, of_jax = _draws(in_features.shape[0])
     if _use_jax():
-        block = partial(jax_impl.model.transformer_block, draw=of_jax)
-        return _via_jax(lambda *args: block(*args)[0], nested(weights), in_features, config, mask)
+        return _via_jax(
+            lambda params, x, mask: jax_impl.model.transformer_block(
+                params, x, config, jax_impl.attention.Context(mask, key=of_jax)
+            )[0],
+            nested(weights),
+            in_features,
+            mask,
+        )
     return _loaded(torch_impl.model.TransformerBlock(config), weights)(in_features, mask, draw=of_torch)
 
 
@@ -146,7 +160,7 @@ def run_transformer_lm(
     )
     of_torch, of_jax = _draws(in_indices.shape[0])
     if _use_jax():
-        model_of = partial(jax_impl.model.transformer_lm, draw=of_jax)
+        model_of = partial(jax_impl.model.transformer_lm, key=of_jax)
         return _via_jax(model_of, nested(weights), in_indices, config)
     head = weights["lm_head.weight"]
     model = torch_impl.model.TransformerLM(config, device=head.device, dtype=head.dtype)

@@ -1,6 +1,7 @@
 """Attention with a gradient by hand, and attention of a single query."""
 
 from collections.abc import Callable
+from types import NotImplementedType
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ def scaled_dot_product_attention(
     V: Float[Array, "*B S V"],
     mask: Bool[Array, "... T S"] | None = None,
     drop: Callable[[Array], Array] | None = None,
-) -> Float[Array, "*B T V"]:
+) -> Float[Array, "*B T V"] | NotImplementedType:
     """softmax(Q K^T / sqrt(d_k)) V, with the softmax's own gradient: weights * (d_weights - mean).
 
     From the formula XLA makes more passes over the weights. Measured by `bench layers`.
@@ -35,7 +36,7 @@ def single_query_attention(
     v_BGSK: Float[Array, "*B G S K"],
     mask: Bool[Array, "*M T S"] | None = None,
     drop: Callable[[Array], Array] | None = None,
-) -> Float[Array, "*B H T K"]:
+) -> Float[Array, "*B H T K"] | NotImplementedType:
     """Attention of one query a sequence, as in a decode step, which copies no keys and values to hide NaNs.
 
     Keys and values must be finite: those of a cache are zeros until they are written. Without the copy a decode step

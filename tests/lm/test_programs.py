@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import pytest
 
-from jax_impl import backend
+from jax_impl.fast import programs as kept_programs
 from lm import programs
 from tests.source import ROOT
 
@@ -20,7 +20,7 @@ from tests.source import ROOT
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """A cache directory for this test; afterwards, JAX's settings are as before."""
-    settings = ("jax_compilation_cache_dir", "jax_enable_compilation_cache", *backend.PROGRAMS_KEPT)
+    settings = ("jax_compilation_cache_dir", "jax_enable_compilation_cache", *kept_programs.PROGRAMS_KEPT)
     before = {name: getattr(jax.config, name) for name in settings}
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
     yield tmp_path / "cache"
@@ -30,7 +30,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 
 def kept() -> Path | None:
     """Where programs are kept from now on."""
-    backend.keep_programs()
+    kept_programs.keep_programs()
     folder = getattr(jax.config, "jax_compilation_cache_dir")  # noqa: B009
     return None if folder is None else Path(folder)
 
@@ -53,13 +53,13 @@ def test_by_default_in_the_users_cache_directory(fresh: Path, monkeypatch: pytes
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     monkeypatch.setattr(programs.platformdirs, "user_cache_path", lambda name: fresh / name)
     programs.program_folder.cache_clear()
-    for name in backend.PROGRAMS_KEPT:
+    for name in kept_programs.PROGRAMS_KEPT:
         monkeypatch.delenv(name.upper(), raising=False)
     folder = kept()
     programs.program_folder.cache_clear()
     assert folder is not None
     assert folder.parent == fresh / "twinlm" / "jax"
-    for name, value in backend.PROGRAMS_KEPT.items():
+    for name, value in kept_programs.PROGRAMS_KEPT.items():
         assert getattr(jax.config, name) == value
 
 

@@ -38,7 +38,7 @@ def dropped(
     """What either backend makes of x, whose first axis are these rows."""
     rows = np.arange(len(x), dtype=np.int32) if rows is None else np.asarray(rows, np.int32)
     torch_draw = torch_impl.functional.Draw(seed, step, torch.tensor(rows))
-    jax_draw = jax_impl.functional.Draw(seed, jnp.int32(step), jnp.array(rows))
+    jax_draw = jax_impl.functional.DropoutKey(seed, jnp.int32(step), jnp.array(rows))
     of_torch = torch_impl.functional.dropout(
         torch.tensor(x, dtype=getattr(torch, dtype)), rate, torch_draw, place
     )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 
-import jax_impl.layers
+import jax_impl.functional
 import torch_impl.product
 from lm.budgets import Dtype
 from parity.case import Case
@@ -93,7 +93,7 @@ def test_forms_without_gradients(rows: int, d_out: int, form: Form, monkeypatch:
 def test_few_rows_in_jax(rows: int, d_out: int) -> None:
     """As in decoding: the weights come first."""
     x, weight = normal(0, rows, 1, 12), normal(1, d_out, 12)
-    by_jax = np.asarray(jax_impl.layers.product(jnp.asarray(x), jnp.asarray(weight)))
+    by_jax = np.asarray(jax_impl.functional.project(jnp.asarray(x), jnp.asarray(weight)))
     assert_close(by_jax, np.einsum("btd,od->bto", x, weight), "float64")
 
 

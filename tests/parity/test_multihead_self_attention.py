@@ -108,7 +108,11 @@ def test_a_cache_changes_nothing() -> None:
             output = by_torch(torch.tensor(x[:, 0]), torch_cache, Place(slots_of_both, S, hidden, None))
         steps["torch"].append(output[:, None].numpy())
         out, written = jax_impl.attention.multihead_self_attention(
-            params, jnp.array(x), heads, jnp.array(seen), cache=jax_cache, slots_BT=jnp.array(slot)
+            params,
+            jnp.array(x),
+            jax_impl.attention.Context(jnp.array(seen), slots_BT=jnp.array(slot)),
+            heads,
+            jax_cache,
         )
         assert written is not None
         jax_cache = written

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from jax_impl.backend import compiler_options
+from jax_impl.fast import training_options
 from jax_impl.functional import cross_entropy
 from jax_impl.model import transformer_lm
 from lm.backend import BackendName, load
@@ -65,7 +65,7 @@ def test_xla_needs_less() -> None:
         params = load("jax", config).init_state(config, 0).params
         gradient = jax.jit(
             jax.grad(lambda p, m=model: cross_entropy(transformer_lm(p, ids, m), ids)),
-            compiler_options=compiler_options(config),
+            compiler_options=training_options(config.device),
         )
         needed.append(gradient.lower(params).compile().memory_analysis().temp_size_in_bytes)
     assert needed[1] < needed[0] / 2

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from jax_impl.backend import few_lengths, few_rows
+from jax_impl.fast import few_lengths, few_rows
 from lm.backend import BackendName, load
 from lm.config import ModelConfig, TrainConfig
 from lm.data.batch import Batch

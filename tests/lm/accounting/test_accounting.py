@@ -139,7 +139,7 @@ def test_flops_are_those_of_the_products(architecture: str, member: str) -> None
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from jax_impl.model import MODELS
+    from jax_impl.sequences import MODELS
 
     model = ModelConfig(1000, 8, 768, 1, 2, **FAMILY[member], **ARCHITECTURES[architecture])
     config = TrainConfig(model, batch_size=1)
@@ -171,7 +171,7 @@ def test_flops_are_those_of_the_products(architecture: str, member: str) -> None
 def test_flops_computed_again_are_those_of_remat(options: dict[str, Any]) -> None:
     import jax
 
-    from jax_impl.model import MODELS
+    from jax_impl.sequences import MODELS
 
     model = ModelConfig(100, 8, 32, 2, 2, remat="block", **options)
     config = TrainConfig(model, batch_size=1)
