@@ -1,35 +1,72 @@
-"""Rotary positions, scaled dot-product attention, and multi-head causal self-attention."""
+"""Rotary positions, scaled dot-product attention, and multi-head self-attention with and without a cache."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from torch_impl import fused
-from torch_impl.functional import Draw, at_least_float32, dropout
+from torch_impl import fast
+from torch_impl.dtypes import Device, Dtype, at_least_float32
+from torch_impl.functional import DropoutKey, dropout
 from torch_impl.layers import Identity, Linear, RMSNorm
 
 Rope = tuple[Float[Tensor, "... P"], Float[Tensor, "... P"]]
-"""Cosines and sines of the positions at hand (`lm.init.rope_tables`), P = d_head / 2."""
-KeysAndValues = tuple[Float[Tensor, "*B H T K"], Float[Tensor, "*B H T K"]]
-"""Of one layer, of num_kv_heads heads."""
+"""Cosines and sines of the positions (`lm.init.rope_tables`), P = d_head / 2."""
 
 
+@dataclass(frozen=True)
+class Context:
+    """What all blocks of a forward pass share."""
+
+    mask: Bool[Tensor, "*M T S"] | None
+    """True if the query may attend to the key; without a mask every query attends to every key."""
+    rope: Rope | None = None
+    """RoPE's tables, which broadcast against (B, H, T, P); None if the model does not rotate."""
+    slots_BT: Int[Tensor, "B T"] | None = None
+    """The cache slots of the new keys; None without a cache."""
+    key: DropoutKey | None = None
+    """What training drops; None outside training."""
+
+    def within(self, place: str) -> "Context":
+        """Return the context of a place in the model, such as a layer: dropout depends on the place."""
+        return replace(self, key=self.key.within(place)) if self.key else self
+
+
+@dataclass
+class LayerCache:
+    """Keys and values of one layer, of num_kv_heads heads, in S slots; position t takes slot t mod S."""
+
+    k_BHSK: Float[Tensor, "B H S K"]
+    v_BHSK: Float[Tensor, "B H S K"]
+
+    def write(
+        self,
+        k_BHTK: Float[Tensor, "B H T K"],
+        v_BHTK: Float[Tensor, "B H T K"],
+        slots_BT: Int[Tensor, "B T"],
+    ) -> None:
+        """Store the new keys and values in their slots."""
+        slots_BHTK = slots_BT[:, None, :, None].expand(k_BHTK.shape)
+        self.k_BHSK.scatter_(2, slots_BHTK, k_BHTK)
+        self.v_BHSK.scatter_(2, slots_BHTK, v_BHTK)
+
+
+@fast.path(fast.rope)
 def rope(x_TK: Float[Tensor, "*T K"], tables: Rope) -> Float[Tensor, "*T K"]:
     """Rotate the pairs (x[2p], x[2p + 1]) by their position's angle (Su et al., 2021, eq. 34).
 
     The tables' leading dimensions broadcast against those of x.
     """
     cos_TP, sin_TP = tables
-    if fused.is_wanted():
-        return fused.rotate(x_TK, torch.complex(cos_TP, sin_TP))
     even_TP, odd_TP = at_least_float32(x_TK).unflatten(-1, (-1, 2)).unbind(-1)
     rotated = torch.stack((even_TP * cos_TP - odd_TP * sin_TP, even_TP * sin_TP + odd_TP * cos_TP), dim=-1)
     return rotated.flatten(-2).to(x_TK.dtype)
 
 
+@fast.path(fast.scaled_dot_product_attention)
 def scaled_dot_product_attention(
     Q: Float[Tensor, "*B T K"],
     K: Float[Tensor, "*B S K"],
@@ -40,13 +77,11 @@ def scaled_dot_product_attention(
     """softmax(Q K^T / sqrt(d_k)) V (Vaswani et al., 2017, eq. 1).
 
     Args:
-        mask: True where the query may attend to the key; broadcasts against (*B, T, S). A query that may
-            attend to nothing yields zeros with zero gradients; a key and value that no query may attend to
+        mask: True if the query may attend to the key; broadcasts against (*B, T, S). A query that may
+            attend to nothing yields zeros with zero gradients. A key and value that no query may attend to
             are not read, whatever they hold, NaN included.
-        drop: What is done to the weights in training.
+        drop: What training does to the attention weights.
     """
-    if fused.is_wanted() and drop is None:
-        return fused.attention(Q, K, V, mask)
     if mask is not None:
         is_read = mask.any(-2)[..., None]
         K, V = torch.where(is_read, K, 0), torch.where(is_read, V, 0)
@@ -62,6 +97,7 @@ def scaled_dot_product_attention(
     return weights.to(V.dtype) @ V
 
 
+@fast.path(fast.single_query_attention)
 def grouped_query_attention(
     q_BHTK: Float[Tensor, "*B H T K"],
     k_BGSK: Float[Tensor, "*B G S K"],
@@ -85,23 +121,23 @@ def grouped_query_attention(
 
 
 class MultiHeadSelfAttention(nn.Module):
-    """Attention of num_heads heads over one sequence, with RoPE where tables are given.
+    """Attention of num_heads heads over one sequence, with RoPE if the context has its tables.
 
-    Where a list is given, the keys and values are appended to it, for decoding to go on from.
+    With a cache, the new keys and values are written into their slots, and the first S slots are read.
 
     Args:
-        num_kv_heads: Heads of keys and values; num_heads, if not given.
+        num_kv_heads: Heads of keys and values; num_heads if not given.
         qk_norm_eps: Epsilon of an RMSNorm over each head's queries and keys, before RoPE (Dehghani et al., 2023,
-            section 2); none, if not given.
-        attention_dropout: Share of the attention weights that is dropped where a draw is given.
+            section 2); no norm if not given.
+        attention_dropout: Share of the attention weights that training drops.
     """
 
     def __init__(
         self,
         d_model: int,
         num_heads: int,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        device: Device = None,
+        dtype: Dtype = None,
         bias: bool = False,
         num_kv_heads: int | None = None,
         qk_norm_eps: float | None = None,
@@ -121,44 +157,44 @@ class MultiHeadSelfAttention(nn.Module):
         self.output_proj = Linear(d_model, d_model, device, dtype, bias)
 
     def forward(
-        self,
-        x_BTD: Float[Tensor, "*B T D"],
-        mask: Bool[Tensor, "*M T S"] | None,
-        tables: Rope | None = None,
-        kept: list[KeysAndValues] | None = None,
-        draw: Draw | None = None,
+        self, x_BTD: Float[Tensor, "*B T D"], context: Context, cache: LayerCache | None = None
     ) -> Float[Tensor, "*B T D"]:
         q_BHTK, k_BHTK, v_BHTK = (
             projection(x_BTD).view(*x_BTD.shape[:-1], -1, self.d_head).transpose(-2, -3)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         q_BHTK, k_BHTK = self.q_norm(q_BHTK), self.k_norm(k_BHTK)
-        if tables is not None:
-            q_BHTK, k_BHTK = rope(q_BHTK, tables), rope(k_BHTK, tables)
-        if kept is not None:
-            kept.append((k_BHTK, v_BHTK))
-        out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, mask, self._dropping(draw))
+        if context.rope is not None:
+            q_BHTK, k_BHTK = rope(q_BHTK, context.rope), rope(k_BHTK, context.rope)
+        if cache is not None:
+            assert context.mask is not None
+            assert context.slots_BT is not None
+            cache.write(k_BHTK, v_BHTK, context.slots_BT)
+            S = context.mask.shape[-1]
+            k_BHTK, v_BHTK = cache.k_BHSK[:, :, :S], cache.v_BHSK[:, :, :S]
+        drop = None
+        if context.key is not None and self.attention_dropout > 0.0:
+            drop = partial(dropout, rate=self.attention_dropout, key=context.key, place="weights")
+        out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, context.mask, drop)
         return self.output_proj(out_BHTK.transpose(-2, -3).flatten(-2))
 
-    def _dropping(self, draw: Draw | None) -> Callable[[Tensor], Tensor] | None:
-        if draw is None or self.attention_dropout == 0.0:
-            return None
-        return partial(dropout, rate=self.attention_dropout, draw=draw, place="weights")
+
+def causal_mask(T: int, device: Device = None) -> Bool[Tensor, "T T"]:
+    """True if query t may see key s: s <= t."""
+    return torch.ones(T, T, dtype=torch.bool, device=device).tril()
 
 
 def padding_mask(num_tokens_B: Int[Tensor, " B"], T: int) -> Bool[Tensor, "B 1 T T"]:
-    """True where key s is one of the sequence's tokens, not padding: s < num_tokens."""
+    """True if key s is a token of the sequence, not padding: s < num_tokens."""
     valid_BT = torch.arange(T, device=num_tokens_B.device) < num_tokens_B[:, None]
     return valid_BT[:, None, None, :].expand(-1, -1, T, -1)
 
 
 def prefix_mask(num_tokens_B: Int[Tensor, " B"], P: int, T: int) -> Bool[Tensor, "B 1 S S"]:
-    """Of a prefix padded to P places, and T tokens behind it: all see the prefix, and tokens those up to themselves."""
+    """The mask of a prefix padded to P places, followed by T tokens.
+
+    Every query sees the prefix, and each token sees the tokens up to itself.
+    """
     place_S = torch.arange(P + T, device=num_tokens_B.device)
     valid_BS = (place_S < num_tokens_B[:, None]) | (place_S >= P)
     return valid_BS[:, None, None, :] & (causal_mask(P + T, num_tokens_B.device) | (place_S < P))
-
-
-def causal_mask(T: int, device: torch.device | str | None = None) -> Bool[Tensor, "T T"]:
-    """True where key s may be seen by query t: s <= t."""
-    return torch.ones(T, T, dtype=torch.bool, device=device).tril()

@@ -1,4 +1,4 @@
-"""Functions without weights: softmax, activations, dropout, cross-entropy, gradient clipping."""
+"""Functions without weights of their own: product, softmax, activations, dropout, cross-entropy, gradient clipping."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -8,14 +8,20 @@ from jaxtyping import Float, Int, Int32
 from torch import Tensor
 
 from lm.dropout import step_keys, threshold
-from torch_impl import fused
-from torch_impl.fused import at_least_float32
+from torch_impl import fast
+from torch_impl.dtypes import at_least_float32
+
+
+@fast.path(fast.project)
+def project(x: Float[Tensor, "*B I"], weight: Float[Tensor, "O I"]) -> Float[Tensor, "*B O"]:
+    """x W^T; the weight is cast to x's dtype."""
+    return x @ weight.to(x.dtype).T
 
 
 def softmax(x: Float[Tensor, "..."], dim: int) -> Float[Tensor, "..."]:
-    """exp(x) / sum(exp(x)) along `dim`; the maximum is subtracted first, so that nothing overflows.
+    """exp(x) / sum(exp(x)) along `dim`, computed in at least float32 and returned in x's dtype.
 
-    Computed in at least float32, returned in x's dtype.
+    The maximum is subtracted first, so that nothing overflows.
     """
     x32 = at_least_float32(x)
     exp = torch.exp(x32 - x32.amax(dim, keepdim=True).detach())
@@ -29,9 +35,9 @@ def silu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def gelu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """x Phi(x), Phi the normal distribution's (Hendrycks and Gimpel, 2016), exact, in at least float32.
+    """x Phi(x) with the normal distribution's Phi (Hendrycks and Gimpel, 2016), exact, in at least float32.
 
-    By erfc, since 1 + erf cancels where x is negative.
+    Phi is computed by erfc, since 1 + erf cancels if x is negative.
     """
     x32 = at_least_float32(x)
     return (0.5 * x32 * torch.erfc(-x32 * 0.5**0.5)).to(x.dtype)
@@ -42,15 +48,22 @@ def relu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     return torch.where(x > 0, x, 0.0)
 
 
+@fast.path(fast.silu_gate)
+def silu_gate(a: Float[Tensor, "..."], b: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """silu(a) * b, the gate of SwiGLU."""
+    return silu(a) * b
+
+
 def mix(x: Int32[Tensor, "*shape"]) -> Int32[Tensor, "*shape"]:
-    """`lm.dropout.mix` in signed numbers, whose products wrap around to the same bits; shifts are masked."""
+    """Hash 32-bit words, as `lm.dropout.mix` does, in signed numbers: products wrap around to the same bits, and the
+    shifts are masked."""
     x = (x ^ (x >> 16 & 0xFFFF)) * 0x7FEB352D
     x = (x ^ (x >> 15 & 0x1FFFF)) * (0x846CA68B - 2**32)
     return x ^ (x >> 16 & 0xFFFF)
 
 
 @dataclass(frozen=True)
-class Draw:
+class DropoutKey:
     """What decides which elements a training step drops (`lm.dropout`)."""
 
     seed: int
@@ -59,27 +72,28 @@ class Draw:
     """The index of each row in the step's whole batch."""
     place: str = ""
 
-    def at(self, place: str) -> "Draw":
-        """The draw of a place inside of this one."""
+    def within(self, place: str) -> "DropoutKey":
+        """Return the key of a place inside this place."""
         return replace(self, place=f"{self.place}{place}.")
 
 
-def dropout(x: Float[Tensor, "B ..."], rate: float, draw: Draw | None, place: str) -> Float[Tensor, "B ..."]:
-    """x / (1 - rate), but for a share `rate` of zeros; x itself where nothing is drawn (Srivastava et al., 2014)."""
-    if draw is None or rate == 0.0:
+def dropout(
+    x: Float[Tensor, "B ..."], rate: float, key: DropoutKey | None, place: str
+) -> Float[Tensor, "B ..."]:
+    """x / (1 - rate) with a share `rate` of the elements set to zero (Srivastava et al., 2014); x without a key."""
+    if key is None or rate == 0.0:
         return x
     first_B1, second_B1 = (
-        mix(draw.rows_B ^ key)[:, None] for key in step_keys(draw.seed, draw.place + place, draw.step)
+        mix(key.rows_B ^ word)[:, None] for word in step_keys(key.seed, key.place + place, key.step)
     )
     elements = torch.arange(x[0].numel(), dtype=torch.int32, device=x.device)
     kept = mix(mix(elements ^ first_B1) ^ second_B1) >= threshold(rate)
     return torch.where(kept.view(x.shape), at_least_float32(x) * (1 / (1 - rate)), 0.0).to(x.dtype)
 
 
+@fast.path(fast.token_cross_entropy)
 def token_cross_entropy(logits: Float[Tensor, "*B V"], targets: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
     """-log softmax(logits)[target] of each position in nats, in at least float32."""
-    if fused.is_wanted(logits):
-        return fused.run(fused.TokenCrossEntropy, logits, targets)
     logits = at_least_float32(logits)
     shifted = logits - logits.amax(-1, keepdim=True).detach()
     log_sum = torch.log(torch.exp(shifted).sum(-1))
@@ -93,7 +107,7 @@ def cross_entropy(logits: Float[Tensor, "*B V"], targets: Int[Tensor, "*B"]) -> 
 
 def global_norm(tensors: Iterable[Float[Tensor, "..."]]) -> Float[Tensor, ""]:
     """Euclidean norm of all tensors as one vector, in at least float32."""
-    # Row by row first: over millions of float32 numbers at once torch's norm is off by 1e-4, on a CPU.
+    # Row by row first: on a CPU, torch's norm of millions of float32 numbers at once is off by 1e-4.
     rows = (torch.linalg.vector_norm(at_least_float32(t), dim=-1) for t in tensors)
     norms = [torch.linalg.vector_norm(row) for row in rows]
     return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
@@ -103,12 +117,12 @@ def global_norm(tensors: Iterable[Float[Tensor, "..."]]) -> Float[Tensor, ""]:
 def clip_gradients(
     parameters: Iterable[Tensor], max_norm: float, norm: Float[Tensor, ""] | None = None
 ) -> Float[Tensor, ""]:
-    """Scale the gradients in place by max_norm / (norm + 1e-6) where their global norm exceeds max_norm.
+    """Scale the gradients in place by max_norm / (norm + 1e-6) if their global norm exceeds max_norm.
 
     Parameters without a gradient are skipped (Pascanu et al., 2013, algorithm 1).
 
     Args:
-        norm: The global norm, where these are but some of the gradients that it is of.
+        norm: The global norm, if the caller knows it: a process of a mesh has only a share of the gradients.
 
     Returns:
         The global norm before clipping.

@@ -1,4 +1,4 @@
-"""The layers with weights, but for attention."""
+"""The layers with weights, except attention."""
 
 from collections.abc import Callable
 
@@ -6,21 +6,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from torch_impl import fused
-from torch_impl.functional import at_least_float32, silu
-from torch_impl.product import product
+from torch_impl import fast
+from torch_impl.dtypes import Device, Dtype, at_least_float32
+from torch_impl.functional import project, silu_gate
 
 
 class Linear(nn.Module):
-    """x W^T, plus a bias where one is asked for; the weight is (d_out, d_in)."""
+    """x W^T, plus a bias if the layer has one; the weight is (d_out, d_in)."""
 
     def __init__(
-        self,
-        d_in: int,
-        d_out: int,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        bias: bool = False,
+        self, d_in: int, d_out: int, device: Device = None, dtype: Dtype = None, bias: bool = False
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(d_out, d_in, device=device, dtype=dtype))
@@ -29,23 +24,17 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(d_out, device=device, dtype=dtype)) if bias else None
 
     def forward(self, x: Float[Tensor, "... I"]) -> Float[Tensor, "... O"]:
-        y = product(x, fused.cast(self.weight, x.dtype))
+        y = project(x, self.weight)
         return y if self.bias is None else y + self.bias.to(x.dtype)
 
 
 class Embedding(nn.Module):
     """One row of the weight (vocab_size, d_model) for each token id.
 
-    Ids must lie in 0 .. vocab_size - 1; the training step and generation check them before they come here.
+    Ids must lie in 0 .. vocab_size - 1; the training step and generation check ids on the host.
     """
 
-    def __init__(
-        self,
-        vocab_size: int,
-        d_model: int,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self, vocab_size: int, d_model: int, device: Device = None, dtype: Dtype = None) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(vocab_size, d_model, device=device, dtype=dtype))
         nn.init.trunc_normal_(self.weight, std=1.0, a=-3.0, b=3.0)
@@ -57,20 +46,13 @@ class Embedding(nn.Module):
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich, 2019, eq. 4), computed in at least float32."""
 
-    def __init__(
-        self,
-        d_model: int,
-        eps: float = 1e-5,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self, d_model: int, eps: float = 1e-5, device: Device = None, dtype: Dtype = None) -> None:
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(d_model, device=device, dtype=dtype))
 
+    @fast.path(fast.rmsnorm)
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
-        if fused.is_wanted():
-            return fused.run(fused.RMSNorm, x, self.weight, self.eps)
         x32 = at_least_float32(x)
         inverse_rms = torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
         return (x32 * inverse_rms * self.weight).to(x.dtype)
@@ -79,13 +61,7 @@ class RMSNorm(nn.Module):
 class LayerNorm(nn.Module):
     """(x - mean(x)) / sqrt(var(x) + eps) * weight + bias (Ba et al., 2016, eq. 4), computed in at least float32."""
 
-    def __init__(
-        self,
-        d_model: int,
-        eps: float = 1e-5,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self, d_model: int, eps: float = 1e-5, device: Device = None, dtype: Dtype = None) -> None:
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(d_model, device=device, dtype=dtype))
@@ -99,7 +75,7 @@ class LayerNorm(nn.Module):
 
 
 class Identity(nn.Module):
-    """x itself: a layer that is left out."""
+    """x itself: a norm that is left out."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x
@@ -109,12 +85,7 @@ class SwiGLU(nn.Module):
     """w2(silu(w1 x) * w3 x) (Shazeer, 2020, eq. 6)."""
 
     def __init__(
-        self,
-        d_model: int,
-        d_ff: int,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        bias: bool = False,
+        self, d_model: int, d_ff: int, device: Device = None, dtype: Dtype = None, bias: bool = False
     ) -> None:
         super().__init__()
         self.w1 = Linear(d_model, d_ff, device, dtype, bias)
@@ -122,8 +93,7 @@ class SwiGLU(nn.Module):
         self.w3 = Linear(d_model, d_ff, device, dtype, bias)
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
-        a, b = self.w1(x), self.w3(x)
-        return self.w2(fused.run(fused.SiLUGate, a, b) if fused.is_wanted(a) else silu(a) * b)
+        return self.w2(silu_gate(self.w1(x), self.w3(x)))
 
 
 class FeedForward(nn.Module):
@@ -134,8 +104,8 @@ class FeedForward(nn.Module):
         activation: Callable[[Tensor], Tensor],
         d_model: int,
         d_ff: int,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        device: Device = None,
+        dtype: Dtype = None,
         bias: bool = False,
     ) -> None:
         super().__init__()

@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from tokenizer.errors import InputError
-from torch_impl.fused import cache_sized
+from torch_impl import fast
 
 
 class AdamW(Optimizer):
@@ -35,7 +36,7 @@ class AdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Update every parameter that has a gradient. Returns the closure's loss, where one is given."""
+        """Update every parameter that has a gradient. Returns the closure's loss, if one is given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -51,12 +52,33 @@ class AdamW(Optimizer):
                 state["step"] += 1
                 t = state["step"]
                 step_size = lr * math.sqrt(1 - beta2**t) / (1 - beta1**t)
-                for w, g, m, v in cache_sized(p, p.grad, state["m"], state["v"]):
-                    m.mul_(beta1).add_(g, alpha=1 - beta1)
-                    v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
-                    w.addcdiv_(m, v.sqrt().add_(eps), value=-step_size)
-                    w.sub_(w, alpha=lr * group["weight_decay"])
+                decay = lr * group["weight_decay"]
+                adamw_update(p, p.grad, state["m"], state["v"], step_size, (beta1, beta2), eps, decay)
         return loss
+
+
+@fast.blockwise
+def adamw_update(
+    p: Tensor,
+    g: Tensor,
+    m: Tensor,
+    v: Tensor,
+    step_size: float,
+    betas: tuple[float, float],
+    eps: float,
+    decay: float,
+) -> None:
+    """Update a weight and its moments in place.
+
+    Args:
+        step_size: The learning rate times the bias correction.
+        decay: The learning rate times the weight decay.
+    """
+    beta1, beta2 = betas
+    m.mul_(beta1).add_(g, alpha=1 - beta1)
+    v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+    p.addcdiv_(m, v.sqrt().add_(eps), value=-step_size)
+    p.sub_(p, alpha=decay)
 
 
 class SGD(Optimizer):
@@ -69,7 +91,7 @@ class SGD(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Update every parameter that has a gradient. Returns the closure's loss, where one is given."""
+        """Update every parameter that has a gradient. Returns the closure's loss, if one is given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -79,6 +101,11 @@ class SGD(Optimizer):
                 if p.grad is None:
                     continue
                 t = self.state[p].get("step", 0)
-                p.sub_(p.grad, alpha=group["lr"] / math.sqrt(t + 1))
+                sgd_update(p, p.grad, group["lr"] / math.sqrt(t + 1))
                 self.state[p]["step"] = t + 1
         return loss
+
+
+def sgd_update(p: Tensor, g: Tensor, step_size: float) -> None:
+    """Update a weight in place."""
+    p.sub_(g, alpha=step_size)

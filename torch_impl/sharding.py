@@ -19,7 +19,7 @@ from lm.config import TrainConfig
 from lm.mesh import Mesh, Processes
 from tokenizer.errors import InputError
 from torch_impl.functional import global_norm
-from torch_impl.model import EncoderDecoder
+from torch_impl.sequences import EncoderDecoder
 
 _SILENCE = timedelta(minutes=2)
 """How long a step waits for a process that is silent; one that was killed is noticed at once."""
@@ -127,11 +127,11 @@ def shard(model: Any, mesh: Mesh, device: str) -> None:
     for stack in stacks:
         stack.make_tables()
         if stack.config.remat == "block":
-            stack.run = _recomputed
+            stack.recompute = _recomputed
 
 
 def _recomputed(block: nn.Module, *args: Any) -> Tensor:
-    """`torch_impl.model._recomputed`, of weights that are gathered again for the backward pass."""
+    """`torch_impl.model.recomputed`, with weights that are gathered again for the backward pass."""
     return checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False)
 
 

@@ -1,0 +1,30 @@
+"""Faster forms of the formulas, and the switch that turns all of them off.
+
+The formulas remain the definition: the parity tests hold every form to its formula, and torch.compile, which fuses
+operations itself, is given the formulas.
+"""
+
+from torch_impl.fast.attention import rope, scaled_dot_product_attention, single_query_attention
+from torch_impl.fast.blocks import blockwise, rmsnorm, silu_gate, token_cross_entropy
+from torch_impl.fast.packing import Array, pack
+from torch_impl.fast.product import choices, keep_plain, project, repeat
+from torch_impl.fast.switch import path, use, used
+
+__all__ = [
+    "Array",
+    "blockwise",
+    "choices",
+    "keep_plain",
+    "pack",
+    "path",
+    "project",
+    "repeat",
+    "rmsnorm",
+    "rope",
+    "scaled_dot_product_attention",
+    "silu_gate",
+    "single_query_attention",
+    "token_cross_entropy",
+    "use",
+    "used",
+]

@@ -1,0 +1,149 @@
+"""Elementwise passes over blocks that stay in the processor's cache."""
+
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd import Function
+
+from torch_impl.dtypes import at_least_float32
+from torch_impl.fast.gradients import apply, cast, differentiable_once
+from torch_impl.fast.switch import is_on
+
+ROWS_BLOCK = 1 << 18
+"""Most elements in a block of rows, such as scores or logits, on a CPU."""
+ROWS_BLOCK_GPU = 1 << 27
+"""Most elements in a block of rows on a GPU, where memory is the limit."""
+_ELEMENTS = 1 << 17
+"""Most elements in a block that is passed over element by element."""
+_SMALL = 1 << 16
+"""Up to this many elements, the formula of a gate or of the loss takes less time: C++ calls its gradient."""
+
+
+def cache_sized(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield the same elements of each tensor in blocks that fit the cache; all elements if one is a transpose."""
+    is_whole = tensors[0].device.type != "cpu" or tensors[0].numel() <= _ELEMENTS
+    if is_whole or not all(x.is_contiguous() for x in tensors):
+        yield tensors
+    else:
+        flat = [x.reshape(-1) for x in tensors]
+        yield from zip(*(x.split(_ELEMENTS) for x in flat), strict=True)
+
+
+def blockwise(update: Callable[..., None]) -> Callable[..., None]:
+    """Apply an elementwise in-place update of four arrays to blocks of them, while fast forms are on.
+
+    Each block goes through memory once, not once for every operation.
+    """
+
+    @wraps(update)
+    def updated(p: Tensor, g: Tensor, m: Tensor, v: Tensor, *numbers: Any) -> None:
+        for block in cache_sized(p, g, m, v) if is_on() else [(p, g, m, v)]:
+            update(*block, *numbers)
+
+    return updated
+
+
+def silu_gate(a: Float[Tensor, "..."], b: Float[Tensor, "..."]) -> Any:
+    """Compute the gate of a large array with `SiLUGate`."""
+    return apply(SiLUGate, a, b) if a.numel() > _SMALL else NotImplemented
+
+
+class SiLUGate(Function):
+    """silu(a) * b in blocks; keeps a and b, while autograd keeps the sigmoid and both products, too."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Float[Tensor, "..."], b: Float[Tensor, "..."]) -> Tensor:
+        ctx.save_for_backward(a, b)
+        gated = torch.empty_like(a)
+        for out, a_part, b_part in cache_sized(gated, a, b):
+            a32 = at_least_float32(a_part)
+            torch.mul(torch.sigmoid(a32).mul_(a32).to(b.dtype), b_part, out=out)
+        return gated
+
+    @staticmethod
+    @differentiable_once
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = ctx.saved_tensors
+        d_a, d_b = torch.empty_like(a), torch.empty_like(b)
+        for d_a_part, d_b_part, a_part, b_part, g_part in cache_sized(d_a, d_b, a, b, g):
+            a32 = at_least_float32(a_part)
+            sigmoid = torch.sigmoid(a32)
+            silu = a32 * sigmoid
+            # silu' = sigmoid + silu (1 - sigmoid)
+            slope = torch.lerp(silu, silu.new_ones(()), sigmoid)
+            d_a_part.copy_(slope.mul_(b_part).mul_(g_part))
+            d_b_part.copy_(silu.mul_(g_part))
+        return d_a, d_b
+
+
+def rmsnorm(norm: Any, x: Float[Tensor, "... D"]) -> Tensor:
+    """Compute `layers.RMSNorm` with the function below."""
+    return apply(RMSNorm, x, norm.weight, norm.eps)
+
+
+class RMSNorm(Function):
+    """x / sqrt(mean(x^2) + eps) * weight; keeps x and one number a row, while autograd keeps three arrays."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Float[Tensor, "... D"], weight: Float[Tensor, " D"], eps: float) -> Tensor:
+        x32 = at_least_float32(x)
+        inverse_rms = torch.linalg.vector_norm(x32, dim=-1, keepdim=True)
+        inverse_rms = inverse_rms.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, inverse_rms)
+        return cast((x32 * inverse_rms).mul_(weight), x.dtype)
+
+    @staticmethod
+    @differentiable_once
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight, inverse_rms = ctx.saved_tensors
+        g32, normed = at_least_float32(g), at_least_float32(x) * inverse_rms
+        product = g32 * normed
+        d_weight = product.flatten(0, -2).sum(0) if x.ndim > 1 else product
+        # d_x = inverse_rms * (g w - normed * mean(g w normed))
+        mean = (product @ weight.to(product.dtype)).div_(x.shape[-1])[..., None]
+        d_x = (g32 * weight).sub_(normed.mul_(mean)).mul_(inverse_rms)
+        return d_x.to(x.dtype), d_weight.to(weight.dtype), None
+
+
+def token_cross_entropy(logits: Float[Tensor, "*B V"], targets: Int[Tensor, "*B"]) -> Any:
+    """Compute the losses of many logits with `TokenCrossEntropy`."""
+    return apply(TokenCrossEntropy, logits, targets) if logits.numel() > _SMALL else NotImplemented
+
+
+class TokenCrossEntropy(Function):
+    """-log softmax(logits)[target]; keeps only the exponentials, while autograd keeps three arrays of their size."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Float[Tensor, "*B V"], targets: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+        rows, wanted = logits.flatten(0, -2), targets.flatten().long()[:, None]
+        largest = at_least_float32(rows.amax(-1))
+        exp, total = torch.empty_like(rows), torch.empty_like(largest)
+        for i, block in _row_blocks(rows):
+            part = exp[i] if exp.dtype == largest.dtype else torch.empty_like(block, dtype=largest.dtype)
+            torch.sum(torch.sub(block, largest[i, None], out=part).exp_(), -1, out=total[i])
+            if exp.dtype != largest.dtype:
+                exp[i] = part
+        at_target = rows.gather(-1, wanted).squeeze(-1) - largest - total.log()
+        ctx.save_for_backward(exp, total, wanted, at_target)
+        return -at_target.view(targets.shape)
+
+    @staticmethod
+    @differentiable_once
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        exp, total, wanted, at_target = ctx.saved_tensors
+        d_logits = torch.mul(exp, (g.flatten() / total)[:, None]).to(exp.dtype)
+        # From the logarithm: the exponential of a likely target, rounded to bfloat16, has lost 1 - p.
+        d_logits.scatter_(-1, wanted, (at_target.expm1() * g.flatten()).to(exp.dtype)[:, None])
+        return d_logits.view(*g.shape, -1), None
+
+
+def _row_blocks(rows: Float[Tensor, "N V"]) -> Iterator[tuple[slice, Tensor]]:
+    """Yield slices of rows, and the rows in them."""
+    count = max(1, (ROWS_BLOCK if rows.device.type == "cpu" else ROWS_BLOCK_GPU) // rows.shape[1])
+    for start in range(0, len(rows), count):
+        i = slice(start, start + count)
+        yield i, rows[i]
