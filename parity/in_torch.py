@@ -14,10 +14,16 @@ from lm.budgets import Dtype
 from lm.init import rope_tables
 from parity import layers
 from parity.case import Arrays, Given, array_dtype
-from torch_impl import fused
-from torch_impl.attention import MultiHeadSelfAttention, padding_mask, rope, scaled_dot_product_attention
+from torch_impl import fast
+from torch_impl.attention import (
+    Context,
+    MultiHeadSelfAttention,
+    padding_mask,
+    rope,
+    scaled_dot_product_attention,
+)
 from torch_impl.functional import (
-    Draw,
+    DropoutKey,
     clip_gradients,
     cross_entropy,
     gelu,
@@ -28,16 +34,9 @@ from torch_impl.functional import (
     token_cross_entropy,
 )
 from torch_impl.layers import Embedding, LayerNorm, Linear, RMSNorm, SwiGLU
-from torch_impl.model import (
-    BLOCKS,
-    FEED_FORWARDS,
-    EncoderDecoder,
-    PrefixDecoder,
-    Stack,
-    TransformerEncoder,
-    TransformerLM,
-)
+from torch_impl.model import BLOCKS, FEED_FORWARDS, Stack, TransformerLM
 from torch_impl.optimizer import SGD, AdamW
+from torch_impl.sequences import EncoderDecoder, PrefixDecoder, TransformerEncoder
 
 Tensors = dict[str, Tensor]
 
@@ -46,7 +45,7 @@ def evaluate(layer: str, given: Given, cotangent: np.ndarray, dtype: Dtype, mode
     """The layer's output, and the gradients of sum(cotangent * output) with respect to every array.
 
     Args:
-        mode: "eager"; "plain", which is eager without the fast paths; or a backend of torch.compile.
+        mode: "eager"; "plain", which is eager without the fast forms; or a backend of torch.compile.
     """
     arrays = {
         name: torch.tensor(a, dtype=getattr(torch, array_dtype(name, dtype))).requires_grad_()
@@ -62,12 +61,8 @@ def evaluate(layer: str, given: Given, cotangent: np.ndarray, dtype: Dtype, mode
     if mode not in ("eager", "plain"):
         # An optimizer is a loop over parameters, which may break the graph; a layer may not.
         f = torch.compile(f, backend=mode, fullgraph=layers.LAYERS[layer].differentiable)
-    # Code that is being compiled takes the plain path: so does "plain". The other takes the fast paths at every size.
-    with (
-        mock.patch.object(fused, "is_wanted", return_value=False)
-        if mode == "plain"
-        else mock.patch.object(fused, "_SMALL", 0)
-    ):
+    # Code that is being compiled takes the formulas, and so does "plain". "eager" takes the fast forms at every size.
+    with fast.used(mode != "plain"), mock.patch.object(fast.blocks, "_SMALL", 0):
         output = f(arrays)
         gradients = {}
         if output.requires_grad:
@@ -131,7 +126,9 @@ class _EncoderStack(Stack):
 
     def forward(self, x_BTD: Tensor, num_tokens_B: Tensor) -> Tensor:
         T = x_BTD.shape[1]
-        return self.hidden_states(x_BTD, padding_mask(num_tokens_B, T), self.first_tables(T))
+        return self.hidden_states(
+            x_BTD, Context(padding_mask(num_tokens_B, T), self.rope(self.first_tables(T)))
+        )
 
 
 def _padded(module: nn.Module, c: Tensors, *inputs: Tensor) -> Callable[[Tensors], Tensor]:
@@ -169,10 +166,10 @@ LAYERS: dict[str, Callable[[Tensors, Tensors, dict[str, Any]], Callable[[Tensors
         lambda a: scaled_dot_product_attention(a["Q"], a["K"], a["V"], c.get("mask"))
     ),
     "multihead_self_attention": lambda a, c, s: _module(
-        MultiHeadSelfAttention(a["x"].shape[-1], s["num_heads"]), c["mask"]
+        MultiHeadSelfAttention(a["x"].shape[-1], s["num_heads"]), Context(c["mask"])
     ),
     "multihead_self_attention with rope": lambda a, c, s: _module(
-        MultiHeadSelfAttention(a["x"].shape[-1], s["num_heads"]), c["mask"], _tables(c)
+        MultiHeadSelfAttention(a["x"].shape[-1], s["num_heads"]), Context(c["mask"], _tables(c))
     ),
     "multihead_self_attention of groups": lambda a, c, s: _module(
         MultiHeadSelfAttention(
@@ -182,14 +179,14 @@ LAYERS: dict[str, Callable[[Tensors, Tensors, dict[str, Any]], Callable[[Tensors
             num_kv_heads=s["num_kv_heads"],
             qk_norm_eps=s["eps"],
         ),
-        c["mask"],
+        Context(c["mask"]),
     ),
     "transformer_block": lambda a, c, s: _module(
-        BLOCKS[s["config"].block](s["config"]), c["mask"], _tables(c)
+        BLOCKS[s["config"].block](s["config"]), Context(c["mask"], _tables(c))
     ),
     "transformer_lm": lambda a, c, s: _module(_model(s, TransformerLM), c["token_ids"]),
     "transformer_lm of the family": lambda a, c, s: _module(
-        _model(s, TransformerLM), c["token_ids"], Draw(s["seed"], s["step"], c["rows"])
+        _model(s, TransformerLM), c["token_ids"], DropoutKey(s["seed"], s["step"], c["rows"])
     ),
     "training loss": _loss,
     "encoder_stack": lambda a, c, s: _padded(_model(s, _EncoderStack, s["config"].context_length), c),

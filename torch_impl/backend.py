@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,35 +19,24 @@ from lm.init import initial_weights
 from lm.mesh import Mesh, Processes
 from lm.run.checkpoint import Index, Leaves, Share, Shares
 from tokenizer.errors import InputError
-from torch_impl import product, sharding
-from torch_impl.attention import KeysAndValues, causal_mask
-from torch_impl.decoding import Decoder, LayerCache, Place, bound_decoder, rows_of_slots
-from torch_impl.functional import Draw, at_least_float32, clip_gradients, token_cross_entropy
-from torch_impl.model import MODELS, EncoderDecoder
+from torch_impl import fast, sharding
+from torch_impl.attention import Context, LayerCache, causal_mask
+from torch_impl.dtypes import at_least_float32, dtype_named
+from torch_impl.fast import choices, repeat
+from torch_impl.functional import DropoutKey, clip_gradients, token_cross_entropy
 from torch_impl.optimizer import AdamW
-from torch_impl.packing import Array, pack
+from torch_impl.sequences import MODELS, EncoderDecoder, after_prefix, encode
+
+__all__ = ["choices", "repeat"]
 
 
 class Cache(NamedTuple):
-    """What decoding goes on from: a cache a layer, of P slots for a prefix and those of the tokens behind them."""
+    """What decoding continues from: a cache for each layer, of P slots for a prefix and the slots of the tokens."""
 
     num_tokens_B: Int[np.ndarray, " B"]
-    """Each prefix's tokens, 0 without one."""
+    """The number of tokens of each prefix, 0 without one."""
     P: int
-    slots: int
-    """How many the tokens may come to have."""
     layers: list[LayerCache]
-    """They grow with the tokens, since to pass over empty slots takes longer."""
-    decoder: Decoder | None = None
-    """From the first step on."""
-
-    def with_slots(self, slots: int) -> "Cache":
-        """The same with so many of the tokens' slots at least."""
-        if self.layers[0].k_BHSK.shape[2] >= self.P + slots:
-            return self
-        # Some more, since all is copied.
-        room = self.P + min(self.slots, slots + slots // 2)
-        return self._replace(layers=[layer.grown(room) for layer in self.layers])
 
 
 @dataclass
@@ -58,7 +47,7 @@ class TrainState:
     held: dict[str, Tensor]
     """What this process holds of each weight: the weight itself, or with a mesh its share of the rows."""
     optimizer: AdamW
-    arrays: list[Array]
+    arrays: list[fast.Array]
     """What the optimizer updates: all of `held`, small weights packed together."""
     mesh: Mesh | None = None
 
@@ -70,6 +59,7 @@ class TrainState:
 
 def configure(config: TrainConfig, mesh: Mesh | None = None) -> None:
     """Set the number of threads, make float32 mean float32, refuse a device that is not there, and join a mesh."""
+    fast.use(config.fast)
     torch.set_float32_matmul_precision("highest")
     # Read once, when cuBLAS starts: the workspaces with which it gives the same bits again.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -77,7 +67,7 @@ def configure(config: TrainConfig, mesh: Mesh | None = None) -> None:
         torch.set_num_threads(config.threads)
     if mesh:
         sharding.join(config, mesh)
-        product.keep_plain()  # processes that choose for themselves could differ
+        fast.keep_plain()  # processes that choose for themselves could differ
     try:
         torch.empty(0, device=config.device)
     except (RuntimeError, AssertionError) as error:
@@ -97,16 +87,6 @@ def versions() -> dict[str, str]:
     return {"torch": torch.__version__}
 
 
-def choices(only_measured: bool = False) -> dict[str, str]:
-    """The forms of products that were chosen by their times (`torch_impl.product`)."""
-    return product.choices(only_measured)
-
-
-def repeat(choices: dict[str, str]) -> None:
-    """Take these forms of products without timing them again."""
-    product.repeat(choices)
-
-
 @contextlib.contextmanager
 def trace(folder: Path) -> Iterator[None]:
     """Have torch's profiler write trace.json, for chrome://tracing or Perfetto, of what runs inside."""
@@ -124,9 +104,9 @@ def load_state(
     config: TrainConfig, weights: Leaves, optimizer: Leaves | None, mesh: Mesh | None = None
 ) -> TrainState:
     """A state of these leaves, copied into memory that torch allocated."""
-    dtype = getattr(torch, config.param_dtype)
+    dtype = dtype_named(config.param_dtype)
     model = MODELS[config.model.architecture](
-        config.model, getattr(torch, config.compute_dtype), "meta" if mesh else config.device, dtype
+        config.model, dtype_named(config.compute_dtype), "meta" if mesh else config.device, dtype
     )
     if mesh:
         sharding.shard(model, mesh, config.device)
@@ -138,10 +118,7 @@ def load_state(
     # Gains and biases have one axis.
     decaying = {name: p for name, p in held.items() if p.ndim > 1 or o.decay == "all"}
     others = {name: p for name, p in held.items() if name not in decaying}
-    groups = [
-        [Array(p, {name: p}) for name, p in group.items()] if mesh else pack(group)
-        for group in (decaying, others)
-    ]
+    groups = [fast.pack(group) for group in (decaying, others)]
     adamw = AdamW(
         [
             {"params": [array.whole for array in arrays], "weight_decay": weight_decay}
@@ -220,7 +197,7 @@ def read_shares(state: TrainState) -> tuple[Shares, Shares]:
     )
 
 
-def _micro_batches(
+def micro_batches(
     batch: Batch, config: TrainConfig, rows: slice
 ) -> Iterator[tuple[tuple[Tensor, ...], Tensor, Tensor | None]]:
     """What the model takes, targets and loss mask of these rows of each micro-batch, on the model's device."""
@@ -240,17 +217,18 @@ def _rows(batch: Batch, mesh: Mesh | None) -> slice:
     return sharding.batch_rows(mesh, B) if mesh else slice(0, B)
 
 
-def _sum_losses(logits_BTV: Tensor, targets_BT: Tensor, mask_BT: Tensor | None) -> Float[Tensor, ""]:
+def sum_losses(logits_BTV: Tensor, targets_BT: Tensor, mask_BT: Tensor | None) -> Float[Tensor, ""]:
+    """Return the sum of the losses at the positions that count."""
     losses_BT = token_cross_entropy(logits_BTV, targets_BT)
     return (losses_BT if mask_BT is None else torch.where(mask_BT, losses_BT, 0.0)).sum()
 
 
-def _draw(config: TrainConfig, state: TrainState, first_row: int, rows: int) -> Draw | None:
-    """What the step that follows drops of these rows of its batch."""
+def dropout_key(config: TrainConfig, state: TrainState, first_row: int, rows: int) -> DropoutKey | None:
+    """Return what the next step drops of these rows of its batch."""
     if not config.model.drops:
         return None
     rows_B = torch.arange(first_row, first_row + rows, dtype=torch.int32, device=config.device)
-    return Draw(config.seed, state.step, rows_B)
+    return DropoutKey(config.seed, state.step, rows_B)
 
 
 @contextlib.contextmanager
@@ -282,11 +260,11 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
         for p in state.held.values():
             p.grad = None
         losses, rows, (A, B) = [], _rows(batch, mesh), batch.inputs.shape[:2]
-        for i, (inputs, targets_BT, mask_BT) in enumerate(_micro_batches(batch, config, rows)):
-            draw = _draw(config, state, i * B + rows.start, len(targets_BT))
+        for i, (inputs, targets_BT, mask_BT) in enumerate(micro_batches(batch, config, rows)):
+            key = dropout_key(config, state, i * B + rows.start, len(targets_BT))
             if mesh:
                 state.model.set_requires_all_reduce(i == A - 1)
-            loss = _sum_losses(state.model(*inputs, draw=draw), targets_BT, mask_BT) / batch.num_targets
+            loss = sum_losses(state.model(*inputs, key=key), targets_BT, mask_BT) / batch.num_targets
             loss.backward()
             losses.append(loss.detach())
         total, norm = torch.stack(losses).sum(), None
@@ -312,9 +290,9 @@ def make_eval_step(config: TrainConfig, mesh: Mesh | None = None) -> EvalStep:
     @torch.no_grad()
     def eval_step(state: TrainState, batch: Batch) -> tuple[float, int, int]:
         total, correct = 0.0, 0
-        for inputs, targets_BT, mask_BT in _micro_batches(batch, config, _rows(batch, mesh)):
+        for inputs, targets_BT, mask_BT in micro_batches(batch, config, _rows(batch, mesh)):
             logits_BTV = state.model(*inputs)
-            total += float(_sum_losses(logits_BTV, targets_BT, mask_BT))
+            total += float(sum_losses(logits_BTV, targets_BT, mask_BT))
             hits_BT = logits_BTV.argmax(-1) == targets_BT
             correct += int((hits_BT if mask_BT is None else hits_BT & mask_BT).sum())
         if mesh:
@@ -339,9 +317,19 @@ def make_logits(config: TrainConfig) -> Logits:
         for token_ids in inputs[::2]:
             check_token_ids(token_ids, config.model.vocab_size)
         logits_BTV = state.model(*(torch.tensor(a, device=config.device) for a in inputs))
-        return logits_BTV.to(getattr(torch, config.param_dtype)).cpu().numpy()
+        return logits_BTV.to(dtype_named(config.param_dtype)).cpu().numpy()
 
     return all_logits
+
+
+def decoder_of(model: Any) -> Any:
+    """Return the part of a model that writes text."""
+    return model.decoder if isinstance(model, EncoderDecoder) else model
+
+
+def _on_host(logits_BV: Tensor) -> Float[np.ndarray, "B V"]:
+    """Copy logits row by row: a product may be a transpose, and who reads a row of it reads all memory."""
+    return at_least_float32(logits_BV).contiguous().cpu().numpy()
 
 
 def make_prefill(config: TrainConfig) -> Prefill:
@@ -358,34 +346,34 @@ def make_prefill(config: TrainConfig) -> Prefill:
         num_tokens_B: Int[np.ndarray, " B"] | None = None,
     ) -> tuple[np.ndarray, Cache]:
         check_token_ids(token_ids_BT, m.vocab_size)
-        B, T = token_ids_BT.shape
-        stack, ids_BT = _stack(state.model), torch.tensor(token_ids_BT, device=config.device)
+        (B, T), model = token_ids_BT.shape, decoder_of(state.model)
+        ids_BT = torch.tensor(token_ids_BT, device=config.device)
         if prefix_BP is None or num_tokens_B is None:
-            num_tokens_B, tables = np.zeros(B, np.int64), stack.first_tables(T)
-            x_BSD, mask = stack.embed(ids_BT, tables), causal_mask(T, config.device)
+            num_tokens_B, tables = np.zeros(B, np.int64), model.first_tables(T)
+            x_BSD, context = (
+                model.embed(ids_BT, tables),
+                Context(causal_mask(T, config.device), model.rope(tables)),
+            )
         else:
             check_token_ids(prefix_BP, m.vocab_size)
             prefix, num_tokens = (torch.tensor(a, device=config.device) for a in (prefix_BP, num_tokens_B))
-            hidden_BPD = state.model.encoder.encode(prefix, num_tokens)
-            x_BSD, mask, tables = stack.behind(hidden_BPD, num_tokens, ids_BT)
-        kept: list[KeysAndValues] = []
-        x_BSD = stack.hidden_states(x_BSD, mask, tables, kept)
+            hidden_BPD = encode(state.model.encoder, prefix, num_tokens)
+            x_BSD, context = after_prefix(model, hidden_BPD, num_tokens, ids_BT)
         S = x_BSD.shape[1]
-        last_BD = x_BSD[torch.arange(B), torch.tensor(S - T + lengths_B - 1)]
-        logits_BV = at_least_float32(stack.logits(last_BD)).cpu().numpy()
-        # What lies behind a shorter prompt's end is overwritten before it is seen.
-        layers = [LayerCache(*(x_BHSK.contiguous() for x_BHSK in pair)) for pair in kept]
-        return logits_BV, Cache(num_tokens_B, S - T, slots or m.context_length, layers)
+        P, H = S - T, m.num_kv_heads
+        shape = B, H, P + (slots or m.context_length), m.d_head
+        layers = [LayerCache(x_BSD.new_zeros(shape), x_BSD.new_zeros(shape)) for _ in model.layers]
+        # What lies after a shorter prompt's end is overwritten before it is seen.
+        slots_BS = torch.arange(S, device=config.device).expand(B, S)
+        x_BSD = model.hidden_states(x_BSD, replace(context, slots_BT=slots_BS), layers)
+        last_BD = x_BSD[torch.arange(B), torch.tensor(P + lengths_B - 1)]
+        return _on_host(model.logits(last_BD)), Cache(num_tokens_B, P, layers)
 
     return prefill
 
 
-def _stack(model: Any) -> Any:
-    return model.decoder if isinstance(model, EncoderDecoder) else model
-
-
 def make_decode_step(config: TrainConfig) -> DecodeStep:
-    """One token a sequence against the cache, which slides: position t takes slot t mod S, behind the prefix's."""
+    """One token a sequence against the cache, which slides: position t takes slot t mod S, after the prefix's slots."""
     m = config.model
 
     @torch.inference_mode()
@@ -396,28 +384,20 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
         positions_B: Int[np.ndarray, " B"],
     ) -> tuple[np.ndarray, Cache]:
         check_token_ids(token_ids_B, m.vocab_size)
-        stack, P = _stack(state.model), cache.P
+        model, P = decoder_of(state.model), cache.P
+        slots = cache.layers[0].k_BHSK.shape[2] - P
+        filled = min(slots, int(positions_B.max()) + 1)
         position_B1, num_tokens_B1 = positions_B[:, None], cache.num_tokens_B[:, None]
-        filled = min(cache.slots, int(positions_B.max()) + 1)
-        cache = cache.with_slots(filled)
-        decoder = cache.decoder or bound_decoder(stack, len(token_ids_B))
-        together = bool((positions_B == positions_B[0]).all())
-        hidden_B1S = None
-        if P or not together:
-            sees_BS = np.concatenate((np.arange(P) < num_tokens_B1, np.arange(filled) <= position_B1), axis=1)
-            hidden_B1S = torch.tensor(~sees_BS[:, None], device=config.device)
-        slots_B = P + positions_B % cache.slots
-        slots: int | Tensor = int(slots_B[0])
-        if not together:
-            _, H, S, _ = cache.layers[0].k_BHSK.shape
-            slots = rows_of_slots(torch.tensor(slots_B, device=config.device), H, S)
-        # RoPE goes on where the prefix ends.
-        place_B1 = position_B1 + num_tokens_B1 if m.position == "rope" else position_B1
-        tables = stack.tables_of(place_B1)
-        turn_B1P = torch.complex(*tables) if m.position == "rope" else None
-        x_B1D = stack.embed(torch.tensor(token_ids_B[:, None], device=config.device), tables)
-        at = Place(slots, P + filled, hidden_B1S, turn_B1P)
-        logits_BV = decoder(x_B1D[:, 0], cache.layers, at)
-        return at_least_float32(logits_BV).cpu().numpy(), cache._replace(decoder=decoder)
+        sees_BS = np.concatenate((np.arange(P) < num_tokens_B1, np.arange(filled) <= position_B1), axis=1)
+        mask_B11S, ids_B1, slots_B1 = (
+            torch.tensor(a, device=config.device)
+            for a in (sees_BS[:, None, None], token_ids_B[:, None], P + position_B1 % slots)
+        )
+        # RoPE continues where the prefix ends, and every head of a sequence has its positions.
+        rotary = m.position == "rope"
+        tables = model.tables_of((position_B1 + num_tokens_B1)[:, None] if rotary else position_B1)
+        context = Context(mask_B11S, model.rope(tables), slots_B1)
+        x_B1D = model.hidden_states(model.embed(ids_B1, tables), context, cache.layers)
+        return _on_host(model.logits(x_B1D[:, 0])), cache
 
     return decode_step
