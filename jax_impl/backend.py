@@ -1,50 +1,48 @@
-"""The Backend functions (`lm.backend.Backend`) of JAX."""
+"""The Backend functions (`lm.backend.Backend`) of JAX: setup, training and evaluation are here."""
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jax_impl import fast, sharding
-from jax_impl.attention import Context, LayerCache, causal_mask
-from jax_impl.dtypes import Params, at_least_float32, dtype_named
-from jax_impl.fast import few_lengths, few_rows, padded
+from jax_impl.dtypes import Params, dtype_named
 from jax_impl.functional import DropoutKey, clip_gradients, token_cross_entropy
-from jax_impl.model import Tables, embed, hidden_states, logits
+from jax_impl.generation import make_decode_step, make_logits, make_prefill
 from jax_impl.optimizer import AdamWState, adamw_update
-from jax_impl.sequences import MODELS, after_prefix, encode
-from jax_impl.trees import named_leaves, nested
-from lm.backend import DecodeStep, EvalStep, Logits, Prefill, TrainStep
+from jax_impl.sequences import MODELS
+from jax_impl.sharding import processes
+from jax_impl.state import TrainState, init_state, load_state, read_optimizer, read_shares, read_weights
+from lm.backend import EvalStep, TrainStep
 from lm.config import TrainConfig
-from lm.data.batch import Batch, check_batch, check_token_ids
-from lm.init import initial_moments, initial_weights, position_tables
+from lm.data.batch import Batch, check_batch
 from lm.mesh import Mesh
-from lm.run.checkpoint import Leaves, Share, Shares
-from tokenizer.errors import InputError
 
-
-class Cache(NamedTuple):
-    """What decoding continues from: each layer's cache, of P slots for a prefix and then the slots of the tokens."""
-
-    num_tokens_B: Int[np.ndarray, " B"]
-    """The number of tokens of each prefix, 0 without a prefix. B is the number of texts, padded by `few_rows`."""
-    P: int
-    layers: list[LayerCache | None]
-
-
-class TrainState(NamedTuple):
-    """The weights and, while training, the optimizer's state. Each step makes a new state in the same memory."""
-
-    params: Params
-    optimizer: AdamWState | None
+__all__ = [
+    "choices",
+    "configure",
+    "init_state",
+    "load_state",
+    "make_decode_step",
+    "make_eval_step",
+    "make_logits",
+    "make_prefill",
+    "make_train_step",
+    "processes",
+    "read_optimizer",
+    "read_shares",
+    "read_weights",
+    "repeat",
+    "trace",
+    "versions",
+]
 
 
 def configure(config: TrainConfig, mesh: Mesh | None = None) -> None:
@@ -66,9 +64,6 @@ def configure(config: TrainConfig, mesh: Mesh | None = None) -> None:
     else:
         sharding.join()
         sharding.device_mesh(config, mesh)
-
-
-processes = sharding.processes
 
 
 def versions() -> dict[str, str]:
@@ -94,56 +89,6 @@ def trace(folder: Path) -> Iterator[None]:
         yield
 
 
-def init_state(config: TrainConfig, seed: int, mesh: Mesh | None = None) -> TrainState:
-    """Return the state before the first step: the weights of `lm.init`, and zero moments."""
-    weights = initial_weights(config.model, seed, config.param_dtype)
-    return load_state(config, weights, initial_moments(config.model, config.param_dtype), mesh)
-
-
-def load_state(
-    config: TrainConfig, weights: Leaves, optimizer: Leaves | None, mesh: Mesh | None = None
-) -> TrainState:
-    """Return a state of these leaves, copied into memory that JAX allocated."""
-    if config.compute_dtype == "float64" and not jax.config.read("jax_enable_x64"):
-        raise InputError(
-            "compute_dtype float64 needs JAX's x64 mode: call lm.backend.load, or set JAX_ENABLE_X64=1"
-        )
-    sharding_of = sharding.shardings(config, mesh)
-
-    def put(leaves: Leaves) -> Params:
-        return nested({name: sharding.put(leaf, sharding_of(name, leaf.shape)) for name, leaf in leaves})
-
-    if optimizer is None:
-        return TrainState(put(weights), None)
-    return TrainState(put(weights), AdamWState(**put(optimizer)))
-
-
-def read_weights(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the weights by name."""
-    for name, leaf in named_leaves(state.params):
-        yield name, np.asarray(leaf)
-
-
-def read_optimizer(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield `m.<name>` and `v.<name>` of every weight, and `step`."""
-    assert state.optimizer is not None
-    for name, leaf in named_leaves(state.optimizer._asdict()):
-        yield name, np.asarray(leaf)
-
-
-def read_shares(state: TrainState) -> tuple[Shares, Shares]:
-    """Return what this process saves of the weights and of the optimizer's leaves."""
-    assert state.optimizer is not None
-
-    def shares(tree: Any) -> Shares:
-        return (
-            (name, Share(leaf.shape, leaf.dtype, partial(sharding.slices_to_save, leaf)))
-            for name, leaf in named_leaves(tree)
-        )
-
-    return shares(state.params), shares(state.optimizer._asdict())
-
-
 def micro_batches(
     batch: Batch, config: TrainConfig
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray | None]:
@@ -166,14 +111,6 @@ def sum_losses(logits_BTV: Array, targets_BT: Array, mask_BT: Array | None) -> F
 def dropout_key(config: TrainConfig, step: Array, rows_B: Array) -> DropoutKey | None:
     """Return what a step drops of these rows of its batch."""
     return DropoutKey(config.seed, step, rows_B) if config.model.drops else None
-
-
-def same_bits(config: TrainConfig) -> dict[str, bool]:
-    """Return what every program asks of XLA.
-
-    By default a GPU adds in any order, and each process times its kernels and takes the quickest.
-    """
-    return {"xla_gpu_deterministic_ops": True} if config.device.startswith(("cuda", "gpu", "rocm")) else {}
 
 
 def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
@@ -204,7 +141,7 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
             "in_shardings": (of_state, rows, whole, whole),
             "out_shardings": (of_state, whole),
         }
-    options = fast.training_options(config.device) | same_bits(config)
+    options = fast.training_options(config.device) | sharding.same_bits(config)
 
     @partial(jax.jit, donate_argnums=0, compiler_options=options, **shardings)
     def jitted(
@@ -258,7 +195,7 @@ def make_eval_step(config: TrainConfig, mesh: Mesh | None = None) -> EvalStep:
             "out_shardings": NamedSharding(rows.mesh, PartitionSpec()),
         }
 
-    @partial(jax.jit, compiler_options=same_bits(config), **shardings)
+    @partial(jax.jit, compiler_options=sharding.same_bits(config), **shardings)
     def jitted(
         params: Params, inputs: tuple[Array, ...], targets_BT: Array, mask_BT: Array | None
     ) -> tuple[Array, Array]:
@@ -279,149 +216,3 @@ def make_eval_step(config: TrainConfig, mesh: Mesh | None = None) -> EvalStep:
         return total, batch.num_targets, correct
 
     return eval_step
-
-
-def make_logits(config: TrainConfig) -> Logits:
-    """Make the forward pass without a cache."""
-    m = config.model
-    model = MODELS[m.architecture]
-
-    @partial(jax.jit, compiler_options=same_bits(config))
-    def jitted(params: Params, *inputs: Array) -> Array:
-        logits_BTV = model(params, *inputs, m, dtype_named(config.compute_dtype))
-        return logits_BTV.astype(config.param_dtype)
-
-    def all_logits(
-        state: TrainState,
-        token_ids_BT: Int[np.ndarray, "B T"],
-        num_tokens_B: Int[np.ndarray, " B"] | None = None,
-        prefix_BP: Int[np.ndarray, "B P"] | None = None,
-    ) -> Float[np.ndarray, "B T V"]:
-        for token_ids in (token_ids_BT, prefix_BP):
-            if token_ids is not None:
-                check_token_ids(token_ids, m.vocab_size)
-        (B, T), rows = token_ids_BT.shape, few_rows(len(token_ids_BT))
-        # int32, whatever type the caller's ids have: each type would compile a program.
-        inputs = [padded(token_ids_BT.astype(np.int32), rows, few_lengths(T, m.context_length))]
-        if num_tokens_B is not None:
-            inputs.append(padded(num_tokens_B, rows))
-        if prefix_BP is not None:
-            inputs.append(padded(prefix_BP, rows, few_lengths(prefix_BP.shape[1], m.prefix_length or 0)))
-        return np.asarray(jitted(state.params, *inputs))[:B, :T]
-
-    return all_logits
-
-
-def decoder_of(params: Params) -> Params:
-    """Return the weights of the part that writes text."""
-    return params.get("decoder", params)
-
-
-def make_prefill(config: TrainConfig) -> Prefill:
-    """Make the pass over the prompts, which fills the first slots of a cache."""
-    m, dtype = config.model, dtype_named(config.compute_dtype)
-
-    @partial(jax.jit, static_argnums=3, compiler_options=same_bits(config))
-    def jitted(
-        params: Params,
-        token_ids_BT: Array,
-        lengths_B: Array,
-        slots: int,
-        prefix_BP: Array | None,
-        num_tokens_B: Array,
-    ) -> tuple[Array, list[LayerCache | None]]:
-        B, T = token_ids_BT.shape
-        decoder = decoder_of(params)
-        if prefix_BP is None:
-            tables: Any = position_tables(m, np.arange(T), m.context_length, config.param_dtype)
-            x_BSD = embed(decoder, token_ids_BT, m, dtype, tables)
-            context = Context(causal_mask(T), tables if m.position == "rope" else None)
-        else:
-            hidden_BPD = encode(params["encoder"], prefix_BP, num_tokens_B, m, dtype)
-            x_BSD, context = after_prefix(decoder, hidden_BPD, num_tokens_B, token_ids_BT, m)
-        S = x_BSD.shape[1]
-        assert m.num_kv_heads is not None  # filled in by ModelConfig
-        zeros = jnp.zeros((B, m.num_kv_heads, S - T + slots, m.d_head), dtype)
-        caches = [LayerCache(zeros.mT, zeros) for _ in decoder["layers"]]
-        # Slots after a shorter prompt's end are overwritten before they are seen.
-        context = replace(context, slots_BT=jnp.broadcast_to(jnp.arange(S)[None, :], (B, S)))
-        x_BSD, written = hidden_states(decoder, x_BSD, m, context, caches)
-        last_BD = x_BSD[jnp.arange(B), S - T + lengths_B - 1]
-        return at_least_float32(logits(decoder, last_BD)), written
-
-    def prefill(
-        state: TrainState,
-        token_ids_BT: Int[np.ndarray, "B T"],
-        lengths_B: Int[np.ndarray, " B"],
-        slots: int | None = None,
-        prefix_BP: Int[np.ndarray, "B P"] | None = None,
-        num_tokens_B: Int[np.ndarray, " B"] | None = None,
-    ) -> tuple[np.ndarray, Cache]:
-        check_token_ids(token_ids_BT, m.vocab_size)
-        (B, T), P, rows = token_ids_BT.shape, 0, few_rows(len(token_ids_BT))
-        if prefix_BP is None or num_tokens_B is None:
-            num_tokens_B = np.zeros(B, np.int64)
-        else:
-            check_token_ids(prefix_BP, m.vocab_size)
-            P = prefix_BP.shape[1]
-            prefix_BP = padded(prefix_BP, rows, P)
-        num_tokens_B = padded(num_tokens_B, rows)
-        logits_BV, caches = jitted(
-            state.params,
-            padded(token_ids_BT, rows, T),
-            padded(lengths_B, rows),
-            slots or m.context_length,
-            prefix_BP,
-            num_tokens_B,
-        )
-        return np.asarray(logits_BV)[:B], Cache(num_tokens_B, P, caches)
-
-    return prefill
-
-
-def make_decode_step(config: TrainConfig) -> DecodeStep:
-    """Make the step that reads one token of each text. The cache slides: position t takes slot P + t mod S."""
-    m, dtype = config.model, dtype_named(config.compute_dtype)
-    options = fast.decoding_options() | same_bits(config)
-
-    @partial(jax.jit, donate_argnums=1, static_argnums=2, compiler_options=options)
-    def jitted(
-        params: Params,
-        caches: list[LayerCache],
-        P: int,
-        ids_B1: Array,
-        position_B1: Array,
-        num_tokens_B1: Array,
-        tables: Tables,
-    ) -> tuple[Array, list[LayerCache | None]]:
-        S, decoder = caches[0].v_BHSK.shape[2] - P, decoder_of(params)
-        sees_BS = jnp.concatenate(
-            (jnp.arange(P)[None, :] < num_tokens_B1, jnp.arange(S)[None, :] <= position_B1), axis=1
-        )
-        # Every head of a text has the text's position.
-        rope: Any = tuple(table[:, None] for table in tables) if m.position == "rope" else None
-        context = Context(sees_BS[:, None, None, :], rope, P + position_B1 % S)
-        x_B1D = embed(decoder, ids_B1, m, dtype, tables)
-        x_B1D, written = hidden_states(decoder, x_B1D, m, context, caches)
-        return at_least_float32(logits(decoder, x_B1D[:, 0])), written
-
-    def decode_step(
-        state: TrainState,
-        cache: Cache,
-        token_ids_B: Int[np.ndarray, " B"],
-        positions_B: Int[np.ndarray, " B"],
-    ) -> tuple[np.ndarray, Cache]:
-        check_token_ids(token_ids_B, m.vocab_size)
-        rows = len(cache.num_tokens_B)
-        ids_B1, position_B1 = (padded(x_B, rows)[:, None] for x_B in (token_ids_B, positions_B))
-        num_tokens_B1 = cache.num_tokens_B[:, None].astype(positions_B.dtype)
-        # RoPE continues from the prefix's end.
-        place_B1 = position_B1 + num_tokens_B1 if m.position == "rope" else position_B1
-        # On the host: each array that is put on the device by itself costs as much as a layer.
-        tables = position_tables(m, place_B1, m.context_length, config.param_dtype)
-        logits_BV, written = jitted(
-            state.params, cache.layers, cache.P, ids_B1, position_B1, num_tokens_B1, tables
-        )
-        return np.asarray(logits_BV)[: len(token_ids_B)], cache._replace(layers=written)
-
-    return decode_step

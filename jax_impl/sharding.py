@@ -108,6 +108,14 @@ def device(config: TrainConfig) -> jax.Device:
         ) from None
 
 
+def same_bits(config: TrainConfig) -> dict[str, bool]:
+    """Return what every program asks of XLA.
+
+    By default a GPU adds in any order, and each process times its kernels and takes the quickest.
+    """
+    return {"xla_gpu_deterministic_ops": True} if config.device.startswith(("cuda", "gpu", "rocm")) else {}
+
+
 def device_mesh(config: TrainConfig, mesh: Mesh) -> jax.sharding.Mesh:
     """Return JAX's own mesh of all devices of all processes.
 

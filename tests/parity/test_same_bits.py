@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from jax_impl.backend import same_bits
+from jax_impl.sharding import same_bits
 from lm.backend import BackendName, load
 from lm.config import ModelConfig, TrainConfig
 from lm.data.batch import Batch
