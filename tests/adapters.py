@@ -173,7 +173,7 @@ def _attention(
             tables,
         )
     module = torch_impl.attention.MultiHeadSelfAttention(d_model, num_heads)
-    return _loaded(module, weights)(x, mask, tables)
+    return _loaded(module, weights)(x, torch_impl.attention.Context(mask, tables))
 
 
 def run_rope(
@@ -212,7 +212,8 @@ def run_transformer_block(
             mask,
             tables,
         )
-    return _loaded(torch_impl.model.TransformerBlock(config), weights)(in_features, mask, tables)
+    block = _loaded(torch_impl.model.TransformerBlock(config), weights)
+    return block(in_features, torch_impl.attention.Context(mask, tables))
 
 
 def run_transformer_lm(

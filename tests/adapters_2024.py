@@ -26,11 +26,11 @@ from lm.data.batch import check_token_ids
 from tests.adapters import _loaded, _use_jax, _via_jax
 
 
-def _draws(rows: int) -> tuple[torch_impl.functional.Draw, jax_impl.functional.DropoutKey]:
+def _draws(rows: int) -> tuple[torch_impl.functional.DropoutKey, jax_impl.functional.DropoutKey]:
     """A new draw for so many rows, for either backend."""
     seed = int(torch.randint(2**63 - 1, ()))
     return (
-        torch_impl.functional.Draw(seed, 0, torch.arange(rows, dtype=torch.int32)),
+        torch_impl.functional.DropoutKey(seed, 0, torch.arange(rows, dtype=torch.int32)),
         jax_impl.functional.DropoutKey(seed, jnp.int32(0), jnp.arange(rows, dtype=jnp.int32)),
     )
 
@@ -75,7 +75,7 @@ def run_scaled_dot_product_attention(
         drop = partial(jax_impl.functional.dropout, rate=rate, key=of_jax, place="weights")
         attention = partial(jax_impl.attention.scaled_dot_product_attention, drop=drop)
         return _via_jax(attention, Q, K, V, may_attend)
-    drop_weights = partial(torch_impl.functional.dropout, rate=rate, draw=of_torch, place="weights")
+    drop_weights = partial(torch_impl.functional.dropout, rate=rate, key=of_torch, place="weights")
     return torch_impl.attention.scaled_dot_product_attention(Q, K, V, may_attend, drop_weights)
 
 
@@ -108,7 +108,7 @@ def run_multihead_self_attention(
             mask,
         )
     module = torch_impl.attention.MultiHeadSelfAttention(d_model, num_heads, attention_dropout=attn_pdrop)
-    return _loaded(module, stacked)(in_features, mask, draw=of_torch)
+    return _loaded(module, stacked)(in_features, torch_impl.attention.Context(mask, key=of_torch))
 
 
 def run_transformer_block(
@@ -132,7 +132,8 @@ def run_transformer_block(
             in_features,
             mask,
         )
-    return _loaded(torch_impl.model.TransformerBlock(config), weights)(in_features, mask, draw=of_torch)
+    block = _loaded(torch_impl.model.TransformerBlock(config), weights)
+    return block(in_features, torch_impl.attention.Context(mask, key=of_torch))
 
 
 def run_transformer_lm(

@@ -68,9 +68,9 @@ FORBIDDEN_FUNCTIONS = FORBIDDEN_METHODS | {
     "native_dropout",
 }
 
-# The one exception: torch.conv2d is the same function as torch.nn.functional.conv2d. Only the fast path of the product
-# calls it, to multiply matrices; the plain formula, x W^T, stands beside it.
-EXCEPTION = ("torch_impl.product", "torch.conv2d")
+# The one exception: torch.conv2d is the same function as torch.nn.functional.conv2d. Only a faster form of the product
+# calls conv2d, to multiply matrices. The formula, x W^T, stands in torch_impl.functional.
+EXCEPTION = ("torch_impl.fast.product", "torch.conv2d")
 
 # They reach any name, whatever it is called.
 DYNAMIC_NAMES = {"eval", "exec", "compile", "vars", "globals", "locals", "__import__"}

@@ -16,7 +16,7 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype.itemsize < 4 else x
 
 
-def dtype_named(name: str) -> torch.dtype:
+def dtype_named(dtype: str) -> torch.dtype:
     """Return the type with this name, such as float32."""
-    dtype: Any = getattr(torch, name)
-    return dtype
+    found: Any = getattr(torch, dtype)
+    return found

@@ -30,7 +30,7 @@ def encode(
 class TransformerEncoder(TransformerLM):
     """Token ids to logits of the token at each place, from the tokens on both sides (Devlin et al., 2019)."""
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         token_ids_BT: Int[Tensor, "B T"],
         num_tokens_B: Int[Tensor, " B"],
@@ -78,7 +78,7 @@ class PrefixDecoder(TransformerLM):
         for i, table in enumerate(self.tables_of(places) if self.config.position == "rope" else ()):
             self.register_buffer(f"rope{i}", table, persistent=False)
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         hidden_BPD: Float[Tensor, "B P D"],
         num_tokens_B: Int[Tensor, " B"],

@@ -3,7 +3,7 @@
 Three accounts. `course` is the sum that the course asks for: everything on its list, alive at once. `torch` and
 `jax` are what that backend's step needs on a CPU. Under JAX the gradient of each single operation keeps what it
 reads, those of attention, SwiGLU's gate and the loss excepted, and XLA fuses no further than from one matrix product to
-the next; torch's hand-written gradients (`torch_impl/fused.py`) keep what they cannot compute again.
+the next; torch's hand-written gradients (`torch_impl/fast`) keep what they cannot compute again.
 """
 
 from collections import Counter
@@ -201,8 +201,8 @@ def _block(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> dict[str,
 
 
 def _kept_weights(m: ModelConfig, T: int) -> int:
-    """Attention weights that torch keeps of a head (`torch_impl/fused.py`): none over long contexts, and under a causal
-    mask, of each 64 queries, those up to the last one's place."""
+    """Attention weights that torch keeps of a head (`torch_impl/fast/attention.py`): none over long contexts, and under
+    a causal mask, of each 64 queries, those up to the last one's place."""
     if T > 512:
         return 0
     if m.architecture != "decoder":

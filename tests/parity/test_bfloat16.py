@@ -17,7 +17,7 @@ from lm.config import ModelConfig, TrainConfig
 from lm.data.batch import Batch
 from parity import oracle
 from tests.parity.support import answers, assert_close, normal
-from torch_impl.decoding import attend
+from torch_impl.fast import single_query_attention
 
 BACKENDS: tuple[BackendName, ...] = ("torch", "jax")
 MODEL = ModelConfig(64, 16, 32, 2, 4, 32, num_kv_heads=2)
@@ -109,8 +109,9 @@ def test_nothing_holds_weights_that_were_trained_on(name: BackendName) -> None:
 
 def test_a_decoded_query_tells_scores_apart_that_bfloat16_rounds_to_one() -> None:
     """128 and 128.5, whose weights are sigmoid(-0.5) and sigmoid(0.5)."""
-    q = torch.tensor([[[16.0, 1.0, 0.0, 0.0]]]).bfloat16()
+    q = torch.tensor([[[[16.0, 1.0, 0.0, 0.0]]]]).bfloat16()
     k = torch.tensor([[[[16.0, 0.0, 0.0, 0.0], [16.0, 1.0, 0.0, 0.0]]]]).bfloat16()
     v = torch.tensor([[[[0.0] * 4, [1.0] * 4]]]).bfloat16()
-    found = attend(q, k, v, None).double().numpy()
-    assert_close(found, np.full((1, 4), 1 / (1 + np.exp(-0.5))), "bfloat16")
+    with torch.no_grad():
+        found = single_query_attention(q, k, v, None).double().numpy()
+    assert_close(found, np.full((1, 1, 1, 4), 1 / (1 + np.exp(-0.5))), "bfloat16")

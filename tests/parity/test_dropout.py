@@ -37,10 +37,10 @@ def dropped(
 ) -> dict[str, np.ndarray]:
     """What either backend makes of x, whose first axis are these rows."""
     rows = np.arange(len(x), dtype=np.int32) if rows is None else np.asarray(rows, np.int32)
-    torch_draw = torch_impl.functional.Draw(seed, step, torch.tensor(rows))
+    torch_key = torch_impl.functional.DropoutKey(seed, step, torch.tensor(rows))
     jax_draw = jax_impl.functional.DropoutKey(seed, jnp.int32(step), jnp.array(rows))
     of_torch = torch_impl.functional.dropout(
-        torch.tensor(x, dtype=getattr(torch, dtype)), rate, torch_draw, place
+        torch.tensor(x, dtype=getattr(torch, dtype)), rate, torch_key, place
     )
     of_jax = jax_impl.functional.dropout(jnp.array(x, dtype), rate, jax_draw, place)
     return {"torch": of_torch.double().numpy(), "jax": np.asarray(of_jax, np.float64)}
@@ -153,8 +153,8 @@ def test_values_are_the_same_bits(dtype: Dtype) -> None:
 def test_rate_0_and_evaluation_cost_nothing() -> None:
     """Not an operation: torch returns the very tensor, and JAX traces the program of a model that never drops."""
     x = torch.ones(2, 3)
-    draw = torch_impl.functional.Draw(0, 0, torch.zeros(2, dtype=torch.int32))
-    assert torch_impl.functional.dropout(x, 0.0, draw, "embedding") is x
+    key = torch_impl.functional.DropoutKey(0, 0, torch.zeros(2, dtype=torch.int32))
+    assert torch_impl.functional.dropout(x, 0.0, key, "embedding") is x
     assert torch_impl.functional.dropout(x, 0.5, None, "embedding") is x
     ids, programs = jnp.zeros((2, 6), jnp.int32), []
     for rates in ({}, RATES):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import jax_impl.attention
 from tests.parity.support import assert_close, normal
-from torch_impl import fused
+from torch_impl import fast
 from torch_impl.attention import causal_mask, scaled_dot_product_attention
 from torch_impl.functional import token_cross_entropy
 from torch_impl.layers import RMSNorm, SwiGLU
@@ -40,25 +40,25 @@ CASES: dict[str, tuple[Callable[..., Tensor], list[Tensor]]] = {
 @pytest.fixture(autouse=True)
 def sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is small, and the case says whether scores fit one block, and whether several blocks' are kept."""
-    monkeypatch.setattr(fused, "_SMALL", 0)
+    monkeypatch.setattr(fast.blocks, "_SMALL", 0)
     if "blocks" in request.node.name or "many keys" in request.node.name:
-        monkeypatch.setattr(fused, "_BLOCK", 200)
+        monkeypatch.setattr(fast.attention, "ROWS_BLOCK", 200)
     if "many keys" in request.node.name:
-        monkeypatch.setattr(fused, "_KEPT_KEYS", T - 1)
+        monkeypatch.setattr(fast.attention, "_KEPT_KEYS", T - 1)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_plain_and_fast_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of large arrays, at sizes that a test can afford."""
     function, inputs = CASES[name]
-    monkeypatch.setattr(fused, "_ELEMENTS", 7)
+    monkeypatch.setattr(fast.blocks, "_ELEMENTS", 7)
     answers = []
-    for wanted in (True, False):
-        monkeypatch.setattr(fused, "is_wanted", lambda x=None, wanted=wanted: wanted)
-        output = function(*inputs)
+    for on in (True, False):
+        with fast.used(on):
+            output = function(*inputs)
         answers.append([output, *torch.autograd.grad(output, inputs, torch.ones_like(output).cumsum(0))])
-    for fast, plain in zip(*answers, strict=True):
-        assert_close(fast.detach().numpy(), plain.detach().numpy(), "float64", "gradient")
+    for by_form, by_formula in zip(*answers, strict=True):
+        assert_close(by_form.detach().numpy(), by_formula.detach().numpy(), "float64", "gradient")
 
 
 @pytest.mark.parametrize("name", CASES)

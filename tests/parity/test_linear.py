@@ -1,7 +1,6 @@
 """linear: parity, and its laws."""
 
 import json
-from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +9,6 @@ import torch
 from hypothesis import given
 
 import jax_impl.functional
-import torch_impl.product
 from lm.budgets import Dtype
 from parity.case import Case
 from tests.parity.support import (
@@ -22,8 +20,9 @@ from tests.parity.support import (
     examples,
     normal,
 )
-from torch_impl import fused
-from torch_impl.product import (
+from torch_impl.fast import blocks, product
+from torch_impl.fast.gradients import apply
+from torch_impl.fast.product import (
     Form,
     applicable,
     by_convolution,
@@ -31,7 +30,7 @@ from torch_impl.product import (
     chosen,
     fastest,
     in_blocks,
-    product,
+    project,
     repeat,
     rows_first,
     weights_first,
@@ -74,12 +73,12 @@ def test_is_homogeneous() -> None:
 @pytest.mark.parametrize("form", [rows_first, weights_first, in_blocks, by_convolution])
 def test_forms_without_gradients(rows: int, d_out: int, form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every form of the product, whichever is chosen here, of rows as they lie and of a transpose."""
-    monkeypatch.setattr(torch_impl.product, "chosen", lambda rows, weight, trains: form)
+    monkeypatch.setattr(product, "chosen", lambda rows, weight, trains: form)
     x, weight = normal(0, rows, 1, 12), normal(1, d_out, 12)
     expected = np.einsum("btd,od->bto", x, weight)
     with torch.no_grad():
-        by_torch = product(torch.tensor(x), torch.tensor(weight))
-        of_a_transpose = product(torch.tensor(x.T).permute(2, 1, 0), torch.tensor(weight))
+        by_torch = project(torch.tensor(x), torch.tensor(weight))
+        of_a_transpose = project(torch.tensor(x.T).permute(2, 1, 0), torch.tensor(weight))
     # Where the weights come first the product is a transpose.
     assert by_torch.is_contiguous() == (
         form is rows_first or (form is by_convolution and rows == 65) or rows == 1
@@ -100,17 +99,14 @@ def test_few_rows_in_jax(rows: int, d_out: int) -> None:
 def test_a_form_is_chosen_by_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another form than the plain one takes the place only if it is clearly faster, in the best of its rounds."""
     now = [0.0]
-    monkeypatch.setattr(torch_impl.product.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(product.time, "perf_counter", lambda: now[0])
 
     def taking(*seconds: float) -> Form:
         rounds = iter((0.0, *seconds))  # after a first one
 
-        def form(weight: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-            def multiply(x: torch.Tensor) -> torch.Tensor:
-                now[0] += next(rounds)
-                return x
-
-            return multiply
+        def form(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+            now[0] += next(rounds)
+            return x
 
         return form
 
@@ -128,15 +124,17 @@ def test_a_choice_is_made_once_and_repeated(monkeypatch: pytest.MonkeyPatch) -> 
         timed.append((len(forms), rows))
         return forms[-1]
 
-    monkeypatch.setattr(torch_impl.product, "fastest", last)
-    monkeypatch.setattr(torch_impl.product, "_choices", {})
+    monkeypatch.setattr(product, "fastest", last)
+    monkeypatch.setattr(product, "_choices", {})
+    monkeypatch.setattr(product, "_chosen", {})
     taken = [chosen(rows, weight) for rows in (1, 1, 5, 8, 7, 64, 65, 100)]
     assert taken == [in_blocks] * 2 + [by_convolution] * 6
     assert timed == [(3, 1), (3, 8), (3, 64), (2, None)]
     assert chosen(100, weight, trains=True) is by_convolution
     recorded = json.loads(json.dumps(choices()))
-    monkeypatch.setattr(torch_impl.product, "fastest", None)
-    monkeypatch.setattr(torch_impl.product, "_choices", {})
+    monkeypatch.setattr(product, "fastest", None)
+    monkeypatch.setattr(product, "_choices", {})
+    monkeypatch.setattr(product, "_chosen", {})
     repeat({**recorded, "many rows of the future": "by_magic"})
     assert choices() == recorded
     assert [chosen(rows, weight) for rows in (1, 100)] == [in_blocks, by_convolution]
@@ -157,21 +155,21 @@ def test_forms_that_can_pay() -> None:
 def test_gradients_by_convolution(rows: int) -> None:
     """The first, and the second, which the plain product has too, against differences."""
     x, weight = (torch.tensor(a, requires_grad=True) for a in (normal(0, rows, 4), normal(1, 5, 4)))
-    assert torch.autograd.gradcheck(lambda x, weight: by_convolution(weight)(x), (x, weight))
-    assert torch.autograd.gradgradcheck(lambda x, weight: by_convolution(weight)(x), (x, weight))
+    assert torch.autograd.gradcheck(by_convolution, (x, weight))
+    assert torch.autograd.gradgradcheck(by_convolution, (x, weight))
 
 
 def test_training_by_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of a weight that is frozen, and of gradients that are all one."""
-    monkeypatch.setattr(torch_impl.product, "chosen", lambda rows, weight, trains: by_convolution)
+    monkeypatch.setattr(product, "chosen", lambda rows, weight, trains: by_convolution)
     x, weight = normal(0, 4, 20, 12), normal(1, 7, 12)
     x32, weight32 = (torch.tensor(a, dtype=torch.float32, requires_grad=True) for a in (x, weight))
-    y = product(x32, weight32)
+    y = project(x32, weight32)
     assert_close(y.detach().numpy(), np.einsum("bti,oi->bto", x, weight), "float32")
     of_x, of_weight = torch.autograd.grad(y.sum(), (x32, weight32))
     assert_close(of_x.numpy(), np.broadcast_to(weight.sum(0), x.shape), "float32")
     assert_close(of_weight.numpy(), np.broadcast_to(x.sum((0, 1)), weight.shape), "float32")
-    (of_x,) = torch.autograd.grad(product(x32, weight32.detach()).sum(), x32)
+    (of_x,) = torch.autograd.grad(project(x32, weight32.detach()).sum(), x32)
     assert_close(of_x.numpy(), np.broadcast_to(weight.sum(0), x.shape), "float32")
     (node,) = {function for function, _ in y.grad_fn.next_functions} if y.grad_fn else {None}
     assert "Convolution" in str(node)
@@ -179,8 +177,8 @@ def test_training_by_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_transposes_are_gated_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a product without gradients may give, where there is more than fits the processor's cache."""
-    monkeypatch.setattr(fused, "_ELEMENTS", 16)
+    monkeypatch.setattr(blocks, "_ELEMENTS", 16)
     a, b = normal(0, 8, 6), normal(1, 8, 6)
     with torch.no_grad():
-        gated = fused.run(fused.SiLUGate, torch.tensor(a).T, torch.tensor(b).T)
+        gated = apply(blocks.SiLUGate, torch.tensor(a).T, torch.tensor(b).T)
     assert_close(gated.numpy(), (a / (1 + np.exp(-a)) * b).T, "float64")

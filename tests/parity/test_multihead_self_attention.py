@@ -13,7 +13,6 @@ from parity import oracle
 from parity.case import Arrays, Case
 from parity.layers import LAYERS
 from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, normal
-from torch_impl.decoding import LayerCache, Place, bound_attention, rows_of_slots
 
 PLAIN, ROTARY = "multihead_self_attention", "multihead_self_attention with rope"
 GROUPS = "multihead_self_attention of groups"
@@ -93,20 +92,16 @@ def test_a_cache_changes_nothing() -> None:
 
     module = torch_impl.attention.MultiHeadSelfAttention(8, heads, dtype=torch.float64)
     module.load_state_dict({name: torch.tensor(a) for name, a in given.items() if name != "x"})
-    by_torch = bound_attention(module, 2, torch.float64)
-    torch_cache = LayerCache(torch.zeros(shape).double(), torch.zeros(shape).double())
+    torch_cache = torch_impl.attention.LayerCache(torch.zeros(shape).double(), torch.zeros(shape).double())
     params = {name.split(".")[0]: {"weight": jnp.array(a)} for name, a in given.items() if name != "x"}
     jax_cache = jax_impl.attention.LayerCache(jnp.zeros(shape).mT, jnp.zeros(shape))
     seen = np.zeros((1, S), bool)
     for t in range(T):
         seen[0, slots[t]] = True
         x, slot = given["x"][:, t : t + 1], np.full((2, 1), slots[t])
-        hidden = torch.tensor(~seen).expand(2, 1, S)
-        # In the slot that both have in common, and by rows of the matrix of all keys, as if each had its own.
-        slots_of_both = slots[t].item() if t % 2 else rows_of_slots(torch.tensor(slot[:, 0]), heads, S)
+        context = torch_impl.attention.Context(torch.tensor(seen), slots_BT=torch.tensor(slot))
         with torch.no_grad():
-            output = by_torch(torch.tensor(x[:, 0]), torch_cache, Place(slots_of_both, S, hidden, None))
-        steps["torch"].append(output[:, None].numpy())
+            steps["torch"].append(module(torch.tensor(x), context, torch_cache).numpy())
         out, written = jax_impl.attention.multihead_self_attention(
             params,
             jnp.array(x),

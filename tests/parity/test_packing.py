@@ -6,7 +6,8 @@ import torch
 
 from lm.config import ModelConfig, OptimizerConfig, TrainConfig
 from lm.data.batch import Batch
-from torch_impl import backend, packing
+from torch_impl import backend
+from torch_impl.fast import packing
 
 MODEL = ModelConfig(40, 8, d_model=16, num_layers=2, num_heads=2, bias=True)
 # Clipping scales by a norm, which is rounded in another order if weights are packed.
@@ -30,7 +31,7 @@ def test_packed_weights_take_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> 
     """AdamW acts on each number alone: weights and moments have the same bits, however they lie."""
     packed = trained(backend.init_state(CONFIG, 0), 3)
     assert len(packed.arrays) == 2  # one that decays, and one of gains and biases
-    monkeypatch.setattr(packing, "_SMALL", 0)
+    monkeypatch.setattr(packing, "SMALL_WEIGHT", 0)
     apart = trained(backend.init_state(CONFIG, 0), 3)
     assert len(apart.arrays) == len(apart.held)
     found, expected = leaves(packed), leaves(apart)

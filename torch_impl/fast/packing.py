@@ -25,7 +25,7 @@ class Array:
 
     whole: Tensor
     """The weight itself, or (rows, 1024) numbers. The weights in `parts` lie in its memory."""
-    parts: dict[str, Tensor]
+    parts: Mapping[str, Tensor]
 
     @property
     def is_packed(self) -> bool:

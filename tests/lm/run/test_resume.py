@@ -22,7 +22,7 @@ from tests.lm.run.test_checkpoint import OPTIMIZER, WEIGHTS, remake_manifest
 from tests.lm.run.test_train import leaves, numbers
 from tests.source import ROOT
 from tokenizer import Tokenizer
-from torch_impl import product
+from torch_impl.fast import product
 
 Capture = pytest.CaptureFixture[str]
 
@@ -338,10 +338,12 @@ def test_a_resumed_run_repeats_what_was_measured(pipeline: Path, monkeypatch: py
     """The form of a product is chosen by its time. Another choice would round in another way."""
     chosen = {"many rows": "by_convolution"}
     monkeypatch.setattr(product, "_choices", dict(chosen))
+    monkeypatch.setattr(product, "_chosen", {})
     out = pipeline / "chosen"
     assert lm(*train_command(pipeline, "torch", out, "--steps", 2)) == 0
     state = json.loads((checkpoint.latest(out) / "state.json").read_text())
     assert state["choices"] == chosen
     monkeypatch.setattr(product, "_choices", {})
+    monkeypatch.setattr(product, "_chosen", {})
     assert lm(*train_command(pipeline, "torch", out, "--steps", 4, "--resume")) == 0
     assert product.choices() == chosen
