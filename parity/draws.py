@@ -207,7 +207,7 @@ def block(rng: Rng, case: Case) -> Given:
     B, T, heads, d_head, d_ff = case.shape
     config = _config(1, heads, d_head, d_ff, T, 1)
     arrays = {"x": _normal(rng, B, T, config.d_model) * case.scale}
-    arrays |= oracle.below(model_weights(rng, config), "layers.0.")
+    arrays |= oracle.submodule(model_weights(rng, config), "layers.0.")
     constants = _mask(rng, case, T, T) or {"mask": np.ones((T, T), bool)}
     constants |= _positions(rng, case, B, T)
     return Given(arrays, constants, {"config": config, "d_head": d_head, "theta": config.rope_theta})
@@ -275,7 +275,7 @@ def prefix_decoder(rng: Rng, case: Case) -> Given:
     given = encoder_decoder(rng, case)
     shape, config = given.constants.pop("prefix").shape, given.statics["config"]
     arrays = _hidden(rng, case, *shape, config.d_model)
-    return given._replace(arrays=arrays | oracle.below(given.arrays, "decoder."))
+    return given._replace(arrays=arrays | oracle.submodule(given.arrays, "decoder."))
 
 
 def loss(rng: Rng, case: Case) -> Given:

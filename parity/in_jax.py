@@ -1,4 +1,4 @@
-"""JAX's layers as functions of named arrays, for `lm parity` and tests/parity. The twin of `parity/in_torch.py`."""
+"""JAX's layers as functions of named arrays, for `lm parity` and tests/parity; the twin of `parity/in_torch.py`."""
 
 from collections.abc import Callable
 from functools import partial
@@ -45,7 +45,7 @@ def evaluate(layer: str, given: Given, cotangent: np.ndarray, dtype: Dtype, mode
     """Return the layer's output, and the gradients of sum(cotangent * output) with respect to every array.
 
     Args:
-        mode: "jit"; "eager", which is without jit; or "plain", which is eager without the fast forms.
+        mode: "jit"; "plain", which is jit without the fast forms; or "eager", which has the fast forms but no jit.
     """
     arrays = {name: jnp.array(a, array_dtype(name, dtype)) for name, a in given.arrays.items()}
     constants = {name: jnp.array(c) for name, c in given.constants.items()}
@@ -54,22 +54,26 @@ def evaluate(layer: str, given: Given, cotangent: np.ndarray, dtype: Dtype, mode
         table_dtype = array_dtype("weight", dtype)
         constants["cos"], constants["sin"] = (jnp.array(table, table_dtype) for table in tables)
     statics = given.statics | {"compute_dtype": dtype}
-    # Traces are shared by all calls under jit, so jit always has the fast forms.
-    run = jax.jit(_evaluate, static_argnums=(0, 1)) if mode == "jit" else _evaluate
-    with fast.used(mode != "plain"):
-        output, gradients = run(layer, tuple(statics.items()), arrays, constants, cotangent)
+    run = _evaluate if mode == "eager" else _jitted
+    output, gradients = run(layer, mode != "plain", tuple(statics.items()), arrays, constants, cotangent)
     return np.asarray(output, np.float64), {n: np.asarray(g, np.float64) for n, g in gradients.items()}
 
 
 def _evaluate(
     layer: str,
+    is_fast: bool,
     statics: tuple[tuple[str, Any], ...],
     arrays: JaxArrays,
     constants: JaxArrays,
     cotangent: np.ndarray | Array,
 ) -> tuple[Array, JaxArrays]:
-    output, pull_back = jax.vjp(lambda a: LAYERS[layer](a, constants, dict(statics)), arrays)
-    return output, pull_back(jnp.asarray(cotangent).astype(output.dtype))[0]
+    with fast.used(is_fast):
+        output, pull_back = jax.vjp(lambda a: LAYERS[layer](a, constants, dict(statics)), arrays)
+        return output, pull_back(jnp.asarray(cotangent).astype(output.dtype))[0]
+
+
+# The switch is an argument, so that each of its positions has programs of its own.
+_jitted = jax.jit(_evaluate, static_argnums=(0, 1, 2))
 
 
 def _context(c: JaxArrays) -> Context:

@@ -31,7 +31,7 @@ def _oracle_sgd(given: Given) -> np.ndarray:
 
 def _oracle_family(given: Given) -> np.ndarray:
     statics = given.statics
-    drop = oracle.dropping(statics["seed"], statics["step"], given.constants["rows"])
+    drop = oracle.make_drop(statics["seed"], statics["step"], given.constants["rows"])
     return oracle.transformer_lm(given.arrays, given.constants["token_ids"], statics["config"], drop)
 
 
@@ -147,7 +147,9 @@ LAYERS: dict[str, Layer] = {
     "scaled_dot_product_attention": Layer(
         ((7, 9, 8, 5), (2, 6, 6, 4, 5), (2, 3, 5, 8, 6, 4), (2, 1, 1, 4, 3)),
         draws.attention,
-        lambda g: oracle.attention(g.arrays["Q"], g.arrays["K"], g.arrays["V"], g.constants.get("mask")),
+        lambda g: oracle.scaled_dot_product_attention(
+            g.arrays["Q"], g.arrays["K"], g.arrays["V"], g.constants.get("mask")
+        ),
     ),
     "multihead_self_attention": Layer(((8, 24, 3), (2, 6, 16, 2)), draws.multihead, _oracle_multihead),
     "multihead_self_attention with rope": Layer(

@@ -1,4 +1,4 @@
-"""Compare torch, JAX and the oracle, a case at a time, and report the worst of many: what `lm parity` prints."""
+"""Compare torch, JAX and the oracle case by case, and report the worst of many cases: what `lm parity` prints."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ import numpy as np
 from lm.budgets import EPSILON, ULPS, Dtype, relative_error, ulps
 from lm.config import ModelConfig, TrainConfig
 from parity.backends import Evaluate, evaluator
-from parity.case import MASKS, POSITIONS, SCALES, Case
+from parity.case import MASKS, POSITIONS, SCALES, Arrays, Case
 from parity.layers import LAYERS
 from parity.problem import Problem
 
@@ -20,16 +20,16 @@ PAIRS = ("torch-oracle", "jax-oracle", "torch-jax")
 
 @dataclass(frozen=True)
 class Error:
-    """One comparison: how far apart, and how far apart it may be."""
+    """One comparison: the error, and its budget."""
 
     layer: str
     direction: str
-    """Forward, gradient, or ULPs of an element-wise function's forward."""
+    """"forward", "gradient", or "ULPs": the forward error of an element-wise function in units in the last place."""
     pair: str
     error: float
     budget: float
     array: str
-    """What was compared: the output, or the array that the gradient is with respect to."""
+    """What was compared: "output", or the array whose gradient it is."""
     case: Case
 
     @property
@@ -39,38 +39,45 @@ class Error:
 
 
 def evaluators() -> dict[str, Evaluate]:
-    """Set both backends up with float64, and return their evaluate functions. Imports both frameworks."""
+    """Set up both backends with float64, and return their evaluate functions. This imports both frameworks."""
     config = TrainConfig(ModelConfig(1, 1, 2, 1, 1), compute_dtype="float64")
     return {"torch": evaluator("torch", config), "jax": evaluator("jax", config)}
 
 
-def compare(
-    case: Case, dtype: Dtype, torch_modes: Sequence[str] = ("eager", "plain"), jax_mode: str = "jit"
-) -> Iterator[Error]:
-    """Every output and every gradient of a case: each backend against the oracle, and torch against JAX."""
+MODES = (("eager", "jit"), ("plain", "plain"))
+"""torch's and JAX's modes that are compared with each other: both with the fast forms, then both without."""
+
+
+def compare(case: Case, dtype: Dtype, modes: Sequence[tuple[str, str]] = MODES) -> Iterator[Error]:
+    """Yield the errors of every output and gradient of a case: each backend to the oracle, and torch to JAX.
+
+    Args:
+        modes: Pairs of a mode of torch and a mode of JAX (`evaluate` of `parity.in_torch` and `parity.in_jax`).
+    """
     problem = Problem(case, dtype)
     evaluate = evaluators()
-
-    def run(name: str, mode: str) -> Any:
-        return evaluate[name](case.layer, problem.given, problem.cotangent, dtype, mode)
-
-    answers = {"oracle": (problem.output, problem.gradients), "jax": run("jax", jax_mode)}
-    comparisons = []
-    for mode in torch_modes:
-        found = answers | {"torch": run("torch", mode)}
-        comparisons += [(pair, *(found[name] for name in pair.split("-"))) for pair in PAIRS]
-    for pair, (a_output, a_gradients), (b_output, b_gradients) in comparisons:
-        error = relative_error(a_output, b_output)
-        yield Error(case.layer, "forward", pair, error, problem.bound(), "output", case)
-        if LAYERS[case.layer].element_wise:
-            yield Error(case.layer, "ULPs", pair, ulps(a_output, b_output, dtype), ULPS, "output", case)
-        for name, exact in problem.gradients.items():
-            error = relative_error(a_gradients[name], b_gradients[name], problem.flow, exact, problem.zero)
-            yield Error(case.layer, "gradient", pair, error, problem.bound(name), name, case)
+    args = case.layer, problem.given, problem.cotangent, dtype
+    for torch_mode, jax_mode in modes:
+        answers: dict[str, tuple[Any, Arrays]] = {
+            "torch": evaluate["torch"](*args, torch_mode),
+            "jax": evaluate["jax"](*args, jax_mode),
+            "oracle": (problem.output, problem.gradients),
+        }
+        for pair in PAIRS:
+            (a_output, a_gradients), (b_output, b_gradients) = (answers[name] for name in pair.split("-"))
+            error = relative_error(a_output, b_output)
+            yield Error(case.layer, "forward", pair, error, problem.bound(), "output", case)
+            if LAYERS[case.layer].element_wise:
+                yield Error(case.layer, "ULPs", pair, ulps(a_output, b_output, dtype), ULPS, "output", case)
+            for name, exact in problem.gradients.items():
+                error = relative_error(
+                    a_gradients[name], b_gradients[name], problem.flow, exact, problem.zero
+                )
+                yield Error(case.layer, "gradient", pair, error, problem.bound(name), name, case)
 
 
 def random_cases(layer: str, count: int, seed: int) -> list[Case]:
-    """Cases of a layer, all its shapes among them."""
+    """Draw cases of a layer, which take its shapes in turn."""
     rng = np.random.default_rng(seed)
     shapes = LAYERS[layer].shapes
     return [
@@ -89,11 +96,11 @@ def random_cases(layer: str, count: int, seed: int) -> list[Case]:
 def run_parity(
     dtype: Dtype, cases: int = 10, seed: int = 0, layers: Sequence[str] = (), show: bool = False
 ) -> list[Error]:
-    """The worst comparison of each layer, direction and pair, over random cases of each layer.
+    """Return the worst comparison of each layer, direction and pair, over random cases of each layer.
 
     Args:
-        cases: Of each layer; a quarter as many where each is a model of its own.
-        layers: All, where none are named.
+        cases: Number of cases of each layer; a quarter of it if each case is a model of its own.
+        layers: Names of layers; all layers by default.
         show: Print each layer's lines of the table as soon as they are known.
     """
     if show:
@@ -119,7 +126,7 @@ _HEADER = (
 
 
 def _lines(errors: Sequence[Error]) -> Iterator[str]:
-    """The table's lines of one layer: one for each direction."""
+    """Yield the table's lines of one layer: one for each direction."""
     for direction in dict.fromkeys(error.direction for error in errors):
         row = {error.pair: error for error in errors if error.direction == direction}
         worst = max(row.values(), key=lambda error: error.error)
@@ -132,7 +139,7 @@ def _lines(errors: Sequence[Error]) -> Iterator[str]:
 
 
 def as_json(errors: Sequence[Error]) -> list[dict[str, Any]]:
-    """Everything that the table is made of. An error that is not finite, which JSON has no number for, is a text."""
+    """Return the errors behind the table. An error that is not finite is a string, since JSON has no number for it."""
     return [
         {**asdict(e), "error": e.error if math.isfinite(e.error) else str(e.error), "passed": e.passed}
         for e in errors
@@ -140,7 +147,7 @@ def as_json(errors: Sequence[Error]) -> list[dict[str, Any]]:
 
 
 def plot(errors: Sequence[Error], dtype: Dtype, file: Path) -> None:
-    """Draw the table as a heat map in log10 of the error, each cell beside its budget; FAIL is outlined in red."""
+    """Draw the table as a heat map of log10 of the error; a cell over its budget has a red frame."""
     import matplotlib
 
     matplotlib.use("agg")

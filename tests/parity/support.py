@@ -1,5 +1,6 @@
 """What the tests of all layers share."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from lm.budgets import BUDGETS, Dtype, relative_error
 from parity.case import MASKS, POSITIONS, SCALES, Case, Given
 from parity.family import VARIANTS
 from parity.layers import LAYERS
-from parity.run import compare, evaluators
+from parity.run import MODES, compare, evaluators
 
 DTYPES: tuple[Dtype, ...] = tuple(BUDGETS)
 THOROUGH = settings.default is not None and settings.default.max_examples > 100
@@ -18,13 +19,13 @@ COMPILER = "inductor" if THOROUGH else "aot_eager"
 
 
 def examples(count: int) -> settings:
-    """So many examples in the fast profile, and as much more in the thorough one as its own default is."""
+    """Return settings with `count` examples in the fast profile, and proportionally more in the thorough profile."""
     assert settings.default is not None
     return settings(max_examples=max(1, count * settings.default.max_examples // 100))
 
 
 def cases(layer: str, *shapes: tuple[int, ...]) -> st.SearchStrategy[Case]:
-    """Cases of a layer; of these shapes only, where some are given."""
+    """Draw cases of a layer, only of these shapes if any are given."""
     return st.builds(
         Case,
         st.just(layer),
@@ -37,14 +38,14 @@ def cases(layer: str, *shapes: tuple[int, ...]) -> st.SearchStrategy[Case]:
 
 
 def variant(**options: Any) -> int:
-    """The seed of the first model of the family that has these options."""
+    """Return the seed of the first model of the family that has these options."""
     return next(i for i, chosen in enumerate(VARIANTS) if options.items() <= chosen.items())
 
 
-def assert_parity(case: Case, dtype: Dtype, jax_mode: str = "jit") -> None:
-    """torch by its fast paths and by the plain formulas, JAX and the oracle agree, forward and backward."""
+def assert_parity(case: Case, dtype: Dtype, modes: Sequence[tuple[str, str]] = MODES) -> None:
+    """Check that torch, JAX and the oracle agree, forward and backward, with the fast forms and without."""
     __tracebackhide__ = True
-    errors = [error for error in compare(case, dtype, jax_mode=jax_mode) if not error.passed]
+    errors = [error for error in compare(case, dtype, modes) if not error.passed]
     assert not errors, "\n".join(map(str, errors))
 
 
@@ -56,21 +57,26 @@ def answers(
     dtype: Dtype = "float32",
     **statics: Any,
 ) -> dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """Output and gradients by backend, for the laws. Without a cotangent, that of the sum of the output."""
+    """Return output and gradients by backend and mode, to test laws. The default cotangent is ones."""
     given = Given(arrays, constants or {}, statics)
     ones = np.ones(LAYERS[layer].oracle(given).shape) if cotangent is None else cotangent
     evaluate = evaluators()
-    modes = {"torch": ("torch", "eager"), "torch plain": ("torch", "plain"), "jax": ("jax", "jit")}
+    modes = {
+        "torch": ("torch", "eager"),
+        "torch plain": ("torch", "plain"),
+        "jax": ("jax", "jit"),
+        "jax plain": ("jax", "plain"),
+    }
     return {label: evaluate[name](layer, given, ones, dtype, mode) for label, (name, mode) in modes.items()}
 
 
 def normal(seed: int, *shape: int) -> np.ndarray:
-    """Standard normal numbers that float32 holds."""
+    """Draw standard normal numbers that float32 holds exactly."""
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32).astype(np.float64)
 
 
 def assert_close(a: Any, b: Any, dtype: Dtype = "float32", kind: str = "forward", flow: Any = 0.0) -> None:
-    """The norm-wise error of `a` is within the budget of this kind; against `flow` where b is zero."""
+    """Check that the norm-wise error of `a` is within this budget; if b is zero, the error is relative to `flow`."""
     __tracebackhide__ = True
     error = relative_error(np.asarray(a), np.broadcast_to(np.asarray(b, np.float64), np.shape(a)), flow)
     assert error <= getattr(BUDGETS[dtype], kind), f"{error} > the {kind} budget of {dtype}:\n{a}\n{b}"

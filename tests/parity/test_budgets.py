@@ -162,4 +162,4 @@ def test_attention_of_the_oracle_agrees_with_a_loop() -> None:
         weights = {s: np.exp(Q[t] @ K[s] / 3**0.5) for s in range(5) if mask[t, s]}
         for s, weight in weights.items():
             expected[t] += weight / sum(weights.values()) * V[s]
-    np.testing.assert_allclose(oracle.attention(Q, K, V, mask), expected)
+    np.testing.assert_allclose(oracle.scaled_dot_product_attention(Q, K, V, mask), expected)

@@ -1,4 +1,4 @@
-"""Every layer again as its framework runs it otherwise: JAX without jit, torch compiled."""
+"""Every layer in the frameworks' other modes: JAX without jit, torch compiled."""
 
 import os
 import subprocess
@@ -39,7 +39,7 @@ COMPOSED |= {"encoder_stack", "transformer_encoder", "prefix_decoder", "encoder_
     "layer", LAYERS if THOROUGH else [layer for layer in LAYERS if layer not in COMPOSED]
 )
 def test_jax_without_jit(layer: str) -> None:
-    assert_parity(Case(layer, LAYERS[layer].shapes[-1], 1), "float32", jax_mode="eager")
+    assert_parity(Case(layer, LAYERS[layer].shapes[-1], 1), "float32", modes=[("eager", "eager")])
 
 
 def test_torch_compiled() -> None:

@@ -1,0 +1,39 @@
+"""The layers with weights, except attention."""
+
+import numpy as np
+
+from parity.oracle.functional import gelu, one_hot, relu, silu
+from parity.oracle.gradients import Weights
+
+
+def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | float = 0.0) -> np.ndarray:
+    """y_o = sum_i weight[o, i] x_i + bias_o."""
+    return (weight @ x[..., None])[..., 0] + bias
+
+
+def embedding(weight: np.ndarray, token_ids: np.ndarray) -> np.ndarray:
+    """The weight's rows at the ids, as the weight times one-hot vectors."""
+    return linear(one_hot(token_ids, weight.shape[-2]), weight.swapaxes(-1, -2))
+
+
+def rmsnorm(x: np.ndarray, weight: np.ndarray, eps: float = 1e-5) -> np.ndarray:
+    """x / sqrt(mean(x^2) + eps) * weight."""
+    return x / np.sqrt((x * x).sum(-1, keepdims=True) / x.shape[-1] + eps) * weight
+
+
+def layernorm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float = 1e-5) -> np.ndarray:
+    """(x - mean) / sqrt(variance + eps) * weight + bias."""
+    centred = x - x.sum(-1, keepdims=True) / x.shape[-1]
+    return rmsnorm(centred, weight, eps) + bias
+
+
+ACTIVATIONS = {"silu": silu, "gelu": gelu, "relu": relu}
+
+
+def feed_forward(weights: Weights, x: np.ndarray, kind: str) -> np.ndarray:
+    """w2 f(w1 x) with the activation f; for SwiGLU w2 (silu(w1 x) * w3 x)."""
+
+    def w(i: int, x: np.ndarray) -> np.ndarray:
+        return linear(x, weights[f"w{i}.weight"], weights.get(f"w{i}.bias", 0.0))
+
+    return w(2, silu(w(1, x)) * w(3, x) if kind == "swiglu" else ACTIVATIONS[kind](w(1, x)))
