@@ -1,4 +1,4 @@
-"""`make faults`: every fault in turn, caught or SURVIVED. Names given as arguments select faults that contain them."""
+"""`make faults`: run each fault and print "caught" or "SURVIVED". Arguments select the faults whose names have them."""
 
 import sys
 import time
@@ -12,8 +12,8 @@ JOBS = 2
 
 
 def main(words: list[str]) -> int:
-    """Run the faults, two at a time, and return 1 where one survived."""
-    chosen = [fault for fault in FAULTS if not words or any(word in fault.name for word in words)]
+    """Run the faults, two at a time, and return 1 if one survived."""
+    chosen = [fault for fault in FAULTS.values() if not words or any(word in fault.name for word in words)]
     start = time.perf_counter()
     with ThreadPoolExecutor(JOBS) as pool:
         files = sorted({test for fault in chosen for test in fault.tests})
@@ -23,7 +23,7 @@ def main(words: list[str]) -> int:
         caught = []
         for fault, failed in zip(chosen, pool.map(_caught, chosen), strict=True):
             caught.append(failed)
-            print(f"{'caught  ' if failed else 'SURVIVED'}  {fault.file:28}  {fault.name}", flush=True)
+            print(f"{'caught  ' if failed else 'SURVIVED'}  {fault.target:50}  {fault.name}", flush=True)
     print(f"{sum(caught)} of {len(chosen)} faults caught in {time.perf_counter() - start:.0f} s")
     return int(not all(caught))
 

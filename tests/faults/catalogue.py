@@ -1,7 +1,13 @@
-"""Faults that the tests must catch: each one small substitution in the code of a backend, or in what both share."""
+"""All faults that the tests must catch: in_lm, in_torch and in_jax hold them in files named as the code's."""
 
-from tests.faults import attention, gradients, layers, model, sequences, training
+import importlib
+import pkgutil
 
-FAULTS = tuple(
-    fault for module in (layers, attention, model, gradients, training, sequences) for fault in module.FAULTS
-)
+from tests.faults import in_jax, in_lm, in_torch
+from tests.faults.fault import FAULTS
+
+__all__ = ["FAULTS"]
+
+for package in (in_lm, in_torch, in_jax):
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)

@@ -1,6 +1,7 @@
 """Apply a fault in a copy of the tree and see whether the tests of its layer notice."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,29 +12,58 @@ from pathlib import Path
 from tests.faults.fault import Fault
 from tests.source import ROOT
 
-COPIED = ("tokenizer", "lm", "torch_impl", "jax_impl", "parity", "tests", "pyproject.toml")
+COPIED = ("tokenizer", "lm", "torch_impl", "jax_impl", "parity", "configs", "tests", "pyproject.toml")
+_CRASH = re.compile(
+    r'File "[^"\n]*tests/faults/[^"\n]*", line \d+, in .*\n'
+    r"(?: {4}.*\n)*"  # the line of code, and what marks the place in it
+    r"\S.*"
+)
+"""The last frame of a traceback, if a fault is there, and the exception."""
 
 
-def broken(fault: Fault) -> str:
-    """The text of the fault's file with the fault in it."""
-    text = (ROOT / fault.file).read_text(encoding="utf-8")
-    if (count := text.count(fault.old)) != 1:
-        raise LookupError(f"'{fault.name}': found {count} times in {fault.file}, not once: {fault.old!r}")
-    return text.replace(fault.old, fault.new)
+def crash(output: str) -> str | None:
+    """Return the place and the exception if a replacement itself has crashed, in pytest's process or in another."""
+    found = _CRASH.search(output.replace("\\n", "\n"))
+    return found and found[0]
 
 
 def turns_red(tests: Iterable[str], fault: Fault | None = None) -> bool:
-    """Whether a test fails in a copy of the tree, with the fault in it. Any other end than red or green raises."""
+    """Return whether a test fails in a copy of the tree with the fault in it.
+
+    Raises:
+        RuntimeError: The tests ended neither red nor green, or the replacement crashed: that proves nothing.
+    """
     with tempfile.TemporaryDirectory() as folder:
         for name in COPIED:
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
             copy(ROOT / name, Path(folder) / name)
         if fault is not None:
-            (Path(folder) / fault.file).write_text(broken(fault), encoding="utf-8")
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-        # Hypothesis need not look for the smallest failing case.
-        environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "LM_HYPOTHESIS": "faults"}
+            with (Path(folder) / fault.file).open("a", encoding="utf-8") as file:
+                file.write("\n\nfrom tests.faults.fault import install as _install\n")
+                file.write(f"_install({fault.catalogue!r}, {fault.name!r})\n")
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "--tb=native",
+            "-p",
+            "no:cacheprovider",
+            *tests,
+        ]
+        environment = os.environ | {
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": folder,  # for the processes that tests start
+            "LM_HYPOTHESIS": "faults",  # Hypothesis need not look for the smallest failing case
+        }
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode not in (0, 1):
-        raise RuntimeError(f"pytest ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        raise RuntimeError(f"{_name(fault)} pytest ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    if where := crash(done.stdout):
+        raise RuntimeError(f"{_name(fault)} the replacement itself crashed:\n{where}")
     return done.returncode == 1
+
+
+def _name(fault: Fault | None) -> str:
+    return f"'{fault.name}':" if fault else "without a fault:"

@@ -1,6 +1,6 @@
 """Optimizers, steps, runs and checkpoints, of one process and of several."""
 
-from tests.faults.fault import BITS, DATA, MESH, OPTIMIZER, RUN, SCHEDULE, STEP, fault
+from tests.faults.quoted.fault import BITS, DATA, MESH, OPTIMIZER, RUN, SCHEDULE, STEP, fault
 
 FAULTS = (
     # Optimizers and schedule

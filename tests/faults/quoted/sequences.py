@@ -1,6 +1,6 @@
 """Encoders, encoder-decoders, and what they are trained on."""
 
-from tests.faults.fault import ENCODER, MASKING, PAIRS, PREFIXED, fault
+from tests.faults.quoted.fault import ENCODER, MASKING, PAIRS, PREFIXED, fault
 
 FAULTS = (
     # Encoders and encoder-decoders

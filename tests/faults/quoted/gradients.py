@@ -1,6 +1,6 @@
 """Gradients written by hand, and the fast paths beside them."""
 
-from tests.faults.fault import ATTENTION, FUSED, LINEAR, LOSS, NORM, ROPE, SWIGLU, fault
+from tests.faults.quoted.fault import ATTENTION, FUSED, LINEAR, LOSS, NORM, ROPE, SWIGLU, fault
 
 FAULTS = (
     fault(

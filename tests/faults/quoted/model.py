@@ -1,6 +1,6 @@
 """Blocks, whole models, decoding, and the options of the family."""
 
-from tests.faults.fault import (
+from tests.faults.quoted.fault import (
     BLOCK,
     DROPOUT,
     FAMILY,

@@ -1,6 +1,6 @@
 """RoPE, attention and its cache."""
 
-from tests.faults.fault import ATTENTION, FAMILY, HEADS, ROPE, fault
+from tests.faults.quoted.fault import ATTENTION, FAMILY, HEADS, ROPE, fault
 
 FAULTS = (
     fault(

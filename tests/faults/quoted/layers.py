@@ -1,6 +1,6 @@
 """Functions, and the layers that need no other."""
 
-from tests.faults.fault import BLOCK, CLIP, EMBEDDING, LINEAR, LOSS, NORM, SILU, SOFTMAX, SWIGLU, fault
+from tests.faults.quoted.fault import BLOCK, CLIP, EMBEDDING, LINEAR, LOSS, NORM, SILU, SOFTMAX, SWIGLU, fault
 
 FAULTS = (
     # Functions

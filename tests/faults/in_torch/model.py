@@ -1,0 +1,85 @@
+"""Faults in torch_impl/model.py."""
+
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from tests.faults.fault import BLOCK, FAMILY, FEED_FORWARD, MODEL, REMAT, fault
+from tests.faults.in_torch.modules import with_parts
+
+
+@fault("the feed-forward layer takes SiLU for GELU", "torch_impl.model.FEED_FORWARDS", FEED_FORWARD)
+def _(feed_forwards: Any) -> Any:
+    return {**feed_forwards, "gelu": feed_forwards["silu"]}
+
+
+@fault("a residual connection is lost", "torch_impl.model.TransformerBlock.forward", BLOCK)
+def _(forward: Any) -> Any:
+    def broken(self: Any, x_BTD: Tensor, context: Any, cache: Any = None) -> Tensor:
+        from torch_impl.model import dropout, post_norm, pre_norm
+
+        drop = partial(dropout, rate=self.config.residual_dropout, key=context.key)
+        attended_BTD = self.attn(pre_norm(self.ln1, x_BTD, self.config), context, cache)
+        x_BTD = post_norm(self.ln1, x_BTD + drop(attended_BTD, place="attn"), self.config)
+        fed_BTD = self.ffn(pre_norm(self.ln2, x_BTD, self.config))
+        return post_norm(self.ln2, drop(fed_BTD, place="ffn"), self.config)
+
+    return broken
+
+
+@fault("the first norm serves twice", "torch_impl.model.TransformerBlock.forward", BLOCK)
+def _(forward: Any) -> Any:
+    return lambda self, *args: forward(with_parts(self, ln2=self.ln1), *args)
+
+
+@fault(
+    "the parallel feed-forward layer reads the stream unnormalised",
+    "torch_impl.model.ParallelBlock.forward",
+    FAMILY,
+)
+def _(forward: Any) -> Any:
+    return lambda self, x_BTD, *args: forward(with_parts(self, ffn=lambda _: self.ffn(x_BTD)), x_BTD, *args)
+
+
+@fault("a parallel block is decoded without its norm", "torch_impl.model.ParallelBlock.forward", FAMILY)
+def _(forward: Any) -> Any:
+    def broken(self: Any, x_BTD: Tensor, context: Any, cache: Any = None) -> Tensor:
+        if cache is None or x_BTD.shape[1] > 1:
+            return forward(self, x_BTD, context, cache)
+        return forward(with_parts(self, ffn=lambda _: self.ffn(x_BTD)), x_BTD, context, cache)
+
+    return broken
+
+
+@fault("remat recomputes nothing", "torch_impl.model.recomputed", REMAT)
+def _(recomputed: Any) -> Any:
+    return lambda block, *args: block(*args)
+
+
+@fault("post-norm has a norm at its end", "torch_impl.model.Stack.__init__", FAMILY)
+def _(init: Any) -> Any:
+    def broken(
+        self: Any, config: Any, length: int, compute_dtype: Any = None, device: Any = None, dtype: Any = None
+    ) -> None:
+        from torch_impl.model import make_norm
+
+        init(self, config, length, compute_dtype, device, dtype)
+        if config.norm_position == "post":
+            self.ln_final = make_norm(config, device, dtype)
+
+    return broken
+
+
+@fault("decoding is off by one position", "torch_impl.model.Stack.tables_of", MODEL)
+def _(tables_of: Any) -> Any:
+    # The positions of a decode step have an axis for the sequences; those of whole sequences are the same for all.
+    return lambda self, positions: tables_of(self, positions + 1 if positions.ndim > 1 else positions)
+
+
+@fault("layers share one cache", "torch_impl.model.Stack.hidden_states", MODEL)
+def _(hidden_states: Any) -> Any:
+    def broken(self: Any, x_BTD: Tensor, context: Any, caches: Any = None) -> Tensor:
+        return hidden_states(self, x_BTD, context, caches and caches[:1] * len(caches))
+
+    return broken
