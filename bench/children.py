@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 from statistics import median
 from typing import Any
 
-from tokenizer.workers import interrupts_held
+from tokenizer.parallel.workers import interrupts_held
 
 Calls = Mapping[str, Callable[..., Any]]
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from tokenizer.dask_engine import divide, map_tasks
-from tokenizer.encode_stream import StreamEncoder
 from tokenizer.errors import InputError
-from tokenizer.files import not_utf8
+from tokenizer.files.publish import alone_at, published, refuse_existing, start_to_flush
+from tokenizer.files.reading import not_utf8
+from tokenizer.files.sources import Paths, open_texts
+from tokenizer.parallel.dask_engine import divide, map_tasks
+from tokenizer.parallel.ranges import cut_files, open_range, share
+from tokenizer.parallel.workers import Result, Task, run_tasks
 from tokenizer.progress import progress_bar
-from tokenizer.publish import alone_at, published, refuse_existing, start_to_flush
-from tokenizer.ranges import cut_files, open_range, share
-from tokenizer.sources import Paths, open_texts
+from tokenizer.streams import StreamEncoder
 from tokenizer.tokenizer import Tokenizer
-from tokenizer.workers import Result, Task, run_tasks
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -9,10 +9,10 @@ import numpy as np
 
 from tokenizer.encode_corpus import npy_header
 from tokenizer.errors import InputError
-from tokenizer.pairs import read_pairs
+from tokenizer.files.pairs import read_pairs
+from tokenizer.files.publish import published_together, refuse_existing, reserved
+from tokenizer.files.sources import Paths, open_texts
 from tokenizer.progress import progress_bar
-from tokenizer.publish import published_together, refuse_existing, reserved
-from tokenizer.sources import Paths, open_texts
 from tokenizer.tokenizer import Tokenizer
 
 OFFSETS = ".offsets"

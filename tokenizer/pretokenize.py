@@ -8,7 +8,7 @@ import numpy as np
 import regex
 
 from tokenizer.errors import InputError
-from tokenizer.runs import edges_of
+from tokenizer.spans import edges_of
 
 # Sources: GPT-2's encoder.py; tiktoken's openai_public.py for the other two.
 PATTERNS = {

@@ -12,12 +12,14 @@ from typing import Any, Self
 
 import numpy as np
 
-from tokenizer import files, tokenizers_json
-from tokenizer.encode_stream import StreamEncoder
 from tokenizer.errors import InputError
-from tokenizer.merge_pieces import LONG, PieceMerger
+from tokenizer.files import gpt2, tokenizers_json
+from tokenizer.files.publish import write_text
+from tokenizer.files.reading import read_json
+from tokenizer.merges.apply import LONG, PieceMerger
 from tokenizer.pretokenize import Pretokenizer, encode_utf8
-from tokenizer.runs import edges_of
+from tokenizer.spans import edges_of
+from tokenizer.streams import StreamEncoder
 
 SHORT = 4096  # characters; up to so many, a loop over pre-tokens is faster than blocks in NumPy
 MAX_CACHED_PIECES = 1 << 16
@@ -61,7 +63,7 @@ class Tokenizer:
         whole_pieces: bool = False,
     ) -> None:
         for i in vocab:
-            files.check_id(i, f"token {vocab[i]!r:.40}")
+            gpt2.check_id(i, f"token {vocab[i]!r:.40}")
         self.merges = list(merges)
         self.pretokenizer = Pretokenizer(pattern, special_tokens or ())
         # Where two ids have the same bytes (a special token of one byte, after training), the last one is
@@ -240,7 +242,7 @@ class Tokenizer:
         Raises:
             InputError: a file is missing or malformed, or they do not belong together.
         """
-        vocab, merges = files.read_vocab(vocab_path), files.read_merges(merges_path)
+        vocab, merges = gpt2.read_vocab(vocab_path), gpt2.read_merges(merges_path)
         with _naming(vocab_path):
             tokenizer = cls(vocab, merges, special_tokens, pattern)
             tokenizer._refuse_damage()
@@ -250,8 +252,8 @@ class Tokenizer:
         """Write `vocab.json` and `merges.txt` in GPT-2's format; `pretokenizer.json` has what they lack."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        files.write_text(folder / "vocab.json", files.format_vocab(self.vocab))
-        files.write_text(folder / "merges.txt", files.format_merges(self.merges))
+        write_text(folder / "vocab.json", gpt2.format_vocab(self.vocab))
+        write_text(folder / "merges.txt", gpt2.format_merges(self.merges))
         pretokenizer: dict[str, Any] = {
             "special_tokens": list(self.special_tokens),
             "pattern": self.pretokenizer.pattern,
@@ -261,7 +263,7 @@ class Tokenizer:
             pretokenizer["visible_tokens"] = self.visible_tokens
         if self._whole:
             pretokenizer["whole_pieces"] = True
-        files.write_text(folder / "pretokenizer.json", json.dumps(pretokenizer, indent=2) + "\n")
+        write_text(folder / "pretokenizer.json", json.dumps(pretokenizer, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -271,9 +273,9 @@ class Tokenizer:
             InputError: a file is missing or malformed, or was changed since.
         """
         folder = Path(folder)
-        facts = files.read_pretokenizer(folder / "pretokenizer.json")
+        facts = gpt2.read_pretokenizer(folder / "pretokenizer.json")
         sha256 = facts.pop("sha256")
-        vocab, merges = files.read_vocab(folder / "vocab.json"), files.read_merges(folder / "merges.txt")
+        vocab, merges = gpt2.read_vocab(folder / "vocab.json"), gpt2.read_merges(folder / "merges.txt")
         with _naming(folder):
             tokenizer = cls(vocab, merges, **facts)
             if tokenizer.sha256 != sha256:
@@ -331,7 +333,7 @@ class Tokenizer:
             self.visible_tokens,
             bool(self._whole),
         )
-        files.write_text(Path(path), json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+        write_text(Path(path), json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 
     @classmethod
     def from_tokenizers_json(cls, path: str | Path) -> Self:
@@ -342,7 +344,7 @@ class Tokenizer:
         Raises:
             InputError: the file is missing or malformed, or asks for something this tokenizer does not do.
         """
-        facts = tokenizers_json.parse(files.read_json(path), path)
+        facts = tokenizers_json.parse(read_json(path), path)
         with _naming(path):
             return cls(**facts)
 
@@ -365,7 +367,7 @@ class Tokenizer:
         if (folder / "tokenizer.json").exists():
             return cls.from_tokenizers_json(folder / "tokenizer.json")
         settings = folder / "tokenizer_config.json"
-        files.refuse_other_class(files.read_json(settings) if settings.exists() else {}, settings)
+        gpt2.refuse_other_class(read_json(settings) if settings.exists() else {}, settings)
         return cls.from_files(folder / "vocab.json", folder / "merges.txt", special_tokens)
 
 

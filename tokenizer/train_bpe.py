@@ -5,14 +5,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tokenizer.count import PieceCounts, count_pieces, count_pieces_on
+from tokenizer.counts import PieceCounts, count_pieces, count_pieces_on
 from tokenizer.errors import InputError
-from tokenizer.learn_merges import learn_merges
+from tokenizer.files.sources import Paths, open_texts
 from tokenizer.machine import peak_memory
+from tokenizer.merges.learn import learn_merges
+from tokenizer.parallel.ranges import share
 from tokenizer.pretokenize import Pattern, Pretokenizer
 from tokenizer.progress import progress_bar
-from tokenizer.ranges import share
-from tokenizer.sources import Paths, open_texts
 
 MAX_VOCAB_SIZE = 2**31 - 1  # models read ids as int32
 

@@ -84,7 +84,7 @@ class TokenizerEncode:
         from tokenizer import Tokenizer
         from tokenizer.encode_pairs import offsets_path
         from tokenizer.errors import InputError
-        from tokenizer.sources import are_pairs
+        from tokenizer.files.sources import are_pairs
 
         tokenizer = Tokenizer.load(self.tokenizer)
         facts = {
@@ -199,8 +199,8 @@ class TokenizerImport:
 @contextmanager
 def _cluster(engine: str, scheduler: str | None) -> Iterator[Any]:
     """Yield a client of the Dask cluster that the flags ask for, or None."""
-    from tokenizer import dask_engine
     from tokenizer.errors import InputError
+    from tokenizer.parallel import dask_engine
 
     if engine == "local" and scheduler:
         raise InputError("--scheduler needs --engine dask: add --engine dask, or leave out --scheduler")

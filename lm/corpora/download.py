@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from lm.files import alone_at, file_sha256, published, write_json
 from tokenizer.errors import InputError
-from tokenizer.publish import fsync
+from tokenizer.files.publish import fsync
 
 HUB = "https://huggingface.co/datasets"
 DATASETS = {

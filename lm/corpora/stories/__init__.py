@@ -23,7 +23,7 @@ from lm.files import json_text, reserved
 from lm.limits import refuse_more_than_disk
 from tokenizer import END_OF_TEXT
 from tokenizer.errors import InputError
-from tokenizer.publish import published_together
+from tokenizer.files.publish import published_together
 
 __all__ = ["END", "Derivation", "StoriesInfo", "iter_stories", "parse_story", "write_stories"]
 

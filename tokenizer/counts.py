@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from tokenizer.blocks import BLOCK, cut_blocks, token_edges
-from tokenizer.dask_engine import divide, reduce_tasks
+from tokenizer.cuts import BLOCK, cut_blocks, token_edges
 from tokenizer.errors import InputError
-from tokenizer.files import not_utf8
-from tokenizer.pairs import read_pairs
+from tokenizer.files.pairs import read_pairs
+from tokenizer.files.reading import not_utf8
+from tokenizer.files.sources import is_pairs
+from tokenizer.parallel.dask_engine import divide, reduce_tasks
+from tokenizer.parallel.ranges import cut_files, open_range
+from tokenizer.parallel.workers import Result, Task, run_tasks
 from tokenizer.piece_index import PieceIndex
 from tokenizer.pretokenize import Pretokenizer
 from tokenizer.progress import Progress
-from tokenizer.ranges import cut_files, open_range
-from tokenizer.runs import edges_of, runs
-from tokenizer.sources import is_pairs
-from tokenizer.workers import Result, Task, run_tasks
+from tokenizer.spans import edges_of, gather
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -79,12 +79,6 @@ class _Counter:
         counts[: len(self._counts)] += self._counts
         self._counts = counts
         self._waiting, self._num_waiting = self._waiting[:1], 0
-
-
-def gather(data: bytes, edges: np.ndarray, pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the bytes of some of the pieces one behind the other, and the length of each."""
-    starts, lengths = edges[pieces], edges[pieces + 1] - edges[pieces]
-    return np.frombuffer(data, np.uint8)[runs(starts, lengths)], lengths
 
 
 class CountWorker:

@@ -1,18 +1,13 @@
 """Reading and writing tokenizer files: GPT-2's vocab.json and merges.txt."""
 
-import codecs
-import gzip
 import json
-import zlib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tokenizer.errors import InputError
-from tokenizer.pipes import is_pipe, read_pipe
-from tokenizer.publish import published
-from tokenizer.strict_json import parse_json
+from tokenizer.files.reading import read_json, read_text
 
 MAX_IDS = 1 << 24  # no vocabulary is as large, and a model has a row for each id
 
@@ -163,82 +158,3 @@ def refuse_other_class(settings: Any, path: str | Path) -> None:
         )
     if isinstance(settings, dict) and settings.get("add_prefix_space"):
         raise InputError(f"{path} asks for a space in front of the text, which is not supported")
-
-
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        InputError: the file is missing or is no JSON.
-    """
-    return parse_json(read_text(path), path)
-
-
-def read_text(path: str | Path) -> str:
-    """Read a UTF-8 text file with its line ends as they are, without the byte-order mark that some editors write.
-
-    Raises:
-        InputError: the file is missing or is not UTF-8.
-    """
-    try:
-        data = read_bytes(path)
-        refuse_utf16(data, path)
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(not_utf8(path, error.start)) from None
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-
-
-def read_bytes(path: str | Path) -> bytes:
-    """Read a file, a pipe, or standard input if `path` is -; what gzip has compressed is decompressed.
-
-    Raises:
-        InputError: `path` is a device, a damaged .gz file, or no path.
-        OSError: it cannot be read.
-    """
-    data = b"".join(read_pipe(str(path))) if is_pipe(str(path)) else Path(path).read_bytes()
-    if not data.startswith(b"\x1f\x8b"):
-        return data
-    try:
-        return gzip.decompress(data)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path} is a damaged .gz file: {error}; get it again") from None
-
-
-def not_utf8(path: str | Path, offset: int) -> str:
-    """Return the message for a file that is not UTF-8 at byte `offset`."""
-    return (
-        f"{path} is not UTF-8 at byte {offset}; convert it first, for example with: iconv -f LATIN1 -t UTF-8"
-    )
-
-
-def refuse_utf16(data: bytes, path: str | Path) -> None:
-    """Refuse a file whose first bytes are those of UTF-16 or UTF-32, with a byte-order mark or without.
-
-    Without one, every other byte of a text in most alphabets is zero.
-    """
-    start = data[:1000]
-    encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if start.startswith(mark)), None)
-    even, odd = start[::2], start[1::2]
-    for name, zeros, others in (("UTF-16LE", odd, even), ("UTF-16BE", even, odd)):
-        if not encoding and len(start) >= 8 and zeros.count(0) > 0.8 * len(zeros) > 8 * others.count(0):
-            encoding = name
-    if encoding:
-        raise InputError(
-            f"{path} is {encoding}, not UTF-8; convert it first, for example with: iconv -f {encoding} -t UTF-8"
-        )
-
-
-_BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF32_LE: "UTF-32",
-    codecs.BOM_UTF32_BE: "UTF-32",
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
-}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, in full or not at all."""
-    with published(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")

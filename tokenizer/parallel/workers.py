@@ -106,7 +106,7 @@ class _Child:
         self._has_started = self._has_run = False
         # The same search path as here, so that it works from a checkout, installed or not.
         arguments = f"{worker.__module__!r}, {worker.__name__!r}"
-        imports = f"import sys; sys.path[:] = {sys.path!r}; from tokenizer.workers import serve"
+        imports = f"import sys; sys.path[:] = {sys.path!r}; from tokenizer.parallel.workers import serve"
         with interrupts_held():
             self._process = subprocess.Popen(
                 [sys.executable, "-c", f"{imports}; serve({arguments})"],

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizer.errors import InputError
 from tokenizer.machine import num_processors
-from tokenizer.workers import Result, Task, Worker
+from tokenizer.parallel.workers import Result, Task, Worker
 
 if TYPE_CHECKING:
     from distributed import Client

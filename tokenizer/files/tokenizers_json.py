@@ -7,8 +7,8 @@ from typing import Any
 import regex
 
 from tokenizer.errors import InputError
-from tokenizer.files import check_id, from_unicode, parse_vocab, to_unicode
-from tokenizer.oniguruma import matches_everything, translate
+from tokenizer.files.gpt2 import check_id, from_unicode, parse_vocab, to_unicode
+from tokenizer.files.oniguruma import matches_everything, translate
 from tokenizer.pretokenize import PATTERNS, Pattern
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tokenizer.count import PieceCounts
+from tokenizer.counts import PieceCounts
+from tokenizer.merges.token_array import At, TokenArray, few_as_list, group, sort_runs
 from tokenizer.progress import Progress
-from tokenizer.token_array import At, TokenArray, few_as_list, group, sort_runs
 
 
 def learn_merges(

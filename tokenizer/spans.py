@@ -20,3 +20,9 @@ def runs(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     indices = np.repeat(starts - edges[:-1], lengths)
     indices += np.arange(edges[-1])
     return indices
+
+
+def gather(data: bytes, edges: np.ndarray, pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bytes of some of the pieces one behind the other, and the length of each."""
+    starts, lengths = edges[pieces], edges[pieces + 1] - edges[pieces]
+    return np.frombuffer(data, np.uint8)[runs(starts, lengths)], lengths

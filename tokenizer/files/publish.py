@@ -149,6 +149,12 @@ def published_together(*paths: Path) -> Iterator[tuple[Path, ...]]:
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, in full or not at all."""
+    with published(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
 def temporary_path(path: Path, process: int) -> Path:
     """Where a process writes what `published` will rename to `path`."""
     return path.with_name(f".{path.name}.{process}.tmp")

@@ -13,8 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 from tokenizer.errors import InputError
-from tokenizer.files import refuse_utf16
-from tokenizer.pipes import CHUNK, is_pipe, read_pipe
+from tokenizer.files.reading import CHUNK, is_pipe, read_pipe, refuse_utf16
 
 # One file or several. What holds :// is read by fsspec, and "-" is standard input.
 Paths = str | Path | Iterable[str | Path]

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from tokenizer.merges.token_array import At, TokenArray, group
 from tokenizer.piece_index import HashTable
-from tokenizer.token_array import At, TokenArray, group
 
 LONG = 128  # bytes; shorter pieces are merged in lockstep, longer ones rank by rank
 _NEVER = (1 << 31) - 1  # the rank of a pair that does not merge

@@ -6,12 +6,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from tokenizer.blocks import BLOCK, cut_blocks, token_edges
-from tokenizer.count import gather
-from tokenizer.merge_pieces import PieceMerger, Ranks
+from tokenizer.cuts import BLOCK, cut_blocks, token_edges
+from tokenizer.merges.apply import PieceMerger, Ranks
 from tokenizer.piece_index import PieceIndex
 from tokenizer.pretokenize import Pretokenizer
-from tokenizer.runs import edges_of, runs
+from tokenizer.spans import edges_of, gather, runs
 
 FIRST_BLOCK = 1 << 14  # bytes
 MAX_PIECES, MAX_BYTES = 1 << 19, 1 << 25  # of the distinct pieces that are remembered

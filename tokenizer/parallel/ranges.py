@@ -7,13 +7,12 @@ from contextlib import contextmanager
 import numpy as np
 import regex
 
-from tokenizer.blocks import certain_edges
-from tokenizer.cuts import BREAK, CLASSES, UNKNOWN
+from tokenizer.cuts import BREAK, CLASSES, UNKNOWN, certain_edges
 from tokenizer.errors import InputError
+from tokenizer.files.sources import is_pairs, open_source
 from tokenizer.machine import num_processors
+from tokenizer.parallel.workers import MAX_WORKERS
 from tokenizer.pretokenize import Pretokenizer
-from tokenizer.sources import is_pairs, open_source
-from tokenizer.workers import MAX_WORKERS
 
 RANGE = 1 << 22  # bytes; as many as are encoded at a time
 SMALL = 1 << 25  # bytes; what is smaller is done sooner than other processes have started

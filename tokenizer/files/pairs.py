@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from io import BufferedReader
 
 from tokenizer.errors import InputError
-from tokenizer.sources import open_source
-from tokenizer.strict_json import parse_json
+from tokenizer.files.sources import open_source
+from tokenizer.files.strict_json import parse_json
 
 
 def read_pairs(path: str, start: int = 0, end: int | None = None) -> Iterator[tuple[str, str, int]]:
