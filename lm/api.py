@@ -17,8 +17,8 @@ from lm.limits import explained, refuse_generation
 from lm.run import checkpoint
 from lm.run.facts import load_facts
 from lm.run.loading import load_ends, load_state, load_tokenizer
+from lm.text.complete import Completion, complete
 from lm.text.ends import Ends
-from lm.text.generate import Completion, complete
 from lm.text.sampling import SamplingConfig
 from lm.text.score import TextScore, score_text
 from tokenizer import Tokenizer

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, subcommand
 
 from lm.terminal import show
-from lm.text.ends import ends_of
+from lm.text.ends import choose_ends
 from tokenizer import END_OF_TEXT
 
 
@@ -111,7 +111,7 @@ class TokenizerEncode:
         """Encode pairs; return the facts of the token file, and the line to show."""
         from tokenizer.encode_pairs import encode_pairs
 
-        ends = ends_of(tokenizer).stop
+        ends = choose_ends(tokenizer).stop
         end = next((text for text, i in tokenizer.special_tokens.items() if i in ends), END_OF_TEXT)
         result = encode_pairs(self.input, tokenizer, self.out, end, progress=sys.stderr.isatty())
         return {"tokens": result.num_tokens, "pairs": result.num_pairs}, (

@@ -25,7 +25,7 @@ from lm.init import initial_moments, parameter_shapes
 from lm.run import checkpoint
 from lm.run.facts import load_facts
 from lm.run.loading import load_ends
-from lm.text.ends import Ends, ends_of, read_ends
+from lm.text.ends import Ends, choose_ends, read_ends
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
 
@@ -451,7 +451,7 @@ def _read_ends(folder: Path, model: ModelConfig, tokenizer: Tokenizer | None) ->
             theirs.setdefault(f"{name}_id", special.get(text) if isinstance(text, str) else None)
         found = asdict(read_ends(theirs, model.vocab_size, str(path)))
         ids |= {name: value for name, value in found.items() if ids.get(name) is None}
-    return ends_of(tokenizer, Ends(**ids))
+    return choose_ends(tokenizer, Ends(**ids))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from lm.run.log import MetricsLog
 from lm.run.progress import Progress, read_progress
 from lm.run.signals import stop_signals
 from lm.run.track import refuse_missing
-from lm.text.generate import sampler
+from lm.text.complete import make_sampler
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
 
@@ -120,7 +120,7 @@ def opened_run(
             backend.repeat(saved.get("choices", {}))
         ends = ends_to_keep(config, inputs, tokenizer, saved)
         facts |= asdict(ends)
-        sample = sampler(backend, config, None if config.sample_every is None else tokenizer, ends)
+        sample = make_sampler(backend, config, None if config.sample_every is None else tokenizer, ends)
         with processes.together():
             if processes.is_first:
                 remove_leftovers(out)
