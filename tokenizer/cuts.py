@@ -2,28 +2,29 @@
 
 Why this is exact. GPT-2's pattern is `'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+|
 ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+`. It has no look-behind and matches every character, so what it finds
-from a token boundary on does not depend on the text before. Nor does it depend on the text after the next
-certain boundary: a match that ends there or earlier is found as well when the text ends there, and a longer
-one would cross the boundary. Only the look-ahead of `\\s+(?!\\S)` sees the end: it could make whitespace
-right before a boundary one token instead of two. But where a boundary below follows whitespace that is not
-left to the next token, there is one right before that last character, too. So a piece between two
-neighbouring boundaries holds the same tokens alone as in its context. Certain are, by the bytes nearby:
+from a token boundary on does not depend on the text before it. It does not depend on the text after the next
+certain boundary either: a match that ends at or before the boundary is also found if the text ends there, and
+a longer match would cross the boundary. Only the look-ahead of `\\s+(?!\\S)` sees the end: it could make
+whitespace right before a boundary one token instead of two. But if a boundary below follows whitespace that is
+not left to the next token, there is also a boundary right before that last character. So a piece between two
+neighbouring boundaries holds the same tokens alone as in its context. The bytes nearby make these boundaries
+certain:
 
 1.  Between two ASCII bytes that are letter, digit or other (not whitespace, not an apostrophe) and differ in
-    kind: no alternative matches across (a contraction ends in a letter, and what follows it starts anew).
+    kind: no alternative matches across (a contraction ends in a letter, and a new match starts after it).
     Between ASCII whitespace that is not a space and one of those three: only a space may lead a token.
-2.  Before ASCII whitespace that follows a non-whitespace character: no alternative goes on from one to the
+2.  Before ASCII whitespace that follows a non-whitespace character: no alternative continues from one to the
     other. Before ASCII whitespace that precedes a non-whitespace character: `\\s+(?!\\S)` leaves the last
     character of a run of whitespace to the next token. The non-whitespace may be non-ASCII here: UTF-8 bytes
-    that occur as first or last byte of a whitespace character are known, all others are part of something
-    else.
+    that occur as first or last byte of a whitespace character are known, and all others are part of another
+    character.
 
 Beside apostrophes (which may start a contraction) and non-ASCII characters (which may be letters or not)
-there is no other cut. Where neither occurs, rules 1 and 2 find every boundary, so such a piece is one token;
-the others are left to the regex, which sees each distinct one once.
+there is no other cut. If a piece holds neither, rules 1 and 2 have found every boundary, so the piece is one
+token. The other pieces go to the regex, which sees each distinct piece once.
 
-Special tokens are certain boundaries at both ends, and look like the end of text from outside: their bytes
-count as "unknown" here, beside which there is no cut by these rules.
+Special tokens are certain boundaries at both ends, and look like the end of text from outside. Their bytes
+count as "unknown" here, and these rules never cut beside an unknown byte.
 """
 
 from collections.abc import Callable, Iterator
@@ -116,18 +117,18 @@ def cut_blocks(
     character (see `cuts`). With other patterns it is one pre-token.
 
     Args:
-        read: returns the next bytes of the stream, at most so many, and none at its end.
+        read: returns the next bytes of the stream, at most as many as its argument says, and none at the end.
         pretokenizer: the pattern and the special tokens.
         block_size: how many bytes to read at a time.
-        first_size: how many to read first, if less; then twice as many each time.
-        check: make sure that the text is UTF-8; needless if it was a str.
+        first_size: how many bytes to read first, if fewer. Each later read doubles them.
+        check: make sure that the text is UTF-8. A text that was a str needs no check.
 
     Raises:
         UnicodeDecodeError: the text is not UTF-8; its `start` counts from the start of the stream.
     """
     tail, offset, size = b"", 0, min(first_size, block_size)
     while True:
-        # At least as much as is left over, so that a piece longer than many blocks costs linear time.
+        # Read at least as much as is left over, so that a piece longer than many blocks costs linear time.
         chunk = read(max(size, len(tail)))
         data = tail + chunk
         if not data:
@@ -147,7 +148,7 @@ def cut_blocks(
 
 
 def _edges(data: bytes, pretokenizer: Pretokenizer, is_last: bool) -> np.ndarray:
-    """Return where `data` can be cut for certain: 0 first, and unless more is to come its end last."""
+    """Return where `data` can certainly be cut: from 0 to its end, which is left out if more text follows."""
     starts, ends = pretokenizer.special_spans(data)
     classes = np.frombuffer(bytearray(data.translate(CLASSES)), np.uint8)
     classes[runs(starts, ends - starts)] = UNKNOWN
@@ -177,7 +178,7 @@ def certain_edges(classes: np.ndarray, pattern: Pattern) -> np.ndarray:
     if pattern == "gpt2":
         is_edge[1:-1] = certain_boundaries(classes)
     elif pattern in PATTERNS:
-        # In the other known patterns, too, no token goes on from an ASCII letter to a space before a letter.
+        # In the other known patterns, no token continues from an ASCII letter to a space before a letter either.
         is_edge[1:-2] = (classes[:-2] == LETTER) & (classes[1:-1] == SPACE) & (classes[2:] == LETTER)
     return is_edge
 
@@ -193,7 +194,7 @@ def _split_sections(data: bytes, edges: np.ndarray, pretokenizer: Pretokenizer) 
 
 
 def token_edges(data: bytes, edges: np.ndarray, pretokenizer: Pretokenizer) -> np.ndarray:
-    """Return the edges of the pre-tokens in pieces of a `Block`; meant for each distinct piece once."""
+    """Return the edges of the pre-tokens in pieces of a `Block`. Call it once for each distinct piece."""
     if pretokenizer.pattern != "gpt2" or len(edges) == 1:
         return edges
     array = np.frombuffer(data, np.uint8)[: edges[-1]]

@@ -23,12 +23,12 @@ from tokenizer.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from distributed import Client
 
-FLUSH = 1 << 22  # bytes after which the disk begins to write
+FLUSH = 1 << 22  # bytes after which flushing to disk starts
 
 
 @dataclass(frozen=True)
 class EncodeResult:
-    """What `encode_corpus` wrote, and what it took."""
+    """What `encode_corpus` wrote, and how long it took."""
 
     num_tokens: int
     num_bytes: int
@@ -53,13 +53,13 @@ def encode_corpus(
 
     Args:
         input_paths: the text: a file or several, globs, addresses that fsspec knows, pipes, "-" for standard input;
-            what gzip has compressed is decompressed.
-        tokenizer: what encodes it.
+            gzip files are decompressed.
+        tokenizer: the tokenizer that encodes the text.
         output_path: the .npy file to write.
-        num_workers: processes that encode; None for as many as there are processors. The result is the same.
+        num_workers: processes that encode; None for one per processor. The result does not depend on it.
         progress: show a progress bar on stderr.
         overwrite: replace an existing `output_path`.
-        client: a Dask cluster that encodes, instead of processes of this machine. The result is the same.
+        client: a Dask cluster that encodes, instead of processes of this machine. The result does not depend on it.
 
     Raises:
         InputError: an input is missing, empty or not UTF-8, or the output exists and `overwrite` is false.
@@ -136,9 +136,9 @@ class EncodeWorker:
 
 
 def npy_header(length: int, dtype: np.dtype) -> bytes:
-    """Return the header of a one-dimensional .npy file, as long for every length.
+    """Return the header of a one-dimensional .npy file. Its size is the same for every length.
 
-    NumPy leaves room in the header for a length of up to 21 digits, so that one can be written over another.
+    NumPy leaves room in the header for a length of up to 21 digits, so one header can overwrite another.
     """
     header = BytesIO()
     description = {"descr": dtype.str, "fortran_order": False, "shape": (length,)}

@@ -1,4 +1,4 @@
-"""Reading whole files: plain or compressed by gzip, from a disk, a pipe or standard input."""
+"""Read whole files: plain or compressed by gzip, from a disk, a pipe or standard input."""
 
 import codecs
 import gzip
@@ -14,7 +14,7 @@ from typing import Any
 from tokenizer.errors import InputError
 from tokenizer.files.strict_json import parse_json
 
-WAIT = 10.0  # seconds for somebody to write to a pipe
+WAIT = 10.0  # seconds to wait for a writer to a pipe
 CHUNK = 1 << 20  # bytes
 
 
@@ -22,13 +22,13 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        InputError: the file is missing or is no JSON.
+        InputError: the file is missing or is not JSON.
     """
     return parse_json(read_text(path), path)
 
 
 def read_text(path: str | Path) -> str:
-    """Read a UTF-8 text file with its line ends as they are, without the byte-order mark that some editors write.
+    """Read a UTF-8 text file. Line ends stay unchanged; the byte-order mark that some editors write is left out.
 
     Raises:
         InputError: the file is missing or is not UTF-8.
@@ -44,11 +44,11 @@ def read_text(path: str | Path) -> str:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """Read a file, a pipe, or standard input if `path` is -; what gzip has compressed is decompressed.
+    """Read a file, a pipe, or standard input if `path` is -. A gzip file is decompressed.
 
     Raises:
-        InputError: `path` is a device, a damaged .gz file, or no path.
-        OSError: it cannot be read.
+        InputError: `path` is a device, a damaged .gz file, or not a path.
+        OSError: the file cannot be read.
     """
     data = b"".join(read_pipe(str(path))) if is_pipe(str(path)) else Path(path).read_bytes()
     if not data.startswith(b"\x1f\x8b"):
@@ -92,12 +92,12 @@ _BYTE_ORDER_MARKS = {
 
 
 def is_pipe(path: str) -> bool:
-    """Return whether bytes come from `path` only once: "-" is standard input.
+    """Return whether `path` can be read only once. "-" is standard input.
 
-    What stands in /dev and /proc may be another file in each process, so it counts as a pipe.
+    A path in /dev or /proc may be a different file in each process, so it counts as a pipe.
 
     Raises:
-        InputError: it is a device, which may never end, or no path.
+        InputError: it is a device, which may never end, or not a path.
         OSError: it does not exist.
     """
     if path == "-":
@@ -117,7 +117,7 @@ def read_pipe(path: str) -> Iterator[bytes]:
     """Yield all bytes that come through a pipe.
 
     Raises:
-        InputError: it cannot be opened, or nothing comes and nobody is there to write.
+        InputError: the pipe cannot be opened, or has no writer and nothing to read.
     """
     if path == "-":
         stdin = getattr(sys.stdin, "buffer", None)
@@ -126,7 +126,7 @@ def read_pipe(path: str) -> Iterator[bytes]:
         while data := stdin.read(CHUNK):
             yield data
         return
-    # Without O_NONBLOCK, to open a named pipe waits for a writer for ever.
+    # Without O_NONBLOCK, opening a named pipe waits for a writer for ever.
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
