@@ -123,7 +123,7 @@ def _ratio(theirs: list[dict[str, Any]], ours: list[dict[str, Any]], key: str) -
 
 def write_model(folder: Path) -> None:
     """Our initial weights of the tinystories model in Llama's format."""
-    from lm.interop.huggingface import write_llama
+    from lm.interop.export_llama import write_llama
 
     ends = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
     write_llama(MODEL, initial_weights(MODEL, 0, "float32"), folder, ends)

@@ -121,7 +121,7 @@ RIVALS = {
     "tokenizer train": ("tokenizer.train_bpe.train", [*LEARN, "260"], [*LEARN, "261"]),
     "tokenizer encode": ("tokenizer.encode_corpus.share", [*ENCODE, "val.txt"], [*ENCODE, "train.txt"]),
     "export": (
-        "lm.interop.huggingface.load_facts",
+        "lm.interop.export_llama.load_facts",
         ["export", "jax", "OUT", "--format", "hf"],
         ["export", "torch", "OUT", "--format", "hf"],
     ),

@@ -11,7 +11,7 @@ import pytest
 
 import lm as twinlm
 from lm.config import ModelConfig, TrainConfig
-from lm.interop.huggingface import llama_name
+from lm.interop.llama import llama_name
 from lm.run import checkpoint
 from lm.text.complete import Completion, complete
 from lm.text.ends import Ends, choose_ends, read_ends
