@@ -5,9 +5,9 @@ import os
 import platform
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from lm.config import check_threads
+from lm.machine import processor_facts
 from tokenizer.errors import InputError
 
 FLAGS = ("OMP_", "GOMP_", "MKL_", "KMP_", "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "NPROC")
@@ -16,10 +16,7 @@ FLAGS += ("XLA_", "JAX_", "TORCH", "PYTORCH_", "CUDA_VISIBLE_DEVICES", "NVIDIA_T
 
 def describe(packages: Iterable[str]) -> dict[str, str | int | None]:
     """Processor, GPU, system, and the versions of Python and of these packages (None: not installed)."""
-    cpuinfo = Path("/proc/cpuinfo").read_bytes().decode() if Path("/proc/cpuinfo").exists() else ""
-    facts = {
-        name.strip(): value.strip() for name, _, value in (x.partition(":") for x in cpuinfo.split("\n"))
-    }
+    facts = processor_facts()
     processor = facts.get("model name", platform.processor())
     if "cpu family" in facts:  # the name of a virtual machine's processor may hide which one it is
         processor += f" (family {facts['cpu family']}, model {facts['model']})"

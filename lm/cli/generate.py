@@ -38,7 +38,7 @@ class Generate(Trained):
     """Report on standard error where two tokens were within rounding error, so that the other backend may differ."""
 
     def run(self) -> None:
-        from lm.limits import refuse_generation
+        from lm.accounting.limits import refuse_generation
         from lm.run.facts import load_facts
         from lm.run.loading import load_ends, load_tokenizer
         from lm.text.complete import Completion, complete, opening

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lm.accounting.limits import explain_step, explained, refuse_step
 from lm.backend import Backend, BackendName, EvalStep, TrainStep, load
 from lm.config import TrackerName, TrainConfig
 from lm.data.batch import Batch, prefetch
@@ -14,7 +15,6 @@ from lm.data.pairs import PairFile
 from lm.data.sources import Source, open_source, open_validation, text_facts, with_mask_token
 from lm.data.token_files import Tokens
 from lm.files import alone_in, refuse_existing, remove_leftovers
-from lm.limits import explain_step, explained, refuse_step
 from lm.mesh import Mesh, Processes
 from lm.run import checkpoint
 from lm.run.evaluate import entropy_floor

@@ -4,9 +4,9 @@ import codecs
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from lm.accounting.limits import explained
 from lm.backend import Backend, DecodeStep, Prefill
 from lm.config import TrainConfig
-from lm.limits import explained
 from lm.text.ends import Ends, choose_ends
 from lm.text.generate import (
     Drawn,
