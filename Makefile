@@ -21,8 +21,8 @@ test: .venv/dev-ready
 	$(BIN)/python -m pytest -n logical --dist worksteal
 
 bench: .venv/ready
-	$(BIN)/python -m bench train-step --rounds 5 --contenders jax torch parts
-	$(BIN)/python -m bench train-step --rounds 5 --work tinystories/8/float32 --contenders "torch compiled" "parts compiled" parts
+	$(BIN)/python -m bench train-step --rounds 5 --contenders jax torch baseline
+	$(BIN)/python -m bench train-step --rounds 5 --work tinystories/8/float32 --contenders "torch compiled" "baseline compiled" baseline
 
 torture: .venv/dev-ready
 	$(BIN)/python -m tests.torture --kills 200

@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m bench NAME`."""
+"""Benchmarks. Run one with `python -m bench NAME`."""

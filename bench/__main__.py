@@ -4,15 +4,8 @@ import importlib
 import os
 import sys
 
-BENCHMARKS = (
-    "generate",
-    "tokenizer",
-    "train-step",
-    "layers",
-    "product",
-    "data",
-    "scaling",
-)  # modules with a function main(arguments)
+# Each is a module with a function `main(arguments)`.
+BENCHMARKS = ("train-step", "layers", "product", "generate", "data", "scaling", "tokenizer")
 
 
 def main() -> None:
@@ -20,7 +13,7 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] not in BENCHMARKS:
         print(f"usage: python -m bench {{{','.join(BENCHMARKS)}}} [--help]", file=sys.stderr)
         sys.exit(2)
-    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # first calls are timed, and are to compile
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # first calls are timed, so they must compile
     importlib.import_module(f"bench.{sys.argv[1].replace('-', '_')}").main(sys.argv[2:])
 
 

@@ -1,7 +1,8 @@
-"""Processes that do one thing at a time when asked to, so that contenders can take turns."""
+"""Child processes that answer one question at a time, so that contenders can take turns."""
 
 import importlib
 import multiprocessing
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -9,32 +10,35 @@ from multiprocessing.connection import Connection
 from statistics import median
 from typing import Any
 
-from tokenizer.workers import interrupts_held
+import numpy as np
+
+from tokenizer.parallel.workers import interrupts_held
 
 Calls = Mapping[str, Callable[..., Any]]
+Samples = dict[str, list[float]]
 
 
 class Unavailable(Exception):
-    """A contender cannot run here; the text says why."""
+    """A contender cannot run here. The text says why."""
 
 
 class Failed(Exception):
-    """What was asked for ended in an error, or the process ended; the text says how."""
+    """A call ended in an error, or its process ended. The text says how."""
 
 
 class Child:
-    """A process that holds what `make(*arguments)` returned: functions by name."""
+    """A process that holds the functions that `make(*arguments)` returned, by name."""
 
     def __init__(self, make: Callable[..., Calls], *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
-        with interrupts_held():  # Ctrl-C reaches this process too, which ends that one
+        with interrupts_held():  # Ctrl-C reaches this process too, and this process ends the child
             self._process.start()
         theirs.close()
 
     def ask(self, name: str, *arguments: Any) -> Any:
-        """Call a function in the process and wait for what it returns.
+        """Call a function in the process and return its result.
 
         Raises:
             Unavailable, Failed
@@ -50,7 +54,7 @@ class Child:
         return answer
 
     def close(self) -> None:
-        """End the process, of itself if it is waiting to be asked."""
+        """End the process. A waiting process ends by itself; a busy one is killed."""
         self._pipe.close()
         self._process.join(2)
         self._process.kill()
@@ -59,7 +63,7 @@ class Child:
 
 def _serve(pipe: Connection, make: Callable[..., Calls], arguments: tuple[Any, ...]) -> None:
     calls: Calls | None = None
-    with suppress(EOFError, ConnectionError):  # until nobody asks any more
+    with suppress(EOFError, ConnectionError):  # until the parent closes the pipe
         while True:
             name, given = pipe.recv()
             try:
@@ -72,8 +76,8 @@ def _serve(pipe: Connection, make: Callable[..., Calls], arguments: tuple[Any, .
                 pipe.send((Failed, f"{type(error).__name__}: {first_line}"))
 
 
-def timed(run: Callable[[], Any], count: int) -> dict[str, list[float]]:
-    """Seconds by the clock, and of processor time, that each of `count` runs took."""
+def time_runs(run: Callable[[], Any], count: int) -> Samples:
+    """Call `run` `count` times, and return the wall-clock and the processor seconds of each call."""
     seconds, cpu_seconds = [], []
     for _ in range(count):
         start, cpu_start = time.perf_counter(), time.process_time()
@@ -84,43 +88,44 @@ def timed(run: Callable[[], Any], count: int) -> dict[str, list[float]]:
 
 
 def take_turns(
-    asked: Mapping[str, Callable[[int], dict[str, list[float]]]], rounds: int, at_least: float, say: str
-) -> dict[str, list[dict[str, list[float]]]]:
-    """Every round's samples of each contender, of which each ran alone, in an order that turns round each time.
+    contenders: Mapping[str, Callable[[int], Samples]], rounds: int, round_seconds: float, label: str
+) -> dict[str, list[Samples]]:
+    """Measure the contenders round by round, one at a time, and return the samples of each round.
+
+    The order is reversed after each round, so that no contender always runs first.
 
     Args:
-        asked: Functions that run a contender so many times, one after another.
-        at_least: Seconds that a contender's part of a round is to last, by its warm-up.
+        contenders: Functions that run a contender `count` times in a row.
+        round_seconds: How long one turn should take at least, judged by two unrecorded runs.
+        label: What the progress line says is being measured.
     """
-    counts = {name: min(200, 1 + int(at_least / median(run(2)["seconds"]))) for name, run in asked.items()}
-    samples: dict[str, list[dict[str, list[float]]]] = {name: [] for name in asked}
+    counts = {
+        name: min(200, 1 + int(round_seconds / median(run(2)["seconds"]))) for name, run in contenders.items()
+    }
+    samples: dict[str, list[Samples]] = {name: [] for name in contenders}
     for number in range(rounds):
-        for name in list(asked) if number % 2 else reversed(asked):
-            progress(f"{say}: round {number + 1} of {rounds}, {name}")
-            samples[name].append(asked[name](counts[name]))
-    progress("")
+        for name in list(contenders) if number % 2 else reversed([*contenders]):
+            show_progress(f"{label}: round {number + 1} of {rounds}, {name}")
+            samples[name].append(contenders[name](counts[name]))
+    show_progress("")
     return samples
 
 
-def progress(text: str) -> None:
-    """Show what is being done, in the terminal's last line."""
-    import sys
-
+def show_progress(text: str) -> None:
+    """Overwrite the terminal's last line with what is being measured."""
     if sys.stderr.isatty():
         print(f"\r{text:100}\r", end="", file=sys.stderr, flush=True)
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """The median between the lower and the upper quartile."""
-    import numpy as np
-
+    """Return the lower quartile, the median and the upper quartile."""
     low, middle, high = np.percentile(values, [25, 50, 75])
     return float(low), float(middle), float(high)
 
 
 def resolve(spec: str) -> Callable[..., Any]:
-    """The function that `module:function` names; `make`, where only a module is named."""
+    """Import the function that `module:function` names. A module alone means its function `make`."""
     module, _, function = spec.partition(":")
-    found = getattr(importlib.import_module(module), function or "make")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function or "make")
     assert callable(found)
-    return found  # type: ignore[no-any-return]
+    return found

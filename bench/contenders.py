@@ -1,24 +1,24 @@
-"""What makes a training step: the contenders of `bench train-step`.
+"""What `bench train-step` compares: this project's two backends, and the protocol for any other library.
 
-A contender is a function of a module, `MODULE:FUNCTION` (or `MODULE`, whose function is then `make`):
+A contender is a function of a module, `MODULE:FUNCTION` (or `MODULE`, which means its function `make`):
 
     def make(work, weights):
-        model = MyModel(work.config.model, weights)          # weights: dict of NumPy arrays by this project's names
-        def step(inputs, targets):                           # token ids as NumPy arrays (B, T)
-            loss, norm = model.train(inputs, targets)        # forward, backward, clipping, AdamW as in work.config
-            return float(loss), float(norm)                  # waits for the results
+        model = MyModel(work.config.model, weights)      # weights: NumPy arrays under this project's names
+        def step(inputs, targets):                       # token ids as NumPy arrays (B, T)
+            loss, norm = model.train(inputs, targets)    # forward, backward, clipping and AdamW as in work.config
+            return float(loss), float(norm)              # waits for the results
         def read(name):
-            return numpy.asarray(model.weights[name])        # as it now is
-        return step, read, lambda: None                      # peak memory of the device in bytes, where it has its own
+            return numpy.asarray(model.weights[name])    # the current weight
+        return step, read, lambda: None                  # peak bytes of device memory, or None on a CPU
 
-`work.dtype` is float32, tf32 or bfloat16; `work.config` has the device, the threads and the optimizer's settings.
-The compared step must be the same mathematics: see `epsilon_after_correction`. Raise `Unavailable` to be listed
-with a reason.
+`work.dtype` is float32, tf32 or bfloat16. `work.config` holds the device, the threads and the optimizer's settings.
+The step must be the same mathematics as ours: see `epsilon_after_correction`. A contender that cannot run raises
+`Unavailable` with a reason, and the table shows the reason.
 """
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ from lm.mesh import Mesh
 Step = Callable[[np.ndarray, np.ndarray], tuple[float, float]]
 Read = Callable[[str], np.ndarray]
 Memory = Callable[[], int | None]
+Contender = tuple[Step, Read, Memory]
 Weights = dict[str, np.ndarray]
 
 SIZES = {
@@ -44,15 +45,15 @@ SIZES = {
 }
 DTYPES = ("float32", "tf32", "bfloat16")
 
-# With so large an epsilon the update is about proportional to the gradient, so that an error of that shows in this:
-# with 1e-8 the first step of Adam is the gradient's sign. optim.AdamW decays before the update and we after it, which
-# makes a difference of learning_rate * weight_decay, a millionth of the update.
+# Epsilon is large, so that the update is roughly proportional to the gradient and shows an error in it. With 1e-8,
+# Adam's first step is the sign of the gradient. optim.AdamW decays weights before the update and ours decays them after
+# it. The difference is learning_rate * weight_decay, a millionth of the update.
 OPTIMIZER = OptimizerConfig(learning_rate=1e-1, eps=1e-3, beta2=0.95, weight_decay=1e-5, min_learning_rate=0)
 
 
 @dataclass(frozen=True)
 class Work:
-    """What every contender of a row does."""
+    """The training step of one row of the table, which every contender takes."""
 
     size: str
     batch_size: int
@@ -62,12 +63,12 @@ class Work:
 
     @property
     def name(self) -> str:
-        """As on the command line."""
+        """SIZE/BATCH/DTYPE, as on the command line."""
         return f"{self.size}/{self.batch_size}/{self.dtype}"
 
     @property
     def config(self) -> TrainConfig:
-        """The step as `lm` would be told to take it."""
+        """The settings with which `lm train` would take this step."""
         return TrainConfig(
             SIZES[self.size],
             OPTIMIZER,
@@ -79,13 +80,13 @@ class Work:
 
 
 def epsilon_after_correction(optimizer: OptimizerConfig) -> float:
-    """The epsilon of an AdamW that adds it to the bias-corrected root, for the same first step as ours."""
-    return optimizer.eps / (1 - optimizer.beta2) ** 0.5
+    """Return the epsilon with which an AdamW that adds it to the bias-corrected root takes our first step."""
+    return optimizer.eps / float((1 - optimizer.beta2) ** 0.5)
 
 
-def jax(work: Work, weights: Weights) -> tuple[Step, Read, Memory]:
+def jax(work: Work, weights: Weights) -> Contender:
     """`jax_impl`, as `lm train --backend jax` runs it."""
-    step, read = _ours("jax", work, weights)
+    step, read = _make_ours("jax", work, weights)
     import jax
 
     if work.dtype == "tf32":
@@ -94,29 +95,29 @@ def jax(work: Work, weights: Weights) -> tuple[Step, Read, Memory]:
     return step, read, lambda: (device.memory_stats() or {}).get("peak_bytes_in_use")
 
 
-def torch(work: Work, weights: Weights) -> tuple[Step, Read, Memory]:
+def torch(work: Work, weights: Weights) -> Contender:
     """`torch_impl`, as `lm train --backend torch` runs it."""
-    step, read = _ours("torch", work, weights)
+    step, read = _make_ours("torch", work, weights)
     return step, read, torch_memory(work)
 
 
-def torch_compiled(work: Work, weights: Weights) -> tuple[Step, Read, Memory]:
-    """`torch_impl`, its model under torch.compile."""
+def torch_compiled(work: Work, weights: Weights) -> Contender:
+    """`torch_impl` with its model under torch.compile."""
     require_compiler(work.device)
-    step, read = _ours("torch", work, weights, compiled=True)
+    step, read = _make_ours("torch", work, weights, compiled=True)
     return step, read, torch_memory(work)
 
 
 def load_ours(name: Any, config: TrainConfig, mesh: Mesh | None = None) -> backends.Backend:
-    """Set this process up as the command `lm` does and load a backend. Call it before anything imports torch or JAX.
+    """Set up this process as the command `lm` does, and load a backend.
 
-    Baselines do not call it: they run with the defaults of their own framework.
+    Call this before anything imports torch or JAX. Baselines do not call it: they run with their framework's defaults.
     """
     keep_freed_memory()
     return backends.load(name, config, mesh)
 
 
-def _ours(backend_name: Any, work: Work, weights: Weights, compiled: bool = False) -> tuple[Step, Read]:
+def _make_ours(backend_name: Any, work: Work, weights: Weights, compiled: bool = False) -> tuple[Step, Read]:
     backend = load_ours(backend_name, work.config)
     state = backend.load_state(work.config, iter(weights.items()), optimizer_zeros(weights))
     if compiled:
@@ -134,8 +135,8 @@ def _ours(backend_name: Any, work: Work, weights: Weights, compiled: bool = Fals
     return step, lambda name: dict(backend.read_weights(state))[name].copy()
 
 
-def optimizer_zeros(weights: Weights) -> Any:
-    """The leaves of AdamW's state before the first step."""
+def optimizer_zeros(weights: Weights) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the leaves of AdamW's state before the first step."""
     for moment in ("m", "v"):
         for name, weight in weights.items():
             yield f"{moment}.{name}", np.zeros_like(weight)
@@ -143,15 +144,15 @@ def optimizer_zeros(weights: Weights) -> Any:
 
 
 def require_compiler(device: str) -> None:
-    """Refuse torch.compile where its CPU code has no compiler.
+    """Check that torch.compile finds the C++ compiler that it needs on a CPU.
 
     Raises:
-        Unavailable
+        Unavailable: It does not.
     """
     compiler = os.environ.get("CXX", "g++")
     if device == "cpu" and shutil.which(compiler) is None:
         raise Unavailable(
-            f"torch.compile needs a C++ compiler, and there is no {compiler}: install it, or set CXX"
+            f"torch.compile needs a C++ compiler, and {compiler} is not installed: install it, or set CXX"
         )
 
 
@@ -163,7 +164,7 @@ def allow_tf32() -> None:
 
 
 def torch_memory(work: Work) -> Memory:
-    """The most memory that torch has held on a GPU."""
+    """Return a function that reports the peak of torch's memory on a GPU."""
     import torch
 
     return lambda: torch.cuda.max_memory_allocated() if work.device != "cpu" else None

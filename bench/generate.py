@@ -1,28 +1,27 @@
-"""Time generation beside transformers' `generate`, of the same weights: `python -m bench generate`.
+"""Time generation beside transformers' `generate` with the same weights: `python -m bench generate`.
 
-Each contender has a process of its own, and they take turns. All write the same greedy text first, or nothing is
-timed; the timed texts are drawn at temperature 1 without any other rule, and none ends early.
+Each contender is a process of its own, and they take turns. First all must write the same greedy text, or nothing is
+timed. The timed texts are drawn at temperature 1 without any other rule, and none ends early.
 """
 
-import argparse
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 
-from bench.children import Calls, Child, progress, quartiles
+from bench import options
+from bench.children import Calls, Child, quartiles, show_progress
 from bench.contenders import SIZES, load_ours
-from bench.machine import describe, flags, thread_count
+from bench.machine import describe, flags
 from bench.report import save
 from lm.cli.flags import Gather
 from lm.config import TrainConfig
-from lm.files import refuse_existing
 from lm.init import initial_weights
 from lm.tables import markdown_table
 
@@ -33,8 +32,8 @@ Prompts = list[list[int]]
 
 
 def main(arguments: list[str]) -> None:
-    """Measure, print a table, write JSON if asked to."""
-    parser = argparse.ArgumentParser(prog="python -m bench generate", description=__doc__.split("\n")[0])
+    """Measure, print a table, and write JSON on demand."""
+    parser = options.new_parser("generate", str(__doc__), rounds=5)
     parser.add_argument(
         "--prompts",
         type=int,
@@ -43,27 +42,26 @@ def main(arguments: list[str]) -> None:
         default=[1, 32],
         help="prompts at once (default: 1 32)",
     )
-    parser.add_argument("--new-tokens", type=int, default=128, help="tokens to write for each")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=thread_count, default=os.cpu_count())
-    parser.add_argument("--json", type=Path, help="write every sample, the hardware and the versions here")
-    options = parser.parse_args(arguments)
-    if options.json:
-        refuse_existing(options.json)
-    result = measure(options.prompts, options.new_tokens, options.rounds, options.threads)
+    parser.add_argument(
+        "--new-tokens", type=int, default=128, help="tokens to write for each prompt (default: 128)"
+    )
+    options.add_json(parser)
+    given = options.parse(parser, arguments)
+    result = measure(given.prompts, given.new_tokens, given.rounds, given.threads)
     machine = result["machine"]
     versions = ", ".join(f"{name} {machine[name]}" for name in ("torch", "jax", "transformers"))
-    print(f"{machine['processor']}, {options.threads} threads; {versions}; {result['time']}")
+    print(f"{machine['processor']}, {given.threads} threads; {versions}; {result['time']}")
     print(f"`{result['command']}`\n")
     head = ("", "tokens/s", "times transformers", "first token", "times transformers")
     print(markdown_table(head, list(_rows(result))))
-    if options.json:
-        save(result, options.json)
+    if given.json:
+        save(result, given.json)
 
 
 def measure(prompts: list[int], new_tokens: int, rounds: int, threads: int) -> dict[str, Any]:
-    """Every sample: seconds to the first token, and to the last, of each contender in each round."""
-    os.environ.update(OMP_NUM_THREADS=str(threads), NPROC=str(threads), HF_HUB_OFFLINE="1")
+    """Return all samples: seconds to the first and to the last token, of each contender in each round."""
+    options.set_threads(threads)
+    os.environ["HF_HUB_OFFLINE"] = "1"
     ids = np.random.default_rng(0).integers(0, MODEL.vocab_size, (max(prompts), PROMPT_TOKENS)).tolist()
     samples: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -77,18 +75,18 @@ def measure(prompts: list[int], new_tokens: int, rounds: int, threads: int) -> d
         try:
             texts = {name: child.ask("greedy", ids[:1], GREEDY_TOKENS) for name, child in children.items()}
             if any(text != texts[BASELINE] for text in texts.values()):
-                sys.exit(f"no figure without parity: the greedy texts differ: {texts}")
+                sys.exit(f"nothing is timed without parity: the greedy texts differ: {texts}")
             for count in prompts:
                 for child in children.values():
-                    child.ask("time", ids[:count], new_tokens)  # compiles, and fills caches
+                    child.ask("time", ids[:count], new_tokens)  # compiles and fills caches
                 for number in range(rounds):
                     for name in list(children) if number % 2 else reversed(children):
-                        progress(f"{count} at once: round {number + 1} of {rounds}, {name}")
+                        show_progress(f"{count} at once: round {number + 1} of {rounds}, {name}")
                         first, last = children[name].ask("time", ids[:count], new_tokens)
                         sample = {"prompts": count, "round": number, "first_seconds": first, "seconds": last}
                         samples.setdefault(name, []).append(sample)
         finally:
-            progress("")
+            show_progress("")
             for child in children.values():
                 child.close()
     return {
@@ -102,15 +100,15 @@ def measure(prompts: list[int], new_tokens: int, rounds: int, threads: int) -> d
     }
 
 
-def _rows(result: Mapping[str, Any]) -> Any:
+def _rows(result: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     samples = result["samples"]
     for count in dict.fromkeys(sample["prompts"] for sample in samples[BASELINE]):
-        of = {name: [s for s in taken if s["prompts"] == count] for name, taken in samples.items()}
-        for name, taken in of.items():
+        by_name = {name: [s for s in taken if s["prompts"] == count] for name, taken in samples.items()}
+        for name, taken in by_name.items():
             speed = median(count * result["new_tokens"] / s["seconds"] for s in taken)
             first = median(s["first_seconds"] for s in taken)
             ratios = [
-                "" if name == BASELINE else _ratio(of[BASELINE], taken, key)
+                "" if name == BASELINE else _ratio(by_name[BASELINE], taken, key)
                 for key in ("seconds", "first_seconds")
             ]
             yield f"{count} at once, {name}", f"{speed:,.0f}", ratios[0], f"{first * 1e3:.1f} ms", ratios[1]
@@ -122,18 +120,18 @@ def _ratio(theirs: list[dict[str, Any]], ours: list[dict[str, Any]], key: str) -
 
 
 def write_model(folder: Path) -> None:
-    """Our initial weights of the tinystories model in Llama's format."""
-    from lm.interop.huggingface import write_llama
+    """Write our initial weights of the tinystories model in Llama's format."""
+    from lm.interop.export_llama import write_llama
 
     ends = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
     write_llama(MODEL, initial_weights(MODEL, 0, "float32"), folder, ends)
 
 
-# What the processes do
+# What the child processes do
 
 
 def make_ours(name: str, folder: str, threads: int) -> Calls:
-    """`lm.text.generate` on a backend."""
+    """Generate with `lm.text.generate` on a backend."""
     from lm.text.generate import generate
     from lm.text.sampling import SamplingConfig
 
@@ -158,25 +156,26 @@ def make_ours(name: str, folder: str, threads: int) -> Calls:
 
 
 def make_theirs(name: str, folder: str, threads: int) -> Calls:
-    """transformers' `generate` on LlamaForCausalLM, with its defaults: sdpa and a dynamic cache are its fastest."""
+    """Generate with transformers' LlamaForCausalLM. Its defaults, sdpa and a dynamic cache, are the fastest."""
     import torch
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(threads)
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
 
     def run(prompts: Prompts, new_tokens: int, sample: bool) -> torch.Tensor:
         ids = torch.tensor(prompts)
         mask = torch.ones_like(ids)
         with torch.no_grad():
-            return model.generate(
+            written: torch.Tensor = model.generate(
                 ids,
                 attention_mask=mask,
                 max_new_tokens=new_tokens,
                 do_sample=sample,
                 top_k=0,
                 pad_token_id=0,
-            )[:, ids.shape[1] :]
+            )
+        return written[:, ids.shape[1] :]
 
     def time_both(prompts: Prompts, new_tokens: int) -> tuple[float, float]:
         start = time.perf_counter()

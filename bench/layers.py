@@ -1,49 +1,47 @@
-"""Time parts of a step, ours in JAX and torch beside torch's own: `python -m bench layers`.
+"""Time single layers and the optimizer in both backends beside torch's own: `python -m bench layers`.
 
-Attention, SwiGLU, cross-entropy (forward and backward) and AdamW, at the sizes of a batch of tinystories. Each
-contender is a process of its own, and they take turns. What they compute is compared first.
+It times attention, SwiGLU and cross-entropy (forward and backward) and AdamW, at the sizes of a batch of tinystories.
+Each contender is a process of its own, and they take turns. Their results are compared first.
 """
 
-import argparse
-import os
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench import report
-from bench.children import Calls, Child, progress, quartiles, take_turns, timed
-from bench.machine import describe, flags, thread_count
+from bench import options, report
+from bench.children import Calls, Child, quartiles, show_progress, take_turns, time_runs
+from bench.machine import describe, flags
 from lm.budgets import BUDGETS, relative_error
 from lm.cli.flags import Gather
-from lm.files import refuse_existing
 from lm.machine import keep_freed_memory
 from lm.tables import markdown_table
 from tokenizer.errors import InputError
-from tokenizer.machine import num_processors
 
 PARTS = ("attention", "swiglu", "cross_entropy", "adamw")
-BASELINE = "parts"
+BASELINE = "baseline"
 CONTENDERS = ("jax", "torch", BASELINE)
 D, F, V, H, T = 512, 1344, 10_000, 16, 256
 
 
 def main(arguments: list[str]) -> None:
-    """Compare, measure, print a table, write JSON if asked to."""
-    parser = argparse.ArgumentParser(prog="python -m bench layers", description=__doc__.split("\n")[0])
-    parser.add_argument("--parts", nargs="+", action=Gather, choices=PARTS, default=list(PARTS))
-    parser.add_argument("--batch", type=int, default=8, help="sequences of 256 tokens")
-    parser.add_argument("--threads", type=thread_count, default=num_processors())
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path, help="write every sample, the hardware, versions and flags")
-    options = parser.parse_args(arguments)
-    if options.json:
-        refuse_existing(options.json)
-    os.environ.update(OMP_NUM_THREADS=str(options.threads), NPROC=str(options.threads))
-    rows = {part: measure(part, options.batch, options.threads, options.rounds) for part in options.parts}
-    head = ("forward and backward", "ms (quartiles)", "/ parts (quartiles)", "CPU ms", "largest error")
+    """Compare, measure, print a table, and write JSON on demand."""
+    parser = options.new_parser("layers", str(__doc__), rounds=7)
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        action=Gather,
+        choices=PARTS,
+        default=list(PARTS),
+        help="what to time (default: everything)",
+    )
+    parser.add_argument("--batch", type=int, default=8, help="sequences of 256 tokens (default: 8)")
+    options.add_json(parser)
+    given = options.parse(parser, arguments)
+    options.set_threads(given.threads)
+    rows = {part: measure(part, given.batch, given.threads, given.rounds) for part in given.parts}
+    head = ("forward and backward", "ms (quartiles)", "/ baseline (quartiles)", "CPU ms", "largest error")
     lines = []
     for part, row in rows.items():
         for name, found in row.items():
@@ -53,26 +51,22 @@ def main(arguments: list[str]) -> None:
             times = f"{middle:.3g} ({low:.3g}-{high:.3g})"
             lines.append((f"{part} {name}", times, ratio, f"{cpu:.3g}", f"{found['error']:.0e}"))
     print(markdown_table(head, lines))
-    if options.json:
-        about = {
-            "machine": describe(("numpy", "torch", "jax", "jaxlib")),
-            "flags": flags(),
-            "batch": options.batch,
-        }
-        report.save(about | {"rows": rows}, options.json)
+    if given.json:
+        about = {"machine": describe(("numpy", "torch", "jax", "jaxlib")), "flags": flags()}
+        report.save(about | {"batch": given.batch, "rows": rows}, given.json)
 
 
 def measure(part: str, batch: int, threads: int, rounds: int) -> dict[str, Any]:
-    """Errors and samples of each contender.
+    """Return the errors and samples of each contender.
 
     Raises:
-        InputError: two contenders do not compute the same.
+        InputError: Two contenders disagree.
     """
     children = {name: Child(make, name, part, batch, threads) for name in CONTENDERS}
     try:
         answers = {}
         for name, child in children.items():
-            progress(f"{part}: first run of {name}")
+            show_progress(f"{part}: first run of {name}")
             answers[name] = child.ask("answers")
         errors = {
             name: max(relative_error(a, b) for a, b in zip(found, answers[BASELINE], strict=True))
@@ -81,7 +75,7 @@ def measure(part: str, batch: int, threads: int, rounds: int) -> dict[str, Any]:
         for name, error in errors.items():
             if not error <= BUDGETS["float32"].model_gradient:
                 raise InputError(
-                    f"{part}: {name} is {error:.0e} away from torch's own part: no parity, nothing timed"
+                    f"{part}: {name} differs from torch's own by {error:.0e}: nothing is timed without parity"
                 )
         samples = take_turns({n: partial(c.ask, "run") for n, c in children.items()}, rounds, 0.2, part)
         return {name: {"error": errors[name], "rounds": samples[name]} for name in children}
@@ -91,20 +85,20 @@ def measure(part: str, batch: int, threads: int, rounds: int) -> dict[str, Any]:
 
 
 def make(name: str, part: str, batch: int, threads: int) -> Calls:
-    """A contender's answers: what it computes, and how long that takes."""
+    """Return the functions of a contender: what it computes, and how long that takes."""
     if name != BASELINE:
-        keep_freed_memory()  # as the command `lm` does; the baseline runs with torch's own defaults
+        keep_freed_memory()  # as the command `lm` does. The baseline runs with torch's own defaults
     arrays = draw(part, batch)
     run = (make_jax if name == "jax" else make_torch)(part, arrays, name, threads)
 
     def answers() -> list[np.ndarray]:
         return [np.asarray(a, np.float64) for a in run()]
 
-    return {"answers": answers, "run": lambda count: timed(run, count)}
+    return {"answers": answers, "run": lambda count: time_runs(run, count)}
 
 
 def draw(part: str, batch: int) -> dict[str, np.ndarray]:
-    """The arrays that a part is given; the last one is what flows back, or AdamW's gradient."""
+    """Draw the inputs of a part. `flow` is the gradient of its output, or the gradient that AdamW receives."""
     rng = np.random.default_rng(0)
 
     def normal(*shape: int, std: float = 1.0) -> np.ndarray:
@@ -124,7 +118,7 @@ Run = Callable[[], tuple[Any, ...]]
 
 
 def make_jax(part: str, arrays: dict[str, np.ndarray], name: str, threads: int) -> Run:
-    """`jax_impl`'s part under jit; outputs and gradients are waited for."""
+    """Return a run of `jax_impl`'s part under jit. It waits for outputs and gradients."""
     import jax
     import jax.numpy as jnp
 
@@ -160,7 +154,7 @@ def make_jax(part: str, arrays: dict[str, np.ndarray], name: str, threads: int) 
 
 
 def make_torch(part: str, arrays: dict[str, np.ndarray], name: str, threads: int) -> Run:
-    """`torch_impl`'s part in eager mode, or torch's own."""
+    """Return a run of `torch_impl`'s part in eager mode, or of torch's own."""
     import torch
     import torch.nn.functional as functions
 
@@ -186,7 +180,7 @@ def make_torch(part: str, arrays: dict[str, np.ndarray], name: str, threads: int
         return step
     inputs = [v.requires_grad_() for key, v in a.items() if key not in ("flow", "targets")]
     if part == "attention":
-        # As projections leave them: heads side by side.
+        # Heads lie side by side in memory, as the projections leave them.
         inputs = [x.detach().transpose(1, 2).contiguous().transpose(1, 2).requires_grad_() for x in inputs]
     mask = attention.causal_mask(T)
 

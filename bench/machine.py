@@ -1,27 +1,23 @@
-"""The hardware, the versions and the settings that numbers depend on."""
+"""The hardware, versions and settings that measured times depend on."""
 
-import argparse
 import os
 import platform
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
-from lm.config import check_threads
-from tokenizer.errors import InputError
+from lm.machine import processor_facts
 
-FLAGS = ("OMP_", "GOMP_", "MKL_", "KMP_", "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "NPROC")
-FLAGS += ("XLA_", "JAX_", "TORCH", "PYTORCH_", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE", "CXX")
+FLAGS = (
+    *("OMP_", "GOMP_", "MKL_", "KMP_", "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "NPROC"),
+    *("XLA_", "JAX_", "TORCH", "PYTORCH_", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE", "CXX"),
+)
 
 
 def describe(packages: Iterable[str]) -> dict[str, str | int | None]:
-    """Processor, GPU, system, and the versions of Python and of these packages (None: not installed)."""
-    cpuinfo = Path("/proc/cpuinfo").read_bytes().decode() if Path("/proc/cpuinfo").exists() else ""
-    facts = {
-        name.strip(): value.strip() for name, _, value in (x.partition(":") for x in cpuinfo.split("\n"))
-    }
+    """Return the processor, the system, and the versions of Python and of these packages (None: not installed)."""
+    facts = processor_facts()
     processor = facts.get("model name", platform.processor())
-    if "cpu family" in facts:  # the name of a virtual machine's processor may hide which one it is
+    if "cpu family" in facts:  # in a virtual machine the name alone may not say which model it is
         processor += f" (family {facts['cpu family']}, model {facts['model']})"
     return {
         "processor": processor,
@@ -33,20 +29,8 @@ def describe(packages: Iterable[str]) -> dict[str, str | int | None]:
     }
 
 
-def thread_count(text: str) -> int:
-    """A number of threads from a command line.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    try:
-        return check_threads(int(text))
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
 def flags() -> dict[str, str]:
-    """What the environment says to the frameworks and to the allocator."""
+    """Return the environment variables that the frameworks and the allocator read."""
     return {name: value for name, value in sorted(os.environ.items()) if name.startswith(FLAGS)}
 
 

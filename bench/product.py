@@ -1,11 +1,9 @@
-"""Time the forms of torch's product, over the weights of the tinystories model: `python -m bench product`.
+"""Time the forms of torch's product over the weights of the tinystories model: `python -m bench product`.
 
-A pass multiplies by every weight once, in the order of a step, so that they come from where a step would find them. The
-forms take turns, and all give the same numbers, or nothing is timed.
+A pass multiplies by every weight once, in the order of a step, so that caches hold as much of them as in a step. The
+forms take turns. All must give the same numbers, or nothing is timed.
 """
 
-import argparse
-import os
 from collections.abc import Callable
 from functools import partial
 from statistics import median
@@ -13,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.children import take_turns, timed
+from bench import options
+from bench.children import take_turns, time_runs
 from bench.contenders import SIZES
-from bench.machine import thread_count
 from bench.report import seconds
 from lm.budgets import BUDGETS, relative_error
 from lm.cli.flags import Gather
@@ -31,38 +29,36 @@ SHAPES = [
 
 
 def main(arguments: list[str]) -> None:
-    """Measure and print a table, with a `*` at the forms that a step takes on this processor."""
-    parser = argparse.ArgumentParser(prog="python -m bench product", description=__doc__.split("\n")[0])
+    """Measure and print a table. A `*` marks the forms that a step takes on this processor."""
+    parser = options.new_parser("product", str(__doc__), rounds=9)
     parser.add_argument(
         "--rows",
         type=int,
         nargs="+",
         action=Gather,
         default=[1, 2, 4, 8, 32, 512],
-        help="rows at once",
+        help="rows of the input (default: 1 2 4 8 32 512)",
     )
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=thread_count, default=os.cpu_count())
-    options = parser.parse_args(arguments)
-    if min(options.rows) < 1:
+    given = options.parse(parser, arguments)
+    if min(given.rows) < 1:
         parser.error("argument --rows: give 1 or more")
-    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    options.set_threads(given.threads)
     import torch
 
     from torch_impl.fast import product
 
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(given.threads)
     forms = product.rows_first, product.weights_first, product.in_blocks, product.by_convolution
     rng = np.random.default_rng(0)
     weights = [torch.tensor(rng.standard_normal(shape), dtype=torch.float32) for shape in SHAPES]
     lines = []
     with torch.inference_mode():
-        for rows in options.rows:
+        for rows in given.rows:
             inputs = [torch.tensor(rng.standard_normal((rows, d_in))).float() for _, d_in in SHAPES]
             passes = {form: make_pass(form, inputs, weights) for form in forms}
             samples = take_turns(
-                {form.__name__: partial(timed, run) for form, run in passes.items()},
-                options.rounds,
+                {form.__name__: partial(time_runs, run) for form, run in passes.items()},
+                given.rounds,
                 0.05,
                 f"{rows} rows",
             )
@@ -72,20 +68,22 @@ def main(arguments: list[str]) -> None:
                 for name, found in samples.items()
             )
             lines.append((str(rows), *cells))
-    print(f"milliseconds of a pass over {sum(4 * w.numel() for w in weights) / 1e6:.0f} MB of weights\n")
+    print(f"milliseconds for a pass over {sum(4 * w.numel() for w in weights) / 1e6:.0f} MB of weights\n")
     print(markdown_table(("rows", *(form.__name__ for form in forms)), lines))
 
 
 def make_pass(form: Any, inputs: list[Any], weights: list[Any]) -> Callable[[], None]:
-    """Every input times its weight, in this form.
+    """Return a function that multiplies every input by its weight, in this form.
 
     Raises:
-        InputError: its products are not those of float64.
+        InputError: The products differ from those in float64.
     """
     for x, weight in zip(inputs, weights, strict=True):
         error = relative_error(form(x, weight).numpy(), (x.double() @ weight.double().T).numpy())
         if not error <= BUDGETS["float32"].forward:
-            raise InputError(f"{form.__name__} is {error:.0e} away from float64: no parity, nothing timed")
+            raise InputError(
+                f"{form.__name__} differs from float64 by {error:.0e}: nothing is timed without parity"
+            )
 
     def run() -> None:
         for x, weight in zip(inputs, weights, strict=True):

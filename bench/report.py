@@ -9,14 +9,15 @@ from typing import Any
 from bench.children import quartiles
 from lm.tables import markdown_table
 
-BASELINE = "parts"
-PRECISION = """In bfloat16 rows ours keeps in float32: weights, moments, gradients of weights, attention scores and
-softmax, the inside of norms and SiLU, and the loss; in bfloat16: residual stream, all other matrix products, logits.
-The parts run under autocast, which keeps the residual stream and the norms' results in float32 too."""
+BASELINE = "baseline"
+Target = tuple[str, str, str, str, str]  # label, measured, must, aim, verdict
+PRECISION = """In bfloat16 rows our backends keep weights, moments, gradients of weights, attention scores, softmax, the
+inside of norms and SiLU, and the loss in float32. The residual stream, all other matrix products and the logits are
+bfloat16. The baseline runs under autocast, which also keeps the residual stream and the results of norms in float32."""
 
 
 def text(result: dict[str, Any]) -> str:
-    """All tables, in Markdown that a terminal shows well."""
+    """Return all tables, in Markdown that is readable in a terminal."""
     machine = result["machine"]
     versions = ", ".join(f"{name} {machine[name]}" for name in ("torch", "jax", "numpy"))
     lines = [
@@ -37,18 +38,18 @@ def text(result: dict[str, Any]) -> str:
 
 
 def seconds(contender: dict[str, Any]) -> list[float]:
-    """Of a step in each round: the median of those that the round had."""
+    """Return the seconds of a step in each round: the median of the round's samples."""
     return [median(sample["seconds"]) for sample in contender["rounds"]]
 
 
 def ratios(contender: dict[str, Any], baseline: dict[str, Any]) -> tuple[float, float, float]:
-    """Quartiles of one contender's time over another's, taken within each round."""
+    """Return the quartiles of the contender's time divided by the baseline's, taken within each round."""
     pairs = zip(seconds(contender), seconds(baseline), strict=True)
     return quartiles([ours / theirs for ours, theirs in pairs])
 
 
 def shares(row: dict[str, Any], contender: dict[str, Any]) -> tuple[float, float, float]:
-    """Quartiles of the part of the matrix product's peak that the step's operations reach, within each round."""
+    """Return the quartiles of the step's operations per second as a share of a matrix product's, within each round."""
     pairs = zip(seconds(contender), row["peak_flops"], strict=True)
     return quartiles([row["flops"] / s / peak for s, peak in pairs])
 
@@ -101,7 +102,7 @@ def _steps(result: dict[str, Any]) -> Iterator[str]:
 
 
 def memory(contender: dict[str, Any]) -> int:
-    """The peak in bytes: of the GPU where there is one, else of the process."""
+    """Return the peak in bytes: of the GPU's memory if the contender has one, otherwise of the process."""
     return int(contender["device_memory"] or contender["peak_memory"])
 
 
@@ -122,50 +123,59 @@ def _parity(result: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _targets(result: dict[str, Any]) -> Iterator[tuple[str, str, str, str, str]]:
-    """What is asked of the project's steps, beside what this run measured of it."""
+def _targets(result: dict[str, Any]) -> Iterator[Target]:
+    """Yield the project's targets beside what this run measured."""
     if result["device"] != "cpu":
         return
     rows = {row["work"]: (row, _measured(row)) for row in result["rows"]}
 
     def line(
-        label: str, value: float, must: float, aim: float, form: str = "{:.2f}", most: bool = True
-    ) -> Any:
-        reached = (value <= must, value <= aim) if most else (value >= must, value >= aim)
+        label: str,
+        value: float,
+        must: float,
+        aim: float,
+        form: str = "{:.2f}",
+        smaller_is_better: bool = True,
+    ) -> Target:
+        reached = (value <= must, value <= aim) if smaller_is_better else (value >= must, value >= aim)
         verdict = "aim" if reached[1] else "must" if reached[0] else "short"
-        sign = "<=" if most else ">="
+        sign = "<=" if smaller_is_better else ">="
         return label, form.format(value), f"{sign} {form.format(must)}", f"{sign} {form.format(aim)}", verdict
 
-    def ratio(label: str, work: str, ours: str, theirs: str, must: float, aim: float) -> Iterator[Any]:
+    def ratio(label: str, work: str, ours: str, theirs: str, must: float, aim: float) -> Iterator[Target]:
         found = rows.get(work, ({}, {}))[1]
         if ours in found and theirs in found:
             yield line(f"{label}: {work}", ratios(found[ours], found[theirs])[1], must, aim)
 
-    yield from ratio("JAX / parts", "tinystories/8/float32", "jax", "parts", 1.0, 0.9)
-    yield from ratio("torch / parts", "tinystories/8/float32", "torch", "parts", 1.05, 0.95)
-    yield from ratio("torch / parts", "tinystories/32/float32", "torch", "parts", 1.15, 1.0)
-    yield from ratio("torch / parts under autocast", "tinystories/8/bfloat16", "torch", "parts", 0.95, 0.8)
+    yield from ratio("JAX / baseline", "tinystories/8/float32", "jax", BASELINE, 1.0, 0.9)
+    yield from ratio("torch / baseline", "tinystories/8/float32", "torch", BASELINE, 1.05, 0.95)
+    yield from ratio("torch / baseline", "tinystories/32/float32", "torch", BASELINE, 1.15, 1.0)
+    yield from ratio(
+        "torch / baseline under autocast", "tinystories/8/bfloat16", "torch", BASELINE, 0.95, 0.8
+    )
     row, found = rows.get("tinystories/8/float32", ({}, {}))
     for name in ("jax", "torch"):
         if name in found:
             share = shares(row, found[name])[1]
-            yield line(f"{name}, of the matrix product's peak", share, 0.7, 0.85, "{:.0%}", most=False)
+            yield line(f"{name}, of the matrix product's peak", share, 0.7, 0.85, "{:.0%}", False)
     if "jax" in found:
         yield line("JAX, seconds to compile and take a step", found["jax"]["first_seconds"], 5, 3, "{:.1f}")
     for name in ("jax", "torch"):
         if name in found and BASELINE in found:
-            yield line(f"{name}, peak memory / parts", memory(found[name]) / memory(found[BASELINE]), 1, 0.8)
-    yield from ratio("torch / parts", "micro/8/float32", "torch", "parts", 1.1, 1.0)
+            yield line(
+                f"{name}, peak memory / baseline", memory(found[name]) / memory(found[BASELINE]), 1, 0.8
+            )
+    yield from ratio("torch / baseline", "micro/8/float32", "torch", BASELINE, 1.1, 1.0)
     yield from ratio("JAX / torch", "micro/8/float32", "jax", "torch", 0.5, 0.3)
 
 
 def save(result: dict[str, Any], file: Path) -> None:
-    """Write what a benchmark measured, every sample too, as JSON."""
+    """Write the results of a benchmark as JSON, with every sample."""
     file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8", newline="")
 
 
 def plot(result: dict[str, Any], file: Path) -> None:
-    """Draw the milliseconds of every step as bars, a panel for each work, with quartiles."""
+    """Draw the milliseconds of a step as bars with quartiles, one panel for each work."""
     import matplotlib
 
     matplotlib.use("agg")

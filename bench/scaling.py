@@ -1,51 +1,42 @@
-"""Time a training step on more and more devices, and count what it sends: `python -m bench scaling`.
+"""Time a training step on more and more devices, and count the bytes that it sends: `python -m bench scaling`.
 
-JAX's devices are those of the machine, on a CPU as many virtual ones as a mesh needs; torch's are processes. Each mesh
-is a contender of its own, that takes the same steps on the same batches; losses and gradient norms of the first two
-are compared with those of one device, and where they differ by more than the budgets of lm/budgets.py, nothing
-is timed. What a step of JAX sends is read from the program that XLA compiled, and stands beside the formula of
-`lm accounting --mesh`, and so does the memory that XLA plans for a device.
+JAX takes the machine's devices; on a CPU it takes as many virtual devices as a mesh needs. In torch each device is a
+process. Each mesh is a contender of its own, and all take the same steps on the same batches. Losses and gradient norms
+of the first two steps are compared with those of one device. If they differ by more than the budgets of lm/budgets.py,
+nothing is timed. The bytes that JAX sends and the memory that XLA plans for a device are read from the compiled program
+and stand beside the formulas of `lm accounting --mesh`.
 
-On a CPU all devices share the same cores: a step on 8 of them is the same work on the same cores as on one. So its
-time shows what the division costs, in smaller products, copies and waiting, and not what more machines would gain;
-bytes and memory are those of any machines.
+On a CPU all devices share the same cores, so a step on 8 devices is the same work on the same cores as on one. Its time
+shows what the division costs (smaller products, copies, waiting), not what more machines would gain. Bytes and memory
+are those of any machines.
 """
 
 import argparse
-import inspect
 import json
 import os
 import socket
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 
-from bench import report
-from bench.children import Calls, Child, Failed, Unavailable, progress, quartiles, take_turns, timed
+from bench import options, report, scaling_report
+from bench.children import Calls, Child, Failed, Unavailable, show_progress, take_turns, time_runs
 from bench.contenders import Work, load_ours
-from bench.hlo import sent
 from bench.machine import describe, flags
+from bench.program import read_program
 from bench.train_step import PACKAGES, parse_work, token_ids
-from lm.accounting.memory import memory
-from lm.accounting.network import collectives
 from lm.budgets import BUDGETS, relative_error
 from lm.cli.flags import Gather
 from lm.config import TrainConfig
 from lm.data.batch import Batch
-from lm.files import refuse_existing
 from lm.mesh import Mesh
-from lm.tables import markdown_table
 from tokenizer.errors import InputError
-from tokenizer.machine import num_processors
 
 MESHES = (
     "data=2",
@@ -62,42 +53,48 @@ BACKENDS = ("jax", "torch")
 
 
 def main(arguments: list[str]) -> None:
-    """Measure, print tables, write what was asked for; exit with 1 where parity fails or a mesh did."""
-    parser = argparse.ArgumentParser(prog="python -m bench scaling", description=__doc__.split("\n")[0])
+    """Measure, print tables, and write files on demand. Exit with 1 if parity or a mesh failed."""
+    parser = options.new_parser("scaling", str(__doc__), rounds=5)
     parser.add_argument(
-        "--work", default="small/8/float32", help="SIZE/BATCH/DTYPE of the step, all meshes' together"
+        "--work",
+        default="small/8/float32",
+        help="the step that each mesh divides, as SIZE/BATCH/DTYPE (default: small/8/float32)",
     )
-    parser.add_argument("--mesh", nargs="+", action=Gather, default=MESHES, help="meshes, beside one device")
-    parser.add_argument("--backends", nargs="+", action=Gather, choices=BACKENDS, default=BACKENDS)
-    parser.add_argument("--remat", action="store_true", help="compute blocks again in the backward pass")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    parser.add_argument("--threads", type=int, default=num_processors(), help="of all devices together")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="write every sample, the hardware, versions and flags")
-    parser.add_argument("--markdown", type=Path, help="write the tables")
-    parser.add_argument("--read", type=Path, help="measure nothing; print this --json of before")
-    options = parser.parse_args(arguments)
-    for path in (options.json, options.markdown):
-        if path:
-            refuse_existing(path)
-    result = json.loads(options.read.read_bytes().decode()) if options.read else measure(options)
-    if options.json:
-        report.save(result, options.json)
-    print(text(result))
-    if options.markdown:
-        options.markdown.write_text(text(result) + "\n", encoding="utf-8", newline="")
+    parser.add_argument(
+        "--mesh",
+        nargs="+",
+        action=Gather,
+        default=MESHES,
+        help="meshes to time after one device (default: nine)",
+    )
+    parser.add_argument(
+        "--backends", nargs="+", action=Gather, choices=BACKENDS, default=BACKENDS, help="default: both"
+    )
+    parser.add_argument("--remat", action="store_true", help="recompute blocks in the backward pass")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    options.add_json(parser)
+    parser.add_argument("--markdown", type=Path, help="write the tables to this file")
+    parser.add_argument("--read", type=Path, help="measure nothing, and print the results of this JSON file")
+    given = options.parse(parser, arguments)
+    result = json.loads(given.read.read_bytes().decode()) if given.read else measure(given)
+    if given.json:
+        report.save(result, given.json)
+    text = scaling_report.text(result)
+    print(text)
+    if given.markdown:
+        given.markdown.write_text(text + "\n", encoding="utf-8", newline="")
     if result["failures"]:
         sys.exit("\n".join(result["failures"]))
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """All that the tables show, and every sample behind it."""
+def measure(given: argparse.Namespace) -> dict[str, Any]:
+    """Measure everything that the tables show, and return it with every sample."""
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
-    work = parse_work(options.work, options.device, options.threads)
+    work = parse_work(given.work, given.device, given.threads)
     config = work.config
-    if options.remat:
+    if given.remat:
         config = replace(config, model=replace(config.model, remat="block"))
-    meshes = [Mesh(), *(Mesh.parse(text) for text in options.mesh)]
+    meshes = [Mesh(), *(Mesh.parse(text) for text in given.mesh)]
     for mesh in meshes:
         mesh.check(config)
     result: dict[str, Any] = {
@@ -107,16 +104,16 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "flags": flags(),
         "work": work.name,
         "remat": config.model.remat,
-        "device": options.device,
-        "threads": options.threads,
+        "device": given.device,
+        "threads": given.threads,
         "tokens": config.batch_size * config.model.context_length,
         "rows": [],
         "failures": [],
     }
-    for backend in options.backends:
+    for backend in given.backends:
         rows = [{"backend": backend, "mesh": str(mesh), "devices": mesh.size} for mesh in meshes]
         result["rows"] += rows
-        measure_backend(backend, work, config, meshes, rows, options.rounds, result["failures"])
+        measure_backend(backend, work, config, meshes, rows, given.rounds, result["failures"])
     return result
 
 
@@ -129,11 +126,11 @@ def measure_backend(
     rounds: int,
     failures: list[str],
 ) -> None:
-    """Fill the rows of one backend in: first steps, their parity, then rounds of turns."""
+    """Fill in the rows of one backend: first steps, their parity, then the timed rounds."""
     groups: dict[str, Group] = {}
     try:
         for mesh, row in zip(meshes, rows, strict=True):
-            progress(f"{backend}: first steps on {mesh}")
+            show_progress(f"{backend}: first steps on {mesh}")
             group = Group(backend, work, config, mesh)
             groups[str(mesh)] = group
             try:
@@ -154,8 +151,8 @@ def measure_backend(
                 row |= group.ask("program")
         if failures:
             return
-        asked = {name: partial(group.ask, "steps") for name, group in groups.items()}
-        samples = take_turns(asked, rounds, 0.5, backend)
+        contenders = {name: partial(group.ask, "steps") for name, group in groups.items()}
+        samples = take_turns(contenders, rounds, 0.5, backend)
         for row in rows:
             if row["mesh"] in samples:
                 row["rounds"] = samples[row["mesh"]]
@@ -165,7 +162,7 @@ def measure_backend(
 
 
 def compare(row: dict[str, Any], one: dict[str, Any]) -> dict[str, tuple[float, float]]:
-    """How far losses and gradient norms are from those of one device, beside the budgets."""
+    """Return the errors of losses and gradient norms against those of one device, each with its budget."""
     budget = BUDGETS["float32" if row["dtype"] == "float32" else "bfloat16"]
     limits = {"losses": budget.model_forward, "grad_norms": budget.model_gradient}
     return {
@@ -175,7 +172,7 @@ def compare(row: dict[str, Any], one: dict[str, Any]) -> dict[str, tuple[float, 
 
 
 class Group:
-    """The processes of one mesh: of JAX one for all devices, of torch one for each."""
+    """The processes of one mesh: JAX has one for all devices, torch one for each device."""
 
     def __init__(self, backend: str, work: Work, config: TrainConfig, mesh: Mesh) -> None:
         count = mesh.size if backend == "torch" else 1
@@ -218,23 +215,23 @@ class Group:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens at."""
+    """Return a port of this machine that no process listens on."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])
 
 
-# What the processes do
+# What the child processes do
 
 
 def make_step(backend_name: Any, work: Work, config: TrainConfig, mesh: Mesh) -> Calls:
-    """A mesh's answers: its first two steps, what its program sends, more steps."""
-    at = mesh if mesh.size > 1 else None
+    """Return the functions of a process: its first two steps, more steps, and what its program sends."""
+    used_mesh = mesh if mesh.size > 1 else None
     try:
-        backend = load_ours(backend_name, config, at)
+        backend = load_ours(backend_name, config, used_mesh)
     except InputError as error:
         raise Unavailable(str(error)) from None
-    state, step = backend.init_state(config, 0, at), backend.make_train_step(config, at)
+    state, step = backend.init_state(config, 0, used_mesh), backend.make_train_step(config, used_mesh)
     ids = token_ids(work)[None]
     batch = Batch(ids[..., :-1].copy(), ids[..., 1:].copy())
 
@@ -253,121 +250,6 @@ def make_step(backend_name: Any, work: Work, config: TrainConfig, mesh: Mesh) ->
 
     return {
         "first": first,
-        "steps": lambda count: timed(take, count),
+        "steps": lambda count: time_runs(take, count),
         "program": lambda: read_program(step, state, batch, config, mesh),
     }
-
-
-def compiled(step: Callable[..., Any], state: Any, batch: Batch) -> Any:
-    """The program of a training step of JAX for this state and batch."""
-    jitted = inspect.getclosurevars(inspect.unwrap(step)).nonlocals["jitted"]
-    one = np.float32(1)
-    return jitted.lower(state, (batch.model_inputs, batch.targets, batch.loss_mask), one, one).compile()
-
-
-def read_program(
-    step: Callable[..., Any], state: Any, batch: Batch, config: TrainConfig, mesh: Mesh
-) -> dict[str, Any]:
-    """Bytes that a device sends in a step and holds at once: by XLA's program, and by `lm accounting --mesh`."""
-    program = compiled(step, state, batch)
-    by_program: Counter[str] = Counter()
-    for s in sent(program.as_text(), mesh):
-        by_program[f"{s.axes}: {s.kind}"] += s.bytes
-    by_formula: Counter[str] = Counter()
-    for c in collectives(config, mesh):
-        by_formula[f"{c.axis}: {c.kind}"] += c.sent
-    plan = program.memory_analysis()
-    held = plan.argument_size_in_bytes + plan.temp_size_in_bytes + plan.output_size_in_bytes
-    sequences = config.batch_size // config.grad_accumulation // (mesh.data * mesh.fsdp)
-    return {
-        "sent": dict(by_program),
-        "sent_by_formula": dict(by_formula),
-        "memory": held - plan.alias_size_in_bytes,
-        "memory_by_formula": memory(config, "jax", mesh).peak(sequences),
-    }
-
-
-# Tables
-
-
-def text(result: dict[str, Any]) -> str:
-    """All tables, in Markdown that a terminal shows well."""
-    machine = result["machine"]
-    versions = ", ".join(f"{name} {machine[name]}" for name in ("torch", "jax", "numpy"))
-    on_cpu = result["device"] == "cpu"
-    lines = [
-        f"{machine['processor']}, {result['threads']} threads in all, device {result['device']}; "
-        f"Python {machine['python']}, {versions}; {result['time']}",
-        f"`{result['command'].strip()}`: {result['work']}, remat {result['remat']}",
-        "",
-        markdown_table(
-            ("mesh", "ms a step (quartiles)", "tokens/s", "x one device", "efficiency", "first s", ""),
-            [_time(row, result, on_cpu) for row in result["rows"]],
-        ),
-        "",
-        "On a CPU all devices share the same cores, and efficiency is what is left of one device's rate."
-        if on_cpu
-        else "Efficiency is the rate over that of one device times the devices.",
-    ]
-    programs = [row for row in result["rows"] if "sent" in row]
-    if programs:
-        head = (
-            "a device of JAX",
-            "sends, MB",
-            "formula",
-            "XLA / formula",
-            "holds, MB",
-            "formula",
-            "XLA / formula",
-        )
-        lines += ["", markdown_table(head, [_program(row) for row in programs])]
-        head = ("collectives", "XLA, MB", "formula, MB")
-        lines += ["", markdown_table(head, [line for row in programs for line in _collectives(row)])]
-    return "\n".join(lines)
-
-
-def _name(row: dict[str, Any]) -> str:
-    axes = [part for part in row["mesh"].split(",") if not part.endswith("=1")]
-    return f"{row['backend']} {','.join(axes) or 'one device'}"
-
-
-def _time(row: dict[str, Any], result: dict[str, Any], on_cpu: bool) -> tuple[str, ...]:
-    one = next(r for r in result["rows"] if r["backend"] == row["backend"])
-    if "rounds" not in row or "rounds" not in one:
-        return (_name(row), *[""] * 5, row.get("unavailable", "no parity"))
-    low, middle, high = quartiles(report.seconds(row))
-    # Taken within a round.
-    times = report.ratios(one, row)[1]
-    efficiency = times if on_cpu else times / row["devices"]
-    return (
-        _name(row),
-        f"{1e3 * middle:.4g} ({1e3 * low:.4g}-{1e3 * high:.4g})",
-        f"{result['tokens'] / median(report.seconds(row)):,.0f}",
-        f"{times:.2f}",
-        f"{efficiency:.0%}",
-        f"{row['first_seconds']:.1f}",
-        "",
-    )
-
-
-def _program(row: dict[str, Any]) -> tuple[str, ...]:
-    by_xla, formula = sum(row["sent"].values()), sum(row["sent_by_formula"].values())
-    return (
-        _name(row),
-        f"{by_xla / 1e6:,.2f}",
-        f"{formula / 1e6:,.2f}",
-        f"{by_xla / formula:.3f}",
-        f"{row['memory'] / 1e6:,.1f}",
-        f"{row['memory_by_formula'] / 1e6:,.1f}",
-        f"{row['memory'] / row['memory_by_formula']:.3f}",
-    )
-
-
-def _collectives(row: dict[str, Any]) -> list[tuple[str, ...]]:
-    return [
-        (
-            f"{_name(row)}: {what}",
-            *(f"{row[key].get(what, 0) / 1e6:,.3f}" for key in ("sent", "sent_by_formula")),
-        )
-        for what in sorted(row["sent"] | row["sent_by_formula"])
-    ]

@@ -1,11 +1,10 @@
-"""Time a training step in JAX and in torch, ours beside torch's own parts: `python -m bench train-step`.
+"""Time a training step of both backends beside the torch.nn baseline: `python -m bench train-step`.
 
-A step is forward, backward, clipping by the global norm and AdamW, its results awaited. Every contender is a process
-of its own with the same threads and the same settings of the allocator. First each takes one step on the same
-weights and the same batch: loss, gradient norm and one updated weight are compared, and where they differ by more
-than the budgets of lm/budgets.py allow, nothing is timed. Then they take turns, round by round, in an order
-that turns round each time; ratios are taken within a round. The peak of a matrix product is measured in the
-same rounds.
+A step is forward, backward, clipping by the global norm and AdamW, until the results are there. Every contender is a
+process of its own with the same number of threads. First each takes one step from the same weights on the same batch,
+and loss, gradient norm and one updated weight are compared. If they differ by more than the budgets of lm/budgets.py,
+nothing is timed. Then the contenders take turns, round by round, in an order that is reversed after each round. Ratios
+are taken within a round. The peak of a matrix product is measured in the same rounds.
 """
 
 import argparse
@@ -19,111 +18,131 @@ from typing import Any
 
 import numpy as np
 
-from bench import report
-from bench.children import Calls, Child, Failed, Unavailable, progress, resolve, take_turns, timed
+from bench import options, report
+from bench.children import (
+    Calls,
+    Child,
+    Failed,
+    Unavailable,
+    resolve,
+    show_progress,
+    take_turns,
+    time_runs,
+)
 from bench.contenders import DTYPES, SIZES, Work
-from bench.machine import describe, flags, thread_count
+from bench.machine import describe, flags
 from lm.budgets import BUDGETS, relative_error
 from lm.cli.flags import Gather
-from lm.files import refuse_existing
 from lm.flops import train_flops_per_token
 from lm.init import initial_weights
 from tokenizer.errors import InputError
-from tokenizer.machine import num_processors, peak_memory
+from tokenizer.machine import peak_memory
 
 CONTENDERS = {
     "jax": "bench.contenders:jax",
     "torch": "bench.contenders:torch",
     "torch compiled": "bench.contenders:torch_compiled",
-    "parts": "bench.torch_parts:eager",
-    "parts compiled": "bench.torch_parts:compiled",
+    "baseline": "bench.torch_baseline:eager",
+    "baseline compiled": "bench.torch_baseline:compiled",
 }
-BASELINE = "parts"
 WORK = ("tinystories/8/float32", "tinystories/8/bfloat16", "tinystories/32/float32", "micro/8/float32")
 PACKAGES = ("numpy", "torch", "jax", "jaxlib")
 
-# Everything before the last step but the logits has a part in its gradient.
+# The gradient of this weight passes through every layer.
 COMPARED = "layers.0.attn.q_proj.weight"
 
 
 def main(arguments: list[str]) -> None:
-    """Measure, print tables, write what was asked for; exit with 1 where parity fails or a contender did."""
-    parser = argparse.ArgumentParser(prog="python -m bench train-step", description=__doc__.split("\n")[0])
+    """Measure, print tables, and write files on demand. Exit with 1 if parity or a contender failed."""
+    parser = options.new_parser("train-step", str(__doc__), rounds=7)
     parser.add_argument(
         "--work",
         nargs="+",
         action=Gather,
         default=WORK,
-        help=f"SIZE/BATCH/DTYPE of {', '.join(SIZES)} and {', '.join(DTYPES)}",
+        help=f"steps, as SIZE/BATCH/DTYPE with a size of {', '.join(SIZES)} and a dtype of {', '.join(DTYPES)} "
+        f"(default: {' '.join(WORK)})",
     )
     parser.add_argument(
-        "--contenders", nargs="+", action=Gather, choices=CONTENDERS, default=list(CONTENDERS)
+        "--contenders",
+        nargs="+",
+        action=Gather,
+        choices=CONTENDERS,
+        default=list(CONTENDERS),
+        help="what to time (default: all)",
     )
     parser.add_argument(
-        "--also", nargs="+", action=Gather, default=[], metavar="MODULE", help="contenders.py says how"
+        "--also",
+        nargs="+",
+        action=Gather,
+        default=[],
+        metavar="MODULE",
+        help="modules with further contenders (bench/contenders.py shows one)",
     )
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    parser.add_argument("--threads", type=thread_count, default=num_processors())
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument(
-        "--peak-flops", type=float, help="the chip's dense peak (H100 SXM in bfloat16: 989e12), for MFU"
+        "--peak-flops", type=float, help="the chip's dense peak, to print MFU (H100 SXM in bfloat16: 989e12)"
     )
-    parser.add_argument("--json", type=Path, help="write every sample, the hardware, versions and flags")
-    parser.add_argument("--plot", type=Path, help="draw a bar chart (.png)")
-    parser.add_argument("--markdown", type=Path, help="write the tables, for a README")
-    parser.add_argument("--read", type=Path, help="measure nothing; print or draw this --json of before")
-    options = parser.parse_args(arguments)
-    outputs = [path for path in (options.json, options.plot, options.markdown) if path]
-    for path in outputs:
-        refuse_existing(path)
-    result = json.loads(options.read.read_bytes().decode()) if options.read else measure(options)
-    if options.json:
-        report.save(result, options.json)
-    print(report.text(result))
-    if options.markdown:
-        options.markdown.write_text(report.text(result) + "\n", encoding="utf-8", newline="")
-    if options.plot:
-        report.plot(result, options.plot)
+    options.add_json(parser)
+    parser.add_argument("--plot", type=Path, help="draw a bar chart to this .png file")
+    parser.add_argument("--markdown", type=Path, help="write the tables to this file")
+    parser.add_argument(
+        "--read", type=Path, help="measure nothing, and print or draw the results of this JSON file"
+    )
+    given = options.parse(parser, arguments)
+    result = json.loads(given.read.read_bytes().decode()) if given.read else measure(given)
+    if given.json:
+        report.save(result, given.json)
+    text = report.text(result)
+    print(text)
+    if given.markdown:
+        given.markdown.write_text(text + "\n", encoding="utf-8", newline="")
+    if given.plot:
+        report.plot(result, given.plot)
     failures = [line for row in result["rows"] for line in row["failures"]]
     if failures:
         sys.exit("\n".join(failures))
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Everything that the tables and the chart show, and every sample behind it."""
-    os.environ.update(OMP_NUM_THREADS=str(options.threads), NPROC=str(options.threads))
-    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # as JAX's are, in bench.__main__
+def measure(given: argparse.Namespace) -> dict[str, Any]:
+    """Measure everything that the tables and the chart show, and return it with every sample."""
+    options.set_threads(given.threads)
+    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # bench.__main__ turns JAX's cache off, too
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # contenders share one GPU
-    works = [parse_work(text, options.device, options.threads) for text in options.work]
-    specs = {name: CONTENDERS[name] for name in options.contenders} | {spec: spec for spec in options.also}
-    rows = [measure_work(work, specs, options.rounds) for work in works]
+    works = [parse_work(text, given.device, given.threads) for text in given.work]
+    specs = {name: CONTENDERS[name] for name in given.contenders} | {spec: spec for spec in given.also}
+    rows = [measure_work(work, specs, given.rounds) for work in works]
     return {
         "command": "python -m bench train-step " + " ".join(sys.argv[2:]),
         "time": time.strftime("%Y-%m-%d %H:%M"),
         "machine": describe(PACKAGES),
         "flags": flags(),
-        "device": options.device,
-        "threads": options.threads,
-        "peak_flops": options.peak_flops,
+        "device": given.device,
+        "threads": given.threads,
+        "peak_flops": given.peak_flops,
         "gpu": next((row["gpu"] for row in rows if "gpu" in row), None),
         "rows": rows,
     }
 
 
 def parse_work(text: str, device: str, threads: int) -> Work:
-    """The work that SIZE/BATCH/DTYPE names."""
+    """Return the work that SIZE/BATCH/DTYPE names.
+
+    Raises:
+        InputError: The text does not name one.
+    """
     size, _, rest = text.partition("/")
     batch, _, dtype = rest.partition("/")
     if size not in SIZES or not batch.isdecimal() or not int(batch) or dtype not in DTYPES:
         raise InputError(
-            f"--work {text}: give SIZE/BATCH/DTYPE, such as tinystories/8/float32, of {', '.join(SIZES)} and "
-            f"{', '.join(DTYPES)}"
+            f"--work {text}: give SIZE/BATCH/DTYPE, such as tinystories/8/float32, with a size of {', '.join(SIZES)} "
+            f"and a dtype of {', '.join(DTYPES)}"
         )
     return Work(size, int(batch), dtype, device, threads)
 
 
 def measure_work(work: Work, specs: dict[str, str], rounds: int) -> dict[str, Any]:
-    """One row: first steps, their parity, then rounds of turns."""
+    """Measure one row: first steps, their parity, then the timed rounds."""
     found: dict[str, dict[str, Any]] = {}
     children: dict[str, Child] = {}
     row: dict[str, Any] = {"work": work.name, "contenders": found, "failures": []}
@@ -132,9 +151,9 @@ def measure_work(work: Work, specs: dict[str, str], rounds: int) -> dict[str, An
     )
     try:
         for name, spec in specs.items():
-            progress(f"{work.name}: first step of {name}")
+            show_progress(f"{work.name}: first step of {name}")
             children[name] = Child(make_contender, spec, work)
-            found[name] = _attempt(children, name, "first", row)
+            found[name] = _ask_or_drop(children, name, "first", row)
         row["parity"] = compare(work, found, row["failures"])
         if row["failures"]:
             return row
@@ -152,10 +171,11 @@ def measure_work(work: Work, specs: dict[str, str], rounds: int) -> dict[str, An
     return row
 
 
-def _attempt(children: dict[str, Child], name: str, call: str, row: dict[str, Any]) -> dict[str, Any]:
-    """What the contender says, or why it says nothing; then its process is ended."""
+def _ask_or_drop(children: dict[str, Child], name: str, call: str, row: dict[str, Any]) -> dict[str, Any]:
+    """Return the contender's answer. If it has none, return the reason and end its process."""
     try:
-        return children[name].ask(call)  # type: ignore[no-any-return]
+        answer: dict[str, Any] = children[name].ask(call)
+        return answer
     except Unavailable as reason:
         answer = {"unavailable": str(reason)}
     except Failed as reason:
@@ -166,7 +186,7 @@ def _attempt(children: dict[str, Child], name: str, call: str, row: dict[str, An
 
 
 def compare(work: Work, found: dict[str, dict[str, Any]], failures: list[str]) -> dict[str, Any]:
-    """How far each contender's first step is from the first contender's, beside the budgets."""
+    """Return the errors of each contender's first step against the first contender's, and the budgets."""
     budget = BUDGETS["float32" if work.dtype == "float32" else "bfloat16"]
     budgets = {
         "loss": budget.model_forward,
@@ -189,15 +209,15 @@ def compare(work: Work, found: dict[str, dict[str, Any]], failures: list[str]) -
                     f"more than {budgets[what]:.0e}"
                 )
     for step in steps.values():
-        del step["update"]  # too long for a file of results
+        del step["update"]  # too large for the results file
     return {"reference": reference_name, "weight": COMPARED, "errors": errors, "budgets": budgets}
 
 
-# What the processes do
+# What the child processes do
 
 
 def make_contender(spec: str, work: Work) -> Calls:
-    """A contender's answers: its first step, more steps, its memory."""
+    """Return the functions of a contender: its first step, more steps, and its memory."""
     weights = {name: leaf[...] for name, leaf in initial_weights(work.config.model, 0, "float32")}
     ids = token_ids(work)
     inputs, targets = ids[:, :-1].copy(), ids[:, 1:].copy()
@@ -229,24 +249,24 @@ def make_contender(spec: str, work: Work) -> Calls:
 
     return {
         "first": first,
-        "steps": lambda count: timed(lambda: step(inputs, targets), count),
+        "steps": lambda count: time_runs(lambda: step(inputs, targets), count),
         "end": lambda: {"peak_memory": peak_memory(), "device_memory": device_memory()},
     }
 
 
 def token_ids(work: Work) -> np.ndarray:
-    """The batch of every step: the inputs, and one token more."""
+    """Return the batch of every step: the inputs and one token more."""
     shape = work.batch_size, SIZES[work.size].context_length + 1
     return np.random.default_rng(0).integers(0, SIZES[work.size].vocab_size, shape).astype(np.int32)
 
 
 def peak_size(device: str) -> int:
-    """Rows of the matrices whose product measures the peak."""
+    """Return the number of rows of the square matrices whose product measures the peak."""
     return 2048 if device == "cpu" else 8192
 
 
 def make_peak(work: Work) -> Calls:
-    """Square matrix products in torch, in the dtype of the work."""
+    """Return the functions that time square matrix products in torch, in the dtype of the work."""
     import torch
 
     torch.set_num_threads(work.threads)
@@ -262,4 +282,4 @@ def make_peak(work: Work) -> Calls:
             torch.cuda.synchronize()
 
     gpu = None if work.device == "cpu" else torch.cuda.get_device_name(work.device)
-    return {"steps": lambda count: timed(product, count), "gpu": lambda: gpu}
+    return {"steps": lambda count: time_runs(product, count), "gpu": lambda: gpu}

@@ -1,10 +1,10 @@
-"""A corpus like text from the web: many scripts, and a vocabulary without end."""
+"""A corpus that resembles text from the web: many scripts, and a vocabulary that keeps growing."""
 
 from pathlib import Path
 
 import numpy as np
 
-# Where the letters of a script are, its share of the words, and whether words are set apart by spaces.
+# First and last letter of a script, its share of the words, and what separates its words.
 _SCRIPTS = (
     ("a", "z", 0.80, " "),
     ("à", "ÿ", 0.05, " "),
@@ -17,9 +17,9 @@ _SEPARATORS = (". ", ", ", "\n", "/", "-", "_", "'s ", " (", ") ", ": ", "\n\n",
 
 
 def write_web(path: Path, num_bytes: int, seed: int = 0) -> None:
-    """Write text whose words follow Zipf's law: some very frequent, a new one every hundred bytes or so.
+    """Write text whose words follow Zipf's law: a few are very frequent, and about every hundred bytes one is new.
 
-    Deterministic by seed. A word is spelled from its number, so that memory does not grow with the text.
+    The same seed gives the same text. A word is spelled from its number, so that memory does not grow with the text.
     """
     rng = np.random.Generator(np.random.Philox(seed))
     written = 0
@@ -48,8 +48,8 @@ def write_web(path: Path, num_bytes: int, seed: int = 0) -> None:
 
 
 def _spell(number: int, first: int, base: int) -> str:
-    """Return a word for a number: short for the small, frequent ones."""
-    mixed = number * 2_654_435_761 % (1 << 32)  # so that words that are alike are not equally frequent
+    """Return the word of a number. Small, frequent numbers get short words."""
+    mixed = number * 2_654_435_761 % (1 << 32)  # so that words with similar spelling differ in frequency
     letters = []
     while True:
         mixed, digit = divmod(mixed, base)

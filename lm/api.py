@@ -10,15 +10,15 @@ import numpy as np
 from jaxtyping import Float
 
 from lm import backend as backends
+from lm.accounting.limits import explained, refuse_generation
 from lm.backend import Backend, BackendName, DecodeStep, Logits, Prefill
 from lm.config import TrainConfig, check_device
 from lm.data.batch import check_token_ids
-from lm.limits import explained, refuse_generation
 from lm.run import checkpoint
 from lm.run.facts import load_facts
 from lm.run.loading import load_ends, load_state, load_tokenizer
+from lm.text.complete import Completion, complete
 from lm.text.ends import Ends
-from lm.text.generate import Completion, complete
 from lm.text.sampling import SamplingConfig
 from lm.text.score import TextScore, score_text
 from tokenizer import Tokenizer

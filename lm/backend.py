@@ -10,9 +10,9 @@ from typing import Any, Literal, Protocol, cast, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
+from lm.accounting.limits import refuse_weights
 from lm.config import TrainConfig
 from lm.data.batch import Batch
-from lm.limits import refuse_weights
 from lm.mesh import Mesh, Processes
 from lm.programs import keep_choices
 from lm.run.checkpoint import Leaves, Shares

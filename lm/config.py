@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tokenizer.errors import InputError
-from tokenizer.files import read_bytes, refuse_utf16
+from tokenizer.files.reading import read_bytes, refuse_utf16
 
 ComputeDtype = Literal["float32", "bfloat16", "float64"]
 Schedule = Literal["cosine", "linear", "constant"]

@@ -8,8 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from tokenizer.errors import InputError
-from tokenizer.publish import alone_at, alone_in, is_locked, published, refuse_existing, remove, reserved
-from tokenizer.strict_json import parse_json
+from tokenizer.files.publish import (
+    alone_at,
+    alone_in,
+    is_locked,
+    published,
+    refuse_existing,
+    remove,
+    reserved,
+)
+from tokenizer.files.strict_json import parse_json
 
 __all__ = [
     "alone_at",
@@ -77,7 +85,7 @@ def read_json(path: Path, mend: str) -> Any:
         mend: What to do if there is none; the error ends with it.
 
     Raises:
-        InputError: it cannot be read, or is not JSON that this project could write (`tokenizer.strict_json`).
+        InputError: it cannot be read, or is not JSON that this project could write (`tokenizer.files.strict_json`).
     """
     try:
         require_file(path)

@@ -6,9 +6,7 @@ So the same command compiles once, times once, and has the same bits.
 import atexit
 import contextlib
 import functools
-import hashlib
 import os
-import platform
 import sys
 import zlib
 from pathlib import Path
@@ -19,11 +17,9 @@ from filelock import FileLock
 
 import lm
 from lm.files import read_object, write_json
+from lm.machine import processor_id
 from tokenizer.errors import InputError
 from tokenizer.machine import num_processors
-
-_MODEL = ("vendor_id", "cpu family", "model", "stepping", "flags", "CPU implementer", "CPU part", "Features")
-"""Lines of Linux's /proc/cpuinfo that say which instructions a processor has."""
 
 
 @functools.cache
@@ -45,7 +41,7 @@ def program_folder(base: str | None, bounded: bool = True) -> str | None:
     # NPROC is what XLA reads.
     threads = os.environ.get("NPROC") or num_processors()
     above = Path(base) if base else platformdirs.user_cache_path("twinlm") / "jax"
-    folder = above / f"{_processor()}-{threads}"
+    folder = above / f"{processor_id()}-{threads}"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what lies there, JAX runs
         with FileLock(folder / ".lockfile", timeout=10):  # JAX's own
@@ -95,7 +91,7 @@ def keep_choices(backend: Any) -> None:
     if os.environ.get("JAX_ENABLE_COMPILATION_CACHE") == "false":
         return
     version = "-".join((lm.__version__, *backend.versions().values()))
-    file = platformdirs.user_cache_path("twinlm") / "choices" / f"{_processor()}-{version}.json"
+    file = platformdirs.user_cache_path("twinlm") / "choices" / f"{processor_id()}-{version}.json"
     backend.repeat(_read_choices(file))
     atexit.register(_write_choices, file, backend)
 
@@ -114,14 +110,3 @@ def _write_choices(file: Path, backend: Any) -> None:
         with contextlib.suppress(OSError, InputError):
             file.parent.mkdir(parents=True, exist_ok=True)
             write_json(file, measured | _read_choices(file))
-
-
-def _processor() -> str:
-    """A name for the machine's processor, by the instructions that it has."""
-    found = [platform.machine(), platform.processor()]
-    try:
-        lines = Path("/proc/cpuinfo").read_bytes().decode().partition("\n\n")[0].splitlines()
-        found += [line for line in lines if line.startswith(_MODEL)]
-    except OSError:
-        pass  # not Linux
-    return hashlib.sha256("\n".join(found).encode()).hexdigest()[:16]

@@ -85,7 +85,7 @@ class Shown:
 
 def show(text: str, end: str = "\n") -> None:
     """Print what is no result, at once. Where nobody can read it, the program goes on."""
-    print(text, end=end, file=Shown(sys.stdout), flush=True)  # type: ignore[arg-type]
+    print(text, end=end, file=Shown(sys.stdout), flush=True)
 
 
 def run_program(name: str, work: Callable[[], int | None]) -> int:

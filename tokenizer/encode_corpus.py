@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from tokenizer.dask_engine import divide, map_tasks
-from tokenizer.encode_stream import StreamEncoder
 from tokenizer.errors import InputError
-from tokenizer.files import not_utf8
+from tokenizer.files.publish import alone_at, published, refuse_existing, start_to_flush
+from tokenizer.files.reading import not_utf8
+from tokenizer.files.sources import Paths, open_texts
+from tokenizer.parallel.dask_engine import divide, map_tasks
+from tokenizer.parallel.ranges import cut_files, open_range, share
+from tokenizer.parallel.workers import Result, Task, run_tasks
 from tokenizer.progress import progress_bar
-from tokenizer.publish import alone_at, published, refuse_existing, start_to_flush
-from tokenizer.ranges import cut_files, open_range, share
-from tokenizer.sources import Paths, open_texts
+from tokenizer.streams import StreamEncoder
 from tokenizer.tokenizer import Tokenizer
-from tokenizer.workers import Result, Task, run_tasks
 
 if TYPE_CHECKING:
     from distributed import Client
 
-FLUSH = 1 << 22  # bytes after which the disk begins to write
+FLUSH = 1 << 22  # bytes after which flushing to disk starts
 
 
 @dataclass(frozen=True)
 class EncodeResult:
-    """What `encode_corpus` wrote, and what it took."""
+    """What `encode_corpus` wrote, and how long it took."""
 
     num_tokens: int
     num_bytes: int
@@ -53,13 +53,13 @@ def encode_corpus(
 
     Args:
         input_paths: the text: a file or several, globs, addresses that fsspec knows, pipes, "-" for standard input;
-            what gzip has compressed is decompressed.
-        tokenizer: what encodes it.
+            gzip files are decompressed.
+        tokenizer: the tokenizer that encodes the text.
         output_path: the .npy file to write.
-        num_workers: processes that encode; None for as many as there are processors. The result is the same.
+        num_workers: processes that encode; None for one per processor. The result does not depend on it.
         progress: show a progress bar on stderr.
         overwrite: replace an existing `output_path`.
-        client: a Dask cluster that encodes, instead of processes of this machine. The result is the same.
+        client: a Dask cluster that encodes, instead of processes of this machine. The result does not depend on it.
 
     Raises:
         InputError: an input is missing, empty or not UTF-8, or the output exists and `overwrite` is false.
@@ -136,9 +136,9 @@ class EncodeWorker:
 
 
 def npy_header(length: int, dtype: np.dtype) -> bytes:
-    """Return the header of a one-dimensional .npy file, as long for every length.
+    """Return the header of a one-dimensional .npy file. Its size is the same for every length.
 
-    NumPy leaves room in the header for a length of up to 21 digits, so that one can be written over another.
+    NumPy leaves room in the header for a length of up to 21 digits, so one header can overwrite another.
     """
     header = BytesIO()
     description = {"descr": dtype.str, "fortran_order": False, "shape": (length,)}

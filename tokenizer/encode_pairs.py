@@ -9,10 +9,10 @@ import numpy as np
 
 from tokenizer.encode_corpus import npy_header
 from tokenizer.errors import InputError
-from tokenizer.pairs import read_pairs
+from tokenizer.files.pairs import read_pairs
+from tokenizer.files.publish import published_together, refuse_existing, reserved
+from tokenizer.files.sources import Paths, open_texts
 from tokenizer.progress import progress_bar
-from tokenizer.publish import published_together, refuse_existing, reserved
-from tokenizer.sources import Paths, open_texts
 from tokenizer.tokenizer import Tokenizer
 
 OFFSETS = ".offsets"
@@ -26,11 +26,11 @@ class EncodePairsResult:
     num_pairs: int
     num_tokens: int
     longest_prefix: int  # tokens
-    longest_target: int  # tokens, its end among them
+    longest_target: int  # tokens, including the end token
 
 
 def offsets_path(tokens_path: Path) -> Path:
-    """Where the bounds of a file of pairs stand: beside it."""
+    """Return the path of the file that holds the offsets of a file of pairs: beside it."""
     return Path(f"{tokens_path}{OFFSETS}")
 
 
@@ -39,16 +39,16 @@ def encode_pairs(
 ) -> EncodePairsResult:
     """Encode files of lines such as {"prefix": "abc", "target": "cba"}; other keys are ignored.
 
-    The output is a .npy file of ids, each pair as: prefix, end, target, end. So it is a token file too. Where the
-    parts are stands beside it, in `offsets_path`, a .npy file of 2 N + 1 int64: the prefix of pair i starts at
+    The output is a .npy file of ids, each pair as: prefix, end, target, end. So it is also a token file. Beside it,
+    in `offsets_path`, a .npy file of 2 N + 1 int64 says where the parts are: the prefix of pair i starts at
     offset 2i, the end token before its target at offset 2i + 1. Both files appear in full or not at all. Memory
     does not grow with the file.
 
     Args:
         input_paths: the pairs, one to a line: a file or several, globs, addresses that fsspec knows.
-        tokenizer: what encodes them.
+        tokenizer: the tokenizer that encodes them.
         output_path: the .npy file to write.
-        end: the special token that stands before and behind a target.
+        end: the special token before and after a target.
         progress: show a progress bar on stderr.
 
     Raises:

@@ -11,13 +11,13 @@ def tokens_of(tokenizer: Tokenizer, text: str) -> list[tuple[int, bytes]]:
 
 
 def printable(token: bytes) -> str:
-    """Return a token as text on one line: line ends as ⏎, bytes that are no UTF-8 alone in hexadecimal."""
+    """Return a token as text on one line: line ends as ⏎, bytes that are not UTF-8 by themselves in hexadecimal."""
     shown = token.decode(errors="backslashreplace").replace("\n", "⏎")
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in shown)
 
 
 def coloured(tokenizer: Tokenizer, text: str) -> str:
-    """Return `text` with its tokens in turning colours, each followed by its id, for a terminal."""
+    """Return `text` with its tokens in alternating colours, each followed by its id, for a terminal."""
     parts = []
     for number, (i, token) in enumerate(tokens_of(tokenizer, text)):
         colour = _COLOURS[number % len(_COLOURS)]

@@ -1,4 +1,4 @@
-"""What is known of the machine and of this process, on every platform."""
+"""Facts about the machine and this process, on every platform."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ def num_processors() -> int:
 def total_memory() -> int:
     """Return the bytes of the machine's main memory."""
     try:
-        # Linux, without psutil, which needs modules there that other systems lack.
+        # On Linux this works without psutil.
         return 1024 * int(Path("/proc/meminfo").read_bytes().partition(b"MemTotal:")[2].split()[0])
     except (OSError, IndexError):
         import psutil
@@ -24,7 +24,7 @@ def total_memory() -> int:
 def peak_memory() -> int:
     """Return the most bytes of main memory that this process has held at once.
 
-    Where the system does not say, it is what the process holds now.
+    If the system does not record the peak, this is what the process holds now.
     """
     try:
         # Linux. What getrusage says includes the memory of the process that started this one.

@@ -61,14 +61,14 @@ class HashTable:
         return hashed.view(np.int64)
 
     def _differ(self, keys: list[np.ndarray], slots: np.ndarray) -> np.ndarray:
-        """Return whether the slot holds another key, or none."""
+        """Return for each key whether its slot holds another key, or none."""
         differ = self._columns[0].take(slots) != keys[0]
         for column, key in zip(self._columns[1:], keys[1:], strict=True):
             differ |= column.take(slots) != key
         return differ
 
     def _probe(self, keys: list[np.ndarray], slots: np.ndarray, pending: np.ndarray) -> np.ndarray:
-        """Move the `pending` ones of `slots` on to their key; return those that met an empty slot instead."""
+        """Move the `pending` ones of `slots` to their keys. Return those that met an empty slot instead."""
         missing = [pending[:0]]
         while len(pending):
             empty = self._columns[0][slots[pending]] == 0
@@ -79,12 +79,12 @@ class HashTable:
         return np.concatenate(missing)
 
     def _step(self, keys: list[np.ndarray], slots: np.ndarray, pending: np.ndarray) -> None:
-        """Move the `pending` ones of `slots` on, each by an odd step of its key, which reaches every slot."""
+        """Move each of the `pending` ones of `slots` by a step that depends on its key. Odd steps reach every slot."""
         steps = keys[0][pending].view(np.int64) | 1
         slots[pending] = (slots[pending] + steps) & (len(self._numbers) - 1)
 
     def _add(self, keys: list[np.ndarray], next_number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Number keys of which most are new; return (numbers, positions of one of each that was new)."""
+        """Number keys, most of them new. Return (numbers, one position of each new key)."""
         slots = self._place(keys)
         new = (self._numbers[slots] == -1).nonzero()[0]
         # Equal keys share a slot: the one that is written last stands for all of them.
@@ -100,7 +100,7 @@ class HashTable:
         pending = np.arange(len(slots))
         while len(pending):
             empty = pending[self._columns[0][slots[pending]] == 0]
-            # Where several keys want the same slot, the one that is written last gets it.
+            # If several keys want one slot, the key that is written last gets it.
             for column, key in zip(self._columns, keys, strict=True):
                 column[slots[empty]] = key[empty]
             self._numbers[slots[empty]] = -1

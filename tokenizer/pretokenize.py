@@ -8,7 +8,7 @@ import numpy as np
 import regex
 
 from tokenizer.errors import InputError
-from tokenizer.runs import edges_of
+from tokenizer.spans import edges_of
 
 # Sources: GPT-2's encoder.py; tiktoken's openai_public.py for the other two.
 PATTERNS = {
@@ -33,15 +33,15 @@ class Pretokenizer:
     """A pattern and special tokens, which together cut any text into pre-tokens.
 
     A special token is never merged and never cut: text on its two sides is tokenized as if it stood alone.
-    Where several match at one place, the longest wins.
+    If several match at one place, the longest wins.
 
     >>> Pretokenizer("gpt2", ["<|eot|>"]).split("It's  here.<|eot|>")
     ['It', "'s", ' ', ' here', '.', '<|eot|>']
 
     Args:
         pattern: a name in `PATTERNS`, or any regular expression in the syntax of the module `regex`. It cuts text
-            where a match starts and where one ends, also an empty one, so no text is lost. Of several patterns, each
-            cuts the pieces that the one before has left.
+            wherever a match starts or ends, even an empty one, so no text is lost. Each of several patterns cuts the
+            pieces that the pattern before it has left.
         special_tokens: strings; none may be empty.
 
     Raises:
@@ -65,7 +65,7 @@ class Pretokenizer:
         )
 
     def split(self, text: str) -> list[str]:
-        """Return the pre-tokens of `text`, special tokens among them, in order; joined they are `text`."""
+        """Return the pre-tokens of `text` in order, including special tokens. Joined they are `text`."""
         return [piece for _, pieces in self.sections(text) for piece in pieces]
 
     def sections(self, text: str) -> Iterator[tuple[bool, list[str]]]:

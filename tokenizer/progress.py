@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-Progress = Callable[[int], object]  # told how much was done since the last call
+Progress = Callable[[int], object]  # its argument: the amount done since the last call
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from io import BytesIO
@@ -12,22 +12,24 @@ from typing import Any, Self
 
 import numpy as np
 
-from tokenizer import files, tokenizers_json
-from tokenizer.encode_stream import StreamEncoder
 from tokenizer.errors import InputError
-from tokenizer.merge_pieces import LONG, PieceMerger
+from tokenizer.files import gpt2, tokenizers_json
+from tokenizer.files.publish import write_text
+from tokenizer.files.reading import read_json
+from tokenizer.merges.apply import LONG, PieceMerger
 from tokenizer.pretokenize import Pretokenizer, encode_utf8
-from tokenizer.runs import edges_of
+from tokenizer.spans import edges_of
+from tokenizer.streams import StreamEncoder, reader_of
 
-SHORT = 4096  # characters; up to so many, a loop over pre-tokens is faster than blocks in NumPy
+SHORT = 4096  # characters; for texts up to this length, a loop over pre-tokens is faster than blocks in NumPy
 MAX_CACHED_PIECES = 1 << 16
 
 
 class Tokenizer:
     """A byte-level BPE tokenizer (Sennrich et al. 2016; Radford et al. 2019).
 
-    Text is cut into pre-tokens; within each, the pair of neighbours that comes first in `merges` is merged,
-    again and again, until no pair is left that `merges` knows.
+    `encode` cuts the text into pre-tokens. Within each pre-token it merges the pair of neighbours that stands first
+    in `merges`, and repeats this until `merges` has none of the pairs.
 
     >>> vocab = {i: bytes([i]) for i in range(256)} | {256: b"he", 257: b"hell", 258: b"ll"}
     >>> tokenizer = Tokenizer(vocab, [(b"h", b"e"), (b"l", b"l"), (b"he", b"ll")], ["<|eot|>"])
@@ -37,15 +39,15 @@ class Tokenizer:
     'hello<|eot|>'
 
     Args:
-        vocab: id -> bytes; must hold all 256 single bytes. Of ids with the same bytes the last one is used.
-        merges: pairs of byte strings, the one to merge first in front.
+        vocab: id -> bytes; must hold all 256 single bytes. If several ids have the same bytes, the last one is used.
+        merges: pairs of byte strings, in the order in which they merge.
         special_tokens: strings that always become one token. Those not in `vocab` get the next free ids.
-        pattern: how text is cut into pre-tokens: "gpt2", "cl100k", "o200k", or a regular expression. Of several, each
-            cuts the pieces that the one before has left.
-        visible_tokens: those of the special tokens that a reader sees, such as "<tool_call>". No id depends on them;
-            they are the added tokens of a `tokenizer.json` that are not `special`.
-        whole_pieces: a pre-token that is in `vocab` becomes that one token, also if merges do not make it: as tiktoken
-            does, and `ignore_merges` says in a `tokenizer.json`.
+        pattern: how to cut text into pre-tokens: "gpt2", "cl100k", "o200k", or a regular expression. Each of several
+            patterns cuts the pieces that the pattern before it has left.
+        visible_tokens: the special tokens that a reader sees, such as "<tool_call>". No id depends on them. In a
+            `tokenizer.json` they are the added tokens that are not `special`.
+        whole_pieces: make a pre-token that is in `vocab` one token, even if merges do not make it. tiktoken does so,
+            and a `tokenizer.json` with `ignore_merges`.
 
     Raises:
         InputError: `vocab` and `merges` do not fit together, or a special token or the pattern is unusable.
@@ -61,11 +63,11 @@ class Tokenizer:
         whole_pieces: bool = False,
     ) -> None:
         for i in vocab:
-            files.check_id(i, f"token {vocab[i]!r:.40}")
+            gpt2.check_id(i, f"token {vocab[i]!r:.40}")
         self.merges = list(merges)
         self.pretokenizer = Pretokenizer(pattern, special_tokens or ())
-        # Where two ids have the same bytes (a special token of one byte, after training), the last one is
-        # used. The others have no text: a file maps each token to one id.
+        # If two ids have the same bytes (a special token of one byte, after training), the last one is used.
+        # The others have no text: a file maps each token to one id.
         self._ids = ids = {token: i for i, token in sorted(vocab.items())}
         self.vocab = {i: token for token, i in ids.items()}
         missing = [byte for byte in range(256) if bytes([byte]) not in ids]
@@ -93,7 +95,7 @@ class Tokenizer:
         self._cache: dict[str, list[int]] = {}
 
     def _unmerged(self) -> dict[bytes, int]:
-        """Return the tokens that are no special tokens, and that merging their bytes does not give."""
+        """Return the ordinary tokens that merging their bytes does not give."""
         tokens = [(token, i) for token, i in self._ids.items() if i not in self.special_tokens.values()]
         data = np.frombuffer(b"".join([token for token, _ in tokens]), np.uint8)
         edges = edges_of([len(token) for token, _ in tokens])
@@ -112,7 +114,7 @@ class Tokenizer:
 
     @cached_property
     def ids_with_text(self) -> np.ndarray:
-        """The ids that `decode` takes, ascending; a vocabulary may have holes."""
+        """The ids that `decode` takes, ascending. A vocabulary may have gaps."""
         return np.array(sorted(self.vocab))
 
     @property
@@ -167,18 +169,18 @@ class Tokenizer:
     def encode_iterable(self, texts: Iterable[str]) -> Iterator[int]:
         """Yield the ids of the joined `texts`, reading them only as needed.
 
-        The result is `encode("".join(texts))`, however the text is cut into `texts`. An id is certain only if
-        what follows it is known, so the ids of a text come when some of the next was read.
+        The result is `encode("".join(texts))`, however the text is divided into `texts`. An id is certain only after
+        the text behind it is known, so the ids of a text come after a part of the next text was read.
 
         Raises:
             InputError: as in `encode`.
         """
-        for ids, _ in self.stream_encoder.encode(_reader(texts), block_size=1 << 15, batch=1, check=False):
+        for ids, _ in self.stream_encoder.encode(reader_of(texts), block_size=1 << 15, batch=1, check=False):
             yield from ids.tolist()
 
     @cached_property
     def stream_encoder(self) -> StreamEncoder:
-        """What encodes long texts."""
+        """The encoder of long texts."""
         special_ids = [self.special_tokens[token] for token in self.pretokenizer.special_tokens]
         return StreamEncoder(
             self.pretokenizer, special_ids, self._byte_ids, self._ranks, self.dtype, self._whole
@@ -238,20 +240,20 @@ class Tokenizer:
         """Read a tokenizer from files in GPT-2's format (`vocab.json`, `merges.txt`).
 
         Raises:
-            InputError: a file is missing or malformed, or they do not belong together.
+            InputError: a file is missing or malformed, or the files do not belong together.
         """
-        vocab, merges = files.read_vocab(vocab_path), files.read_merges(merges_path)
+        vocab, merges = gpt2.read_vocab(vocab_path), gpt2.read_merges(merges_path)
         with _naming(vocab_path):
             tokenizer = cls(vocab, merges, special_tokens, pattern)
-            tokenizer._refuse_damage()
+            gpt2.refuse_mixture(tokenizer.vocab, tokenizer.merges, tokenizer.pretokenizer)
             return tokenizer
 
     def save(self, folder: str | Path) -> None:
-        """Write `vocab.json` and `merges.txt` in GPT-2's format; `pretokenizer.json` has what they lack."""
+        """Write `vocab.json` and `merges.txt` in GPT-2's format, and `pretokenizer.json` with what they lack."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        files.write_text(folder / "vocab.json", files.format_vocab(self.vocab))
-        files.write_text(folder / "merges.txt", files.format_merges(self.merges))
+        write_text(folder / "vocab.json", gpt2.format_vocab(self.vocab))
+        write_text(folder / "merges.txt", gpt2.format_merges(self.merges))
         pretokenizer: dict[str, Any] = {
             "special_tokens": list(self.special_tokens),
             "pattern": self.pretokenizer.pattern,
@@ -261,23 +263,23 @@ class Tokenizer:
             pretokenizer["visible_tokens"] = self.visible_tokens
         if self._whole:
             pretokenizer["whole_pieces"] = True
-        files.write_text(folder / "pretokenizer.json", json.dumps(pretokenizer, indent=2) + "\n")
+        write_text(folder / "pretokenizer.json", json.dumps(pretokenizer, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """Read what `save` wrote.
 
         Raises:
-            InputError: a file is missing or malformed, or was changed since.
+            InputError: a file is missing or malformed, or has changed since `save` wrote it.
         """
         folder = Path(folder)
-        facts = files.read_pretokenizer(folder / "pretokenizer.json")
+        facts = gpt2.read_pretokenizer(folder / "pretokenizer.json")
         sha256 = facts.pop("sha256")
-        vocab, merges = files.read_vocab(folder / "vocab.json"), files.read_merges(folder / "merges.txt")
+        vocab, merges = gpt2.read_vocab(folder / "vocab.json"), gpt2.read_merges(folder / "merges.txt")
         with _naming(folder):
             tokenizer = cls(vocab, merges, **facts)
             if tokenizer.sha256 != sha256:
-                tokenizer._refuse_damage()
+                gpt2.refuse_mixture(tokenizer.vocab, tokenizer.merges, tokenizer.pretokenizer)
                 if sha256 is not None:
                     raise InputError(
                         "a file was changed since it was saved; put it back, or delete sha256 from pretokenizer.json "
@@ -285,43 +287,10 @@ class Tokenizer:
                     )
         return tokenizer
 
-    def _refuse_damage(self) -> None:
-        """Refuse a vocabulary and merges that training cannot have made together.
-
-        Raises:
-            InputError: no merge makes a token that looks learned, or a few merges are not in the order of their tokens.
-        """
-        joined = [left + right for left, right in self.merges]
-        made = {*joined, *(special.encode() for special in self.special_tokens)}
-        for i, token in self.vocab.items():
-            # What the pattern cuts is no learned token, but one that was added: a special token of another program.
-            if (
-                len(token) > 1
-                and token not in made
-                and len(self.pretokenizer.split(token.decode(errors="ignore"))) < 2
-            ):
-                raise InputError(
-                    f"vocab.json has token {i} ({token!r:.40}), which no line of merges.txt makes; take both files "
-                    "from where they were made again, or name it as a special token if it is one"
-                )
-        ids = [
-            self._ids[token]
-            for token in dict.fromkeys(joined)
-            if token.decode(errors="ignore") not in self.special_tokens
-        ]
-        falls = [rank for rank, (one, next_one) in enumerate(pairwise(ids)) if one > next_one]
-        # Some programs number tokens in an order of their own. Then about half of all merges are out of order.
-        if 0 < len(falls) <= max(2, len(ids) // 100):
-            token = self.vocab[ids[falls[0]]]
-            raise InputError(
-                f"merges.txt makes {token!r:.40} before a token with a smaller id in vocab.json, unlike nearly all "
-                "others: lines were exchanged; take both files from where they were made again"
-            )
-
     def save_tokenizers_json(self, path: str | Path) -> None:
         """Write the `tokenizer.json` of the library tokenizers, which encodes as this one does.
 
-        A pattern of your own is written as it is; the library's dialect of regular expressions may differ.
+        A regular expression of your own is written unchanged; the library's dialect may differ.
         """
         content = tokenizers_json.export(
             self.vocab,
@@ -331,30 +300,30 @@ class Tokenizer:
             self.visible_tokens,
             bool(self._whole),
         )
-        files.write_text(Path(path), json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+        write_text(Path(path), json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 
     @classmethod
     def from_tokenizers_json(cls, path: str | Path) -> Self:
         """Read a `tokenizer.json` of the library tokenizers: byte-level BPE, cut by any regular expressions.
 
-        What its post-processor puts around a text, such as a token for its beginning, is no part of the text's ids.
+        `encode` leaves out what its post-processor adds to a text, such as a token for the beginning.
 
         Raises:
             InputError: the file is missing or malformed, or asks for something this tokenizer does not do.
         """
-        facts = tokenizers_json.parse(files.read_json(path), path)
+        facts = tokenizers_json.parse(read_json(path), path)
         with _naming(path):
             return cls(**facts)
 
     @classmethod
     def from_folder(cls, folder: str | Path, special_tokens: Iterable[str] | None = None) -> Self:
-        """Read a tokenizer that another program has saved: from `tokenizer.json`, or GPT-2's files if there is none.
+        """Read a tokenizer that another program has saved: from `tokenizer.json`, or from GPT-2's files without one.
 
-        A folder may hold both. Then vocab.json and merges.txt are the lesser part: they do not say how text is cut.
+        If a folder holds both, `tokenizer.json` counts: vocab.json and merges.txt do not say how to cut text.
 
         Args:
             folder: the folder.
-            special_tokens: of GPT-2's files, which do not name them.
+            special_tokens: the special tokens of GPT-2's files, which do not name them.
 
         Raises:
             InputError: a file is missing or malformed, or asks for something this tokenizer does not do.
@@ -365,42 +334,14 @@ class Tokenizer:
         if (folder / "tokenizer.json").exists():
             return cls.from_tokenizers_json(folder / "tokenizer.json")
         settings = folder / "tokenizer_config.json"
-        files.refuse_other_class(files.read_json(settings) if settings.exists() else {}, settings)
+        gpt2.refuse_other_class(read_json(settings) if settings.exists() else {}, settings)
         return cls.from_files(folder / "vocab.json", folder / "merges.txt", special_tokens)
 
 
 @contextmanager
 def _naming(path: str | Path) -> Iterator[None]:
-    """Put the name of what was read in front of an error."""
+    """Put the path in front of an error's message."""
     try:
         yield
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-
-
-def _reader(texts: Iterable[str]) -> Callable[[int], bytes]:
-    """Return a function that reads the next bytes of the joined texts, about so many, and none at their end.
-
-    It reads the first text only, then twice as much each time, so that ids come early and long inputs are
-    fast.
-    """
-    iterator = iter(texts)
-    text, start, wanted = "", 0, 1
-
-    def read(size: int) -> bytes:
-        nonlocal text, start, wanted
-        parts, found = [], 0
-        while found < min(wanted, size):
-            if start == len(text):
-                try:
-                    text, start = next(iterator), 0
-                except StopIteration:
-                    break
-            part = text[start : start + size]
-            parts.append(part)
-            start += len(part)
-            found += len(part)
-        wanted *= 2
-        return encode_utf8("".join(parts))
-
-    return read

@@ -5,14 +5,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tokenizer.count import PieceCounts, count_pieces, count_pieces_on
+from tokenizer.counts import PieceCounts, count_pieces, count_pieces_on
 from tokenizer.errors import InputError
-from tokenizer.learn_merges import learn_merges
+from tokenizer.files.sources import Paths, open_texts
 from tokenizer.machine import peak_memory
+from tokenizer.merges.learn import learn_merges
+from tokenizer.parallel.ranges import share
 from tokenizer.pretokenize import Pattern, Pretokenizer
 from tokenizer.progress import progress_bar
-from tokenizer.ranges import share
-from tokenizer.sources import Paths, open_texts
 
 MAX_VOCAB_SIZE = 2**31 - 1  # models read ids as int32
 
@@ -25,7 +25,7 @@ Merges = list[tuple[bytes, bytes]]
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A trained vocabulary, and what its training took."""
+    """A trained vocabulary, and the time and memory that training took."""
 
     vocab: Vocab
     merges: Merges
@@ -74,19 +74,19 @@ def train(
 ) -> TrainResult:
     """Train a vocabulary on UTF-8 text files.
 
-    The pair of neighbours that occurs most often is merged, again and again; ties go to the greater pair of
-    byte strings. The vocabulary is smaller than asked for where the text has no pair left to merge.
+    Merge repeatedly the pair of neighbours that occurs most often; ties go to the greater pair of byte strings. The
+    vocabulary is smaller than asked for if the text has no pair left to merge.
 
     Args:
         input_path: the text: a file or several, globs, addresses that fsspec knows, pipes, "-" for standard input;
             special tokens in it separate its documents and are not trained on. Of .jsonl files, each line is a pair
-            (see `pairs`); what gzip has compressed is decompressed.
+            (see `files.pairs`). gzip files are decompressed.
         vocab_size: number of tokens, at least 256 and one for each special token, at most 2^31 - 1.
         special_tokens: strings, first in the vocabulary in this order.
-        num_workers: processes that count; None for as many as there are processors. The result is the same.
+        num_workers: processes that count; None for one per processor. The result does not depend on it.
         pattern: "gpt2", "cl100k", "o200k", a regular expression, or several of them, as in `Pretokenizer`.
         progress: show a progress bar on stderr.
-        client: a Dask cluster that counts, instead of processes of this machine. The result is the same.
+        client: a Dask cluster that counts, instead of processes of this machine. The result does not depend on it.
 
     Raises:
         InputError: a file is missing, empty or not UTF-8, or another argument is unusable.

@@ -46,7 +46,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     command = parse(words)
     if not getattr(command, "compile_cache", True):
         os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # also for the commands that this one starts
-    from lm.limits import explained
+    from lm.accounting.limits import explained
 
     with explained():
         command.run()

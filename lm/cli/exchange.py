@@ -26,7 +26,7 @@ class Export:
     """Folder of the model's tokenizer. If not given: the one in the run's folder."""
 
     def run(self) -> None:
-        from lm.interop.huggingface import export_llama
+        from lm.interop.export_llama import export_llama
         from lm.run import checkpoint
         from lm.run.loading import find_tokenizer
 
@@ -57,7 +57,7 @@ class Import:
     """Also import tokenizer.json, which must be byte-level BPE."""
 
     def run(self) -> None:
-        from lm.interop.huggingface import import_llama
+        from lm.interop.import_llama import import_llama
 
         config, tokenizer = import_llama(
             self.source, self.out, self.backend, self.context_length, self.tokenizer

@@ -15,7 +15,7 @@ from lm.text.sampling import SamplingConfig
 from tokenizer.errors import InputError
 
 if TYPE_CHECKING:
-    from lm.text.generate import Completion
+    from lm.text.complete import Completion
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Generate(Trained):
     """Report on standard error where two tokens were within rounding error, so that the other backend may differ."""
 
     def run(self) -> None:
-        from lm.limits import refuse_generation
+        from lm.accounting.limits import refuse_generation
         from lm.run.facts import load_facts
         from lm.run.loading import load_ends, load_tokenizer
-        from lm.text.generate import Completion, complete, opening
+        from lm.text.complete import Completion, complete, opening
 
         tokenizer = load_tokenizer(self.path, self.tokenizer)
         ends = load_ends(self.path, tokenizer)
@@ -84,7 +84,7 @@ class Generate(Trained):
             self._explain(completions)
 
     def _print(self, completions: "list[Completion]", config: TrainConfig) -> None:
-        from lm.text.generate import opening
+        from lm.text.complete import opening
 
         for i, completion in enumerate(completions):
             completion.finish()

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from lm.config import ModelConfig
 from tokenizer.errors import InputError
-from tokenizer.files import read_bytes, refuse_utf16
+from tokenizer.files.reading import read_bytes, refuse_utf16
 
 Backend: TypeAlias = Literal["jax", "torch"]
 

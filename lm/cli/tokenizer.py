@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, subcommand
 
 from lm.terminal import show
-from lm.text.ends import ends_of
+from lm.text.ends import choose_ends
 from tokenizer import END_OF_TEXT
 
 
@@ -84,7 +84,7 @@ class TokenizerEncode:
         from tokenizer import Tokenizer
         from tokenizer.encode_pairs import offsets_path
         from tokenizer.errors import InputError
-        from tokenizer.sources import are_pairs
+        from tokenizer.files.sources import are_pairs
 
         tokenizer = Tokenizer.load(self.tokenizer)
         facts = {
@@ -111,7 +111,7 @@ class TokenizerEncode:
         """Encode pairs; return the facts of the token file, and the line to show."""
         from tokenizer.encode_pairs import encode_pairs
 
-        ends = ends_of(tokenizer).stop
+        ends = choose_ends(tokenizer).stop
         end = next((text for text, i in tokenizer.special_tokens.items() if i in ends), END_OF_TEXT)
         result = encode_pairs(self.input, tokenizer, self.out, end, progress=sys.stderr.isatty())
         return {"tokens": result.num_tokens, "pairs": result.num_pairs}, (
@@ -199,8 +199,8 @@ class TokenizerImport:
 @contextmanager
 def _cluster(engine: str, scheduler: str | None) -> Iterator[Any]:
     """Yield a client of the Dask cluster that the flags ask for, or None."""
-    from tokenizer import dask_engine
     from tokenizer.errors import InputError
+    from tokenizer.parallel import dask_engine
 
     if engine == "local" and scheduler:
         raise InputError("--scheduler needs --engine dask: add --engine dask, or leave out --scheduler")

@@ -2,7 +2,6 @@
 
 import gzip
 import http.client
-import json
 import re
 import shutil
 import sys
@@ -15,9 +14,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lm.files import alone_at, file_sha256, published, write_json
+from lm.files import alone_at, file_sha256, published, read_object, write_json
 from tokenizer.errors import InputError
-from tokenizer.publish import fsync
+from tokenizer.files.publish import fsync
 
 HUB = "https://huggingface.co/datasets"
 DATASETS = {
@@ -114,10 +113,11 @@ def _attempt(url: str, part: Path, facts_path: Path, timeout: float) -> dict[str
         InputError: the server refuses, or contradicts itself.
     """
     try:
-        known = json.loads(facts_path.read_bytes())
-        have = part.stat().st_size if known["url"] == url and known["etag"] else 0
-    except (OSError, ValueError, KeyError, TypeError):
-        known, have = {}, 0
+        known = read_object(facts_path, "")
+    except InputError:
+        known = {}
+    can_continue = known.get("url") == url and isinstance(known.get("etag"), str) and known["etag"]
+    have = part.stat().st_size if can_continue and part.exists() else 0
     asked = {"User-Agent": "twinlm", "Accept-Encoding": "identity"}
     if have:
         # If the file has changed since, If-Range has the server send all of the new one.

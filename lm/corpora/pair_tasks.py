@@ -8,9 +8,9 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Literal
 
+from lm.accounting.limits import refuse_more_than_disk
 from lm.corpora.stories import iter_stories
 from lm.files import published, reserved
-from lm.limits import refuse_more_than_disk
 from lm.rng import integers, philox
 from tokenizer.errors import InputError
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from lm.rng import integers, philox, uniform
 from tokenizer.errors import InputError
-from tokenizer.sources import find_files
+from tokenizer.files.sources import find_files
 
 
 def find_weighted(patterns: Sequence[Path], weights: Sequence[float]) -> list[list[Path]]:

@@ -8,13 +8,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lm.accounting.limits import refuse_step
 from lm.config import CONFIGS, load_config
 from lm.experiment import ablations, pages
 from lm.experiment.catalogue import EXPERIMENTS, Facts
 from lm.experiment.runs import Plan, Runs
 from lm.experiment.stages import claimed
 from lm.files import published, read_object, write_json
-from lm.limits import refuse_step
+from lm.machine import processor_name
 from lm.run.facts import flat_settings
 from lm.terminal import show
 from tokenizer.errors import InputError
@@ -123,14 +124,9 @@ def _settings(plan: Plan) -> str:
 
 def _machine(plan: Plan) -> dict[str, Any]:
     """The hardware and software that times depend on."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line for line in info.read_bytes().decode().splitlines() if line.startswith("model name")]
-        cpu = names[0].partition(":")[2].strip() if names else cpu
     device = "" if plan.config.device == "cpu" else f", training on {plan.config.device}"
     return {
-        "cpu": cpu + device,
+        "cpu": processor_name() + device,
         "cores": os.cpu_count(),
         "versions": {
             "Python": platform.python_version(),

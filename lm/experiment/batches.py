@@ -9,7 +9,7 @@ from lm.experiment.outcomes import Losses, Outcome, as_facts, best_of, outcomes_
 from lm.experiment.plot import Curve, plot_curves
 from lm.experiment.runs import Plan, Runs
 from lm.experiment.text import OUTCOME_HEADER, chance, listed, loss_or_fate, outcome_rows
-from lm.limits import total_memory
+from lm.machine import total_memory
 from lm.tables import markdown_table
 
 # With fewer steps, little is left of a schedule.

@@ -12,7 +12,7 @@ from lm.run.checkpoint import latest
 from lm.run.facts import load_facts
 from lm.run.loading import load_state
 from lm.tables import markdown_table
-from lm.text.generate import Completion, complete
+from lm.text.complete import Completion, complete
 from lm.text.sampling import SamplingConfig
 from tokenizer import Tokenizer
 

@@ -20,7 +20,7 @@ import safetensors
 from lm.files import discard, file_sha256, json_text, published, read_object
 from lm.mesh import Processes
 from tokenizer.errors import InputError
-from tokenizer.publish import fsync, temporary_path
+from tokenizer.files.publish import fsync, temporary_path
 
 FORMAT_VERSION = 1
 Index = tuple[slice, ...]

@@ -4,12 +4,12 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lm.accounting.limits import explained, refuse_more_than_memory
 from lm.backend import EvalStep
 from lm.config import TrainConfig
 from lm.data.pairs import PairFile
 from lm.data.sources import count_windows, evaluation_batches
 from lm.data.token_files import Tokens
-from lm.limits import explained, refuse_more_than_memory
 from lm.mesh import Mesh
 
 _LARGEST_ARRAY = 1 << 26

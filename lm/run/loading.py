@@ -11,7 +11,7 @@ from lm.mesh import Mesh, Processes
 from lm.run import checkpoint
 from lm.run.facts import load_facts, read_facts, refuse_changes
 from lm.run.inputs import Inputs
-from lm.text.ends import Ends, ends_of, read_ends
+from lm.text.ends import Ends, choose_ends, read_ends
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
 
@@ -61,7 +61,7 @@ def _find_tokenizer(path: Path, folder: Path | None) -> tuple[Tokenizer | None, 
 def load_ends(step_path: Path, tokenizer: Tokenizer | None) -> Ends:
     """The tokens that begin and end a model's texts: what its checkpoint keeps, or else its tokenizer's."""
     config, facts = load_facts(step_path, verify=False)
-    return ends_of(tokenizer, read_ends(facts, config.model.vocab_size, str(step_path / "state.json")))
+    return choose_ends(tokenizer, read_ends(facts, config.model.vocab_size, str(step_path / "state.json")))
 
 
 def ends_to_keep(
@@ -78,7 +78,7 @@ def ends_to_keep(
     elif inputs.init_from is not None:
         path = checkpoint.latest(inputs.init_from)
         known = read_ends(checkpoint.unverified_state(path), vocab_size, str(path / "state.json"))
-    return ends_of(tokenizer, known)
+    return choose_ends(tokenizer, known)
 
 
 def load_state(

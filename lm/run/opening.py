@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lm.accounting.limits import explain_step, explained, refuse_step
 from lm.backend import Backend, BackendName, EvalStep, TrainStep, load
 from lm.config import TrackerName, TrainConfig
 from lm.data.batch import Batch, prefetch
@@ -14,7 +15,6 @@ from lm.data.pairs import PairFile
 from lm.data.sources import Source, open_source, open_validation, text_facts, with_mask_token
 from lm.data.token_files import Tokens
 from lm.files import alone_in, refuse_existing, remove_leftovers
-from lm.limits import explain_step, explained, refuse_step
 from lm.mesh import Mesh, Processes
 from lm.run import checkpoint
 from lm.run.evaluate import entropy_floor
@@ -25,7 +25,7 @@ from lm.run.log import MetricsLog
 from lm.run.progress import Progress, read_progress
 from lm.run.signals import stop_signals
 from lm.run.track import refuse_missing
-from lm.text.generate import sampler
+from lm.text.complete import make_sampler
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
 
@@ -120,7 +120,7 @@ def opened_run(
             backend.repeat(saved.get("choices", {}))
         ends = ends_to_keep(config, inputs, tokenizer, saved)
         facts |= asdict(ends)
-        sample = sampler(backend, config, None if config.sample_every is None else tokenizer, ends)
+        sample = make_sampler(backend, config, None if config.sample_every is None else tokenizer, ends)
         with processes.together():
             if processes.is_first:
                 remove_leftovers(out)

@@ -1,28 +1,24 @@
-"""The tokens that begin and end a text: each model has its own, and its run keeps them."""
+"""The tokens that begin and end a text. Each model has its own, and its run records them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tokenizer import END_OF_TEXT
-from tokenizer.errors import InputError
+from tokenizer import END_OF_TEXT, InputError, Tokenizer
 
-if TYPE_CHECKING:
-    from tokenizer import Tokenizer
-
-# What other tokenizers call theirs.
+# The names of this token in various tokenizers.
 _NAMES = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "<|eot|>", "<|eot_id|>")
 _NO_END = ("<|mask|>", "<mask>", "[MASK]", "<pad>", "<|pad|>", "[PAD]", "<unk>", "[UNK]")
 
 
 @dataclass(frozen=True)
 class Ends:
-    """Ids of the tokens that begin and end a text, by the names that config.json gives them."""
+    """Ids of the tokens that begin and end a text, under their names in config.json."""
 
     bos_token_id: int | None = None
     """Begins a text."""
     eos_token_id: int | list[int] | None = None
-    """Ends a text; each of a list does."""
+    """Ends a text. If it is a list, each of its tokens does."""
 
     @property
     def stop(self) -> tuple[int, ...]:
@@ -33,11 +29,11 @@ class Ends:
 
     @property
     def start(self) -> int | None:
-        """The id that a text is read after: what begins it, or what ends the one before; None if there is neither."""
+        """The id before a text: the one that begins it, or the one that ends the previous text; None without either."""
         return self.bos_token_id if self.bos_token_id is not None else next(iter(self.stop), None)
 
-    def stop_ids(self, stop_token: str | None, tokenizer: "Tokenizer") -> tuple[int, ...]:
-        """The ids to stop at: these, or that of the special token a user names; none for an empty name.
+    def stop_ids(self, stop_token: str | None, tokenizer: Tokenizer) -> tuple[int, ...]:
+        """Return the ids to stop at: the id of `stop_token`, no id if that is empty, or `stop` if it is None.
 
         Raises:
             InputError: the tokenizer has no such special token.
@@ -50,10 +46,10 @@ class Ends:
         return (tokenizer.special_tokens[stop_token],) if stop_token else ()
 
     def begin(self, token_ids: list[int]) -> list[int]:
-        """The ids that a model continues: those of a prompt, or what begins a new text if it has none.
+        """Return the ids that a model continues: the prompt's, or `start` if the prompt is empty.
 
         Raises:
-            InputError: it has none, and neither does the model have a token that begins or ends a text.
+            InputError: the prompt is empty, and no token begins or ends the model's texts.
         """
         if token_ids:
             return token_ids
@@ -65,29 +61,29 @@ class Ends:
 
 
 def read_ends(values: Mapping[str, Any], vocab_size: int, where: str) -> Ends:
-    """The ends in a config.json or state.json, as far as it names any.
+    """Return the ends that a config.json or state.json names, if any.
 
     Raises:
-        InputError: what it names is no token id of the model.
+        InputError: it names something that is not a token id of the model.
     """
     for name in ("bos_token_id", "eos_token_id"):
         value = values.get(name)
         ids = value if isinstance(value, list) and value and name == "eos_token_id" else [value]
         if value is not None and not all(type(i) is int and 0 <= i < vocab_size for i in ids):
             raise InputError(
-                f"{where}: {name} is {value!r}, and the model has the token ids 0 to {vocab_size - 1}; mend the file"
+                f"{where}: {name} is {value!r}, and the model has the token ids 0 to {vocab_size - 1}; "
+                "correct the file"
             )
     return Ends(values.get("bos_token_id"), values.get("eos_token_id"))
 
 
-def ends_of(tokenizer: "Tokenizer | None", known: Ends | None = None) -> Ends:
-    """The ends that are known, or else those of a tokenizer.
+def choose_ends(tokenizer: Tokenizer | None, known: Ends | None = None) -> Ends:
+    """Return the known ends, or the tokenizer's if no end is known.
 
-    A tokenizer's end, which the next text begins after, is the first of its special tokens that has the name of one; or
-    its only special token, unless that has the name of something else.
+    A tokenizer's end is its special token with a usual name for an end. If none has such a name, it is the only special
+    token that has no usual name for something else. The tokenizer's end also begins the next text.
 
-    >>> from tokenizer import Tokenizer
-    >>> ends_of(Tokenizer({i: bytes([i]) for i in range(256)}, [], ["<s>", "</s>"])).stop
+    >>> choose_ends(Tokenizer({i: bytes([i]) for i in range(256)}, [], ["<s>", "</s>"])).stop
     (257,)
     """
     known = known or Ends()

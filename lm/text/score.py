@@ -1,4 +1,4 @@
-"""How likely a model finds a text, token by token."""
+"""Score a text: the probability that a model gives each of its tokens."""
 
 import math
 from collections.abc import Iterator
@@ -10,21 +10,21 @@ from jaxtyping import Float, Int
 
 from lm.backend import Logits
 from lm.config import TrainConfig
-from lm.text.ends import Ends, ends_of
+from lm.text.ends import Ends, choose_ends
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
 
 
 @dataclass(frozen=True)
 class TextScore:
-    """A text's tokens and how surprising each was."""
+    """The tokens of a text, and how surprising each one is to the model."""
 
     token_ids: list[int]
     tokens: list[bytes]
     nats: list[float | None]
-    """-log p of each token, given those before it; None for a first token that nothing comes before."""
+    """-log p of each token, given those before it. None for a first token if nothing precedes it."""
     stride: int
-    """By how many tokens the windows were moved, in which a text longer than the context is read."""
+    """Distance between the starts of the windows in which a text longer than the context is read."""
 
     @property
     def total_nats(self) -> float:
@@ -33,23 +33,23 @@ class TextScore:
 
     @property
     def num_predicted(self) -> int:
-        """How many tokens have nats."""
+        """Number of tokens that have nats."""
         return len(self._predicted())
 
     @property
     def num_bytes(self) -> int:
-        """The bytes of those tokens."""
+        """Number of bytes of the tokens that have nats."""
         return sum(len(token) for token, nats in zip(self.tokens, self.nats, strict=True) if nats is not None)
 
     @property
     def perplexity(self) -> float:
-        """exp(nats per token); infinite where that overflows."""
+        """exp(nats per token); infinite if that overflows."""
         loss = self.total_nats / self.num_predicted
         return math.inf if loss >= 709 else math.exp(loss)
 
     @property
     def bits_per_byte(self) -> float:
-        """Compares models across tokenizers."""
+        """Bits per byte of text, which compare models across tokenizers."""
         return self.total_nats / self.num_bytes / math.log(2)
 
     def _predicted(self) -> list[float]:
@@ -65,31 +65,32 @@ def score_text(
     stride: int | None = None,
     ends: Ends | None = None,
 ) -> TextScore:
-    """Score a text as if it began a document: after the token that begins a text or ends one, if there is any.
+    """Score a text as if it began a document: after the token that begins or ends a text, if the model has one.
 
-    A text longer than the context is read in windows of context_length tokens, each `stride` further on, and of
-    each only what no earlier one has scored counts: so every token sees all that comes before it, or at least
-    context_length - stride tokens of that.
+    A text longer than the context is read in windows of context_length tokens. Their starts are `stride` tokens apart,
+    and each window scores only the tokens that no earlier window scored. So every token sees all tokens before it,
+    or at least context_length - stride of them.
 
     Args:
-        stride: From 1 (each token sees all it can; slow) to context_length (windows do not overlap); half of that if
-            not given.
-        ends: The model's own ends; its tokenizer's, if not given.
+        stride: From 1 (each token sees as much as possible; slow) to context_length (windows do not overlap). None:
+            half of context_length.
+        ends: The model's own ends; the tokenizer's if None.
 
     Raises:
-        InputError: nothing in the text has a token before it, the stride is out of range, the model is no decoder, or
-            its logits are not finite.
+        InputError: no token of the text has a token before it, the stride is out of range, the model is not a decoder,
+            or its logits are not finite.
     """
     if config.model.architecture != "decoder":
         raise InputError(
-            f"the model's architecture is {config.model.architecture}, and only a decoder gives a text a probability"
+            f"the model's architecture is {config.model.architecture}, and only a decoder gives a text a probability; "
+            "score with the run of a decoder"
         )
     context_length = config.model.context_length
     stride = max(1, context_length // 2) if stride is None else stride
     if not 1 <= stride <= context_length:
         raise InputError(f"stride is {stride}: give 1 to the model's context_length {context_length}")
     token_ids = tokenizer.encode(text)
-    first = ends_of(tokenizer, ends).start
+    first = choose_ends(tokenizer, ends).start
     start = [] if first is None else [first]
     sequence = np.array(start + token_ids, np.int32)
     if len(sequence) < 2:
@@ -111,7 +112,7 @@ def score_text(
 
 
 def _windows(num_inputs: int, length: int, stride: int) -> Iterator[slice]:
-    """Windows over the inputs, all of one length; the last one ends where they do.
+    """Yield windows over the inputs, all of one length. The last window ends at the last input.
 
     >>> list(_windows(11, 6, 4))
     [slice(0, 6, None), slice(4, 10, None), slice(5, 11, None)]
@@ -123,7 +124,7 @@ def _windows(num_inputs: int, length: int, stride: int) -> Iterator[slice]:
 
 
 def _nats(logits_TV: Float[np.ndarray, "T V"], targets_T: Int[np.ndarray, " T"]) -> Float[np.ndarray, " T"]:
-    """-log p of the targets; not finite if a logit is not, and matters."""
+    """Return -log p of the targets. It is not finite if a logit is not, unless that logit does not change it."""
     logits_TV = logits_TV.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         logits_TV -= logits_TV.max(-1, keepdims=True)

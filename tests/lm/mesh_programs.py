@@ -5,7 +5,7 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from bench.scaling import read_program
+from bench.program import read_program
 from lm.backend import load
 from lm.config import ModelConfig, TrainConfig
 from lm.mesh import Mesh

@@ -13,7 +13,7 @@ import jax
 import pytest
 
 from jax_impl.fast import programs as kept_programs
-from lm import programs
+from lm import machine, programs
 from tests.source import ROOT
 
 
@@ -45,8 +45,8 @@ def test_a_folder_for_each_processor_and_number_of_threads(
     assert folder.name.endswith("-3")
     assert folder.stat().st_mode & 0o077 == 0 or os.name == "nt"
     assert kept() == folder
-    monkeypatch.setattr(programs.platform, "machine", lambda: "another")
-    assert not folder.name.startswith(programs._processor())
+    monkeypatch.setattr(machine.platform, "machine", lambda: "another")
+    assert not folder.name.startswith(machine.processor_id())
 
 
 def test_by_default_in_the_users_cache_directory(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from lm.config import ModelConfig, TrainConfig
 from lm.run import checkpoint
 from lm.run.facts import read_facts
 from lm.run.report import list_runs
-from lm.text.generate import prefix_generation
+from lm.text.generate import generate_after_prefixes
 from lm.text.sampling import SamplingConfig
 from tests.lm.cli.test_cli import refused
 from tests.lm.conftest import lm
@@ -222,7 +222,7 @@ def follow(
     state, endings = backend.init_state(config, 0), {}
     rules = SamplingConfig(max_new_tokens=20, seed=1, **sampling)
     tokens: dict[int, list[int]] = {row: [] for row in range(len(prefixes) * rules.samples)}
-    for drawn in prefix_generation(*steps, state, config, prefixes, rules, 0, (), endings):
+    for drawn in generate_after_prefixes(*steps, state, config, prefixes, rules, 0, (), endings):
         tokens[drawn.row].append(drawn.token)
     return tokens, endings
 

@@ -16,12 +16,13 @@ from distributed import Client, LocalCluster
 
 from lm.cli import main
 from tests.tokenizer.texts import CORNER_CASES
-from tokenizer import InputError, Tokenizer, dask_engine, train_bpe
-from tokenizer.dask_engine import connect, map_tasks, reduce_tasks
+from tokenizer import InputError, Tokenizer, train_bpe
 from tokenizer.encode_corpus import EncodeWorker, encode_corpus
-from tokenizer.ranges import cut_files
+from tokenizer.parallel import dask_engine
+from tokenizer.parallel.dask_engine import connect, map_tasks, reduce_tasks
+from tokenizer.parallel.ranges import cut_files
+from tokenizer.parallel.workers import Result, Task
 from tokenizer.train_bpe import train
-from tokenizer.workers import Result, Task
 
 SPECIAL = ["<|endoftext|>", "<|>"]
 

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from tests.tokenizer.texts import CORNER_CASES
-from tokenizer import InputError, Tokenizer, ranges, train_bpe, workers
+from tokenizer import InputError, Tokenizer, train_bpe
 from tokenizer.encode_corpus import EncodeWorker, encode_corpus
-from tokenizer.workers import Result, Task, run_tasks
+from tokenizer.parallel import ranges, workers
+from tokenizer.parallel.workers import Result, Task, run_tasks
 
 ROOT = Path(__file__).parents[2]
 
@@ -198,7 +199,8 @@ def test_the_error_of_the_earliest_task_is_raised(tmp_path: Path) -> None:
 SCRIPT = """
 import sys
 print("main runs")  # at the top level: a second import of this file would print it again
-from tokenizer import Tokenizer, ranges, train_bpe
+from tokenizer import Tokenizer, train_bpe
+from tokenizer.parallel import ranges
 from tokenizer.encode_corpus import encode_corpus
 ranges.SMALL = 0
 vocab, merges = train_bpe(sys.argv[1], 300, ["<|endoftext|>"], num_workers=2)
@@ -236,7 +238,8 @@ def test_interrupted_leaves_no_output(corpus: Path, tokenizer: Tokenizer, tmp_pa
     tokenizer.save(tmp_path / "tokenizer")
     code = f"""
 import sys
-from tokenizer import Tokenizer, workers
+from tokenizer import Tokenizer
+from tokenizer.parallel import workers
 from tokenizer.encode_corpus import encode_corpus
 class Popen(workers.subprocess.Popen):
     def __init__(self, *args, **kwargs):

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tokenizer.texts import TEXTS
-from tokenizer import InputError, Tokenizer, publish, textbook
-from tokenizer.strict_json import parse_json
+from tokenizer import InputError, Tokenizer, textbook
+from tokenizer.files import publish
+from tokenizer.files.strict_json import parse_json
 
 
 @pytest.fixture(autouse=True)

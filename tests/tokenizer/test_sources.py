@@ -16,9 +16,11 @@ import pytest
 from lm.cli import main
 from tests.tokenizer.texts import CORNER_CASES
 from tests.tokenizer.words import words_of
-from tokenizer import END_OF_TEXT, InputError, Tokenizer, pipes, ranges, textbook, train_bpe
+from tokenizer import END_OF_TEXT, InputError, Tokenizer, textbook, train_bpe
 from tokenizer.encode_corpus import encode_corpus
 from tokenizer.encode_pairs import encode_pairs, offsets_path
+from tokenizer.files import reading
+from tokenizer.parallel import ranges
 from tokenizer.train_bpe import train
 
 TEXT = "It's día 12, the end of the theme. <|endoftext|>" * 300 + "".join(CORNER_CASES)
@@ -120,7 +122,7 @@ def test_an_error_names_what_was_given(tokenizer: Tokenizer, tmp_path: Path) -> 
 def test_nobody_writes_to_a_pipe(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(pipes, "WAIT", 0.1)
+    monkeypatch.setattr(reading, "WAIT", 0.1)
     os.mkfifo(tmp_path / "fifo")
     fifo, out = str(tmp_path / "fifo"), str(tmp_path / "out")
     assert main(["tokenizer", "train", "--input", fifo, "--vocab-size", "300", "--out", out]) == 2

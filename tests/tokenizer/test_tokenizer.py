@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from tests.tokenizer.texts import CORNER_CASES, SPECIAL_SETS, TEXTS, texts_with_specials
 from tests.tokenizer.words import words_of
-from tokenizer import InputError, Tokenizer, encode_stream, merge_pieces, textbook, token_array, train_bpe
+from tokenizer import InputError, Tokenizer, streams, textbook, train_bpe
 from tokenizer import tokenizer as tokenizer_module
 from tokenizer.inspect import coloured, tokens_of
+from tokenizer.merges import apply, token_array
 from tokenizer.pretokenize import PATTERNS
 
 TRAINING_TEXT = (
@@ -98,7 +99,7 @@ def test_long_pieces(by_specials: dict[tuple[str, ...], Tokenizer], text: str, r
     ids = textbook.encode(textbook.pretokenize(text * repeat), tokenizer.vocab, tokenizer.merges)
     for long, few in ((0, 0), (0, 1000), (4, 3), (1000, 24)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(merge_pieces, "LONG", long)
+            patch.setattr(apply, "LONG", long)
             patch.setattr(tokenizer_module, "LONG", long)
             patch.setattr(token_array, "FEW", few)
             fresh = Tokenizer(tokenizer.vocab, tokenizer.merges)
@@ -122,7 +123,7 @@ def test_merges_in_any_order(merges: list[tuple[bytes, bytes]], text: str) -> No
     tokenizer = Tokenizer(vocab, merges)
     assert tokenizer.encode(text) == ids
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(merge_pieces, "LONG", 0)
+        patch.setattr(apply, "LONG", 0)
         assert by_blocks(tokenizer, text, 64) == ids
 
 
@@ -165,7 +166,7 @@ def test_iterable_takes_no_memory(by_specials: dict[tuple[str, ...], Tokenizer],
 def test_caches_are_bounded(
     by_specials: dict[tuple[str, ...], Tokenizer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encode_stream, "MAX_PIECES", 500)
+    monkeypatch.setattr(streams, "MAX_PIECES", 500)
     monkeypatch.setattr(tokenizer_module, "MAX_CACHED_PIECES", 500)
     tokenizer = Tokenizer(by_specials[()].vocab, by_specials[()].merges)
     text = " ".join(map(str, range(5000)))

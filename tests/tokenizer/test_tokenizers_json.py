@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from lm.cli import main
 from tests.tokenizer.texts import CORNER_CASES, FAMILIAR_TEXTS
 from tokenizer import END_OF_TEXT, InputError, Tokenizer, textbook, train_bpe
-from tokenizer.oniguruma import matches_everything, translate
+from tokenizer.files.oniguruma import matches_everything, translate
 from tokenizer.pretokenize import PATTERNS
 
 TRAINING_TEXT = (

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from tests.tokenizer.texts import CORNER_CASES, OWN_PATTERNS, TEXTS, texts_with_specials
 from tests.tokenizer.words import pretokens, words_of
-from tokenizer import InputError, Tokenizer, learn_merges, ranges, textbook, token_array, train_bpe
-from tokenizer.count import count_pieces
+from tokenizer import InputError, Tokenizer, textbook, train_bpe
+from tokenizer.counts import count_pieces
+from tokenizer.merges import learn, token_array
+from tokenizer.parallel import ranges
 from tokenizer.pretokenize import Pretokenizer
 from tokenizer.train_bpe import train
 
@@ -65,7 +67,7 @@ def test_arrays_and_loops_give_the_same(
     path = write(tmp_path_factory, text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(token_array, "FEW", few)
-        patch.setattr(learn_merges, "first_threshold", lambda weight, num_merges: first_threshold)
+        patch.setattr(learn, "first_threshold", lambda weight, num_merges: first_threshold)
         expected = textbook.train(textbook.pretokenize(text), 256 + extra)
         assert train_bpe(path, 256 + extra, []) == expected
 

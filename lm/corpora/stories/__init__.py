@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from lm.accounting.limits import refuse_more_than_disk
 from lm.corpora.stories.grammar import Derivation, parse, tell
 from lm.corpora.stories.plots import GRAMMAR
 from lm.data.sidecar import sidecar_path
 from lm.files import json_text, reserved
-from lm.limits import refuse_more_than_disk
 from tokenizer import END_OF_TEXT
 from tokenizer.errors import InputError
-from tokenizer.publish import published_together
+from tokenizer.files.publish import published_together
 
 __all__ = ["END", "Derivation", "StoriesInfo", "iter_stories", "parse_story", "write_stories"]
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.scaling import compiled
+from bench.program import compile_step
 from lm import flops
 from lm.accounting.memory import ACCOUNTS, Account, memory
 from lm.accounting.plan import device_flops
@@ -263,7 +263,7 @@ def jax_peak(config: TrainConfig) -> int:
     """What XLA plans that the compiled step hold at once: arguments, which the results overwrite, and buffers."""
     backend = load("jax", config)
     step, state, b = backend.make_train_step(config), backend.init_state(config, 0), random_batch(config)
-    plan = compiled(step, state, b).memory_analysis()
+    plan = compile_step(step, state, b).memory_analysis()
     sizes = plan.argument_size_in_bytes, plan.temp_size_in_bytes, plan.output_size_in_bytes
     return int(sum(sizes) - plan.alias_size_in_bytes)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bench.hlo import sent
+from bench.program import sent
 from lm.accounting.hardware import HARDWARE, Hardware
 from lm.accounting.network import Collective, collectives
 from lm.accounting.plan import plan

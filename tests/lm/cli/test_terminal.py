@@ -18,7 +18,7 @@ from lm.run.metrics import read_metrics
 from tests.lm.conftest import lm, train_command
 from tests.lm.run.test_train import leaves, numbers
 from tests.source import ROOT
-from tokenizer.workers import run_tasks
+from tokenizer.parallel.workers import run_tasks
 
 TEXT = "né 😀"
 
@@ -280,7 +280,7 @@ def test_ctrl_c_while_worker_processes_load(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    interrupted_at("tokenizer.workers")
+    interrupted_at("tokenizer.parallel.workers")
     (tmp_path / "echo_worker.py").write_text(
         "import numpy as np\n"
         "class Echo:\n"

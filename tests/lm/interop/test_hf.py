@@ -16,7 +16,7 @@ import lm as twinlm
 from lm.budgets import BUDGETS, relative_error
 from lm.config import ModelConfig, TrainConfig
 from lm.init import optimizer_shapes, parameter_shapes
-from lm.interop.huggingface import half_split, interleaved, llama_name
+from lm.interop.llama import interleave_halves, llama_name, split_halves
 from lm.run import checkpoint
 from lm.run.facts import load_facts
 from tests.lm.cli.test_cli import refused, snapshot
@@ -108,8 +108,8 @@ IDS = np.random.default_rng(1).integers(0, 300, (3, 16))
 
 def test_the_order_of_rotated_rows_goes_out_and_back() -> None:
     rows = np.arange(2 * 6)
-    assert half_split(rows, 6).tolist() == [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]
-    np.testing.assert_array_equal(interleaved(half_split(rows, 6), 6), rows)
+    assert split_halves(rows, 6).tolist() == [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]
+    np.testing.assert_array_equal(interleave_halves(split_halves(rows, 6), 6), rows)
 
 
 def test_every_parameter_has_a_llama_name() -> None:

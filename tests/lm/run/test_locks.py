@@ -121,7 +121,7 @@ RIVALS = {
     "tokenizer train": ("tokenizer.train_bpe.train", [*LEARN, "260"], [*LEARN, "261"]),
     "tokenizer encode": ("tokenizer.encode_corpus.share", [*ENCODE, "val.txt"], [*ENCODE, "train.txt"]),
     "export": (
-        "lm.interop.huggingface.load_facts",
+        "lm.interop.export_llama.load_facts",
         ["export", "jax", "OUT", "--format", "hf"],
         ["export", "torch", "OUT", "--format", "hf"],
     ),
@@ -205,7 +205,7 @@ def test_a_start_that_fails_leaves_nothing_behind(pipeline: Path, capsys: Captur
 def test_a_lock_ends_with_its_process_whatever_that_has_started(tmp_path: Path) -> None:
     script = f"""
 import os, pathlib, signal, subprocess, sys
-from tokenizer.publish import alone_at, alone_in
+from tokenizer.files.publish import alone_at, alone_in
 with alone_in(pathlib.Path({str(tmp_path / "folder")!r})), alone_at(pathlib.Path({str(tmp_path / "file")!r})):
     child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=0, close_fds=False)
     os.kill(os.getpid(), signal.SIGKILL)

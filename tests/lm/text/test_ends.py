@@ -11,10 +11,11 @@ import pytest
 
 import lm as twinlm
 from lm.config import ModelConfig, TrainConfig
-from lm.interop.huggingface import llama_name
+from lm.interop.llama import llama_name
 from lm.run import checkpoint
-from lm.text.ends import Ends, ends_of, read_ends
-from lm.text.generate import Completion, complete, drawable_tokens
+from lm.text.complete import Completion, complete
+from lm.text.ends import Ends, choose_ends, read_ends
+from lm.text.generate import drawable_tokens
 from lm.text.sampling import SamplingConfig
 from tests.lm.cli.test_cli import refused, snapshot
 from tests.lm.conftest import lm, train_command
@@ -62,7 +63,7 @@ def test_no_sample_ends_training(pipeline: Path, capsys: Capture, monkeypatch: p
     def broken(_: Any) -> str:
         raise errors.pop(0)
 
-    monkeypatch.setattr("lm.run.opening.sampler", lambda *_: broken)
+    monkeypatch.setattr("lm.run.opening.make_sampler", lambda *_: broken)
     command = train_command(pipeline, "torch", pipeline / "new", "--sample-every", 2)
     assert lm(*command) == 0
     said = [line for line in capsys.readouterr().err.splitlines() if "no sample" in line]
@@ -183,14 +184,14 @@ def test_what_lies_beside_a_run_without_a_tokenizer_is_not_taken(tmp_path: Path,
 
 def test_the_ends_of_a_tokenizer() -> None:
     def stop(*special: str) -> tuple[int, ...]:
-        return ends_of(Tokenizer(BYTES, [], special)).stop
+        return choose_ends(Tokenizer(BYTES, [], special)).stop
 
     assert stop("<|mask|>", "<|endoftext|>", "</s>") == (257,)
     assert stop("<s>", "</s>") == (257,)
     assert stop("<fin>", "<|mask|>") == (256,)
     assert stop("<a>", "<b>") == stop("<|mask|>") == stop() == ()
-    assert ends_of(None) == Ends()
-    assert ends_of(None, Ends(3, [4, 5])).stop == (4, 5)
+    assert choose_ends(None) == Ends()
+    assert choose_ends(None, Ends(3, [4, 5])).stop == (4, 5)
     assert (Ends(3, 4).start, Ends(None, [4, 5]).start, Ends().start) == (3, 4, None)
     for bad in ("2", True, 2.0, -1, 9, [], [1, 9], [None], {"a": 1}):
         with pytest.raises(InputError, match=r"here: eos_token_id is .* 0 to 8"):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from lm.backend import load
 from lm.config import ModelConfig, TrainConfig
-from lm.text.generate import Completion, Drawn, Ending, complete, generate
+from lm.text.complete import Completion, complete
+from lm.text.generate import Drawn, Ending, generate
 from lm.text.sampling import SamplingConfig
 from tokenizer import InputError, Tokenizer
 

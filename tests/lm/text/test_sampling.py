@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm.rng import philox, uniform
-from lm.text.sampling import MARGIN, SamplingConfig, choose_token, next_token_probabilities, penalised
+from lm.text.sampling import (
+    MARGIN,
+    SamplingConfig,
+    choose_token,
+    next_token_probabilities,
+    penalize_repetition,
+)
 from tokenizer import InputError
 
 # Halves, so that ties are common and shifts exact.
@@ -66,7 +72,7 @@ def test_the_repetition_penalty(logits: np.ndarray, seen: list[int], penalty: fl
         x if i not in seen else x / penalty if x > 0 else x * penalty for i, x in enumerate(logits.tolist())
     ]
     before = logits.copy()
-    assert penalised(logits, seen, penalty).tolist() == expected
+    assert penalize_repetition(logits, seen, penalty).tolist() == expected
     np.testing.assert_array_equal(logits, before)
 
 
@@ -139,7 +145,7 @@ def test_no_temperature_or_penalty_is_too_small_or_large(
     config = SamplingConfig(temperature=temperature, repetition_penalty=penalty, seed=3)
     choice = choose_token(logits, seen, config, 0)
     assert choice.token == choose_token(logits, seen, replace(config, top_k=99), 0).token
-    left = penalised(logits, seen, penalty)
+    left = penalize_repetition(logits, seen, penalty)
     assert np.isfinite(left).all()
     noise = -np.log(-np.log(uniform(philox(3, "sample/0", position).random_raw(len(logits)))))
     if temperature < 1e-4:

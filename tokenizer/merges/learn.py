@@ -1,4 +1,4 @@
-"""Find the merges of byte-pair encoding: the pair of neighbours that occurs most often, again and again."""
+"""Find the merges of byte-pair encoding: repeatedly the pair of neighbours that occurs most often."""
 
 import heapq
 from bisect import insort
@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tokenizer.count import PieceCounts
+from tokenizer.counts import PieceCounts
+from tokenizer.merges.token_array import At, TokenArray, few_as_list, group, sort_runs
 from tokenizer.progress import Progress
-from tokenizer.token_array import At, TokenArray, few_as_list, group, sort_runs
 
 
 def learn_merges(
@@ -16,26 +16,26 @@ def learn_merges(
 ) -> tuple[list[tuple[bytes, bytes]], int]:
     """Return the merges, fewer than asked for if no pair is left, and the number of tokens after them.
 
-    A pair's occurrences all come into being at once, when the younger of its two symbols does; from then on
-    other merges only take some away. So the count at a pair's birth is an upper bound for good, and it is
-    enough to count a pair anew when its turn comes: no counts are kept up to date. Pairs wait in buckets by
-    their bound. One found rarer than its bound moves to a lower bucket; one found as frequent is the
-    most frequent of all, and as a bucket goes from the greatest pair of byte strings down, it wins all ties.
+    All occurrences of a pair appear at once, when the younger of its two symbols does. Later merges only remove
+    some of them. So a pair's first count stays an upper bound, and it is enough to recount a pair when its turn
+    comes: no counts are kept up to date. Pairs wait in buckets by their bound. A pair that is rarer than its bound
+    moves to a lower bucket. A pair that is as frequent as its bound is the most frequent of all. A bucket is worked
+    off from the greatest pair of byte strings down, so that pair also wins all ties.
 
-    Most pairs are rare and never have their turn. So those below a threshold are not kept at all; when no
-    other is left, the threshold is lowered and all pairs are listed again.
+    Most pairs are rare and never have their turn. So pairs below a threshold are not kept. When no pair is left,
+    the threshold is lowered and all pairs are listed again.
     """
-    # Each merge takes away one token at least. Memory is set aside for so many merges.
+    # Each merge removes at least one token. Memory is allocated for this many merges.
     num_merges = min(num_merges, int(pieces.lengths.sum()))
     return _Learner(pieces, num_merges).run(num_merges, progress)
 
 
-# The strings of a pair, by which a bucket is sorted; its symbols; places where it stands or once stood.
+# The strings of a pair, by which a bucket is sorted; its symbols; places at which it stands or once stood.
 _Pair = tuple[bytes, bytes, int, int, At]
 
 
 def first_threshold(weight: int, num_merges: int) -> int:
-    """Guess by Zipf's law how often the last pair to be merged occurs; it affects the time only."""
+    """Guess by Zipf's law how often the last pair to be merged occurs. The guess affects the time only."""
     return 1 + weight // (64 * (num_merges + 1))
 
 
@@ -97,7 +97,7 @@ class _Learner:
             self._buckets[count].append(pair)
 
     def _merge(self, left: int, right: int, at: At) -> Iterator[tuple[_Pair, int]]:
-        """Merge a pair; yield the pairs that come into being and are frequent enough, with their counts."""
+        """Merge a pair. Yield the new pairs that are frequent enough, with their counts."""
         new = self._tokens.add_symbol(left, right)
         before, after = self._tokens.merge(at, left, right, new)
         strings = self._strings
@@ -114,7 +114,7 @@ class _Learner:
                 if count >= self._threshold:
                     yield symbol, places, count
         elif len(symbols):
-            # The same for many, where most symbols do not reach it.
+            # Of many symbols, most do not reach the threshold.
             symbols, edges, at = sort_runs(symbols, np.asarray(at))
             counts = np.add.reduceat(self._weights[at], edges[:-1])
             for i in (counts >= self._threshold).nonzero()[0].tolist():

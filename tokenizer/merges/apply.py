@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from tokenizer.merges.token_array import At, TokenArray, group
 from tokenizer.piece_index import HashTable
-from tokenizer.token_array import At, TokenArray, group
 
 LONG = 128  # bytes; shorter pieces are merged in lockstep, longer ones rank by rank
 _NEVER = (1 << 31) - 1  # the rank of a pair that does not merge
@@ -22,7 +22,7 @@ class PieceMerger:
     Args:
         byte_ids: the id of each byte.
         ranks: the merges, ranks ascending.
-        whole: pieces that become one token although merges would not make it, and its id.
+        whole: pieces that become one token although merges would not make it, each with its id.
     """
 
     def __init__(self, byte_ids: Sequence[int], ranks: Ranks, whole: Mapping[bytes, int]) -> None:
@@ -45,7 +45,7 @@ class PieceMerger:
         self._is_ordered = bool((np.maximum(made_at[left], made_at[right]) < np.arange(len(ranks))).all())
 
     def merge(self, data: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ids of all pieces, one behind the other, and where in `data` each token starts."""
+        """Return the ids of all pieces, concatenated, and where in `data` each token starts."""
         ids = np.full(len(data), -1, np.int64)  # of the token that starts at a byte
         lengths = np.diff(edges)
         is_long = lengths > (LONG if self._is_ordered else len(data))
@@ -64,15 +64,15 @@ class PieceMerger:
     def _merge_in_lockstep(self, data: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Merge one pair in every piece, the leftmost of its lowest rank, until no piece has any.
 
-        Return for each byte the id of the token that starts there, or -1. The time is the number of tokens
-        times that of merges in the longest piece, at worst.
+        Return for each byte the id of the token that starts there, or -1. The time is at most the number of
+        tokens times the number of merges in the longest piece.
         """
         result = np.full(len(data), -1, np.int64)
         at = np.arange(len(data))
         ids = self._byte_ids.take(data)
         starts = np.cumsum(lengths) - lengths
-        # Of each token with the next one in its piece. There are so many pairs of bytes that they have a
-        # table.
+        # The rank of each token with the next one in its piece. Most pairs are pairs of bytes, so these have
+        # a table.
         ranks = np.full(len(data), _NEVER)
         ranks[:-1] = self._byte_pair_rank.take(data[:-1].astype(np.int64) << 8 | data[1:])
         ranks[starts[1:] - 1] = _NEVER
@@ -81,7 +81,7 @@ class PieceMerger:
             rank, i = best >> 32, best & 0xFFFFFFFF
             active = rank != _NEVER
             if not active.all():
-                # Pieces where nothing merges are done.
+                # Pieces in which nothing merges are done.
                 is_done = np.repeat(~active, lengths)
                 done = is_done.nonzero()[0]
                 result[at.take(done)] = ids.take(done)
@@ -107,9 +107,9 @@ class PieceMerger:
         return self._rank.take(self._table.get([_keys(left, right)]))
 
     def _merge_by_rank(self, data: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """Merge one pair everywhere, then the pair of the next rank; as `_merge_in_lockstep`.
+        """Merge one pair everywhere, then the pair of the next rank. Return what `_merge_in_lockstep` does.
 
-        The time is linear in the text but for sorting.
+        The time is linear in the text, except for sorting.
         """
         tokens = TokenArray(data, lengths, 256 + len(self._ranks))
         first_places = (tokens.places > 0).nonzero()[0]

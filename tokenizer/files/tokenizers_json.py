@@ -7,8 +7,8 @@ from typing import Any
 import regex
 
 from tokenizer.errors import InputError
-from tokenizer.files import check_id, from_unicode, parse_vocab, to_unicode
-from tokenizer.oniguruma import matches_everything, translate
+from tokenizer.files.gpt2 import check_id, from_unicode, parse_vocab, to_unicode
+from tokenizer.files.oniguruma import matches_everything, translate
 from tokenizer.pretokenize import PATTERNS, Pattern
 
 
@@ -23,7 +23,7 @@ def export(
     """Return the content of a `tokenizer.json`.
 
     Args:
-        visible_tokens: Those of the special tokens that a reader sees: `"special": false`.
+        visible_tokens: the special tokens that a reader sees: `"special": false`.
 
     Raises:
         InputError: a special token reads like the spelling of another token: "é" is also how byte 0xE9 is spelled.
@@ -42,7 +42,7 @@ def export(
             for part in ([pattern] if isinstance(pattern, str) else pattern)
         ]
         pre_tokenizer = {"type": "Sequence", "pretokenizers": [*splits, byte_level | {"use_regex": False}]}
-    # The library looks the parts and the join of a merge up by their spelling, also of one that is a special token.
+    # The library looks up the parts and the join of a merge by their spelling, even if one is a special token.
     merged = {token for left, right in merges for token in (left, right, left + right)}
     spelled = {
         to_unicode(token): i
@@ -85,7 +85,7 @@ def export(
 def parse(content: Any, path: str | Path) -> dict[str, Any]:
     """Return the arguments of a `Tokenizer` that gives the ids of a `tokenizer.json`.
 
-    What its post-processor puts around a text, such as a token for its beginning, is no part of the text's ids.
+    The ids leave out what its post-processor adds to a text, such as a token for the beginning.
 
     Raises:
         InputError: it is malformed, or asks for something that gives other ids or loses text; the message names it.
@@ -135,7 +135,7 @@ def _parse(content: Any, path: str | Path) -> dict[str, Any]:
 
 
 def _reachable(spelled: Any) -> Any:
-    """Leave out the entries that are spelled as they read where the same bytes are also spelled GPT-2's way."""
+    """Leave out entries in plain spelling if the same bytes also stand in GPT-2's spelling."""
     if not isinstance(spelled, dict):
         return spelled
     return {
@@ -246,7 +246,7 @@ def _split(step: Any) -> str:
         case _:
             raise InputError("its Split has no pattern")
     behavior, invert = step["behavior"], bool(step.get("invert"))
-    # Without text between matches, these too make each match a piece, and nothing else.
+    # If no text stands between matches, these behaviors also make each match one piece.
     if behavior != "Isolated" and not (
         (behavior in ("MergedWithPrevious", "MergedWithNext") or (behavior == "Removed" and invert))
         and (name or matches_everything(found))
@@ -259,7 +259,7 @@ def _split(step: Any) -> str:
 
 
 _NAMES = {pattern: name for name, pattern in PATTERNS.items()} | {
-    # As GPT-2's own file and others spell them.
+    # These are the spellings of GPT-2's own file and others.
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "gpt2",
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s": "gpt2",
 }

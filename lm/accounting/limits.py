@@ -1,4 +1,4 @@
-"""What a machine cannot hold: refused before the work if the sizes tell, and told in one line if it shows during it."""
+"""Refuse what this machine cannot hold: before the work if the sizes tell, in one line if memory runs out during it."""
 
 import contextlib
 import errno
@@ -11,9 +11,9 @@ from lm.accounting.memory import Account, Memory, memory
 from lm.accounting.report import gigabytes
 from lm.config import TrainConfig
 from lm.flops import parameters
+from lm.machine import total_memory
 from lm.mesh import Mesh
 from lm.text.sampling import SamplingConfig
-from tokenizer import machine
 from tokenizer.errors import InputError
 
 
@@ -23,42 +23,19 @@ class OutOfMemoryError(InputError):
 
 _MODEL = "the model's vocab_size, context_length, d_model or num_layers"
 _ROW_BYTES = 1000
-"""Of Python's objects for each text that is generated, at the least."""
-
-
-def total_memory() -> int:
-    """Bytes of this machine's main memory, or of the part that its container may use."""
-    return min([machine.total_memory(), *_container_limits()])
-
-
-def _container_limits(
-    root: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self/cgroup")
-) -> list[int]:
-    """The memory limits of this process's control group and of those around it, on Linux (versions 2 and 1)."""
-    folders = {root, root / "memory"}
-    with contextlib.suppress(OSError):
-        for line in process.read_bytes().decode().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if controllers in ("", "memory"):
-                group = root / controllers / path.lstrip("/")
-                folders |= {group, *(parent for parent in group.parents if parent.is_relative_to(root))}
-    limits = []
-    for folder in folders:
-        for name in ("memory.max", "memory.limit_in_bytes"):
-            with contextlib.suppress(OSError, ValueError):  # "max" is no number
-                limits.append(int((folder / name).read_bytes()))
-    return limits
+"""Bytes of Python objects for each generated text, at least."""
 
 
 def refuse_more_than_memory(needed: int, what: str, mend: str) -> None:
-    """Refuse what this machine's memory cannot hold, even if nothing else were in it.
+    """Refuse what this machine's memory could not hold even if it were empty.
 
     Args:
-        what: What needs so many bytes.
+        needed: Number of bytes.
+        what: What needs them, with its verb.
         mend: What to lower.
 
     Raises:
-        OutOfMemoryError: names them.
+        OutOfMemoryError: they do not fit.
     """
     total = total_memory()
     if needed > total:
@@ -69,10 +46,10 @@ def refuse_more_than_memory(needed: int, what: str, mend: str) -> None:
 
 
 def refuse_weights(config: TrainConfig) -> None:
-    """Refuse a model of which the weights alone do not fit.
+    """Refuse a model if its weights alone do not fit.
 
     Raises:
-        OutOfMemoryError: they do not.
+        OutOfMemoryError: they do not fit.
     """
     if config.device == "cpu":
         needed = sum(parameters(config.model).values()) * (8 if config.param_dtype == "float64" else 4)
@@ -80,10 +57,10 @@ def refuse_weights(config: TrainConfig) -> None:
 
 
 def refuse_step(config: TrainConfig, backend: Account, mesh: Mesh | None = None) -> None:
-    """Refuse a training step that does not fit; of several devices, their weights and moments.
+    """Refuse a training step that does not fit. On a mesh, each device's weights and moments must fit.
 
     Raises:
-        OutOfMemoryError: it does not.
+        OutOfMemoryError: the step does not fit.
     """
     if config.device != "cpu":
         return
@@ -100,7 +77,7 @@ def refuse_step(config: TrainConfig, backend: Account, mesh: Mesh | None = None)
 
 
 def explain_step(config: TrainConfig, backend: Account) -> str:
-    """What a training step needs, and what to lower, for memory that has run out."""
+    """Return what a training step needs and what to lower, for the error when memory has run out."""
     needs, rows = memory(config, backend), config.batch_size // config.grad_accumulation
     needed = gigabytes(needs.peak(rows))
     return f"by lm accounting {_step(config)} needs {needed} GB; lower {_to_lower(needs, config)}"
@@ -121,10 +98,10 @@ def _to_lower(needs: Memory, config: TrainConfig) -> str:
 
 
 def refuse_generation(config: TrainConfig, prompts: int, sampling: SamplingConfig) -> None:
-    """Refuse more texts at once than fit, with their caches.
+    """Refuse to generate more texts at once than fit with their caches.
 
     Raises:
-        OutOfMemoryError: they do not.
+        OutOfMemoryError: they do not fit.
     """
     m, rows = config.model, prompts * sampling.samples
     assert m.num_kv_heads is not None
@@ -140,8 +117,13 @@ def refuse_generation(config: TrainConfig, prompts: int, sampling: SamplingConfi
 def refuse_more_than_disk(needed: int, path: Path, what: str, mend: str) -> None:
     """Refuse to begin a file that the disk has no room for.
 
+    Args:
+        needed: Size of the file in bytes.
+        what: What the file holds.
+        mend: What to lower.
+
     Raises:
-        InputError: it has not.
+        InputError: the disk has no room for it.
     """
     folder = next(p for p in (path.absolute(), *path.absolute().parents) if p.is_dir())
     free = shutil.disk_usage(folder).free
@@ -151,8 +133,8 @@ def refuse_more_than_disk(needed: int, path: Path, what: str, mend: str) -> None
         )
 
 
-# What torch, CUDA, XLA, NumPy and C++ say; also of sizes that no address reaches. YNNPACK, which XLA multiplies by on a
-# CPU, does not say why it fails, and memory is all that it can lack.
+# Messages of torch, CUDA, XLA, NumPy and C++, also those about sizes beyond any address space. XLA's matrix products on
+# a CPU use YNNPACK, which gives no reason for a failure; it can only lack memory.
 _SIGNS = re.compile(
     r"can't allocate memory|not enough memory|out of memory|RESOURCE_EXHAUSTED|bad_alloc|bad allocation"
     r"|_ALLOC_FAILED|YNNPACK operation failed|Storage size calculation overflowed"
@@ -165,7 +147,7 @@ _ASKED = re.compile(r"\d[\d.,]* ?([KMGTPE]i?B|bytes)\b")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of Python, NumPy, torch or JAX says that memory has run out."""
+    """Return whether an exception of Python, NumPy, torch or JAX says that memory has run out."""
     if isinstance(error, InputError):
         return False
     if isinstance(error, OSError):
@@ -182,7 +164,7 @@ def explained(
     """Turn exceptions that say that memory has run out into one of the project's own.
 
     Args:
-        describe: What was asked for and what to lower.
+        describe: Returns what was asked for and what to lower.
 
     Raises:
         OutOfMemoryError: memory has run out.

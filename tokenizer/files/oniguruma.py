@@ -1,4 +1,4 @@
-"""Regular expressions of Oniguruma, which the library tokenizers uses, in the dialect of the module regex."""
+"""Translate regular expressions of Oniguruma, which the library tokenizers uses, for the module regex."""
 
 import sys
 
@@ -35,7 +35,7 @@ def translate(pattern: str) -> str:
     """Return the regular expression that matches for the module regex what `pattern` matches for Oniguruma.
 
     Raises:
-        InputError: it uses what may differ; the message names it.
+        InputError: the pattern has a part that may match something else here; the message names it.
     """
     parts, in_set = [], False
     for token in _TOKEN.findall(pattern):
@@ -88,9 +88,9 @@ def _long_folds() -> set[str]:
 
 
 def matches_everything(pattern: str) -> bool:
-    """Return whether a regular expression certainly leaves no text between its matches, and matches nothing empty.
+    """Return whether a regular expression certainly leaves no text between its matches, and has no empty match.
 
-    That is so if some of its alternatives look at nothing around them, and match each character alone.
+    It does if some of its alternatives look at nothing around them, and match each single character.
     """
     alternatives = _alternatives(pattern)
     plain = [

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from io import BufferedReader
 
 from tokenizer.errors import InputError
-from tokenizer.sources import open_source
-from tokenizer.strict_json import parse_json
+from tokenizer.files.sources import open_source
+from tokenizer.files.strict_json import parse_json
 
 
 def read_pairs(path: str, start: int = 0, end: int | None = None) -> Iterator[tuple[str, str, int]]:
@@ -13,11 +13,11 @@ def read_pairs(path: str, start: int = 0, end: int | None = None) -> Iterator[tu
 
     Args:
         path: the file.
-        start: where a line starts.
-        end: where one ends; without it, all lines are read.
+        start: the byte at which a line starts.
+        end: the byte at which a line ends; without it, all lines are read.
 
     Raises:
-        InputError: a line is no object with both as texts that are not empty; it is named.
+        InputError: a line is not an object whose prefix and target are texts that are not empty; the message names it.
     """
     with BufferedReader(open_source(path)) as file:  # type: ignore[type-var]
         file.seek(start)

@@ -13,8 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 from tokenizer.errors import InputError
-from tokenizer.files import refuse_utf16
-from tokenizer.pipes import CHUNK, is_pipe, read_pipe
+from tokenizer.files.reading import CHUNK, is_pipe, read_pipe, refuse_utf16
 
 # One file or several. What holds :// is read by fsspec, and "-" is standard input.
 Paths = str | Path | Iterable[str | Path]
@@ -38,10 +37,10 @@ class Texts:
 
 
 def are_pairs(paths: Paths) -> bool:
-    """Return whether files hold pairs, one to a line: those are named .jsonl, or .jsonl.gz.
+    """Return whether files hold pairs, one per line. Such files are named .jsonl or .jsonl.gz.
 
     Raises:
-        InputError: some do and some do not.
+        InputError: some files hold pairs and some do not.
     """
     return _are_pairs(_find(paths))
 
@@ -55,19 +54,19 @@ def is_pairs(path: str) -> bool:
 def open_texts(
     paths: Paths, purpose: str, folder: Path | None = None, on_cluster: bool = False
 ) -> Iterator[Texts]:
-    """Give the files that paths and globs stand for, in order.
+    """Yield the files that paths and globs stand for, in order.
 
-    What comes through a pipe, or is compressed by gzip, is written to temporary files for as long as they are needed.
+    Text from a pipe or from gzip is kept in temporary files while it is needed.
 
     Args:
         paths: files, globs, addresses that fsspec knows, and "-" for standard input.
-        purpose: what the text is for, to be put into messages.
-        folder: where to write temporary files; without it, where the system has them.
-        on_cluster: other machines are to read the files, which temporary files cannot be.
+        purpose: what the text is for. Messages say it.
+        folder: the folder for temporary files; without it, the system's own.
+        on_cluster: other machines read the files. They cannot read temporary files.
 
     Raises:
-        InputError: a file cannot be read or is no UTF-8 from its very start, all are empty, or some hold pairs and
-            some text.
+        InputError: a file cannot be read or begins with bytes that are not UTF-8, all files are empty, or some hold
+            pairs and some text.
     """
     found = _find(paths)
     pairs = _are_pairs(found)
@@ -87,14 +86,14 @@ def open_texts(
 
 
 class _Plain:
-    """Makes plain files of what is none."""
+    """Writes pipes and compressed files into plain files."""
 
     def __init__(self, stack: ExitStack, folder: Path | None, on_cluster: bool, suffix: str) -> None:
         self._stack, self._on_cluster, self._suffix = stack, on_cluster, suffix
         self._folder = folder if folder and folder.is_dir() else None
 
     def file(self, path: str) -> tuple[str, int]:
-        """Return a file with the text that stands at `path`, and how many bytes it has."""
+        """Return a plain file with the text of `path`, and its number of bytes."""
         plain = path
         try:
             if "://" not in path and is_pipe(path):
@@ -159,7 +158,7 @@ def _are_pairs(found: list[str]) -> bool:
 
 
 def open_source(path: str, read_ahead: int = 1 << 13) -> BinaryIO:
-    """Open a file to read bytes of it; from another machine, `read_ahead` more than asked for come at once.
+    """Open a file to read bytes. From another machine, each read fetches `read_ahead` more bytes than asked for.
 
     Raises:
         InputError: it cannot be read.
@@ -179,7 +178,7 @@ def _unreadable(path: str, error: OSError) -> InputError:
 
 
 def find_files(path: str) -> list[str]:
-    """Return the files that a glob stands for; the path itself if it is none or nothing matches."""
+    """Return the files that a glob matches. Return the path itself if it is no glob, or if nothing matches."""
     if "://" not in path:
         return [path] if os.path.exists(path) else sorted(glob.glob(path)) or [path]
     if not glob.has_magic(path):

@@ -5,24 +5,24 @@ from collections.abc import Iterator
 
 import numpy as np
 
-At = np.ndarray | list[int]  # places, in a list if they are few
+At = np.ndarray | list[int]  # places; a list if they are few
 
-FEW = 24  # so many places are handled faster by a loop in Python than by a dozen calls of NumPy
+FEW = 24  # for up to this many places, a loop in Python is faster than a dozen calls of NumPy
 
 
 class TokenArray:
-    """Words, one behind the other, each a sequence of tokens.
+    """Consecutive words, each a sequence of tokens.
 
-    A token of n bytes takes n places: its symbol (a positive number) stands in the first and, negated, in the
-    last; a token of one byte has the positive one only. Neighbours in between, and one on either side of
-    each word, hold 0. So the neighbours of a token are found from the lengths of symbols, without links, and
-    a look at a place tells whether a token still starts there.
+    A token of n bytes takes n places. Its symbol (a positive number) stands in the first place and, negated, in the
+    last; a token of one byte has the positive symbol only. The places between, and one place on either side of each
+    word, hold 0. So the lengths of symbols lead to a token's neighbours without links, and a place tells whether a
+    token still starts there.
 
-    Symbol b + 1 is the byte b; `add_symbol` makes the longer ones.
+    Symbol b + 1 is the byte b; `add_symbol` makes the longer symbols.
     """
 
     def __init__(self, data: np.ndarray, lengths: np.ndarray, max_symbols: int) -> None:
-        """Hold words of so many bytes of `data` (uint8) each; no word is empty."""
+        """Hold the words of these lengths in `data` (uint8). No word is empty."""
         places = np.arange(len(data))
         places += np.repeat(np.arange(1, len(lengths) + 1), lengths)
         self.places = np.zeros(len(data) + len(lengths) + 1, np.int32)
@@ -30,7 +30,7 @@ class TokenArray:
         self.places[places] += 1
         self.lengths = np.ones(max_symbols + 1, np.int64)
         self.num_symbols = 256
-        # For single items a memoryview (of the same memory) and a list are much faster than the arrays.
+        # To read single items, a memoryview (of the same memory) and a list are much faster than the arrays.
         self._places = memoryview(self.places)  # type: ignore[arg-type]
         self._lengths = [1] * 257
 
@@ -49,7 +49,7 @@ class TokenArray:
         return starts[adjacent], symbols[adjacent], symbols[adjacent + 1]
 
     def find(self, at: At, left: int, right: int) -> At:
-        """Return those of the places `at` where `left` and `right` still stand side by side."""
+        """Return the places of `at` at which `left` and `right` still stand side by side."""
         length = self._lengths[left]
         if not isinstance(at, list):
             found = at[(self.places[at] == left) & (self.places[at + length] == right)]
@@ -60,11 +60,11 @@ class TokenArray:
     def merge(self, at: At, left: int, right: int, new: int) -> tuple[tuple[At, At], tuple[At, At]]:
         """Merge `left` and `right` into `new` at all places `at`, as returned by `find`.
 
-        Where occurrences overlap (left == right), the first of them is merged, then the next that is free.
+        If occurrences overlap (left == right), the first is merged, then the next that is free.
 
         Returns:
-            The new pairs (other, new): the symbols of `other`, and the places where they stand; then the same
-            for the new pairs (new, other). A pair (new, new) is among the latter only.
+            The new pairs (other, new): the symbols of `other`, and their places. Then the new pairs (new, other) in
+            the same form. A pair (new, new) counts as (new, other).
         """
         if isinstance(at, list):
             return self._merge_few(at, left, right, new)
@@ -107,7 +107,7 @@ class TokenArray:
         places = self.places
         if left == right:
             at = np.sort(at)
-            # In each run of overlapping occurrences, every other one from the first on.
+            # Take every other one of each run of overlapping occurrences, from the first on.
             index = np.arange(len(at))
             is_first = np.diff(at, prepend=at[:1] - 2 * self._lengths[new]) != self._lengths[left]
             at = at[(index - np.maximum.accumulate(np.where(is_first, index, 0))) % 2 == 0]
@@ -147,5 +147,5 @@ def sort_runs(keys: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray,
 
 
 def few_as_list(at: np.ndarray) -> At:
-    """Return the places in the form that suits their number; never a view that would keep a larger array."""
+    """Return the places as a list if they are few, otherwise as a copy: a view would keep a larger array alive."""
     return at.tolist() if len(at) <= FEW else at.copy()

@@ -1,20 +1,17 @@
-"""Reading and writing tokenizer files: GPT-2's vocab.json and merges.txt."""
+"""Read and write GPT-2's tokenizer files: vocab.json and merges.txt."""
 
-import codecs
-import gzip
 import json
-import zlib
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from tokenizer.errors import InputError
-from tokenizer.pipes import is_pipe, read_pipe
-from tokenizer.publish import published
-from tokenizer.strict_json import parse_json
+from tokenizer.files.reading import read_json, read_text
+from tokenizer.pretokenize import Pretokenizer
 
-MAX_IDS = 1 << 24  # no vocabulary is as large, and a model has a row for each id
+MAX_IDS = 1 << 24  # more than any vocabulary has; a model has a row for each id
 
 
 @cache
@@ -48,7 +45,7 @@ def _unicode_to_byte() -> dict[str, int]:
 
 
 def from_unicode(text: str) -> bytes:
-    """Return the bytes that GPT-2 spells `text`; text that is no such spelling (a special token) is UTF-8."""
+    """Return the bytes that GPT-2 spells `text`. Other text (a special token) becomes UTF-8."""
     table = _unicode_to_byte()
     try:
         return bytes([table[char] for char in text])
@@ -74,7 +71,7 @@ def read_vocab(path: str | Path) -> dict[int, bytes]:
     """Read a `vocab.json`: {spelled token: id}.
 
     Raises:
-        InputError: the file is missing, is no JSON, or is no such mapping.
+        InputError: the file is missing, is not JSON, or is not such a mapping.
     """
     return parse_vocab(read_json(path), path)
 
@@ -83,7 +80,7 @@ def parse_vocab(spelled: Any, where: str | Path) -> dict[int, bytes]:
     """Return id -> bytes of {spelled token: id}.
 
     Raises:
-        InputError: it is no such mapping, or one id stands for two tokens.
+        InputError: the value is not such a mapping, or one id stands for two tokens.
     """
     if not isinstance(spelled, dict):
         raise InputError(f"{where} must map tokens to ids; is it a GPT-2 vocab.json?")
@@ -92,20 +89,20 @@ def parse_vocab(spelled: Any, where: str | Path) -> dict[int, bytes]:
         token = from_unicode(text)
         check_id(i, f"{where}: token {text!a}")
         if not token:
-            raise InputError(f"{where}: token {i} is empty; take the file from where it was made again")
+            raise InputError(f"{where}: token {i} is empty; copy the file again from its source")
         if vocab.setdefault(i, token) != token:
             raise InputError(f"{where} gives the same id {i} to two tokens; every id must be unique")
     return vocab
 
 
 def check_id(i: object, what: str) -> None:
-    """Refuse what is no token id."""
+    """Refuse a value that is not a token id."""
     if type(i) is not int or not 0 <= i < MAX_IDS:
         raise InputError(f"{what} has the id {i!r:.40}; an id is a whole number from 0 to {MAX_IDS - 1:,}")
 
 
 def read_merges(path: str | Path) -> list[tuple[bytes, bytes]]:
-    """Read a `merges.txt`: a pair of spelled tokens a line, with or without the first line `#version: ...`.
+    """Read a `merges.txt`: one pair of spelled tokens per line, with or without the first line `#version: ...`.
 
     Raises:
         InputError: the file is missing, or a line is not two tokens.
@@ -154,7 +151,7 @@ _GPT2_CLASSES = ("GPT2Tokenizer", "RobertaTokenizer", "BartTokenizer")
 
 
 def refuse_other_class(settings: Any, path: str | Path) -> None:
-    """Refuse GPT-2's files beside a `tokenizer_config.json` by which they are not cut as GPT-2 cuts text."""
+    """Refuse GPT-2's files if the `tokenizer_config.json` beside them says that text is not cut as GPT-2 cuts it."""
     name = settings.get("tokenizer_class") if isinstance(settings, dict) else settings
     if name is not None and str(name).removesuffix("Fast") not in _GPT2_CLASSES:
         raise InputError(
@@ -165,80 +162,38 @@ def refuse_other_class(settings: Any, path: str | Path) -> None:
         raise InputError(f"{path} asks for a space in front of the text, which is not supported")
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
+def refuse_mixture(
+    vocab: Mapping[int, bytes], merges: Sequence[tuple[bytes, bytes]], pretokenizer: Pretokenizer
+) -> None:
+    """Refuse a vocabulary and merges that training cannot have made together.
 
     Raises:
-        InputError: the file is missing or is no JSON.
+        InputError: no merge makes a token that looks learned, or a few merges are not in the order of their tokens.
     """
-    return parse_json(read_text(path), path)
-
-
-def read_text(path: str | Path) -> str:
-    """Read a UTF-8 text file with its line ends as they are, without the byte-order mark that some editors write.
-
-    Raises:
-        InputError: the file is missing or is not UTF-8.
-    """
-    try:
-        data = read_bytes(path)
-        refuse_utf16(data, path)
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(not_utf8(path, error.start)) from None
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-
-
-def read_bytes(path: str | Path) -> bytes:
-    """Read a file, a pipe, or standard input if `path` is -; what gzip has compressed is decompressed.
-
-    Raises:
-        InputError: `path` is a device, a damaged .gz file, or no path.
-        OSError: it cannot be read.
-    """
-    data = b"".join(read_pipe(str(path))) if is_pipe(str(path)) else Path(path).read_bytes()
-    if not data.startswith(b"\x1f\x8b"):
-        return data
-    try:
-        return gzip.decompress(data)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path} is a damaged .gz file: {error}; get it again") from None
-
-
-def not_utf8(path: str | Path, offset: int) -> str:
-    """Return the message for a file that is not UTF-8 at byte `offset`."""
-    return (
-        f"{path} is not UTF-8 at byte {offset}; convert it first, for example with: iconv -f LATIN1 -t UTF-8"
-    )
-
-
-def refuse_utf16(data: bytes, path: str | Path) -> None:
-    """Refuse a file whose first bytes are those of UTF-16 or UTF-32, with a byte-order mark or without.
-
-    Without one, every other byte of a text in most alphabets is zero.
-    """
-    start = data[:1000]
-    encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if start.startswith(mark)), None)
-    even, odd = start[::2], start[1::2]
-    for name, zeros, others in (("UTF-16LE", odd, even), ("UTF-16BE", even, odd)):
-        if not encoding and len(start) >= 8 and zeros.count(0) > 0.8 * len(zeros) > 8 * others.count(0):
-            encoding = name
-    if encoding:
+    joined = [left + right for left, right in merges]
+    made = {*joined, *(special.encode() for special in pretokenizer.special_tokens)}
+    for i, token in vocab.items():
+        # Training learns no token that the pattern cuts. Such a token was added: a special token of another program.
+        if (
+            len(token) > 1
+            and token not in made
+            and len(pretokenizer.split(token.decode(errors="ignore"))) < 2
+        ):
+            raise InputError(
+                f"vocab.json has token {i} ({token!r:.40}), which no line of merges.txt makes; copy both "
+                "files again from their source, or name it as a special token if it is one"
+            )
+    ids = {token: i for i, token in vocab.items()}
+    learned = [
+        ids[token]
+        for token in dict.fromkeys(joined)
+        if token.decode(errors="ignore") not in pretokenizer.special_set
+    ]
+    falls = [rank for rank, (one, next_one) in enumerate(pairwise(learned)) if one > next_one]
+    # Some programs number tokens in an order of their own. Then about half of all merges are out of order.
+    if 0 < len(falls) <= max(2, len(learned) // 100):
+        token = vocab[learned[falls[0]]]
         raise InputError(
-            f"{path} is {encoding}, not UTF-8; convert it first, for example with: iconv -f {encoding} -t UTF-8"
+            f"merges.txt makes {token!r:.40} before a token with a smaller id in vocab.json, unlike nearly all "
+            "others: lines were exchanged; copy both files again from their source"
         )
-
-
-_BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF32_LE: "UTF-32",
-    codecs.BOM_UTF32_BE: "UTF-32",
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
-}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, in full or not at all."""
-    with published(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")

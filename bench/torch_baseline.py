@@ -1,7 +1,7 @@
-"""The same model and step on torch's own parts, as a user of torch would write them: what ours is compared with.
+"""The torch.nn baseline: the same model and step as a user of torch would write them.
 
-nn.Linear, nn.RMSNorm, scaled_dot_product_attention, cross_entropy, fused optim.AdamW, torch's clipping; bfloat16
-by autocast.
+It uses nn.Linear, nn.RMSNorm, scaled_dot_product_attention, cross_entropy, fused optim.AdamW, torch's clipping, and
+autocast for bfloat16.
 """
 
 import contextlib
@@ -12,9 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.contenders import (
-    Memory,
-    Read,
-    Step,
+    Contender,
     Weights,
     Work,
     allow_tf32,
@@ -40,11 +38,12 @@ class Attention(nn.Module):
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         out = F.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v, is_causal=True)
-        return self.output_proj(out.transpose(1, 2).flatten(2))
+        projected: Tensor = self.output_proj(out.transpose(1, 2).flatten(2))
+        return projected
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """RoPE over interleaved pairs, in float32."""
+    """Rotate interleaved pairs by RoPE, in float32."""
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2).to(x.dtype)
 
@@ -58,7 +57,8 @@ class FeedForward(nn.Module):
         self.w3 = nn.Linear(D, F_, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.w2(F.silu(self.w1(x)) * self.w3(x))
+        out: Tensor = self.w2(F.silu(self.w1(x)) * self.w3(x))
+        return out
 
 
 class Block(nn.Module):
@@ -69,7 +69,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         x = x + self.attn(self.ln1(x), cos, sin)
-        return x + self.ffn(self.ln2(x))
+        out: Tensor = x + self.ffn(self.ln2(x))
+        return out
 
 
 class Model(nn.Module):
@@ -94,18 +95,18 @@ class Model(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
-def eager(work: Work, weights: Weights) -> tuple[Step, Read, Memory]:
-    """As torch runs it."""
+def eager(work: Work, weights: Weights) -> Contender:
+    """The baseline in eager mode."""
     return _make(work, weights, compiled=False)
 
 
-def compiled(work: Work, weights: Weights) -> tuple[Step, Read, Memory]:
-    """The model and its loss under torch.compile."""
+def compiled(work: Work, weights: Weights) -> Contender:
+    """The baseline with its model and loss under torch.compile."""
     require_compiler(work.device)
     return _make(work, weights, compiled=True)
 
 
-def _make(work: Work, weights: Weights, compiled: bool) -> tuple[Step, Read, Memory]:
+def _make(work: Work, weights: Weights, compiled: bool) -> Contender:
     torch.set_num_threads(work.threads)
     torch.set_float32_matmul_precision("highest")
     if work.dtype == "tf32":
@@ -131,12 +132,12 @@ def _make(work: Work, weights: Weights, compiled: bool) -> tuple[Step, Read, Mem
     )
 
     def step(inputs: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
-        ids, wanted = (torch.tensor(a, dtype=torch.long, device=work.device) for a in (inputs, targets))
+        ids, target_ids = (torch.tensor(a, dtype=torch.long, device=work.device) for a in (inputs, targets))
         optimizer.zero_grad()
         with mixed:
-            loss = model(ids, wanted)
+            loss = model(ids, target_ids)
         loss.backward()
-        # Row by row first: over millions of float32 numbers at once, torch's norm is off by 5e-4 on a CPU.
+        # Take the norm of each row first: on a CPU, torch's norm of millions of float32 numbers is off by 5e-4.
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm([torch.linalg.vector_norm(g, dim=-1) for g in gradients])
         nn.utils.clip_grads_with_norm_(model.parameters(), o.max_grad_norm, norm)

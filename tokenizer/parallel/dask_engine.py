@@ -1,4 +1,4 @@
-"""Run the tasks of `workers` on a Dask cluster: many machines, and a task whose machine dies is run again.
+"""Run the tasks of `workers` on a Dask cluster: on many machines. If a machine dies, its tasks run again.
 
 Each task is a pure function of its worker's setup and itself: a file and a range of bytes. So the results are
 those of one process. Files must have the same address everywhere: on a shared disk, or anywhere fsspec reaches.
@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizer.errors import InputError
 from tokenizer.machine import num_processors
-from tokenizer.workers import Result, Task, Worker
+from tokenizer.parallel.workers import Result, Task, Worker
 
 if TYPE_CHECKING:
     from distributed import Client
 
-RANGE = 1 << 26  # bytes; a task takes about a second, of which its worker's making is a small part
+RANGE = 1 << 26  # bytes; a task takes about a second, and making its worker a small part of it
 AHEAD = 2  # tasks for each thread of the cluster at a time
 FAN_IN = 8  # results that are added up at a time
 
 
 @contextmanager
 def connect(scheduler: str | None) -> "Iterator[Client]":
-    """Give a client of the cluster at that address; of one on this machine, while it is needed, if None.
+    """Yield a client of the cluster at that address, or if it is None, of a temporary one on this machine.
 
     Raises:
-        InputError: Dask is not installed, or there is no such cluster.
+        InputError: Dask is not installed, or no cluster answers.
     """
     try:
         from distributed import Client
@@ -47,17 +47,17 @@ def connect(scheduler: str | None) -> "Iterator[Client]":
 
 
 def divide(paths: list[str], num_bytes: int, client: "Client") -> tuple[list[str], int]:
-    """Return the paths as all machines find them, and how many bytes to give to a worker at a time."""
+    """Return paths that are valid on all machines, and how many bytes to give to a worker at a time."""
     paths = [path if "://" in path else str(Path(path).absolute()) for path in paths]
     return paths, min(RANGE, 1 + num_bytes // (4 * _num_threads(client)))
 
 
 def map_tasks(worker: Worker, tasks: Iterable[Task], client: "Client") -> Generator[Result, None, None]:
-    """Yield the result of each task, in order, with a bounded number of tasks on their way.
+    """Yield the result of each task, in order. The number of tasks on the cluster is bounded.
 
     Raises:
-        InputError: a worker raised it, in the first task where one did.
-        distributed.KilledWorker: a task's machine died again and again.
+        InputError: the error of the first task in which a worker raised one.
+        distributed.KilledWorker: a task's machine died repeatedly.
     """
     setup = worker.setup()
     waiting: deque[Any] = deque()
@@ -72,10 +72,10 @@ def map_tasks(worker: Worker, tasks: Iterable[Task], client: "Client") -> Genera
 def reduce_tasks(
     worker: Worker, tasks: Iterable[Task], add: Callable[[list[Result]], Result], client: "Client"
 ) -> Result:
-    """Return what `add` makes of the results of all tasks: on the cluster, a few at a time, then of the sums.
+    """Add up the results of all tasks with `add`, on the cluster: a few results at a time, then their sums.
 
     Raises:
-        As in `map_tasks`, but the error may be that of any task.
+        As in `map_tasks`, but the error may come from any task.
     """
     setup = worker.setup()
     results = [client.submit(run_alone, type(worker), setup, task, pure=False) for task in tasks]
@@ -89,11 +89,11 @@ def reduce_tasks(
 
 
 def run_alone(worker: type[Worker], setup: dict[str, Any], task: Task) -> Result:
-    """Return all that a new worker has to say about one task."""
+    """Return all results of a new worker that runs one task."""
     new = worker.from_setup(setup)
     return [*new.run(task), *new.finish()]
 
 
 def _num_threads(client: "Client") -> int:
-    """Return how many tasks the cluster runs at a time, at least 1: its machines may still be on their way."""
+    """Return how many tasks the cluster runs at a time, at least 1: its machines may not have started yet."""
     return max(1, sum(client.nthreads().values()))

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from tokenizer.blocks import BLOCK, cut_blocks, token_edges
-from tokenizer.dask_engine import divide, reduce_tasks
+from tokenizer.cuts import BLOCK, cut_blocks, token_edges
 from tokenizer.errors import InputError
-from tokenizer.files import not_utf8
-from tokenizer.pairs import read_pairs
+from tokenizer.files.pairs import read_pairs
+from tokenizer.files.reading import not_utf8
+from tokenizer.files.sources import is_pairs
+from tokenizer.parallel.dask_engine import divide, reduce_tasks
+from tokenizer.parallel.ranges import cut_files, open_range
+from tokenizer.parallel.workers import Result, Task, run_tasks
 from tokenizer.piece_index import PieceIndex
 from tokenizer.pretokenize import Pretokenizer
 from tokenizer.progress import Progress
-from tokenizer.ranges import cut_files, open_range
-from tokenizer.runs import edges_of, runs
-from tokenizer.sources import is_pairs
-from tokenizer.workers import Result, Task, run_tasks
+from tokenizer.spans import edges_of, gather
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PieceCounts:
-    """Distinct pieces, one behind the other in `data`, and their counts; special tokens come first."""
+    """Distinct pieces, concatenated in `data`, and their counts. Special tokens come first."""
 
     data: np.ndarray  # uint8
     lengths: np.ndarray  # int64, of each piece in bytes
@@ -40,7 +40,7 @@ class _Counter:
     def __init__(self, special_tokens: Sequence[str]) -> None:
         self._index = PieceIndex()
         self._counts = np.zeros(0, np.int64)
-        self._waiting = [np.zeros(0, np.int64)]  # numbers of pieces that are to be counted
+        self._waiting = [np.zeros(0, np.int64)]  # numbers of pieces to count
         self._num_waiting = 0
         self._data = [np.zeros(0, np.uint8)]
         self._lengths = [np.zeros(0, np.int64)]
@@ -52,7 +52,7 @@ class _Counter:
         numbers = self._number(data, edges)
         self._waiting.append(numbers)
         self._num_waiting += len(numbers)
-        if self._num_waiting > 1 << 20:  # adding up takes time for all distinct pieces
+        if self._num_waiting > 1 << 20:  # adding up costs time for every distinct piece
             self._add_up()
 
     def add_counted(self, data: bytes, edges: np.ndarray, counts: np.ndarray) -> None:
@@ -62,7 +62,7 @@ class _Counter:
         np.add.at(self._counts, numbers, counts)
 
     def result(self) -> Result:
-        """Return the distinct pieces one behind the other, the length of each and its count."""
+        """Return the distinct pieces concatenated, the length of each and its count."""
         self._add_up()
         return [np.concatenate(self._data), np.concatenate(self._lengths), self._counts]
 
@@ -79,12 +79,6 @@ class _Counter:
         counts[: len(self._counts)] += self._counts
         self._counts = counts
         self._waiting, self._num_waiting = self._waiting[:1], 0
-
-
-def gather(data: bytes, edges: np.ndarray, pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the bytes of some of the pieces one behind the other, and the length of each."""
-    starts, lengths = edges[pieces], edges[pieces + 1] - edges[pieces]
-    return np.frombuffer(data, np.uint8)[runs(starts, lengths)], lengths
 
 
 class CountWorker:
@@ -110,7 +104,7 @@ class CountWorker:
         return cls(pretokenizer, setup["block_size"])
 
     def run(self, task: Task) -> Result:
-        """Count the pieces of a range; returns nothing yet."""
+        """Count the pieces of a range. Return nothing: `finish` returns the counts."""
         path, start, end = task
         if is_pairs(path):
             self._count_pairs(path, start, end)
@@ -136,7 +130,7 @@ class CountWorker:
     def finish(self) -> Result:
         """Return the distinct pre-tokens, special tokens first: data, lengths, counts."""
         data, lengths, counts = counted = self._pieces.result()
-        # Each distinct piece is there once now: split those that hold several pre-tokens, and count again.
+        # Each distinct piece is there once. Split the pieces that hold several pre-tokens, and count again.
         edges = edges_of(lengths)
         token_starts = token_edges(data.tobytes(), edges, self._pretokenizer)
         if len(token_starts) == len(edges):
@@ -156,7 +150,7 @@ def count_pieces(
     range_size: int,
     block_size: int = BLOCK,
 ) -> PieceCounts:
-    """Count the distinct pre-tokens of files, special tokens among them.
+    """Count the distinct pre-tokens of files, including special tokens.
 
     Raises:
         InputError: a file is not UTF-8.
@@ -173,7 +167,7 @@ def count_pieces(
 def count_pieces_on(
     client: "Client", paths: list[str], num_bytes: int, pretokenizer: Pretokenizer, progress: Progress
 ) -> PieceCounts:
-    """Count as `count_pieces` does, on a Dask cluster, which shows its progress itself."""
+    """Count as `count_pieces` does, on a Dask cluster. Dask shows the progress."""
     paths, range_size = divide(paths, num_bytes, client)
     ranges = cut_files(paths, pretokenizer, range_size)
     add = partial(add_counts, pretokenizer.special_tokens)

@@ -1,17 +1,16 @@
 """Encode a stream of text, block by block, with memory that does not grow with the stream."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 
-from tokenizer.blocks import BLOCK, cut_blocks, token_edges
-from tokenizer.count import gather
-from tokenizer.merge_pieces import PieceMerger, Ranks
+from tokenizer.cuts import BLOCK, cut_blocks, token_edges
+from tokenizer.merges.apply import PieceMerger, Ranks
 from tokenizer.piece_index import PieceIndex
-from tokenizer.pretokenize import Pretokenizer
-from tokenizer.runs import edges_of, runs
+from tokenizer.pretokenize import Pretokenizer, encode_utf8
+from tokenizer.spans import edges_of, gather, runs
 
 FIRST_BLOCK = 1 << 14  # bytes
 MAX_PIECES, MAX_BYTES = 1 << 19, 1 << 25  # of the distinct pieces that are remembered
@@ -26,7 +25,7 @@ class StreamEncoder:
         byte_ids: the id of each byte.
         ranks: the merges, ranks ascending.
         dtype: of the ids.
-        whole: pieces that become one token although merges would not make it, and its id.
+        whole: pieces that become one token although merges would not make it, each with its id.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class StreamEncoder:
 
     @classmethod
     def from_setup(cls, setup: dict[str, Any]) -> Self:
-        """Make an encoder in another process, equal but that it has seen no text."""
+        """Make an equal encoder in another process. It has seen no text yet."""
         return cls(
             Pretokenizer(setup["pattern"], setup["special_tokens"]),
             setup["special_ids"],
@@ -69,7 +68,7 @@ class StreamEncoder:
 
     @cached_property
     def merger(self) -> PieceMerger:
-        """What encodes a piece that comes for the first time."""
+        """The merges, which encode a piece that is not remembered."""
         return PieceMerger(self._byte_ids, self._ranks, self._whole)
 
     def encode(
@@ -78,16 +77,16 @@ class StreamEncoder:
         """Yield ids and the number of bytes they stand for, until the stream ends.
 
         Args:
-            read: returns the next bytes of the stream, at most so many, and none at its end.
+            read: returns the next bytes of the stream, at most as many as its argument says, and none at the end.
             block_size: how many bytes to read at a time.
-            check: make sure that the text is UTF-8; needless if it was a str.
-            batch: up to how many blocks to read before new pieces are merged, as NumPy is fast only on many.
+            check: make sure that the text is UTF-8. A text that was a str needs no check.
+            batch: how many blocks to read at most before new pieces are merged. NumPy is fast only on many pieces.
 
         Raises:
             UnicodeDecodeError: the text is not UTF-8; its `start` counts from the start of the stream.
         """
         waiting: list[tuple[np.ndarray, int]] = []
-        # As long as all pieces are new, small blocks are faster: they are found new once.
+        # While all pieces are new, small blocks are faster: each piece is new in one block only.
         first_size = block_size if self._is_warm else FIRST_BLOCK
         self._is_warm = True
         for block in cut_blocks(read, self._pretokenizer, block_size, first_size, check):
@@ -98,15 +97,14 @@ class StreamEncoder:
         yield from self._look_up(waiting)
 
     def _forget(self) -> None:
-        """Start anew, with nothing but the special tokens, which are pieces like all others."""
+        """Forget all pieces except the special tokens."""
         self._index = PieceIndex()
         self._num_bytes = 0
         self._new: list[tuple[np.ndarray, np.ndarray]] = []  # bytes and lengths of pieces to be merged
         special = [token.encode() for token in self._pretokenizer.special_tokens]
         numbers = self._number(b"".join(special), edges_of([len(token) for token in special]))
         self._new = []
-        # The ids of all pieces, one behind the other; of each piece, where they start, how many they are,
-        # the first.
+        # The ids of all pieces in one array. For each piece: where its ids start, how many it has, the first.
         self._ids = np.zeros(len(special), self._dtype)
         self._ids[numbers] = self._special_ids
         self._starts = np.arange(len(special))
@@ -154,3 +152,31 @@ class StreamEncoder:
         sources = runs(self._starts.take(numbers.take(several)) + 1, rest)
         ids[runs(starts.take(several) + 1, rest)] = self._ids.take(sources)
         return ids
+
+
+def reader_of(texts: Iterable[str]) -> Callable[[int], bytes]:
+    """Return a function that reads the next `size` bytes (about) of the joined texts, and none at their end.
+
+    The first call reads the first text only, each later call twice as much. So ids come early, and long inputs
+    are fast.
+    """
+    iterator = iter(texts)
+    text, start, wanted = "", 0, 1
+
+    def read(size: int) -> bytes:
+        nonlocal text, start, wanted
+        parts, found = [], 0
+        while found < min(wanted, size):
+            if start == len(text):
+                try:
+                    text, start = next(iterator), 0
+                except StopIteration:
+                    break
+            part = text[start : start + size]
+            parts.append(part)
+            start += len(part)
+            found += len(part)
+        wanted *= 2
+        return encode_utf8("".join(parts))
+
+    return read

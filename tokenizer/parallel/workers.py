@@ -1,8 +1,8 @@
 """Run tasks in several processes.
 
-Not `multiprocessing`: its spawned processes import the caller's main module again, which may import a
-framework or start the work once more. Here a worker is a fresh Python that imports this package only; tasks
-go in as lines of JSON, results come out as JSON and the raw bytes of arrays.
+`multiprocessing` will not do: its spawned processes import the caller's main module again, which may import a
+framework or start the work once more. Here a worker is a fresh Python that imports this package only. It receives
+tasks as lines of JSON, and sends results as JSON and the raw bytes of arrays.
 """
 
 import json
@@ -23,11 +23,11 @@ import numpy as np
 
 from tokenizer.errors import InputError
 
-AHEAD = 2  # tasks given to another process at a time, so that it is busy while this one runs its own
+AHEAD = 2  # tasks that another process has at a time, so that it is busy while this one runs its own
 MAX_WORKERS = 1024  # more than any machine has processors; each process takes memory
 MAX_WAITING = 16  # results that wait for earlier ones
 
-Task = Sequence[Any]  # of what JSON can express
+Task = Sequence[Any]  # JSON can express its items
 Result = list[np.ndarray]
 
 
@@ -35,7 +35,7 @@ class Worker(Protocol):
     """What runs tasks, in this process or another."""
 
     def setup(self) -> dict[str, Any]:
-        """Return what `from_setup` needs to make an equal worker elsewhere, as JSON can express it."""
+        """Return what `from_setup` needs to make an equal worker elsewhere. JSON can express it."""
 
     @classmethod
     def from_setup(cls, setup: dict[str, Any]) -> Self:
@@ -45,20 +45,20 @@ class Worker(Protocol):
         """Return the result of a task."""
 
     def finish(self) -> Result:
-        """Return what is left to say after the last task."""
+        """Return the last result, after all tasks."""
 
 
 def run_tasks(worker: Worker, tasks: Iterable[Task], num_workers: int) -> Generator[Result, None, None]:
-    """Yield the result of each task, in order; then what each worker that ran any has to say at the end.
+    """Yield the result of each task, in order; then the last result of each worker that ran a task.
 
-    The first of the workers is this process, which begins at once; others join in when they have started.
+    The first worker is this process, which begins at once. The others join in when they have started.
 
     Raises:
-        InputError: a worker raised it, in the first task where one did.
-        RuntimeError: a worker raised something else, or died.
+        InputError: the error of the first task in which a worker raised one.
+        RuntimeError: a worker raised another error, or died.
     """
     numbered = enumerate(tasks)
-    outcomes: dict[int, Result | InputError] = {}  # that are there, and wait for earlier ones
+    outcomes: dict[int, Result | InputError] = {}  # that wait for earlier ones
     num_yielded = 0
     children: list[_Child] = []
     try:
@@ -68,7 +68,7 @@ def run_tasks(worker: Worker, tasks: Iterable[Task], num_workers: int) -> Genera
         while True:
             for child in children:
                 child.take(numbered)
-            # Rather wait for a slow process than pile up results that come after its own.
+            # Wait for a slow process instead of collecting many results that come after its own.
             own = next(numbered, None) if len(outcomes) < MAX_WAITING else None
             if own:
                 number, task = own
@@ -101,12 +101,12 @@ class _Child:
     """A worker in another process."""
 
     def __init__(self, worker: type[Worker], replied: "SimpleQueue[_Child]") -> None:
-        """Start it; it is put into `replied` for each reply that is there to `receive`."""
+        """Start the process. `replied` gets this child for each reply that it can `receive`."""
         self.numbers: deque[int] = deque()  # of the tasks it was given, in order
         self._has_started = self._has_run = False
-        # The same search path as here, so that it works from a checkout, installed or not.
+        # The child uses this process's search path, so that it works from a checkout, installed or not.
         arguments = f"{worker.__module__!r}, {worker.__name__!r}"
-        imports = f"import sys; sys.path[:] = {sys.path!r}; from tokenizer.workers import serve"
+        imports = f"import sys; sys.path[:] = {sys.path!r}; from tokenizer.parallel.workers import serve"
         with interrupts_held():
             self._process = subprocess.Popen(
                 [sys.executable, "-c", f"{imports}; serve({arguments})"],
@@ -129,16 +129,16 @@ class _Child:
         self._reader.start()
 
     def take(self, tasks: Iterator[tuple[int, Task]]) -> None:
-        """Take as many of the numbered tasks as it should have, or none while it starts."""
+        """Take numbered tasks until the child has AHEAD of them; take none while the child starts."""
         while self._has_started and len(self.numbers) < AHEAD and (numbered := next(tasks, None)):
             self.numbers.append(numbered[0])
             self._has_run = True
             self._send(numbered[1])
 
     def receive(self, setup: dict[str, Any]) -> dict[int, Result | InputError]:
-        """Return what its oldest task led to, by number, waiting for it.
+        """Wait for the result of the child's oldest task, and return it by the task's number.
 
-        If it has just started, give it its setup and return nothing.
+        If the child has just started, send its setup and return nothing.
         """
         reply = self._reply()
         if self._has_started:
@@ -148,13 +148,13 @@ class _Child:
         return {}
 
     def finish(self) -> Iterator[Result]:
-        """Yield what it has to say at the end, if it ran a task at all."""
+        """Yield the last result, if the child ran a task."""
         if self._has_run:
             self._send(None)
             yield _result(self._reply())
 
     def end(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process."""
         self._process.kill()
         self._process.wait()
         with suppress(OSError):  # what was not sent to a dead process
@@ -170,14 +170,14 @@ class _Child:
             raise self._death() from None
 
     def _reply(self) -> Result | InputError:
-        """Return its oldest reply, waiting for it."""
+        """Wait for the oldest reply and return it."""
         reply = self._replies.get()
         if isinstance(reply, list | InputError):
             return reply
         raise reply
 
     def _read_all(self, replied: "SimpleQueue[_Child]") -> None:
-        """Read its replies until there are no more; the last is why."""
+        """Read replies until there are no more. The last one is the error that says why."""
         reply: Result | Exception = []
         while isinstance(reply, list | InputError):
             try:
@@ -233,9 +233,9 @@ def _line(content: Any) -> bytes:
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Let Ctrl-C wait. A process that is started meanwhile never sees it, not even while its modules load.
+    """Block Ctrl-C for a while. A process that starts in this context never receives Ctrl-C, even while it loads.
 
-    Ctrl-C goes to all processes of a terminal, and is their parent's to handle. Windows cannot hold it.
+    A terminal sends Ctrl-C to all its processes, and the parent handles it. Windows cannot block it.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -248,8 +248,8 @@ def interrupts_held() -> Iterator[None]:
 
 
 def serve(module: str, name: str) -> None:
-    """Be a worker of that class: run the tasks that come in, until the input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Windows, where it was not held
+    """Run a worker of that class: answer each task from standard input, until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for Windows, which cannot block it
     stdin, stdout = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what is printed by accident must not mix with the results
     worker_class: type[Worker] = getattr(import_module(module), name)
@@ -257,7 +257,7 @@ def serve(module: str, name: str) -> None:
     stdout.flush()
     worker = worker_class.from_setup(json.loads(stdin.readline()))
     replies: Queue[list[Any]] = Queue(1)
-    # While the parent is at its own task and reads nothing, the next one is begun.
+    # A thread writes, so the next task begins while the parent runs its own and reads nothing.
     Thread(target=_write, args=(replies, stdout), daemon=True).start()
     for line in stdin:
         task = json.loads(line)
@@ -270,7 +270,7 @@ def serve(module: str, name: str) -> None:
 
 
 def _write(replies: "Queue[list[Any]]", stdout: BufferedWriter) -> None:
-    """Write one reply after the other, until the process ends, as it does with the parent."""
+    """Write each reply. If the parent is gone, end this process."""
     try:
         while True:
             stdout.writelines(replies.get())

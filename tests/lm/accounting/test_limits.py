@@ -1,4 +1,4 @@
-"""What a machine cannot hold: told in one line, before the work if the sizes say so, and else when memory runs out."""
+"""What a machine cannot hold is refused in one line: before the work, or when memory runs out."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import lm as twinlm
-from lm import limits
+from lm.accounting import limits
+from lm.accounting.limits import OutOfMemoryError, explained, refuse_step, refuse_weights
 from lm.accounting.memory import memory
 from lm.config import ModelConfig, TrainConfig
-from lm.limits import OutOfMemoryError, explained, refuse_step, refuse_weights
 from lm.mesh import Mesh
 from tests.lm.cli.test_cli import refused
 from tests.lm.conftest import train_command
@@ -100,19 +100,6 @@ def test_a_step_is_refused_just_above_what_the_machine_has(
         monkeypatch.setattr(limits, "total_memory", lambda needed=needed: needed - 1)
         with pytest.raises(OutOfMemoryError, match="by lm accounting"):
             refuse()
-
-
-def test_the_least_limit_of_the_containers_around_a_process_counts(tmp_path: Path) -> None:
-    (tmp_path / "outer" / "inner").mkdir(parents=True)
-    (tmp_path / "outer" / "memory.max").write_text("5000\n")
-    (tmp_path / "outer" / "inner" / "memory.max").write_text("max\n")
-    (tmp_path / "memory").mkdir()
-    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("9000\n")
-    process = tmp_path / "cgroup"
-    process.write_text("4:cpu:/other\n0::/outer/inner\n")
-    assert sorted(limits._container_limits(tmp_path, process)) == [5000, 9000]
-    assert limits._container_limits(tmp_path / "none", tmp_path / "none") == []
-    assert 1 << 28 < limits.total_memory() < 1 << 50
 
 
 def test_what_nothing_can_hold_is_refused_before_the_work(

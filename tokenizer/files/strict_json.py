@@ -1,4 +1,4 @@
-"""JSON as its standard has it, from files that anybody may have written."""
+"""A JSON reader that accepts the standard only, for files that anybody may have written."""
 
 import json
 import math
@@ -9,21 +9,22 @@ from typing import Any, NoReturn
 
 from tokenizer.errors import InputError
 
-MAX_DIGITS = 20  # of a whole number; the largest of 64 bits has as many
+MAX_DIGITS = 20  # of a whole number; the largest 64-bit number has 20
 
 
 def parse_json(text: str, where: str | Path) -> Any:
     """Return the value that `text` spells.
 
-    Python's own reader takes more than JSON, and some JSON breaks it or what comes after it. This one refuses NaN and
-    infinity, a name that occurs twice in an object, numbers of more than 20 digits, lone surrogates and deep nesting.
+    Python's own reader accepts more than JSON, and some JSON breaks that reader or the code after it. This one
+    refuses NaN and infinity, a name that occurs twice in an object, numbers of more than 20 digits, lone surrogates
+    and deep nesting.
 
     Args:
         text: the JSON.
         where: the name of the file, for the message.
 
     Raises:
-        InputError: it is not such JSON.
+        InputError: the text is not JSON by these rules.
     """
     try:
         value = json.loads(

@@ -1,4 +1,4 @@
-"""Writing so that a reader, a crash, or another writer never makes half a file, or a mixture of two."""
+"""Write files so that no crash, reader or other writer ever leaves or sees half a file, or a mixture of two."""
 
 import contextlib
 import errno
@@ -14,18 +14,18 @@ from tokenizer.errors import InputError
 
 LOCK = ".lock"
 _PATIENCE = 0.2
-"""Seconds to wait for a lock that somebody may hold only to look whether it is free."""
+"""Seconds to wait for a lock: another process may hold it for a moment, to see whether it is free."""
 
 
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Be the only process at work in a folder, which is made if it is missing.
+    """Be the only process that works in a folder. Make the folder if it is missing.
 
-    Look at the folder's contents inside, not before: they may change until then. The lock ends with the process,
-    however that ends, and its file with the lock. A folder that was made for nothing is removed.
+    Read the folder's contents inside this context: they may change before. The lock is released when the process
+    ends, however it ends, and its file is removed with it. A folder that was made and stays empty is removed.
 
     Raises:
-        InputError: another process is at work there, or it is no folder.
+        InputError: another process works there, or the path is not a folder.
     """
     if not folder.is_dir():
         refuse_existing(folder)
@@ -34,7 +34,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process is at work in a folder, by `alone_in`."""
+    """Return whether a process works in a folder, by `alone_in`."""
     if not (folder / LOCK).exists():
         return False
     try:
@@ -42,7 +42,7 @@ def is_locked(folder: Path) -> bool:
             return False
     except InputError:
         return True
-    except OSError as error:  # a lock of somebody else's, or a disk that nobody can write to
+    except OSError as error:  # another user's lock, or a read-only disk
         return error.errno != errno.EROFS
 
 
@@ -66,7 +66,7 @@ def _locked(file: Path, refusal: str, what: Path, patience: float = _PATIENCE) -
         try:
             while not lock.is_locked:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                # Another process may just be removing the folder that it has made for nothing.
+                # Another process may be removing the empty folder that it has made.
                 with contextlib.suppress(FileNotFoundError):
                     lock.acquire()
         except Timeout:
@@ -78,8 +78,8 @@ def _locked(file: Path, refusal: str, what: Path, patience: float = _PATIENCE) -
         yield
     finally:
         if lock.is_locked:
-            # While it is held: whoever opened the file before sees that it is gone, and does not take it for the lock.
-            with contextlib.suppress(OSError):  # Windows deletes it upon release
+            # Remove the file while it is locked. Whoever opened it before sees that it is gone, and does not use it.
+            with contextlib.suppress(OSError):  # Windows deletes it when it is released
                 file.unlink()
             lock.release()
         for folder in missing:
@@ -88,10 +88,10 @@ def _locked(file: Path, refusal: str, what: Path, patience: float = _PATIENCE) -
 
 
 def refuse_existing(path: Path) -> None:
-    """Refuse a path that holds something already.
+    """Refuse a path that exists, unless it is an empty folder.
 
     Raises:
-        InputError: it does.
+        InputError: it exists.
     """
     if path.exists() and not (path.is_dir() and all(inside.name == LOCK for inside in path.iterdir())):
         raise InputError(f"{path} exists already: choose another name, or delete it first")
@@ -99,10 +99,10 @@ def refuse_existing(path: Path) -> None:
 
 @contextlib.contextmanager
 def reserved(path: Path) -> Iterator[None]:
-    """Be the only process that makes the file or folder `path`, which is not there yet.
+    """Be the only process that makes the file or folder `path`. It must not exist yet.
 
     Raises:
-        InputError: it exists, ends in no name, or another process is making it.
+        InputError: the path exists, has no name at its end, or another process is making it.
     """
     refuse_existing(path)  # before anything is made for the lock
     if path.name in ("", ".."):  # the folder itself is not to be replaced
@@ -128,7 +128,7 @@ def published_together(*paths: Path) -> Iterator[tuple[Path, ...]]:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
     temporaries = tuple(temporary_path(path, os.getpid()) for path in paths)
-    # Process numbers come again, and a killed process cleans nothing up.
+    # Process numbers are reused, and a killed process leaves its files behind.
     for temporary in temporaries:
         remove(temporary)
     try:
@@ -149,13 +149,19 @@ def published_together(*paths: Path) -> Iterator[tuple[Path, ...]]:
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, in full or not at all."""
+    with published(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
 def temporary_path(path: Path, process: int) -> Path:
-    """Where a process writes what `published` will rename to `path`."""
+    """Return the path that a process writes to before `published` renames it to `path`."""
     return path.with_name(f".{path.name}.{process}.tmp")
 
 
 def start_to_flush(file: IO[bytes], start: int) -> int:
-    """Let the disk begin with what was written from byte `start` on; return where that ends.
+    """Start to flush what was written from byte `start` on, and return where that ends.
 
     So a large file is nearly flushed when it is complete.
     """

@@ -7,16 +7,15 @@ from contextlib import contextmanager
 import numpy as np
 import regex
 
-from tokenizer.blocks import certain_edges
-from tokenizer.cuts import BREAK, CLASSES, UNKNOWN
+from tokenizer.cuts import BREAK, CLASSES, UNKNOWN, certain_edges
 from tokenizer.errors import InputError
+from tokenizer.files.sources import is_pairs, open_source
 from tokenizer.machine import num_processors
+from tokenizer.parallel.workers import MAX_WORKERS
 from tokenizer.pretokenize import Pretokenizer
-from tokenizer.sources import is_pairs, open_source
-from tokenizer.workers import MAX_WORKERS
 
-RANGE = 1 << 22  # bytes; as many as are encoded at a time
-SMALL = 1 << 25  # bytes; what is smaller is done sooner than other processes have started
+RANGE = 1 << 22  # bytes that are encoded at a time
+SMALL = 1 << 25  # bytes; a smaller text is done before other processes have started
 
 Range = tuple[str, int, int]  # a file, the first byte, the byte after the last
 
@@ -26,10 +25,10 @@ def share(num_bytes: int, num_workers: int | None) -> tuple[int, int]:
 
     Args:
         num_bytes: the size of the text.
-        num_workers: how many were asked for; None for as many as there are processors.
+        num_workers: how many the caller asked for; None for one per processor.
 
     Raises:
-        InputError: fewer than one were asked for, or more than any machine has processors for.
+        InputError: `num_workers` is less than one, or more than any machine has processors.
     """
     if num_workers is not None and not 1 <= num_workers <= MAX_WORKERS:
         raise InputError(f"num_workers is {num_workers}; ask for 1 to {MAX_WORKERS}")
@@ -42,9 +41,9 @@ def share(num_bytes: int, num_workers: int | None) -> tuple[int, int]:
 def cut_files(
     paths: list[str], pretokenizer: Pretokenizer, range_size: int, window: int = 1 << 13
 ) -> Iterator[Range]:
-    """Yield ranges, of about `range_size` bytes where the text allows, that cover one file after the other.
+    """Yield ranges that cover one file after the other, of about `range_size` bytes if the text allows it.
 
-    Files of pairs are cut where a line ends.
+    Files of pairs are cut at the ends of lines.
     """
     margin = _margin(pretokenizer)
     window = max(window, 8 * margin)
@@ -60,28 +59,28 @@ def cut_files(
                     if len(edges):
                         end = at + int(edges[0])
                         break
-                    # Where the inner part of this window ends, the next begins.
+                    # The next window begins at the end of this window's inner part.
                     at += max(1, len(data) - 2 * margin)
                 yield path, start, end
                 start = end
 
 
 def _margin(pretokenizer: Pretokenizer) -> int:
-    """Return how close to the ends of a window a special token that reaches out of it may have an effect."""
+    """Return how far from the ends of a window a special token that reaches out of it may have an effect."""
     return 2 * pretokenizer.longest_special + 2
 
 
 def line_edges(data: bytes) -> np.ndarray:
-    """Return where lines end."""
+    """Return the positions at which lines end."""
     return (np.frombuffer(data, np.uint8) == ord("\n")).nonzero()[0] + 1
 
 
 def safe_edges(data: bytes, pretokenizer: Pretokenizer) -> np.ndarray:
-    """Return where a pre-token starts whatever stands before and after `data`, and where both sides stand
-    alone.
+    """Return where `data` can be cut, whatever text stands before and after it, so that both sides can be
+    tokenized alone.
 
-    Which special tokens are found may depend on the text before, where they overlap. So what might be one is
-    taken as unknown, and only where nothing overlaps is the end of one a safe edge.
+    If special tokens overlap, the text before decides which of them are found. So every possible one counts as
+    unknown, and its end is a safe edge only if nothing overlaps with it.
     """
     depth = np.zeros(len(data) + 1, np.int64)  # how many special tokens a byte may belong to
     spans = []
@@ -93,8 +92,8 @@ def safe_edges(data: bytes, pretokenizer: Pretokenizer) -> np.ndarray:
     depth = np.cumsum(depth)[:-1]
     classes = np.frombuffer(data.translate(CLASSES), np.uint8)
     is_edge = certain_edges(np.where(depth > 0, UNKNOWN, classes), pretokenizer.pattern)
-    # What stands before a safe edge must end there even if nothing follows, and of whitespace the last
-    # character is a token of its own only if something does.
+    # A token before a safe edge must end there even if no text follows. The last character of whitespace is a
+    # token of its own only if text follows.
     is_edge[1:] &= classes != BREAK
     for start, end in spans:
         is_edge[end] = depth[start:end].max() == 1
@@ -106,7 +105,7 @@ def safe_edges(data: bytes, pretokenizer: Pretokenizer) -> np.ndarray:
 
 @contextmanager
 def open_range(path: str, start: int, end: int) -> Iterator[Callable[[int], bytes]]:
-    """Give a function that reads the next bytes of a range, at most so many, and none at its end."""
+    """Yield a function that reads the next bytes of a range, at most as many as asked for, and none at its end."""
     _keep_freed_memory()
     with open_source(path, read_ahead=min(end - start, 1 << 24)) as file:
         file.seek(start)
@@ -114,9 +113,9 @@ def open_range(path: str, start: int, end: int) -> Iterator[Callable[[int], byte
 
 
 def _keep_freed_memory() -> None:
-    """Have the memory of freed arrays used again, and not returned to the system to be fetched page by page.
+    """Make malloc reuse the memory of freed arrays instead of returning it to the system.
 
-    glibc's malloc does so for arrays as large as one that was freed before, such as this one, which is never
-    touched. It saves a fifth of the time.
+    glibc's malloc reuses memory for arrays up to the size of one that was freed before, such as this one. The array
+    itself is never touched. This saves a fifth of the time.
     """
     np.empty(1 << 24, np.uint8)

@@ -1,0 +1,1 @@
+"""Files of texts and of tokenizers: find, read, check and write them."""

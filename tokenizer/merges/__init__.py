@@ -1,0 +1,1 @@
+"""Byte-pair merges: learn them from counted words, apply them to new words."""
