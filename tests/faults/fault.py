@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import CellType
 from typing import Any
+from unittest import mock
 
 from tests.source import ROOT
 
@@ -126,3 +127,15 @@ def install(catalogue: str, name: str) -> None:
     """
     importlib.import_module(catalogue)
     FAULTS[name].install()
+
+
+def inside(target: str, replace: Replace, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that is `function`, except that the name `target` is replaced while it runs."""
+
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        module, _, attribute = target.rpartition(".")
+        original = getattr(importlib.import_module(module), attribute)
+        with mock.patch(target, replace(original)):
+            return function(*args, **kwargs)
+
+    return broken

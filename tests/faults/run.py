@@ -17,8 +17,9 @@ _CRASH = re.compile(
     r'File "[^"\n]*tests/faults/[^"\n]*", line \d+, in .*\n'
     r"(?: {4}.*\n)*"  # the line of code, and what marks the place in it
     r"\S.*"
+    r"|TypeError: \S*(?:broken|<lambda>)\(\) (?:got|takes|missing) .*"
 )
-"""The last frame of a traceback, if a fault is there, and the exception."""
+"""The last frame of a traceback and the exception, if the frame is in a fault. Or a call that a fault cannot take."""
 
 
 def crash(output: str) -> str | None:

@@ -30,9 +30,13 @@ def test_quick_faults_are_caught() -> None:
 
 
 def test_a_replacement_that_crashes_is_not_caught() -> None:
-    """A last frame in a fault is a crash of the replacement. A fault further up called what then noticed it."""
+    """A last frame in a fault is a crash of the replacement, and so is a call that it cannot take.
+
+    A fault further up called what then noticed it.
+    """
     frame = '  File "/tmp/copy/{}.py", line 7, in broken\n    return x.size[0] + 1\n           ~~~~~~^^^\n'
     ours, theirs = frame.format("tests/faults/in_torch/layers"), frame.format("torch_impl/layers")
     assert crash(f"{theirs}{ours}TypeError: not subscriptable\n")
     assert crash(repr(f"{theirs}{ours}TypeError: not subscriptable\n"))
     assert crash(f"{ours}{theirs}TypeError: not subscriptable\n") is None
+    assert crash(f"{theirs}TypeError: _.<locals>.broken() got an unexpected keyword argument 'axis'\n")

@@ -1,0 +1,148 @@
+"""Faults in jax_impl/attention.py: RoPE, attention, its cache, heads, masks."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jax_impl.dtypes import Params, at_least_float32
+from tests.faults.fault import ATTENTION, ENCODER, FAMILY, HEADS, PREFIXED, ROPE, fault, inside
+
+FORMULA = "jax_impl.attention.scaled_dot_product_attention"
+LAYER = "jax_impl.attention.multihead_self_attention"
+
+
+@fault("RoPE rotates halves", "jax_impl.attention.rope", ROPE)
+def _(original: Any) -> Any:
+    """Take x[p] and x[p + d / 2] for a pair."""
+
+    def broken(x_TK: Array, tables: Any) -> Array:
+        pairs = x_TK.reshape(*x_TK.shape[:-1], 2, -1).swapaxes(-1, -2)
+        return original(pairs.reshape(x_TK.shape), tables)
+
+    return broken
+
+
+@fault("scores are scaled by the size of the values", FORMULA, ATTENTION)
+def _(original: Any) -> Any:
+    def broken(Q: Array, K: Array, V: Array, *rest: Any) -> Array:
+        return original(Q * (K.shape[-1] / V.shape[-1]) ** 0.5, K, V, *rest)
+
+    return broken
+
+
+@fault("the mask is inverted", FORMULA, ATTENTION)
+def _(original: Any) -> Any:
+    def broken(Q: Array, K: Array, V: Array, mask: Array | None = None, *drop: Any) -> Array:
+        return original(Q, K, V, None if mask is None else ~mask, *drop)
+
+    return broken
+
+
+def _attention(
+    hides_unread: bool = True,
+    shift: Callable[[Array], Array] = lambda largest: jnp.where(largest == -jnp.inf, 0.0, largest),
+    divisor: Callable[[Array], Array] = lambda total: jnp.where(total == 0.0, 1.0, total),
+) -> Any:
+    """Return the formula of attention with one part of it replaced."""
+
+    def broken(Q: Array, K: Array, V: Array, mask: Array | None = None, drop: Any = None) -> Array:
+        if mask is not None and hides_unread:
+            is_read = mask.any(-2)[..., None]
+            K, V = (jnp.where(jnp.broadcast_to(is_read, x.shape), x, 0) for x in (K, V))
+        scores = at_least_float32(Q) @ at_least_float32(K).mT * Q.shape[-1] ** -0.5
+        if mask is not None:
+            scores = jnp.where(jnp.broadcast_to(mask, scores.shape), scores, -jnp.inf)
+        exp = jnp.exp(scores - shift(jax.lax.stop_gradient(scores.max(-1, keepdims=True))))
+        weights = exp / divisor(exp.sum(-1, keepdims=True))
+        return (weights if drop is None else drop(weights)).astype(V.dtype) @ V
+
+    return broken
+
+
+@fault("a query that sees nothing subtracts infinity", FORMULA, ATTENTION)
+def _(original: Any) -> Any:
+    return _attention(shift=lambda largest: largest)
+
+
+@fault("NaN in unseen keys and values leaks", FORMULA, ATTENTION)
+def _(original: Any) -> Any:
+    return _attention(hides_unread=False)
+
+
+@fault("weights that are dropped sum to a constant", FORMULA, FAMILY)
+def _(original: Any) -> Any:
+    return _attention(divisor=lambda total: jax.lax.stop_gradient(jnp.where(total == 0.0, 1.0, total)))
+
+
+@fault("keys are not turned", LAYER, HEADS)
+def _(original: Any) -> Any:
+    def in_turn(rope: Any) -> Any:
+        """Rotate what comes first, which are the queries."""
+        forms = iter((rope, lambda x_BHTK, tables: x_BHTK))
+        return lambda x_BHTK, tables: next(forms)(x_BHTK, tables)
+
+    return inside("jax_impl.attention.rope", in_turn, original)
+
+
+@fault("keys are normalised with the queries' gains", LAYER, HEADS)
+def _(original: Any) -> Any:
+    def broken(params: Params, *args: Any, **kwargs: Any) -> Any:
+        wrong = {"k_norm": params["q_norm"]} if "q_norm" in params else {}
+        return original(params | wrong, *args, **kwargs)
+
+    return broken
+
+
+@fault("heads are joined before time and heads change places", LAYER, HEADS)
+def _(original: Any) -> Any:
+    def swap(attention: Any) -> Any:
+        """Lay the output out so that swapping time and heads gives what a reshape alone would give."""
+
+        def grouped_query_attention(*args: Any) -> Array:
+            out_BHTK = attention(*args)
+            *B, H, T, K = out_BHTK.shape
+            return out_BHTK.reshape(*B, T, H, K).swapaxes(-2, -3)
+
+        return grouped_query_attention
+
+    return inside("jax_impl.attention.grouped_query_attention", swap, original)
+
+
+@fault("the cache writes keys as values", "jax_impl.attention.LayerCache.write", HEADS)
+def _(original: Any) -> Any:
+    return lambda self, k_BHTK, v_BHTK, slots_BT: original(self, k_BHTK, k_BHTK, slots_BT)
+
+
+@fault("tokens see the future", "jax_impl.attention.causal_mask", ATTENTION)
+def _(original: Any) -> Any:
+    return lambda T: original(T).T
+
+
+@fault("an encoder attends to what came before only", "jax_impl.attention.padding_mask", ENCODER)
+def _(original: Any) -> Any:
+    def broken(num_tokens_B: Array, T: int) -> Array:
+        from jax_impl.attention import causal_mask
+
+        return original(num_tokens_B, T) & causal_mask(T)[None, None]
+
+    return broken
+
+
+@fault("a prefix's padding is attended to", "jax_impl.attention.prefix_mask", PREFIXED)
+def _(original: Any) -> Any:
+    return lambda num_tokens_B, P, T: original(jnp.full_like(num_tokens_B, P), P, T)
+
+
+@fault("the hidden cache attends to the tokens", "jax_impl.attention.prefix_mask", PREFIXED)
+def _(original: Any) -> Any:
+    """Let the prefix's queries see what the last token sees, which is everything but padding."""
+
+    def broken(num_tokens_B: Array, P: int, T: int) -> Array:
+        mask_B1SS = original(num_tokens_B, P, T)
+        of_prefix = jnp.repeat(mask_B1SS[..., -1:, :], P, axis=-2)
+        return jnp.concatenate((of_prefix, mask_B1SS[..., P:, :]), axis=-2)
+
+    return broken

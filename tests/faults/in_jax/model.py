@@ -1,0 +1,78 @@
+"""Faults in jax_impl/model.py: norms, blocks, the stack, positions."""
+
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from jax_impl.dtypes import Params
+from tests.faults.fault import BLOCK, FAMILY, MODEL, fault, inside
+
+
+@fault("epsilon is not the config's", "jax_impl.model.make_norm", BLOCK)
+def _(original: Any) -> Any:
+    return lambda config: partial(original(config), eps=1e-6)
+
+
+def _without_norm(function: Any, name: str) -> Any:
+    """Return a function of weights, which leaves out their pre-norm of this name."""
+
+    def broken(params: Params, *args: Any, **kwargs: Any) -> Any:
+        left_out = params.get(name)
+
+        def leave_out(pre_norm: Any) -> Any:
+            return lambda norm, x, config: x if norm is left_out else pre_norm(norm, x, config)
+
+        return inside("jax_impl.model.pre_norm", leave_out, function)(params, *args, **kwargs)
+
+    return broken
+
+
+@fault("the feed-forward layer reads the stream unnormalised", "jax_impl.model.BLOCKS", BLOCK)
+def _(original: Any) -> Any:
+    return original | {"sequential": _without_norm(original["sequential"], "ln2")}
+
+
+@fault("the final norm is left out", "jax_impl.model.hidden_states", MODEL)
+def _(original: Any) -> Any:
+    return _without_norm(original, "ln_final")
+
+
+@fault("the last layer is left out", "jax_impl.model.hidden_states", MODEL)
+def _(original: Any) -> Any:
+    def broken(params: Params, *args: Any, **kwargs: Any) -> Any:
+        return original(params | {"layers": params["layers"][:-1]}, *args, **kwargs)
+
+    return broken
+
+
+@fault("post-norm stands before the sum", "jax_impl.model.BLOCKS", FAMILY)
+def _(original: Any) -> Any:
+    """Normalise the output of attention, not its sum with the stream."""
+
+    def block(params: Params, x_BTD: Array, *args: Any, **kwargs: Any) -> Any:
+        ln1 = params.get("ln1")
+
+        def before_the_sum(post_norm: Any) -> Any:
+            def normalise(norm: Any, sum_BTD: Array, config: Any) -> Array:
+                if norm is ln1:
+                    return x_BTD + post_norm(norm, sum_BTD - x_BTD, config)
+                return post_norm(norm, sum_BTD, config)
+
+            return normalise
+
+        run = inside("jax_impl.model.post_norm", before_the_sum, original["sequential"])
+        return run(params, x_BTD, *args, **kwargs)
+
+    return original | {"sequential": block}
+
+
+@fault("learned positions are not decoded", "jax_impl.model.embed", FAMILY)
+def _(original: Any) -> Any:
+    def broken(params: Params, token_ids_BT: Array, config: Any, dtype: Any, tables: Any, *key: Any) -> Array:
+        if config.position == "learned":
+            tables = (jnp.zeros_like(tables[0]),)
+        return original(params, token_ids_BT, config, dtype, tables, *key)
+
+    return broken

@@ -1,0 +1,33 @@
+"""Faults in lm/schedule.py: the learning rate."""
+
+import math
+from typing import Any
+
+from tests.faults.fault import RUN, SCHEDULE, fault
+
+
+@fault("warm-up is one step ahead", "lm.schedule.schedule", SCHEDULE)
+def _(original: Any) -> Any:
+    def broken(shape: str, step: int, high: float, low: float, warmup_steps: int, last_step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps * high
+        return original(shape, step, high, low, warmup_steps, last_step)
+
+    return broken
+
+
+@fault("the cosine counts the warm-up", "lm.schedule.schedule", SCHEDULE)
+def _(original: Any) -> Any:
+    def broken(shape: str, step: int, high: float, low: float, warmup_steps: int, last_step: int) -> float:
+        if shape == "constant" or not warmup_steps <= step < last_step:
+            return original(shape, step, high, low, warmup_steps, last_step)
+        progress = step / (last_step - warmup_steps)
+        height = 0.5 * (1 + math.cos(math.pi * progress)) if shape == "cosine" else 1 - progress
+        return low + height * (high - low)
+
+    return broken
+
+
+@fault("the loop's learning rate is one step late", "lm.schedule.learning_rate", RUN)
+def _(original: Any) -> Any:
+    return lambda step, steps, config: original(step - 1, steps, config)
