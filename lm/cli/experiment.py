@@ -52,8 +52,6 @@ class Experiment(Compiles):
     """Batch sizes to compare. If not given: 1, 4, 16 and so on."""
     seeds: int = 3
     """Number of seeds to run the best of each kind with, to tell differences from chance."""
-    docs: Path | None = None
-    """With all: folder whose experiments.md, and answers.md between its marks, to write anew."""
 
     def run(self) -> None:
         from lm.experiment import experiment
@@ -61,7 +59,7 @@ class Experiment(Compiles):
 
         plan = Plan(self.settings, self.backend, self.corpus, self.rates, self.batch_sizes, self.seeds)
         try:
-            experiment(self.name, plan, self.out or Path("runs") / f"experiment-{self.name}", self.docs)
+            experiment(self.name, plan, self.out or Path("runs") / f"experiment-{self.name}")
         except KeyboardInterrupt:
             print("\nlm: stopped; the same command continues", file=sys.stderr)
             raise

@@ -78,7 +78,7 @@ class TokenizerEncode:
     """Address of the Dask cluster's scheduler. If not given: start a cluster on this machine."""
 
     def run(self) -> None:
-        from lm.data.sidecar import seen_from, sidecar_path, token_facts
+        from lm.data.sidecar import relative_path, sidecar_path, token_facts
         from lm.data.token_files import fingerprint
         from lm.files import alone_at, refuse_existing, remove, write_json
         from tokenizer import Tokenizer
@@ -88,7 +88,7 @@ class TokenizerEncode:
 
         tokenizer = Tokenizer.load(self.tokenizer)
         facts = {
-            "tokenizer": seen_from(self.out.parent, self.tokenizer),
+            "tokenizer": relative_path(self.out.parent, self.tokenizer),
             "tokenizer_sha256": tokenizer.sha256,
         }
         pairs = are_pairs(self.input)

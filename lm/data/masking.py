@@ -1,4 +1,4 @@
-"""Masked-token training: some tokens of a window are hidden, and the encoder is to name them (Devlin et al., 2019)."""
+"""Masked-token training: some tokens of a window are masked, and the encoder predicts them (Devlin et al., 2019)."""
 
 from collections.abc import Iterator
 
@@ -20,17 +20,17 @@ def mask_tokens(
     bits_N3T: UInt64[np.ndarray, "N 3 T"],
     config: TrainConfig,
 ) -> tuple[Int[np.ndarray, "N T"], Bool[np.ndarray, "N T"]]:
-    """BERT's rule (Devlin et al., 2019, section 3.1 and appendix A.1).
+    """Mask tokens by BERT's rule (Devlin et al., 2019, section 3.1 and appendix A.1).
 
-    Of each window's tokens, the share mask_rate, rounded, but one at least, is chosen. Of the chosen, 80% become the
-    mask token, 10% a random token, and 10% stay as they are.
+    In each window, the share mask_rate of the tokens is chosen, rounded, but at least one token. 80% of the chosen
+    become the mask token, 10% become a random token, and 10% stay as they are.
 
     Args:
-        num_tokens_N: The tokens of each window; padding behind them is left alone.
-        bits_N3T: Random bits: which are chosen, what becomes of them, and which random token.
+        num_tokens_N: Number of tokens of each window. The padding after them is never chosen.
+        bits_N3T: Random bits. They decide which tokens are chosen, what replaces each, and which random token it is.
 
     Returns:
-        The masked windows, and where tokens were chosen.
+        The masked windows, and True at the chosen tokens.
     """
     which_NT, what_NT = uniform(bits_N3T[:, 0]), uniform(bits_N3T[:, 1])
     which_NT = np.where(np.arange(token_ids_NT.shape[1]) < num_tokens_N[:, None], which_NT, 1.0)
@@ -45,7 +45,7 @@ def mask_tokens(
 
 
 def masked_batch(corpus: Corpus, config: TrainConfig, step: int) -> Batch:
-    """The batch of a step, a pure function of (corpus, seed, step, settings): `get_batch`'s windows, masked."""
+    """Return the batch of a step: the windows of `get_batch`, masked. A pure function of (corpus, step, settings)."""
     model = config.model
     windows = get_batch(
         corpus, config.seed, step, config.batch_size, model.context_length, config.grad_accumulation
@@ -57,13 +57,13 @@ def masked_batch(corpus: Corpus, config: TrainConfig, step: int) -> Batch:
 
 
 def masked_eval_batches(tokens: Tokens, config: TrainConfig) -> Iterator[Batch]:
-    """All tokens in windows that do not overlap, the last one padded; always with the same tokens masked.
+    """Yield all tokens in windows that do not overlap, always with the same tokens masked.
 
-    Window i is masked by (0, i), so that neither the seed nor the batch size changes the loss. Every batch has the
-    same shape; where windows are missing, they are of no tokens.
+    The random bits of window i depend only on i, so neither the seed nor the batch size changes the loss. The last
+    window is padded. Every batch has the same shape: the last one is filled with windows of no tokens.
 
     Raises:
-        InputError: the token file has gone, or was cut short.
+        InputError: the token file was deleted or changed.
     """
     B, T = config.batch_size, config.model.context_length
     for start in range(0, len(tokens), B * T):

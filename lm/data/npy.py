@@ -1,6 +1,7 @@
 """Arrays of whole numbers in .npy files, mapped into memory.
 
-The header of such a file is a Python literal. A pattern reads it, so that no header can crash or exhaust its reader.
+The header of a .npy file is a Python literal. A regular expression reads it, so no header can crash the reader or
+exhaust its memory.
 """
 
 import re
@@ -10,11 +11,11 @@ import numpy as np
 
 MAGIC = b"\x93NUMPY"
 _LENGTH_BYTES = {1: 2, 2: 4, 3: 4}
-"""How many bytes tell the header's length, by the version of the format."""
+"""Number of bytes that hold the header's length, for each version of the format."""
 _LONGEST = 1 << 16
 _ITEM = rb"""\s*["'](descr|fortran_order|shape)["']\s*:\s*(["'][^"']*["']|True|False|\([\d,\s]*\))\s*"""
 _DTYPE = re.compile(rb"""["']([<>|=]?[iu][1248])["']""")
-# No number of more digits can be the length of a file.
+# A number with more digits cannot be the length of a file.
 _SHAPE = re.compile(rb"\(\s*(\d{1,18})\s*,\s*\)")
 
 
@@ -22,7 +23,7 @@ def map_npy(path: Path) -> np.ndarray:
     """Map a .npy file of one dimension into memory.
 
     Raises:
-        ValueError: it is no such file, or not as long as its header says; says what is wrong, without the path.
+        ValueError: it is not such a file, or its length is not what its header says. The message lacks the path.
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
@@ -44,7 +45,7 @@ def _dtype_and_count(header: bytes) -> tuple[np.dtype, int]:
     if not re.fullmatch(rb"\s*\{%b(,%b){2},?\s*\}\s*" % (_ITEM, _ITEM), header):
         raise ValueError("its header is damaged")
     items = dict(re.findall(_ITEM, header))
-    # Of one dimension, the two orders are the same.
+    # In one dimension, both orders are the same.
     if len(items) < 3 or items[b"fortran_order"] not in (b"True", b"False"):
         raise ValueError("its header is damaged")
     dtype, shape = _DTYPE.fullmatch(items[b"descr"]), _SHAPE.fullmatch(items[b"shape"])

@@ -1,4 +1,4 @@
-"""Files of pairs, mapped into memory, and the batches of an encoder-decoder: a prefix, and the target after it."""
+"""Files of pairs, mapped into memory, and the batches of an encoder-decoder. A pair is a prefix and its target."""
 
 import hashlib
 import json
@@ -13,14 +13,14 @@ from lm.config import ModelConfig, TrainConfig
 from lm.data.batch import Batch
 from lm.data.mixture import draw, find_weighted, mixture_shares
 from lm.data.npy import map_npy
-from lm.data.sidecar import beside
+from lm.data.sidecar import find_beside
 from lm.data.token_files import Tokens, as_int32, fingerprint, open_tokens, read_parts
 from lm.files import require_file
 from tokenizer.encode_pairs import OFFSETS
 from tokenizer.errors import InputError
 
 Pair = tuple[Tokens, Tokens]
-"""Ids of the prefix, and of the target between two end tokens."""
+"""Ids of the prefix, and ids of the target with an end token before and after it."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,18 @@ class PairFile:
         ids = as_int32(read_parts(self.tokens, [(start, stop)])[0])
         return ids[: middle - start], ids[middle - start :]
 
-    def first(self, count: int) -> "PairFile":
-        """The first so many pairs."""
+    def take(self, count: int) -> "PairFile":
+        """Return the first `count` pairs."""
         return replace(self, offsets=self.offsets[: 2 * count + 1])
 
 
 def open_pairs(path: Path, model: ModelConfig) -> PairFile:
-    """Map a file of pairs into memory, after a look at all offsets, and at the ids as `open_tokens` does.
+    """Map a file of pairs into memory. Check all offsets, and check the ids as `open_tokens` does.
 
     Raises:
-        InputError: not such a file, an id of vocab_size or more, or a pair too long for the model.
+        InputError: it is not a file of pairs, an id is vocab_size or more, or a pair is too long for the model.
     """
-    where = beside(path, OFFSETS)
+    where = find_beside(path, OFFSETS)
     if path.suffix == ".jsonl" or (path.exists() and not where.exists()):
         raise InputError(
             f"{path}: not a file of encoded pairs; make one: lm tokenizer encode --tokenizer FOLDER --input "
@@ -67,9 +67,9 @@ def open_pairs(path: Path, model: ModelConfig) -> PairFile:
     if offsets.dtype != np.int64:
         raise InputError(f"{where}: does not hold the bounds of pairs; encode the pairs again")
     if len(offsets) < 3 or len(offsets) % 2 == 0 or offsets[0] != 0 or offsets[-1] != len(tokens):
-        raise InputError(f"{where}: not the bounds of the pairs beside it; encode the pairs again")
+        raise InputError(f"{where}: the bounds do not fit the pairs beside it; encode the pairs again")
     longest = [_longest(offsets, len(tokens), part, where) for part in (0, 1)]
-    # Of the two end tokens around a target, the model reads the first and predicts the second.
+    # The model reads the end token before the target, and predicts the one after it.
     for what, length, limit in (
         ("prefix", longest[0], "prefix_length"),
         ("target", longest[1] - 1, "context_length"),
@@ -83,51 +83,52 @@ def open_pairs(path: Path, model: ModelConfig) -> PairFile:
 
 
 def _longest(offsets: np.ndarray, num_tokens: int, part: int, where: Path) -> int:
-    """The length of the longest prefix (part 0), or target between its end tokens (part 1)."""
-    longest, some = 0, 1 << 20
-    for start in range(0, len(offsets) - 1, some):
-        bounds = read_parts(offsets, [(start, start + some + 1)])[0]
+    """Return the length of the longest prefix (part 0), or of the longest target with its end tokens (part 1)."""
+    longest, block = 0, 1 << 20
+    for start in range(0, len(offsets) - 1, block):
+        bounds = read_parts(offsets, [(start, start + block + 1)])[0]
         lengths = np.diff(bounds)[part::2]
-        # The differences of numbers out of range may wrap around.
+        # The bounds are checked too, because differences of huge numbers may wrap around.
         if lengths.min() < 1 + part or bounds.min() < 0 or bounds.max() > num_tokens:
-            raise InputError(f"{where}: not the bounds of pairs; encode the pairs again")
+            raise InputError(f"{where}: does not hold the bounds of pairs; encode the pairs again")
         longest = max(longest, int(lengths.max()))
     return longest
 
 
 @dataclass(frozen=True)
 class PairCorpus:
-    """Files that training pairs are drawn from; `lm.data.windows.Corpus` for pairs."""
+    """Files that training pairs are drawn from, as windows are drawn from `lm.data.windows.Corpus`."""
 
     files: tuple[PairFile, ...]
     shares: tuple[float, ...]
 
-    def chosen(self, config: TrainConfig, step: int) -> list[tuple[int, int]]:
-        """Which file each pair of a step's batch is in, and which of the file's pairs it is."""
+    def places(self, config: TrainConfig, step: int) -> list[tuple[int, int]]:
+        """Return (index of the file, index of the pair in the file) of each pair of a step's batch."""
         sizes = [len(file) for file in self.files]
         return draw(sizes, self.shares, config.seed, step, config.batch_size)
 
     def batch(self, config: TrainConfig, step: int) -> Batch:
-        """The batch of a step, a pure function of (corpus, seed, step, settings)."""
-        pairs = [self.files[i][k] for i, k in self.chosen(config, step)]
+        """Return the batch of a step, a pure function of (corpus, step, settings)."""
+        pairs = [self.files[i][k] for i, k in self.places(config, step)]
         return pair_batch(pairs, config.batch_size, config.model, config.grad_accumulation)
 
 
 def open_pair_corpus(
     patterns: Sequence[Path], weights: Sequence[float], model: ModelConfig
 ) -> tuple[PairCorpus, tuple[Path, ...]]:
-    """Open files of pairs as one corpus, and return their paths too; as `lm.data.windows.open_corpus`."""
+    """Open files of pairs as one corpus, as `lm.data.windows.open_corpus` does, and return their paths too."""
     found = find_weighted(patterns, weights)
     opened = [[open_pairs(path, model) for path in paths] for paths in found]
     files = tuple(chain(*opened))
-    shares = mixture_shares([[len(file) for file in some] for some in opened], weights)
+    shares = mixture_shares([[len(file) for file in group] for group in opened], weights)
     return PairCorpus(files, shares), tuple(chain(*found))
 
 
 def pair_batch(pairs: Sequence[Pair], batch_size: int, model: ModelConfig, micro_batches: int = 1) -> Batch:
-    """Pad pairs to the shapes of the model; where pairs are missing, rows count nothing.
+    """Pad pairs to the shapes of the model. Rows without a pair do not count towards the loss.
 
-    The decoder reads the target from its first end token on, and predicts it up to its last.
+    The decoder reads the end token before the target and then the target. It predicts the target and the end token
+    after it.
     """
     assert model.prefix_length is not None
     prefix = np.zeros((batch_size, model.prefix_length), np.int32)
@@ -147,13 +148,13 @@ def pair_batch(pairs: Sequence[Pair], batch_size: int, model: ModelConfig, micro
 
 
 def pair_eval_batches(pairs: PairFile, config: TrainConfig) -> Iterator[Batch]:
-    """All pairs in their order, each once. Every batch has the same shape; the last one may lack rows."""
+    """Yield all pairs in their order, each once. The last batch may have rows without a pair."""
     for start in range(0, len(pairs), config.batch_size):
-        some = [pairs[i] for i in range(start, min(start + config.batch_size, len(pairs)))]
-        yield pair_batch(some, config.batch_size, config.model)
+        chunk = [pairs[i] for i in range(start, min(start + config.batch_size, len(pairs)))]
+        yield pair_batch(chunk, config.batch_size, config.model)
 
 
 def pairs_fingerprint(path: Path) -> str:
-    """What tells the contents of one file of pairs from another's."""
-    both = [fingerprint(path), fingerprint(beside(path, OFFSETS))]
+    """Return a hash of the contents of a file of pairs: the hash of its `fingerprint`s."""
+    both = [fingerprint(path), fingerprint(find_beside(path, OFFSETS))]
     return hashlib.sha256(json.dumps(both).encode()).hexdigest()

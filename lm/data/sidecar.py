@@ -1,4 +1,4 @@
-"""What is known of a text or token file, in FILE.json beside it."""
+"""Sidecars: facts about a text or token file, in FILE.json beside it."""
 
 import math
 import os
@@ -12,59 +12,62 @@ from tokenizer.errors import InputError
 
 
 def sidecar_path(path: Path) -> Path:
-    """Where the facts about a file are written: beside it, with .json appended to its name."""
+    """Return where the facts about a file are written: its path with .json appended."""
     return Path(f"{path}.json")
 
 
-def beside(path: Path, suffix: str) -> Path:
-    """The file that belongs to another and bears its name and a suffix.
+def find_beside(path: Path, suffix: str) -> Path:
+    """Return the path with a suffix appended, where the file that belongs to `path` lies.
 
-    It lies beside the file. If the file is a link and nothing lies beside that, it lies beside what the link leads to.
+    If `path` is a link, and no such file lies beside it, the file lies beside the link's target.
+
+    Raises:
+        InputError: the path has a zero byte.
     """
     if "\0" in str(path):
-        raise InputError(f"{str(path)!r}: a path cannot have a zero byte")
+        raise InputError(f"{str(path)!r}: a path cannot have a zero byte; give the name of a file")
     near = Path(f"{path}{suffix}")
     return near if near.exists() else Path(os.path.realpath(path) + suffix)
 
 
-def seen_from(folder: Path, path: Path) -> str:
-    """The path as a name that leads to it from a folder, also after both have moved together.
+def relative_path(folder: Path, path: Path) -> str:
+    """Return a name of the path relative to a folder, which is still right after both have moved together.
 
-    `..` leads up from where the folder really is, whatever links have led to it.
+    `..` leads up from the folder's real place, even if `folder` contains links.
     """
     targets = [os.path.realpath(path)]
-    if ".." not in path.parts:  # by letters, `link/..` would be something else
+    if ".." not in path.parts:  # abspath cuts `link/..` out, which may be another place
         targets.append(os.path.abspath(path))
     try:
         names = [os.path.relpath(target, os.path.realpath(folder)) for target in targets]
-    except ValueError:  # on another drive of Windows
+    except ValueError:  # the path is on another drive of Windows
         return targets[0]
     return Path(min(names, key=lambda name: Path(name).parts.count(".."))).as_posix()
 
 
 @dataclass(frozen=True)
 class TokenFacts:
-    """What `lm tokenizer encode` recorded of a token file."""
+    """What `lm tokenizer encode` recorded about a token file."""
 
     tokenizer: Path
     """Folder of the tokenizer."""
     tokenizer_sha256: str
     tokens: int | None
     bytes: int | None
-    """Of the text; None of pairs."""
+    """Number of bytes of the text; None for pairs."""
     nats: float | None
-    """The text's information, if that is known."""
+    """The text's information, if known."""
     sha256: str | None
-    """The file's fingerprint (`lm.data.token_files.fingerprint`); None of a file that an earlier version wrote."""
+    """The file's fingerprint (`lm.data.token_files.fingerprint`); None if an earlier version wrote the file."""
 
 
 def token_facts(path: Path) -> TokenFacts | None:
-    """The facts beside a token file; None if there are none, or only a file of another program.
+    """Return the facts beside a token file; None if there are none, or if another program wrote the JSON file.
 
     Raises:
-        InputError: they are damaged.
+        InputError: the facts are damaged.
     """
-    sidecar = beside(path, ".json")
+    sidecar = find_beside(path, ".json")
     if not sidecar.is_file():
         return None
     mend = f"make {path.name} again, or delete the file"
@@ -74,7 +77,7 @@ def token_facts(path: Path) -> TokenFacts | None:
     for name, fits in _FITS.items():
         if not fits(facts.get(name)):
             raise InputError(f"{sidecar}: {name} is {facts.get(name)!r:.80}, which lm never writes; {mend}")
-    # `..` leads up from where the sidecar really is.
+    # `..` leads up from the sidecar's real place.
     tokenizer = Path(os.path.realpath(sidecar)).parent / facts["tokenizer"]
     values: dict[str, Any] = {name: facts.get(name) for name in _FITS} | {"tokenizer": tokenizer}
     return TokenFacts(**values)
@@ -99,11 +102,15 @@ _FITS: dict[str, Callable[[Any], bool]] = {
 
 
 def text_nats(path: Path, sha256: Callable[[Path], str]) -> float | None:
-    """The information of a text file, if `lm stories` has recorded it and the text is still the same."""
-    sidecar = beside(path, ".json")
+    """Return the information of a text file, if `lm stories` recorded it and the text has not changed since.
+
+    Args:
+        sha256: Hashes a file.
+    """
+    sidecar = find_beside(path, ".json")
     try:
         facts = read_json(sidecar, "") if sidecar.is_file() and path.is_file() else None
-    except InputError:  # the floor alone depends on it
+    except InputError:  # only the entropy floor depends on it
         return None
     if not isinstance(facts, dict) or not is_information(facts.get("nats")):
         return None

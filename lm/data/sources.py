@@ -1,4 +1,4 @@
-"""Where batches come from: windows of text, windows with tokens masked, or pairs, as the architecture needs them."""
+"""Sources of batches: windows of text, masked windows or pairs, depending on the architecture."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -21,13 +21,13 @@ from tokenizer.errors import InputError
 
 
 class Source(NamedTuple):
-    """What a run trains on."""
+    """The files that a run trains on."""
 
     paths: tuple[Path, ...]
     batch: Callable[[TrainConfig, int], Batch]
-    """The batch of a step, a pure function of (files, settings, step)."""
-    chosen: Callable[[TrainConfig, int], list[tuple[int, int]]]
-    """Of each member of that batch, which of the files it is from, and its place in there."""
+    """Returns the batch of a step: a pure function of (files, settings, step)."""
+    places: Callable[[TrainConfig, int], list[tuple[int, int]]]
+    """Returns, for each window or pair of that batch, the index of its file and its place in that file."""
 
 
 def open_source(config: TrainConfig, patterns: Sequence[Path], weights: Sequence[float]) -> Source:
@@ -39,24 +39,24 @@ def open_source(config: TrainConfig, patterns: Sequence[Path], weights: Sequence
     model = config.model
     if model.architecture == "encoder_decoder":
         pairs, paths = open_pair_corpus(patterns, weights, model)
-        return Source(paths, pairs.batch, pairs.chosen)
+        return Source(paths, pairs.batch, pairs.places)
     corpus, paths = open_corpus(patterns, weights, model.vocab_size, model.context_length)
 
-    def chosen(config: TrainConfig, step: int) -> list[tuple[int, int]]:
+    def places(config: TrainConfig, step: int) -> list[tuple[int, int]]:
         return corpus.starts(config.seed, step, config.batch_size, config.model.context_length)
 
     def batch(config: TrainConfig, step: int) -> Batch:
         B, T, A = config.batch_size, config.model.context_length, config.grad_accumulation
         return get_batch(corpus, config.seed, step, B, T, A)
 
-    return Source(paths, partial(masked_batch, corpus) if model.architecture == "encoder" else batch, chosen)
+    return Source(paths, partial(masked_batch, corpus) if model.architecture == "encoder" else batch, places)
 
 
 def open_evaluation(config: TrainConfig, path: Path) -> Tokens | PairFile:
     """Open a file to evaluate on.
 
     Raises:
-        InputError: it cannot be used.
+        InputError: the file cannot be used.
     """
     if config.model.architecture == "encoder_decoder":
         return open_pairs(path, config.model)
@@ -64,21 +64,21 @@ def open_evaluation(config: TrainConfig, path: Path) -> Tokens | PairFile:
 
 
 def open_validation(config: TrainConfig, path: Path) -> Tokens | PairFile:
-    """Open what a run is evaluated on while it trains: the file, or its first `eval_windows`."""
+    """Open a file to evaluate on during training: all of it, or its first `eval_windows`."""
     data = open_evaluation(config, path)
     return data if config.eval_windows is None else first_windows(data, config, config.eval_windows)
 
 
 def first_windows(data: Tokens | PairFile, config: TrainConfig, count: int) -> Tokens | PairFile:
-    """The first so many windows, or pairs."""
+    """Return the first `count` windows or pairs."""
     if isinstance(data, PairFile):
-        return data.first(count)
-    # A decoder's last target lies behind its window.
+        return data.take(count)
+    # A decoder's last target is the token after its window.
     return data[: count * config.model.context_length + (config.model.architecture == "decoder")]
 
 
 def count_windows(data: Tokens | PairFile, config: TrainConfig) -> int:
-    """How many windows, or pairs, the data has; the last window may be shorter."""
+    """Return the number of windows or pairs. The last window may be shorter."""
     if isinstance(data, PairFile):
         return len(data)
     num_targets = len(data) - (config.model.architecture == "decoder")
@@ -86,7 +86,7 @@ def count_windows(data: Tokens | PairFile, config: TrainConfig) -> int:
 
 
 def evaluation_batches(data: Tokens | PairFile, config: TrainConfig) -> Iterator[Batch]:
-    """All of the data, each token or pair once; a function of the data alone."""
+    """Yield batches with each token or pair of the data once. They depend on the data and the batch size only."""
     if isinstance(data, PairFile):
         return pair_eval_batches(data, config)
     if config.model.architecture == "encoder":
@@ -95,18 +95,20 @@ def evaluation_batches(data: Tokens | PairFile, config: TrainConfig) -> Iterator
 
 
 def data_fingerprint(path: Path, config: TrainConfig) -> str:
-    """What tells the contents of one data file from another's."""
+    """Return a hash of a data file's contents."""
     return (pairs_fingerprint if config.model.architecture == "encoder_decoder" else fingerprint)(path)
 
 
 def text_facts(
     path: Path, data: Tokens | PairFile, config: TrainConfig, tokenizer: Tokenizer | None
 ) -> dict[str, Any]:
-    """What is known of the text that a decoder is evaluated on: its `tokens`, `bytes`, and of a whole file its `nats`.
+    """Return what is known about the text that a decoder is evaluated on: its `tokens` and `bytes`.
+
+    If the text is the whole file, its information in `nats` may be known too.
 
     Args:
         data: The token file, or its first windows.
-        tokenizer: Counts the bytes that nobody has recorded, if the file is of it.
+        tokenizer: Counts the bytes if they are not recorded. It must be the tokenizer that encoded the file.
     """
     recorded = token_facts(path) if config.model.architecture == "decoder" else None
     if recorded is None or isinstance(data, PairFile):
@@ -121,33 +123,33 @@ def text_facts(
 
 
 def count_bytes(tokens: Tokens, tokenizer: Tokenizer) -> int | None:
-    """The bytes of the text that tokens stand for; None if the tokenizer lacks one of them."""
+    """Count the bytes of the tokens' text; None if the tokenizer lacks one of the tokens."""
     unknown = -1
     sizes = np.full(tokenizer.vocab_size + 1, unknown)
     for i, token in tokenizer.vocab.items():
         sizes[i] = len(token)
-    total, some = 0, 1 << 22
-    for start in range(0, len(tokens), some):
-        found = sizes[np.minimum(as_int32(read_parts(tokens, [(start, start + some)])[0]), len(sizes) - 1)]
+    total, block = 0, 1 << 22
+    for start in range(0, len(tokens), block):
+        found = sizes[np.minimum(as_int32(read_parts(tokens, [(start, start + block)])[0]), len(sizes) - 1)]
         if found.min() == unknown:
             return None
         total += int(found.sum())
     return total
 
 
-def with_mask_token(config: TrainConfig, tokenizer: Tokenizer | None, tokens_path: Path) -> TrainConfig:
-    """The settings, with the id of the tokenizer's <|mask|> where an encoder needs it and none is given.
+def add_mask_token(config: TrainConfig, tokenizer: Tokenizer | None, tokens_path: Path) -> TrainConfig:
+    """Return the settings. If an encoder has no mask_token yet, it becomes the id of the tokenizer's <|mask|>.
 
     Raises:
-        InputError: it is needed, and there is none.
+        InputError: the mask token is needed, and the tokenizer has none.
     """
     if config.model.architecture != "encoder" or config.mask_token is not None:
         return config
     token = tokenizer.special_tokens.get(MASK) if tokenizer else None
     if token is None:
-        what = "its tokenizer has no" if tokenizer else "names no tokenizer, whose"
+        what = f"its tokenizer has no {MASK}" if tokenizer else "names no tokenizer"
         raise InputError(
-            f"{tokens_path}: {what} {MASK}, which training an encoder needs; encode with a tokenizer made by "
+            f"{tokens_path}: {what}, and an encoder trains with {MASK}; encode with a tokenizer made by "
             f"lm tokenizer train --special-tokens '{END_OF_TEXT}' '{MASK}', or give --mask-token ID"
         )
     return replace(config, mask_token=token)

@@ -1,4 +1,4 @@
-"""Every experiment: what it compares, and the functions that run, tell and draw it."""
+"""The experiments: what each compares, and the functions that run it and show its results."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,26 +14,23 @@ Facts = dict[str, Any]
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment; its facts are JSON, and all that is told of it follows from them."""
+    """An experiment. Its facts are JSON; its tables and its plot are functions of them."""
 
     title: str
-    about: str
-    """What is compared."""
+    caption: str
     run: Callable[[Runs], Facts]
-    findings: Callable[[Facts], list[str]]
-    """Paragraphs."""
     tables: Callable[[Facts], list[str]]
+    """Return blocks of Markdown."""
     plot: Callable[[Facts, Path, Path], None]
-    """Given the facts, the folder of the runs, and the PNG file to write."""
+    """Draw, given the facts, the folder of the runs, and the PNG file to write."""
 
 
-def _ablation(name: str, title: str, about: str) -> Experiment:
+def _ablation(name: str, title: str, caption: str) -> Experiment:
     ablation = ablations.ABLATIONS[name]
     return Experiment(
         title,
-        about,
+        caption,
         partial(ablations.run, ablation=ablation),
-        partial(ablations.findings, ablation=ablation),
         partial(ablations.tables, ablation=ablation),
         lambda facts, runs, path: ablations.plot(facts, ablation, runs, path),
     )
@@ -42,34 +39,31 @@ def _ablation(name: str, title: str, about: str) -> Experiment:
 EXPERIMENTS = {
     "learning-rate": Experiment(
         "The learning rate",
-        "The same model at rates that rise about threefold, up to one that diverges.",
+        "One model at rates that rise about threefold, up to a rate that diverges.",
         rates.run,
-        rates.findings,
         rates.tables,
         rates.plot,
     ),
     "batch-size": Experiment(
         "The batch size",
-        "From one window a step up to so many that few steps remain.",
+        "From one window a step up to batches that leave few steps, at an equal number of tokens.",
         batches.run,
-        batches.findings,
         batches.tables,
         batches.plot,
     ),
     "no-norm": _ablation(
-        "no-norm", "Without norms", "All RMSNorms removed, at the baseline's best rate and at lower ones."
+        "no-norm", "Without norms", "All RMSNorms removed, at the baseline's best rate and at lower rates."
     ),
     "post-norm": _ablation(
-        "post-norm", "Post-norm", "The norm after each branch's sum, in place of before the branch."
+        "post-norm", "Post-norm", "The norm after the sum of each branch, not before the branch."
     ),
     "no-position": _ablation(
-        "no-position", "Without positions", "RoPE removed; only the causal mask tells tokens their order."
+        "no-position", "Without positions", "RoPE removed. Only the causal mask tells the tokens their order."
     ),
     "silu": _ablation(
         "silu",
         "SiLU in place of SwiGLU",
-        "A feed-forward layer of two matrices without a gate, 1.5 times as wide: with d_ff at 8/3 d_model that is "
-        "4 d_model, and as many parameters.",
+        "Two matrices without a gate, 1.5 times as wide: 4 d_model if d_ff is 8/3 d_model, with as many parameters.",
     ),
     "parallel": _ablation(
         "parallel",
@@ -78,27 +72,23 @@ EXPERIMENTS = {
     ),
     "generate": Experiment(
         "Text from the model",
-        "Samples of the baseline at its best rate, by temperature, from the start of a text.",
+        "Samples of the baseline at its best rate, from the start of a text.",
         samples.run,
-        samples.findings,
         samples.tables,
         lambda facts, runs, path: samples.plot(facts, path),
     ),
     "tokenizer": Experiment(
         "The tokenizer",
-        "Each tokenizer on text that was held out of each corpus; in the picture, tokenizers that stop at a smaller "
-        "vocabulary.",
+        "Tokenizers of two corpora on held-out text of both. The plot stops each tokenizer at smaller vocabularies.",
         compression.run,
-        lambda facts: list(compression.findings(facts).values()),
         compression.tables,
         lambda facts, runs, path: compression.plot(facts, path),
     ),
-    # Last, since it loads both frameworks, which contend for threads.
+    # Last, because it loads both frameworks, which then contend for threads.
     "sgd": Experiment(
         "SGD on a toy",
-        "Ten steps on the mean square of 100 numbers, with the step size lr / sqrt(t + 1), in both backends.",
+        "Ten steps on the mean square of 100 numbers, with the step size lr / sqrt(t + 1).",
         lambda runs: toy.run(),
-        toy.findings,
         toy.tables,
         lambda facts, runs, path: toy.plot(facts, path),
     ),

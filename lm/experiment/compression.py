@@ -1,4 +1,4 @@
-"""Tokenizers: how far they compress, how fast they are, what they hold."""
+"""Tokenizers: how far they compress, how fast they encode, and their longest tokens."""
 
 import statistics
 import sys
@@ -7,9 +7,9 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
+from lm.experiment.plot import open_plot
 from lm.experiment.runs import Runs
 from lm.experiment.stages import split
-from lm.experiment.text import duration, listed
 from lm.files import published
 from lm.tables import markdown_table
 from tokenizer import END_OF_TEXT, Tokenizer
@@ -17,7 +17,7 @@ from tokenizer.inspect import printable
 from tokenizer.train_bpe import TrainResult, train
 
 VOCAB_SIZE = 10_000
-"""The course's for TinyStories; a text that has fewer pairs to merge makes fewer."""
+"""The course's size for TinyStories. A text with fewer pairs to merge gives fewer tokens."""
 PILE_BYTES = 825e9
 _FEWEST = 257
 _LONGEST = 5
@@ -26,7 +26,7 @@ _SHOWN = 30
 
 
 def run(runs: Runs) -> dict[str, Any]:
-    """Train a tokenizer on each corpus, and encode what was held out of each with each."""
+    """Train a tokenizer on each corpus, and encode the held-out text of each corpus with each tokenizer."""
     folder = runs.inputs.val.parent
     stories = "stories" if runs.plan.corpus is None else "your corpus"
     corpora = {
@@ -76,7 +76,7 @@ def run(runs: Runs) -> dict[str, Any]:
 
 
 def _reference(folder: Path) -> tuple[Path, Path]:
-    """A real English text that every Python brings along, split: what its help() says of the language."""
+    """Split an English text that every Python contains: what help() says about the language."""
     paths = folder / "train.txt", folder / "val.txt"
     if not paths[1].exists():
         with published(folder / "all.txt") as temporary:
@@ -86,7 +86,7 @@ def _reference(folder: Path) -> tuple[Path, Path]:
 
 
 def _tokenizer(result: TrainResult, vocab_size: int) -> Tokenizer:
-    """The tokenizer of the first so many tokens, which is that of a training that stopped there."""
+    """Return the tokenizer of the first `vocab_size` tokens: training that stops there gives the same one."""
     vocab = {i: token for i, token in result.vocab.items() if i < vocab_size}
     return Tokenizer(vocab, result.merges[: vocab_size - _FEWEST], [END_OF_TEXT])
 
@@ -96,7 +96,7 @@ def _compression(tokenizer: Tokenizer, text: str) -> float:
 
 
 def _throughput(name: str, path: Path, result: TrainResult) -> dict[str, Any]:
-    """Bytes a second of one process, from a tokenizer that has seen nothing yet."""
+    """Measure the bytes a second of one process, each time with a tokenizer whose caches are empty."""
     text = path.read_bytes().decode()
     seconds = []
     for _ in range(_TIMES):
@@ -108,109 +108,52 @@ def _throughput(name: str, path: Path, result: TrainResult) -> dict[str, Any]:
     return {"tokenizer": name, "bytes": size, "bytes_per_second": size / statistics.median(seconds)}
 
 
-def findings(facts: dict[str, Any]) -> dict[str, str]:
-    """Compression, the other corpus, speed, longest tokens and dtype, each in sentences."""
-    ratios, trained = facts["bytes_per_token"], facts["trained"]
-    names = list(trained)
-    vocabularies = [f"{trained[name]['vocab_size']:,}" for name in names]
-    own = [f"{ratios[name][name]:.2f} bytes per token on {name}" for name in names]
-    said = {
-        "compression": (
-            f"On held-out text of its own kind, each tokenizer compresses to {listed(own)} (vocabularies of "
-            f"{listed(vocabularies)} tokens)."
-        )
-    }
-    crossed = []
-    for name in names:
-        for corpus in names:
-            if corpus != name:
-                theirs, best = ratios[name][corpus], ratios[corpus][corpus]
-                more = best / theirs - 1
-                crossed.append(
-                    f"{corpus} by the tokenizer of {name}: {theirs:.2f} bytes per token, "
-                    + (f"{more:.0%} more tokens" if more > 0 else f"{-more:.0%} fewer tokens")
-                    + " than by its own"
-                )
-    worse = all(ratios[a][b] < ratios[b][b] for a in names for b in names if a != b)
-    said["other corpus"] = f"On the other's text: {'; '.join(crossed)}. " + (
-        "**A tokenizer compresses best what it was trained on**: words that its corpus lacks fall apart into short "
-        "tokens."
-        if worse
-        else "**Here a tokenizer of another corpus is not always worse**: the corpora share their words, or the "
-        "vocabulary of one is too small."
-    )
-    throughput = facts["throughput"]
-    rate = throughput["bytes_per_second"]
-    said["throughput"] = (
-        f"One process encodes {throughput['bytes'] / 1e6:,.1f} MB of {throughput['tokenizer']} at "
-        f"**{rate / 1e6:,.1f} MB a second**, so the Pile's 825 GB would take {duration(PILE_BYTES / rate)} at "
-        "that rate; text with more distinct words is slower."
-    )
-    for name in names:
-        longest = ", ".join(map(_quoted, trained[name]["longest"]))
-        words = sum(token.strip().isalpha() for token in trained[name]["longest"])
-        size, asked = trained[name]["vocab_size"], trained[name]["asked"]
-        said[f"longest, {name}"] = (
-            f"The longest tokens of {name} are {longest}; {words} of these {_LONGEST} are words"
-            + (". " if words == _LONGEST else ", and the rest runs of signs or several words. ")
-            + f"Training took {trained[name]['seconds']:.2f} s"
-            + (f"; the text has no more than {size:,} of {asked:,} tokens to give." if size < asked else ".")
-        )
-    largest = max(facts["vocab_sizes"].values())
-    small = set(facts["dtypes"].values()) == {"uint16"}
-    said["dtype"] = (
-        f"The largest vocabulary here has {largest:,} tokens, and uint16 holds ids up to 65,535: **uint16 "
-        "is enough**, at 2 bytes a token in place of 4 or 8."
-        if small
-        else f"The largest vocabulary here has {largest:,} tokens, more than the 65,536 ids of uint16: **uint32 is "
-        "needed**."
-    )
-    return said
-
-
 def _quoted(token: str) -> str:
-    """A token as code, cut where it is long."""
+    """Return a token as Markdown code, shortened if it is long."""
     shown = token if len(token) <= _SHOWN else f"{token[:_SHOWN]}…"
     fence = "``" if "`" in shown else "`"
-    return f"{fence}{shown}{fence}" + ("" if shown == token else f" ({len(token)} characters)")
+    return f"{fence}{shown}{fence}" + ("" if len(token) <= _SHOWN else f" ({len(token)} characters)")
 
 
 def tables(facts: dict[str, Any]) -> list[str]:
-    """Bytes per token of each tokenizer on each corpus, and where the texts come from."""
-    corpora = facts["corpora"]
-    rows = [
+    """Return how each tokenizer compresses and was trained, its longest tokens, the corpora, and the throughput."""
+    corpora, trained, throughput = facts["corpora"], facts["trained"], facts["throughput"]
+    compressed = [
         [
             "the model's own" if name == "model" else f"of {name}",
             f"{facts['vocab_sizes'][name]:,}",
+            facts["dtypes"][name],
             *(f"{ratios[corpus]:.3f}" for corpus in corpora),
+            *(f"{facts['bytes_per_token'].get(c, ratios)[c] / ratios[c] - 1:+.1%}" for c in corpora),
         ]
         for name, ratios in facts["bytes_per_token"].items()
     ]
-    sizes = [
-        f"{name}: {c['train_bytes']:,} bytes to train on and {c['held_out_bytes']:,} held out"
-        for name, c in corpora.items()
+    training = [
+        [f"of {name}", f"{t['asked']:,}", f"{t['vocab_size']:,}", f"{t['seconds']:.2f}"]
+        for name, t in trained.items()
     ]
+    longest = [f"- of {name}: {', '.join(map(_quoted, t['longest']))}" for name, t in trained.items()]
+    sizes = [[name, f"{c['train_bytes']:,}", f"{c['held_out_bytes']:,}"] for name, c in corpora.items()]
+    rate = throughput["bytes_per_second"]
+    speed = [[throughput["tokenizer"], f"{rate / 1e6:,.1f}", f"{PILE_BYTES / rate / 3600:,.1f}"]]
+    head = [f"bytes per token on {corpus}" for corpus in corpora]
+    head += [f"tokens for {corpus}, against its own tokenizer" for corpus in corpora]
     return [
-        markdown_table(
-            ["tokenizer", "vocabulary", *(f"bytes per token on {corpus}" for corpus in corpora)], rows
-        ),
-        f"*reference* is what Python {facts['python']} says of its language in help(), the text in "
-        f"`pydoc_data.topics`. {'; '.join(sizes)}.",
+        markdown_table(["tokenizer", "vocabulary", "ids", *head], compressed),
+        markdown_table(["tokenizer", "tokens asked for", "tokens", "seconds to train"], training),
+        "The longest tokens:\n\n" + "\n".join(longest),
+        markdown_table(["corpus", "bytes to train on", "bytes held out"], sizes),
+        markdown_table(["one process on", "MB a second", "hours for the Pile's 825 GB"], speed),
     ]
 
 
 def plot(facts: dict[str, Any], path: Path) -> None:
-    """Bytes per token over the vocabulary's size."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5, 4.2), dpi=100, layout="constrained")
-    axes = figure.subplots()
-    for (name, points), line in zip(facts["by_size"].items(), ("-", "--", "--", "-"), strict=True):
-        axes.plot(*zip(*points, strict=True), line, marker="o", markersize=3, label=f"tokenizer of {name}")
-    axes.set_xscale("log")
-    axes.set_xlabel("vocabulary")
-    axes.set_ylabel("bytes per token, held-out text")
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right center", fontsize=9)
-    with published(path) as temporary:
-        figure.savefig(temporary, format="png")
+    """Draw the bytes per token over the size of the vocabulary."""
+    with open_plot(path) as axes:
+        for (name, points), line in zip(facts["by_size"].items(), ("-", "--", "--", "-"), strict=True):
+            axes.plot(
+                *zip(*points, strict=True), line, marker="o", markersize=3, label=f"tokenizer of {name}"
+            )
+        axes.set_xscale("log")
+        axes.set_xlabel("vocabulary")
+        axes.set_ylabel("bytes per token, held-out text")

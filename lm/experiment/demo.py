@@ -1,10 +1,10 @@
-"""`lm demo`: the whole pipeline on a small model, in both backends, and a report of what came of it."""
+"""`lm demo`: the whole pipeline on a small model, in both backends, with a report."""
 
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from lm.config import CONFIGS, load_config
-from lm.experiment.stages import claimed, make_tokens, run_command, stage
+from lm.experiment.stages import claim, make_tokens, run_command, stage
 from lm.files import file_sha256, published
 from lm.run.facts import read_facts
 from lm.run.metrics import read_metrics
@@ -21,16 +21,17 @@ SAMPLING = ("--max-new-tokens", "400", "--temperature", "0.6", "--top-p", "0.9",
 
 
 def demo(out: Path, input_path: Path | None) -> None:
-    """Make or read a text, train a tokenizer, train the model in both backends, generate, and report.
+    """Write or split a text, train a tokenizer, train the model in both backends, generate text, and report.
 
-    Each stage is an `lm` command of its own, which is printed; a stage whose result is there is not run again, so
-    that a demo that was stopped goes on where it was.
+    Each stage is an `lm` command, which is shown. A stage whose result exists is not run again, so the same call
+    continues a demo that was stopped.
 
     Raises:
-        InputError: `out` holds something else, or a stage failed.
+        InputError: `out` holds something else.
+        SystemExit: a stage failed.
     """
     facts = {"input_sha256": None if input_path is None else file_sha256(input_path)}
-    with claimed(out / "demo.json", "the demo", facts):
+    with claim(out / "demo.json", "the demo", facts):
         _run_stages(out, input_path)
 
 
@@ -57,21 +58,21 @@ def _run_stages(out: Path, input_path: Path | None) -> None:
         _plot(metrics, floor, temporary)
     with published(out / "report.md") as temporary:
         temporary.write_text(_report(metrics, floor, texts), encoding="utf-8", newline="")
-    show(f"\n{out}/report.md and {out}/curves.png are written")
+    show(f"\n{out}/report.md has the losses, {out}/curves.png the curves")
 
 
 def _series(records: list[Record], key: str) -> list[Record]:
-    """The lines of metrics.jsonl that hold this key."""
+    """Return the lines of metrics.jsonl that hold this key."""
     return [record for record in records if key in record]
 
 
 def _plot(metrics: dict[str, list[Record]], floor: float | None, path: Path) -> None:
-    """Training and validation loss of both backends, over steps and over seconds, with the floor."""
+    """Draw the training and validation losses of both backends over steps and over seconds, with the entropy floor."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.5), dpi=120, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    # The second curve is drawn dashed on the first, so that both show where they are the same.
+    # The second curve is dashed and drawn over the first, so both are visible if they are equal.
     styles = {"torch": ("tab:orange", "-", 3.0), "jax": ("tab:blue", "--", 1.2)}
     for axes, x, title in (
         (left, "step", "Over optimizer steps"),
@@ -101,7 +102,7 @@ def _plot(metrics: dict[str, list[Record]], floor: float | None, path: Path) -> 
 
 
 def _report(metrics: dict[str, list[Record]], floor: float | None, texts: dict[str, str]) -> str:
-    """The report in Markdown."""
+    """Return the report in Markdown."""
     config = load_config(CONFIG)
     model = config.model
     rows = [
@@ -125,27 +126,29 @@ def _report(metrics: dict[str, list[Record]], floor: float | None, texts: dict[s
         f"{config.batch_size} windows of {model.context_length} tokens; d_model {model.d_model}, "
         f"{model.num_layers} layers, {model.num_heads} heads, vocabulary {model.vocab_size:,}.",
         markdown_table(("backend", "training loss", "validation loss", "seconds", "tokens/s"), rows),
-        "Losses are in nats per token; the validation loss is of the whole file.",
+        "Losses are in nats per token. The validation loss is that of the whole validation file.",
     ]
     if floor is not None:
         lines.append(
-            f"The entropy floor of the validation text is **{floor:.4f} nats per token**: the stories come from a "
-            "grammar, so the information that they hold is known, and in expectation no model can need less."
+            f"The entropy floor of the validation text is **{floor:.4f} nats per token**. The stories come from a "
+            "grammar, so their information is known, and no model's expected loss is lower."
         )
     lines += [
         "![Both loss curves, over steps and over seconds](curves.png)",
         f"The two curves differ by at most {difference:.1e} (relative, at any logged step).",
         "## One checkpoint, one seed",
     ]
-    told = {
+    quoted = {
         name: "\n".join(f"> {line}".rstrip() for line in text.splitlines()) for name, text in texts.items()
     }
-    if len(set(told.values())) == 1:
+    if len(set(quoted.values())) == 1:
         lines += [
-            "torch's checkpoint, continued in torch and in JAX with the same seed, gives the same text:",
-            told["torch"],
+            "The checkpoint that torch trained gives one text, whether torch or JAX generates from it (with one seed):",
+            quoted["torch"],
         ]
     else:
-        lines += ["torch's checkpoint, continued with the same seed, gives **different texts**:"]
-        lines += [f"In {name}:\n\n{text}" for name, text in told.items()]
+        lines += [
+            "The checkpoint that torch trained gives **different texts** in torch and in JAX, with one seed:"
+        ]
+        lines += [f"In {name}:\n\n{text}" for name, text in quoted.items()]
     return "\n\n".join(lines) + "\n"

@@ -1,87 +1,131 @@
-"""What came of training runs, and what of it chance can explain."""
+"""What training runs came to, and the tables that show it."""
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-# A run that ends so far above the loss of guessing all tokens alike, near which every run begins, has diverged.
+from lm.tables import markdown_table
+
 DIVERGED_ABOVE = 1.1
+"""A run has diverged if its loss ends above this multiple of ln V. Every run begins near ln V."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a training run."""
+    """What a training run came to."""
 
     name: str
-    """Its folder below runs/."""
+    """Its folder in runs/."""
     learning_rate: float
     batch_size: int
     seed: int
     parameters: int
     steps: int
-    """Steps it took; fewer than it was to take where it was not finite."""
+    """Steps that the run took. A run whose loss is not finite stops early."""
     tokens: int
     seconds: float
-    """Evaluations included."""
+    """Wall time, evaluations included."""
     uniform_loss: float
-    """The loss of guessing all tokens alike, ln V."""
+    """Loss of equal probabilities for all tokens, ln V."""
     val_loss: float | None
-    """The last; None where it is not finite, or training did not come to it."""
+    """Last validation loss; None if it is not finite or was never computed."""
     highest_loss: float | None
-    """The highest training loss on the way; None where none was finite."""
+    """Highest training loss of the run; None if none was finite."""
     not_finite_at: int | None
-    """The first step whose loss or gradient norm was not finite."""
+    """First step whose loss or gradient norm was not finite."""
 
     @property
     def diverged(self) -> bool:
         """Whether a step was not finite, or the loss ends well above where it began."""
-        return self.not_finite_at is not None or self.val_loss is None or self.val_loss > self._limit
-
-    @property
-    def unstable(self) -> bool:
-        """Whether the training loss rose well above where it began, and came down again."""
-        return not self.diverged and (self.highest_loss or 0.0) > self._limit
-
-    @property
-    def _limit(self) -> float:
-        return DIVERGED_ABOVE * self.uniform_loss
+        limit = DIVERGED_ABOVE * self.uniform_loss
+        return self.not_finite_at is not None or self.val_loss is None or self.val_loss > limit
 
     @property
     def loss(self) -> float:
-        """The validation loss; infinite where the run diverged."""
+        """Validation loss; infinite if the run diverged."""
         return math.inf if self.diverged or self.val_loss is None else self.val_loss
+
+    @property
+    def fate(self) -> str:
+        """The validation loss in words, or how the run diverged."""
+        if self.not_finite_at is not None:
+            return f"diverged: not finite at step {self.not_finite_at}"
+        if self.diverged:
+            return "diverged: " + ("not finite" if self.val_loss is None else f"{self.val_loss:,.1f}")
+        return f"{self.loss:.4f}"
+
+    @property
+    def speed(self) -> float:
+        """Tokens a second."""
+        return self.tokens / self.seconds if self.seconds else 0.0
 
 
 def as_facts(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Outcomes as JSON; `outcomes_of` reads them."""
+    """Return outcomes as JSON, which `outcomes_of` reads."""
     return [asdict(outcome) for outcome in outcomes]
 
 
 def outcomes_of(facts: Sequence[dict[str, Any]]) -> list[Outcome]:
-    """The outcomes that `as_facts` wrote."""
+    """Read the outcomes that `as_facts` wrote."""
     return [Outcome(**fact) for fact in facts]
 
 
 def best_of(outcomes: Sequence[Outcome]) -> Outcome | None:
-    """The outcome of the lowest validation loss; None where all diverged."""
+    """Return the outcome with the lowest validation loss, or None if all diverged."""
     best = min(outcomes, key=lambda outcome: outcome.loss, default=None)
     return None if best is None or best.diverged else best
 
 
-@dataclass(frozen=True)
-class Losses:
-    """The validation losses of a run and its repetitions with other seeds."""
+def runs_table(groups: Mapping[str, Sequence[Outcome]]) -> str:
+    """Return a table with a row for each run, those of each group under its label."""
+    head = (
+        *("run", "learning rate", "batch", "seed", "steps", "parameters"),
+        *("validation loss", "highest training loss", "seconds", "tokens/s"),
+    )
+    rows = [
+        [
+            label,
+            f"{o.learning_rate:g}",
+            str(o.batch_size),
+            str(o.seed),
+            f"{o.steps:,}",
+            f"{o.parameters:,}",
+            o.fate,
+            "-" if o.highest_loss is None else f"{o.highest_loss:,.4f}",
+            f"{o.seconds:.1f}",
+            f"{o.speed:,.0f}",
+        ]
+        for label, outcomes in groups.items()
+        for o in outcomes
+    ]
+    return markdown_table(head, rows)
 
-    mean: float
-    spread: float | None
-    """The largest less the smallest; None of one."""
-    count: int
 
-    @classmethod
-    def of(cls, outcomes: Sequence[Outcome]) -> "Losses":
-        """Those of the outcomes that did not diverge; at least one."""
-        losses = [outcome.loss for outcome in outcomes if not outcome.diverged]
-        spread = max(losses) - min(losses) if len(losses) > 1 else None
-        return cls(statistics.fmean(losses), spread, len(losses))
+def seeds_table(groups: Mapping[str, Sequence[Outcome]]) -> str:
+    """Return a table of runs that differ only in their seed, a row for each group.
+
+    The last column compares each mean with that of the first group.
+    """
+    head = ("", "learning rate", "seeds", "diverged", "mean loss", "lowest to highest", "difference")
+    rows, first = [], None
+    for label, outcomes in groups.items():
+        losses = [o.loss for o in outcomes if not o.diverged]
+        if not losses:
+            rows.append([label, "-", str(len(outcomes)), str(len(outcomes)), "-", "-", "-"])
+            continue
+        mean = statistics.fmean(losses)
+        first = mean if first is None else first
+        rows.append(
+            [
+                label,
+                f"{outcomes[0].learning_rate:g}",
+                str(len(outcomes)),
+                str(len(outcomes) - len(losses)),
+                f"{mean:.4f}",
+                f"{max(losses) - min(losses):.4f}" if len(losses) > 1 else "-",
+                f"{mean - first:+.4f}",
+            ]
+        )
+    return markdown_table(head, rows)

@@ -1,7 +1,8 @@
-"""Loss curves of runs, over steps and over wall time."""
+"""Plots: loss curves of runs, and the frame of plots that need no runs."""
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from lm.experiment.outcomes import Outcome
 from lm.files import published
 from lm.run.metrics import read_metrics
 
-# As many points as the mean of a curve's training losses is taken over, in parts of the run.
+# A curve shows means over this part of the run: 1/20.
 _SMOOTHED_OVER = 20
 
 
@@ -20,8 +21,21 @@ class Curve:
 
     outcome: Outcome
     label: str
-    style: str = "-"
-    colour: Any = None
+    colour: Any
+
+
+@contextlib.contextmanager
+def open_plot(path: Path) -> Iterator[Any]:
+    """Yield the axes of a plot. At the end, add a grid and a legend, and write the PNG file."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 4.2), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    yield axes
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right center", fontsize=9)
+    with published(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def plot_curves(
@@ -32,14 +46,14 @@ def plot_curves(
     axes: Sequence[str] = ("step", "seconds"),
     logarithmic: bool = False,
 ) -> None:
-    """Draw the training losses of runs, smoothed, with a cross where a run stopped being finite.
+    """Draw the smoothed training losses of runs, dashed if a run diverged, with a cross at the last finite loss.
 
     Args:
         runs: The folder that holds the runs' folders.
         floor: The text's entropy floor in nats per token.
         path: PNG file to write.
-        axes: What to draw over, a picture each: step, tokens, seconds.
-        logarithmic: Whether steps and seconds are.
+        axes: Quantities of the x axes, one picture for each: step, tokens, seconds.
+        logarithmic: Whether the axes of steps and seconds are logarithmic.
     """
     from matplotlib.figure import Figure
 
@@ -56,15 +70,17 @@ def plot_curves(
             (line,) = picture.plot(
                 [record[x] for record, _ in records],
                 [loss for _, loss in records],
-                curve.style,
+                "--" if curve.outcome.diverged else "-",
                 color=curve.colour,
                 linewidth=1.5,
-                label=curve.label,
+                label=f"{curve.label}: {curve.outcome.fate}",
             )
             if curve.outcome.not_finite_at is not None and records:
                 last, loss = records[-1]
                 picture.plot(last[x], min(loss, 1.15 * uniform), "x", color=line.get_color(), markersize=9)
-        picture.axhline(uniform, color="black", linestyle="-.", linewidth=0.8, label="all tokens alike, ln V")
+        picture.axhline(
+            uniform, color="black", linestyle="-.", linewidth=0.8, label="equal probabilities, ln V"
+        )
         if floor is not None:
             picture.axhline(floor, color="black", linestyle=":", linewidth=1.2, label="entropy floor")
         if logarithmic and x != "tokens":
@@ -82,7 +98,7 @@ def plot_curves(
 
 
 def _losses(metrics: list[dict[str, Any]]) -> list[tuple[dict[str, Any], float]]:
-    """The records of training steps, each with the mean of its loss and the few before it."""
+    """Return the records of training steps, each with the mean of its loss and the losses just before it."""
     records = [m for m in metrics if isinstance(m.get("train_loss"), float)]
     window = math.ceil(len(records) / _SMOOTHED_OVER)
     smooth = []

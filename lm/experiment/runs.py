@@ -1,4 +1,4 @@
-"""The training runs of experiments: each is made once, kept, and resumed where it stopped."""
+"""The training runs of experiments. A finished run is used again, and one that stopped is resumed."""
 
 import dataclasses
 import math
@@ -24,7 +24,7 @@ from lm.run.train import NotFiniteError, train
 from lm.terminal import show
 from tokenizer.errors import InputError
 
-# What the rates of a sweep are multiples of the config's rate by, if none are given.
+# If no rates are given, a sweep tries these multiples of the config's rate.
 _FACTORS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 _TRAIN_BYTES, _VAL_BYTES = 10_000_000, 250_000
 _TIMED_ROUNDS = 9
@@ -34,19 +34,19 @@ Changes = dict[str, Any]
 
 @dataclass(frozen=True)
 class Plan:
-    """What experiments are made of; a folder holds the runs of one plan."""
+    """Settings of experiments. A folder holds the runs of one plan."""
 
     config: TrainConfig
-    """The baseline."""
+    """Settings of the baseline."""
     backend: BackendName
     corpus: Path | None = None
-    """A text to split and train on; if None, the built-in stories."""
+    """Text to split and train on; if None, the built-in stories."""
     rates: tuple[float, ...] = ()
     """Learning rates of the sweep, rising."""
     batch_sizes: tuple[int, ...] = ()
-    """Batch sizes to compare; if empty, powers of 4, as many as make sense."""
+    """Batch sizes to compare; if empty, those that `batches.batch_sizes` chooses."""
     seeds: int = 3
-    """How often the best run of each kind is made, each time with another seed."""
+    """Number of seeds that the best run of each kind is repeated with."""
 
     def __post_init__(self) -> None:
         rates = self.rates or tuple(float(f"{self.config.optimizer.learning_rate * f:.3g}") for f in _FACTORS)
@@ -59,16 +59,17 @@ class Plan:
         ):
             for value in values:
                 if not 0 < value < math.inf:
-                    raise InputError(f"{name}: {value} is not a finite number above 0")
+                    raise InputError(f"{name}: {value} is not a finite number above 0; give one")
         if self.seeds > 1000:
             raise InputError(f"seeds: {self.seeds} runs of each kind are too many; give at most 1000")
         if self.config.model.architecture != "decoder":
             raise InputError(
-                f"model.architecture is {self.config.model.architecture}: experiments train a decoder"
+                f"model.architecture is {self.config.model.architecture}, but experiments train a decoder: give "
+                "--model.architecture decoder"
             )
 
     def facts(self) -> dict[str, Any]:
-        """What must be the same for a folder to go on."""
+        """Return what must be equal for a folder to be used again."""
         return {
             "backend": self.backend,
             "corpus_sha256": None if self.corpus is None else file_sha256(self.corpus),
@@ -80,7 +81,7 @@ class Plan:
 
 
 class Runs:
-    """The runs of a plan in a folder: `out/runs/NAME`."""
+    """The runs of a plan, in `out/runs/NAME`."""
 
     def __init__(self, plan: Plan, out: Path) -> None:
         self.plan = plan
@@ -88,7 +89,7 @@ class Runs:
 
     @cached_property
     def inputs(self) -> Inputs:
-        """The token files, made when they are first asked for; texts and tokenizer lie beside them."""
+        """The token files. The first use makes them, with the texts and the tokenizer beside them."""
         train_tokens, val_tokens = make_tokens(
             self.out, self.plan.corpus, self.plan.config.model.vocab_size, _TRAIN_BYTES, _VAL_BYTES
         )
@@ -96,20 +97,20 @@ class Runs:
 
     @property
     def floor(self) -> float | None:
-        """The entropy floor of the validation text, where it is known."""
+        """The entropy floor of the validation text, or None if it is not known."""
         data = open_validation(self.plan.config, self.inputs.val)
         return entropy_floor(text_facts(self.inputs.val, data, self.plan.config, None))
 
     def train(self, **changes: Any) -> Outcome:
-        """Train the baseline with some changes (`changed`), or go on with that, or find that it is done.
+        """Train the baseline with changes (see `apply_changes`), or resume this run, or read its outcome if it is done.
 
         Raises:
             KeyboardInterrupt: training was asked to stop, and has saved.
         """
-        config = changed(self.plan.config, changes)
+        config = apply_changes(self.plan.config, changes)
         name = _name(changes)
         folder = self.out / "runs" / name
-        outcome = _finished(folder, name)
+        outcome = _read_outcome(folder, name)
         if outcome is None:
             show(f"\n# {folder}")
             try:
@@ -117,54 +118,53 @@ class Runs:
                     raise KeyboardInterrupt
             except NotFiniteError as error:
                 show(str(error).partition(", and was left out")[0])
-            outcome = _finished(folder, name)
+            outcome = _read_outcome(folder, name)
             assert outcome is not None
         return outcome
 
     def sweep(self) -> list[Outcome]:
-        """The baseline at each of the plan's rates."""
+        """Train the baseline at each of the plan's rates."""
         return [self.train(learning_rate=rate) for rate in self.plan.rates]
 
     def best_rate(self) -> float:
-        """The rate at which the baseline's validation loss is the lowest.
+        """Return the rate at which the baseline's validation loss is the lowest.
 
         Raises:
-            InputError: it diverges at every rate.
+            InputError: training diverges at every rate.
         """
         best = best_of(self.sweep())
         if best is None:
             raise InputError(
-                f"training diverges at every rate from {self.plan.rates[0]:g} to {self.plan.rates[-1]:g}: give "
-                "lower ones, --rates"
+                f"training diverges at every rate from {self.plan.rates[0]:g} to {self.plan.rates[-1]:g}: give lower "
+                "rates with --rates"
             )
         return best.learning_rate
 
-    def repeated(self, **changes: Any) -> list[Outcome]:
-        """The same with each of the plan's seeds, the first of which is the config's."""
+    def repeat(self, **changes: Any) -> list[Outcome]:
+        """Train the baseline with changes and with each of the plan's seeds. The first seed is the config's."""
         first = self.plan.config.seed
         seeds = [{} if seed == first else {"seed": seed} for seed in range(first, first + self.plan.seeds)]
         return [self.train(**changes, **seed) for seed in seeds]
 
     def step_seconds(self, variants: dict[str, Changes]) -> dict[str, list[float]]:
-        """Seconds a training step of each variant, over rounds in which the variants take turns.
+        """Return the seconds of a training step of each variant, for rounds in which the variants take turns.
 
-        What disturbs a machine disturbs all variants of a round, so ratios within rounds mean more than times.
+        What disturbs the machine disturbs all variants of a round, so ratios within a round say more than times.
         """
-        configs = {name: changed(self.plan.config, changes) for name, changes in variants.items()}
-        one = next(iter(configs.values()))
-        backend = load(self.plan.backend, one)
-        length = one.model.context_length
-        corpus, _ = open_corpus(self.inputs.train, (), one.model.vocab_size, length)
-        steps = max(1, min(20, one.steps // 10))
+        configs = {name: apply_changes(self.plan.config, changes) for name, changes in variants.items()}
+        base = self.plan.config
+        backend = load(self.plan.backend, base)
+        length = base.model.context_length
+        corpus, _ = open_corpus(self.inputs.train, (), base.model.vocab_size, length)
+        steps = max(1, min(20, base.steps // 10))
         trained = {
             name: (backend.make_train_step(config), backend.init_state(config, config.seed))
             for name, config in configs.items()
         }
         seconds: dict[str, list[float]] = {name: [] for name in configs}
-        # The first round compiles and allocates.
+        # The first round compiles and allocates, so it is not timed.
         for turn in range(_TIMED_ROUNDS + 1):
-            names = list(configs) if turn % 2 else list(reversed(configs))
-            for name in names:
+            for name in configs if turn % 2 else reversed(configs):
                 config = configs[name]
                 train_step, state = trained[name]
                 batches = [
@@ -174,18 +174,18 @@ class Runs:
                 start = time.perf_counter()
                 for batch in batches:
                     state, metrics = train_step(state, batch, config.optimizer.learning_rate)
-                float(metrics["loss"])  # waits for all that was begun
+                float(metrics["loss"])  # waits until the device has finished
                 if turn:
                     seconds[name].append((time.perf_counter() - start) / steps)
                 trained[name] = train_step, state
         return seconds
 
 
-def changed(base: TrainConfig, changes: Changes) -> TrainConfig:
-    """The baseline with changes: `learning_rate`, `batch_size`, `seed`, or fields of the model.
+def apply_changes(base: TrainConfig, changes: Changes) -> TrainConfig:
+    """Return the baseline with changes: `learning_rate`, `batch_size`, `seed`, or fields of the model.
 
-    The lowest rate of the schedule keeps its ratio to the highest. Another batch size means as many tokens, so more
-    or fewer steps, and all that counts steps with them.
+    The lowest rate of the schedule keeps its ratio to the highest. A run with another batch size trains on as many
+    tokens, so its number of steps and all intervals change, too.
     """
     model: Changes = {}
     config = base
@@ -224,7 +224,7 @@ def changed(base: TrainConfig, changes: Changes) -> TrainConfig:
 
 
 def _name(changes: Changes) -> str:
-    """The folder of a run: what it changes, `baseline` for nothing."""
+    """Return the name of a run's folder: its changes, or `baseline` if it has none."""
     words = {"learning_rate": "rate", "batch_size": "batch", "norm_position": "norm"}
     parts = [
         f"{words.get(name, name)}-{value:g}"
@@ -235,8 +235,8 @@ def _name(changes: Changes) -> str:
     return "_".join(parts) or "baseline"
 
 
-def _finished(folder: Path, name: str) -> Outcome | None:
-    """What came of a run; None where it is not there or not at its end."""
+def _read_outcome(folder: Path, name: str) -> Outcome | None:
+    """Return the outcome of a run, or None if the run does not exist or has not ended."""
     if not (folder / "run.json").exists():
         return None
     r, metrics = report.read_run(folder, name), read_metrics(folder)

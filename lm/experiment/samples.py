@@ -1,13 +1,12 @@
-"""Text from the best model, at several temperatures."""
+"""Samples from the best model, at several temperatures."""
 
 import re
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from lm.backend import load
+from lm.experiment.plot import open_plot
 from lm.experiment.runs import Runs
-from lm.files import published
 from lm.run.checkpoint import latest
 from lm.run.facts import load_facts
 from lm.run.loading import load_state
@@ -22,7 +21,7 @@ _SHOWN = (0.6, 1.3)
 
 
 def run(runs: Runs) -> dict[str, Any]:
-    """Let the baseline at its best rate write, and count which of its words the training text has."""
+    """Sample from the baseline at its best rate, and count the words that the training text contains."""
     outcome = runs.train(learning_rate=runs.best_rate())
     path = latest(runs.out / "runs" / outcome.name)
     config, _ = load_facts(path)
@@ -61,62 +60,47 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[^\W\d_]+", text.lower())
 
 
-def findings(facts: dict[str, Any]) -> list[str]:
-    """How temperature trades words that exist for words that differ, in sentences, and two samples."""
-    points = facts["by_temperature"]
-    low, high = points[0], points[-1]
-    steady = all(a["known"] >= b["known"] for a, b in pairwise(points))
-    floor = facts["floor"]
-    above = "" if floor is None else f", {facts['val_loss'] - floor:.2f} above the entropy floor"
-    said = [
-        f"Fluency depends on how far training came and on the temperature. The model has {facts['parameters']:,} "
-        f"parameters, saw {facts['tokens']:,} tokens and ends at a validation "
-        f"loss of {facts['val_loss']:.4f}{above}. Of the words that it writes at temperature {low['temperature']:g}, "
-        f"{low['known']:.0%} occur in the training text, and at {high['temperature']:g} {high['known']:.0%}"
-        + (
-            ": **the higher the temperature, the more words are made up**"
-            if steady and low["known"] > high["known"]
-            else ": **over these temperatures that share does not fall steadily**"
-        )
-        + f". Of its words {low['distinct']:.0%} and {high['distinct']:.0%} are different ones: "
-        + (
-            "what is gained is variety."
-            if high["distinct"] > low["distinct"]
-            else "a higher temperature brings no more variety here."
-        )
-    ]
-    for point in points:
-        if point["temperature"] in _SHOWN:
-            text = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in point["text"].strip())
-            quoted = "\n".join(f"> {line}".rstrip() for line in text.split("\n"))
-            said.append(f"At temperature {point['temperature']:g}:\n\n{quoted}")
-    return said
-
-
 def tables(facts: dict[str, Any]) -> list[str]:
-    """The shares at each temperature."""
-    rows = [
+    """Return the model's size and loss, the shares at each temperature, and a sample at two temperatures."""
+    points, floor = facts["by_temperature"], facts["floor"]
+    model = [
+        f"{facts['parameters']:,}",
+        f"{facts['tokens']:,}",
+        f"{facts['val_loss']:.4f}",
+        "-" if floor is None else f"{floor:.4f}",
+        "-" if floor is None else f"{facts['val_loss'] - floor:.4f}",
+    ]
+    shares = [
         [f"{p['temperature']:g}", str(p["words"]), f"{p['known']:.1%}", f"{p['distinct']:.1%}"]
-        for p in facts["by_temperature"]
+        for p in points
     ]
     return [
-        markdown_table(("temperature", "words", "of them in the training text", "of them different"), rows)
+        markdown_table(
+            ("parameters", "tokens", "validation loss", "entropy floor", "above the floor"), [model]
+        ),
+        markdown_table(("temperature", "words", "in the training text", "different words"), shares),
+        *(
+            f"At temperature {p['temperature']:g}:\n\n{_quoted(p['text'])}"
+            for p in points
+            if p["temperature"] in _SHOWN
+        ),
     ]
+
+
+def _quoted(text: str) -> str:
+    """Return a sample as a Markdown quotation, without characters that cannot be printed."""
+    text = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text.strip())
+    return "\n".join(f"> {line}".rstrip() for line in text.split("\n"))
 
 
 def plot(facts: dict[str, Any], path: Path) -> None:
-    """Both shares over the temperature."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5, 4.0), dpi=100, layout="constrained")
-    axes = figure.subplots()
-    points = facts["by_temperature"]
-    for key, label in (("known", "in the training text"), ("distinct", "different")):
-        axes.plot([p["temperature"] for p in points], [100 * p[key] for p in points], marker="o", label=label)
-    axes.set_xlabel("temperature")
-    axes.set_ylabel("% of the words")
-    axes.set_ylim(0, 105)
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right center", fontsize=9)
-    with published(path) as temporary:
-        figure.savefig(temporary, format="png")
+    """Draw both shares over the temperature."""
+    with open_plot(path) as axes:
+        points = facts["by_temperature"]
+        for key, label in (("known", "in the training text"), ("distinct", "different")):
+            axes.plot(
+                [p["temperature"] for p in points], [100 * p[key] for p in points], marker="o", label=label
+            )
+        axes.set_xlabel("temperature")
+        axes.set_ylabel("% of the words")
+        axes.set_ylim(0, 105)

@@ -1,9 +1,10 @@
-"""What several longer commands begin with, text, tokenizer and tokens, as `lm` commands that are each run once."""
+"""Stages that `lm demo` and `lm experiment` share. Each is an `lm` command that runs only once."""
 
 import contextlib
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,23 +17,24 @@ from tokenizer.errors import InputError
 
 
 @contextlib.contextmanager
-def claimed(note: Path, what: str, facts: dict[str, Any]) -> Iterator[None]:
-    """Be alone in a folder, note there what it is of, and refuse a folder that is of something else.
+def claim(note: Path, what: str, facts: dict[str, Any]) -> Iterator[None]:
+    """Lock a folder, and record in it what it is for. A folder that is for something else is refused.
 
     Args:
-        note: JSON file in the folder.
+        note: JSON file in the folder, for the record.
         what: What the folder holds, for the error.
+        facts: What must be equal for the folder to be used again.
 
     Raises:
-        InputError: the folder holds something else, of which a fact that differs is named, or another process is at
-            work there.
+        InputError: the folder holds something else, or another process is at work in it. The error names a fact that
+            differs.
     """
     with alone_in(note.parent):
-        _claim(note, what, facts)
+        _check_or_record(note, what, facts)
         yield
 
 
-def _claim(note: Path, what: str, facts: dict[str, Any]) -> None:
+def _check_or_record(note: Path, what: str, facts: dict[str, Any]) -> None:
     folder = note.parent
     if not note.exists():
         refuse_existing(folder)
@@ -43,13 +45,12 @@ def _claim(note: Path, what: str, facts: dict[str, Any]) -> None:
     if before != now:
         name, old, new = _difference(before, now)
         raise InputError(
-            f"{folder} holds {what} of another {name}, {old!r} and not {new!r}: choose another --out, or delete "
-            "it first"
+            f"{folder} holds {what} whose {name} is {old!r}, not {new!r}: choose another --out, or delete it first"
         )
 
 
 def _difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, Any]:
-    """The dotted name of the first fact that differs, and both its values."""
+    """Return the dotted name of the first fact that differs, and its two values."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in {**now, **before}:
             if before.get(key) != now.get(key):
@@ -60,10 +61,12 @@ def _difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, Any]:
 def make_tokens(
     out: Path, input_path: Path | None, vocab_size: int, train_bytes: int, val_bytes: int
 ) -> tuple[Path, Path]:
-    """Make or read a text, train a tokenizer and encode: train.txt, val.txt, tokenizer/, train.npy and val.npy.
+    """Write or split a text, train a tokenizer and encode: train.txt, val.txt, tokenizer/, train.npy and val.npy.
 
     Args:
-        input_path: A text to split; if None, stories of so many bytes are written.
+        input_path: Text to split. If None, stories are written.
+        train_bytes: Size of the stories to train on.
+        val_bytes: Size of the stories to evaluate on.
 
     Returns:
         The token files to train and to evaluate on.
@@ -82,7 +85,7 @@ def make_tokens(
 
 
 def split(input_path: Path, train_text: Path, val_text: Path) -> None:
-    """The first nine tenths of the text, up to the end of a line, to train on; the rest to evaluate on."""
+    """Split a text: the first nine tenths, up to the end of a line, to train on, and the rest to evaluate on."""
     text = input_path.read_bytes()
     cut = text.find(b"\n", len(text) * 9 // 10) + 1 or len(text) * 9 // 10
     for path, part in ((train_text, text[:cut]), (val_text, text[cut:])):
@@ -91,18 +94,23 @@ def split(input_path: Path, train_text: Path, val_text: Path) -> None:
 
 
 def stage(result: Path, *command: object) -> None:
-    """Run a command unless its result is there."""
+    """Run an `lm` command, unless its result exists."""
     if result.exists():
-        show(f"\n# {result} is there already")
+        show(f"\n# {result} exists already")
     else:
         run_command(*command)
 
 
 def run_command(*command: object) -> str:
-    """Show and run an `lm` command in a process of its own, since two frameworks in one contend for threads.
+    """Run an `lm` command in a process of its own, because two frameworks in one process contend for threads.
+
+    The command and what it prints are shown at once. SIGTERM and SIGHUP are passed on to it.
 
     Returns:
-        What it printed, which is passed on as it comes.
+        What the command printed.
+
+    Raises:
+        SystemExit: the command failed, or a signal ended this process.
     """
     words = [str(word) for word in command]
     show(f"\n$ lm {shlex.join(words)}")
@@ -115,14 +123,35 @@ def run_command(*command: object) -> str:
     ) as process:
         assert process.stdout is not None
         try:
-            while char := process.stdout.read(1):
-                show(char, end="")
-                printed += char
-        except KeyboardInterrupt:
-            # The command was interrupted too: let it save and say how to go on.
+            with _pass_signals_to(process):
+                while char := process.stdout.read(1):
+                    show(char, end="")
+                    printed += char
+        except (KeyboardInterrupt, SystemExit):
+            # The command has received the signal, too. Let it save and say how to resume.
             show(process.communicate()[0], end="")
             raise
     if process.returncode:
-        # The command has said why, but for a signal, whose number a shell would add to 128.
+        # The command has said why it failed, unless a signal ended it. A shell adds the signal's number to 128.
         sys.exit(process.returncode if process.returncode > 0 else 128 - process.returncode)
     return printed
+
+
+@contextlib.contextmanager
+def _pass_signals_to(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Pass SIGTERM and SIGHUP on to a child, and then raise SystemExit. A signal that is ignored stays ignored.
+
+    The terminal sends Ctrl-C to both processes, so Ctrl-C is not passed on.
+    """
+
+    def stop(number: int, _: object) -> None:
+        process.send_signal(number)
+        sys.exit(128 + number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {n: signal.signal(n, stop) for n in numbers if signal.getsignal(n) is signal.SIG_DFL}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -8,7 +8,7 @@ import numpy as np
 
 from lm.backend import BackendName
 from lm.config import ModelConfig, TrainConfig
-from lm.files import published
+from lm.experiment.plot import open_plot
 from lm.rng import normal, philox
 from lm.tables import markdown_table
 
@@ -18,7 +18,7 @@ BACKENDS: tuple[BackendName, ...] = ("torch", "jax")
 
 
 def run(rates: tuple[float, ...] = RATES) -> dict[str, Any]:
-    """The losses before each step and after the last, with either backend's SGD, in float32."""
+    """Return the losses before each step and after the last, with the SGD of each backend, in float32."""
     return {
         "losses": {backend: {f"{rate:g}": descend(backend, rate) for rate in rates} for backend in BACKENDS}
     }
@@ -27,8 +27,8 @@ def run(rates: tuple[float, ...] = RATES) -> dict[str, Any]:
 def descend(backend: BackendName, rate: float) -> list[float]:
     """Minimise mean(w^2) from w = 5 N(0, 1), 10 x 10, in ten steps of a backend's SGD.
 
-    The gradient is 2 w / 100. A step's weights are those that all gradients so far lead to from the start, since SGD
-    keeps nothing but its step count.
+    The gradient is 2 w / 100. SGD keeps no state except its step count, so each step starts again from the initial
+    weights and applies all gradients so far.
     """
     from parity.backends import evaluator
     from parity.case import Given
@@ -46,69 +46,38 @@ def descend(backend: BackendName, rate: float) -> list[float]:
     return losses
 
 
-def findings(facts: dict[str, Any]) -> list[str]:
-    """What becomes of the loss at each rate, in sentences."""
-    ours = facts["losses"]
-    first, *others = ours.values()
-    said = [
-        "The gradient of mean(w^2) over 100 numbers is w / 50, so step t multiplies every weight by "
-        "1 - lr / (50 sqrt(t + 1)): the loss falls while that is between -1 and 1."
-    ]
-    for rate, losses in first.items():
-        start, end, worst = losses[0], losses[-1], max(losses)
-        factor = 1 - float(rate) / 50
-        fate = (
-            "**grows: it diverges**"
-            if end > start
-            else "**falls**"
-            if end > 1e-6 * start
-            else "**falls to nothing**"
-        )
-        said.append(
-            f"At {float(rate):g} the first factor is {factor:g}, and the loss {fate}, from {start:.4g} to {end:.3g} in "
-            f"{len(losses) - 1} steps"
-            + (f", after {worst:.3g} at its highest." if worst > 1.001 * max(start, end) else ".")
-        )
-    difference = max(
-        abs(a - b) / max(abs(a), 1e-30)
-        for other in others
-        for rate, losses in first.items()
-        for a, b in zip(losses, other[rate], strict=True)
-        if a > 1e-12
-    )
-    said.append(f"Both backends' losses agree to {difference:.1e}, wherever they are above 1e-12.")
-    return said
-
-
 def tables(facts: dict[str, Any]) -> list[str]:
-    """The losses at each step."""
+    """Return the losses after each step, and how far the backends differ."""
     rows = [
         [f"{backend}, rate {rate}", *(f"{loss:.3g}" for loss in losses)]
         for backend, by_rate in facts["losses"].items()
         for rate, losses in by_rate.items()
     ]
-    return [markdown_table(["steps taken", *map(str, range(STEPS + 1))], rows)]
+    torch, jax = facts["losses"].values()
+    differences = [
+        [rate, f"{max(abs(a / b - 1) for a, b in zip(torch[rate], jax[rate], strict=True) if b > 1e-12):.1e}"]
+        for rate in torch
+    ]
+    return [
+        markdown_table(["steps taken", *map(str, range(STEPS + 1))], rows),
+        markdown_table(
+            ["rate", "largest difference of the backends (relative, losses above 1e-12)"], differences
+        ),
+    ]
 
 
 def plot(facts: dict[str, Any], path: Path) -> None:
-    """The losses over steps, logarithmic; one backend's dashed on the other's."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5, 4.2), dpi=100, layout="constrained")
-    axes = figure.subplots()
-    styles = (("-", 3.0, 0.5), ("--", 1.2, 1.0))
-    for (backend, by_rate), (line, width, alpha) in zip(facts["losses"].items(), styles, strict=True):
-        for (rate, losses), colour in zip(
-            by_rate.items(), ("tab:blue", "tab:green", "tab:red"), strict=False
-        ):
-            shown = [loss if loss > 0 and math.isfinite(loss) else math.nan for loss in losses]
-            axes.plot(
-                shown, line, color=colour, linewidth=width, alpha=alpha, label=f"{backend}, rate {rate}"
-            )
-    axes.set_yscale("log")
-    axes.set_xlabel("step")
-    axes.set_ylabel("mean square")
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right center", fontsize=9)
-    with published(path) as temporary:
-        figure.savefig(temporary, format="png")
+    """Draw the losses over steps on a logarithmic axis, JAX dashed over torch."""
+    with open_plot(path) as axes:
+        styles = (("-", 3.0, 0.5), ("--", 1.2, 1.0))
+        for (backend, by_rate), (line, width, alpha) in zip(facts["losses"].items(), styles, strict=True):
+            for (rate, losses), colour in zip(
+                by_rate.items(), ("tab:blue", "tab:green", "tab:red"), strict=False
+            ):
+                shown = [loss if loss > 0 and math.isfinite(loss) else math.nan for loss in losses]
+                axes.plot(
+                    shown, line, color=colour, linewidth=width, alpha=alpha, label=f"{backend}, rate {rate}"
+                )
+        axes.set_yscale("log")
+        axes.set_xlabel("step")
+        axes.set_ylabel("mean square")

@@ -177,7 +177,7 @@ def _write_checkpoint(run: Run, step: int) -> None:
 
 
 def _not_finite(run: Run, step: int, what: str) -> NotFiniteError:
-    starts = run.source.chosen(run.config, step - 1)
+    starts = run.source.places(run.config, step - 1)
     places = ", ".join(f"{run.source.paths[i].name}[{start}]" for i, start in starts[:4])
     return NotFiniteError(
         f"step {step}: {what}, and was left out; saved. Look at its batch, {run.config.batch_size} "

@@ -188,7 +188,7 @@ def test_what_is_refused(folder: Path, capsys: Capture) -> None:
     assert "its tokenizer has no <|mask|>" in refuse(*masked(*files))
     for name in ("train", "val"):
         (folder / f"encoder.{name}.npy.json").unlink()
-    assert "names no tokenizer, whose <|mask|>" in refuse(*masked())
+    assert "names no tokenizer, and an encoder trains with <|mask|>" in refuse(*masked())
     assert not out.exists()
     assert lm(*masked("--mask-token", 1)) == 0
     # Other bounds of the same ids are other data.

@@ -96,7 +96,7 @@ def test_a_batch_is_a_function_of_seed_and_step(made: PairCorpus, seed: int, ste
     for name in ("inputs", "targets", "loss_mask", "num_tokens", "prefix"):
         whole, parts = getattr(batch, name), getattr(split, name)
         np.testing.assert_array_equal(whole.reshape(parts.shape), parts)
-    assert made.chosen(config, step) == made.chosen(config, step)
+    assert made.places(config, step) == made.places(config, step)
 
 
 @pytest.fixture(scope="module")
@@ -113,15 +113,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> PairCorpus:
 
 
 def test_every_pair_of_every_file_is_drawn_as_often(made: PairCorpus) -> None:
-    chosen = made.chosen(replace(CONFIG, batch_size=20_000), 0)
-    counts = np.bincount([900 * i + k for i, k in chosen], minlength=1000)
+    places = made.places(replace(CONFIG, batch_size=20_000), 0)
+    counts = np.bincount([900 * i + k for i, k in places], minlength=1000)
     assert len(counts) == 1000
     # Chi-square with 999 degrees of freedom: 1144 is the 99.9th percentile.
     assert ((counts - 20) ** 2 / 20).sum() < 1144
 
 
 def test_evaluation_reads_each_pair_once(made: PairCorpus) -> None:
-    for pairs, batch_size in ((made.files[1], 7), (made.files[1].first(5), 2)):
+    for pairs, batch_size in ((made.files[1], 7), (made.files[1].take(5), 2)):
         batches = list(pair_eval_batches(pairs, replace(CONFIG, batch_size=batch_size)))
         assert {b.inputs.shape for b in batches} == {(1, batch_size, 8)}
         targets = np.concatenate([b.targets[b.loss_mask] for b in batches])

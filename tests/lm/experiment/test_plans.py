@@ -1,0 +1,48 @@
+"""Plans of experiments: what a change of the baseline keeps, and which batch sizes are compared."""
+
+import math
+from typing import Any
+
+import pytest
+
+from lm.cli.commands import parse
+from lm.experiment import ablations, batches
+from lm.experiment.runs import Plan, apply_changes
+from lm.init import parameter_shapes
+
+
+def plan(*flags: object) -> Plan:
+    """The plan that `lm experiment` makes of flags."""
+    words = [str(flag) for flag in ("experiment", "sgd", *flags)]
+    return Plan(parse(words).settings, "torch")
+
+
+def test_a_change_of_the_baseline_keeps_tokens_and_ratios() -> None:
+    base = plan("--optimizer.min-learning-rate", 1e-3).config
+    assert plan().rates[0] == base.optimizer.learning_rate / 100
+    config = apply_changes(base, {"batch_size": 32, "learning_rate": 0.02, "norm": "none", "seed": 5})
+    assert config.batch_size * config.steps == base.batch_size * base.steps
+    assert config.optimizer.warmup_steps / config.steps == base.optimizer.warmup_steps / base.steps
+    assert config.optimizer.learning_rate == 0.02
+    assert config.optimizer.min_learning_rate == pytest.approx(0.002)
+    assert (config.model.norm, config.seed) == ("none", 5)
+    silu = apply_changes(base, ablations.ABLATIONS["silu"].changes(base.model)).model
+    assert silu.d_ff == 4 * base.model.d_model
+
+    def parameters(model: Any) -> int:
+        return sum(map(math.prod, parameter_shapes(model).values()))
+
+    assert parameters(silu) == parameters(base.model)
+
+
+def test_batch_sizes_end_at_the_memory_or_at_the_fewest_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert batches.batch_sizes(plan()) == [1, 4, 16, 64, 256, 1024]
+    assert batches.batch_sizes(plan("--batch-size", 8, "--steps", 32)) == [1, 4, 8, 16, 64]
+    room = batches.memory_limit(plan())
+    assert room
+    per_window = room["memory"] / room["batch_size"]
+    monkeypatch.setattr(batches, "memory_limit", lambda plan: {"batch_size": 70})
+    assert batches.batch_sizes(plan()) == [1, 4, 16, 64]
+    # A window keeps at least its logits and residual streams.
+    model = plan().config.model
+    assert per_window > 4 * model.context_length * (model.vocab_size + 2 * model.num_layers * model.d_model)
