@@ -13,6 +13,8 @@ from tests.faults.fault import Fault
 from tests.source import ROOT
 
 COPIED = ("tokenizer", "lm", "torch_impl", "jax_impl", "parity", "configs", "tests", "pyproject.toml")
+_PROGRAMS = tempfile.TemporaryDirectory(prefix="twinlm-faults-", ignore_cleanup_errors=True)
+"""What XLA has compiled. Most faults leave most programs as they are."""
 _CRASH = re.compile(
     r'File "[^"\n]*tests/faults/[^"\n]*", line \d+, in .*\n'
     r"(?: {4}.*\n)*"  # the line of code, and what marks the place in it
@@ -53,7 +55,8 @@ def turns_red(tests: Iterable[str], fault: Fault | None = None) -> bool:
             "no:cacheprovider",
             *tests,
         ]
-        environment = os.environ | {
+        environment = {"JAX_COMPILATION_CACHE_DIR": _PROGRAMS.name} | os.environ | {
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONPATH": folder,  # for the processes that tests start
             "LM_HYPOTHESIS": "faults",  # Hypothesis need not look for the smallest failing case

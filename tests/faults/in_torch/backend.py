@@ -96,11 +96,11 @@ def _(make_decode_step: Any) -> Any:
         step = make_decode_step(config)
 
         def decode_step(state: Any, cache: Any, *args: Any) -> Any:
-            class BehindNoPrefix(LayerCache):
+            class WithoutPrefix(LayerCache):
                 def write(self, k_BHTK: Tensor, v_BHTK: Tensor, slots_BT: Tensor) -> None:
                     super().write(k_BHTK, v_BHTK, slots_BT - cache.P)
 
-            layers = [BehindNoPrefix(layer.k_BHSK, layer.v_BHSK) for layer in cache.layers]
+            layers = [WithoutPrefix(layer.k_BHSK, layer.v_BHSK) for layer in cache.layers]
             logits_BV, _ = step(state, cache._replace(layers=layers), *args)
             return logits_BV, cache
 
