@@ -82,7 +82,7 @@ def _(optimizer: Any) -> Any:
 def _(load_state: Any) -> Any:
     def broken(config: Any, weights: Any, optimizer: Any, *args: Any) -> Any:
         if optimizer is not None:
-            optimizer = ((name, 0 * leaf if name == "step" else leaf) for name, leaf in optimizer)
+            optimizer = ((name, 0 * leaf[...] if name == "step" else leaf) for name, leaf in optimizer)
         return load_state(config, weights, optimizer, *args)
 
     return broken
