@@ -44,20 +44,30 @@ def evaluators() -> dict[str, Evaluate]:
     return {"torch": evaluator("torch", config), "jax": evaluator("jax", config)}
 
 
-MODES = (("eager", "jit"), ("plain", "plain"))
-"""torch's and JAX's modes that are compared with each other: both with the fast forms, then both without."""
+Modes = Sequence[tuple[str, str]]
+"""Pairs of a mode of torch and a mode of JAX (`evaluate` of `parity.in_torch` and `parity.in_jax`)."""
 
 
-def compare(case: Case, dtype: Dtype, modes: Sequence[tuple[str, str]] = MODES) -> Iterator[Error]:
+def modes_of(case: Case) -> Modes:
+    """Return the modes in which a case is compared: both backends with the fast forms, then both without.
+
+    A whole model takes XLA seconds to compile. So JAX takes such a case in one of its modes, which the seed chooses.
+    """
+    if LAYERS[case.layer].whole_model:
+        return [(mode, "jit" if case.seed % 3 else "plain") for mode in ("eager", "plain")]
+    return [("eager", "jit"), ("plain", "plain")]
+
+
+def compare(case: Case, dtype: Dtype, modes: Modes | None = None) -> Iterator[Error]:
     """Yield the errors of every output and gradient of a case: each backend to the oracle, and torch to JAX.
 
     Args:
-        modes: Pairs of a mode of torch and a mode of JAX (`evaluate` of `parity.in_torch` and `parity.in_jax`).
+        modes: By default those of `modes_of`.
     """
     problem = Problem(case, dtype)
     evaluate = evaluators()
     args = case.layer, problem.given, problem.cotangent, dtype
-    for torch_mode, jax_mode in modes:
+    for torch_mode, jax_mode in modes or modes_of(case):
         answers: dict[str, tuple[Any, Arrays]] = {
             "torch": evaluate["torch"](*args, torch_mode),
             "jax": evaluate["jax"](*args, jax_mode),

@@ -13,6 +13,8 @@ from tests.faults.fault import Fault
 from tests.source import ROOT
 
 COPIED = ("tokenizer", "lm", "torch_impl", "jax_impl", "parity", "configs", "tests", "pyproject.toml")
+_PROGRAMS = tempfile.TemporaryDirectory(prefix="twinlm-faults-", ignore_cleanup_errors=True)
+"""What XLA has compiled. Most faults leave most programs as they are."""
 _CRASH = re.compile(
     r'File "[^"\n]*tests/faults/[^"\n]*", line \d+, in .*\n'
     r"(?: {4}.*\n)*"  # the line of code, and what marks the place in it
@@ -42,22 +44,18 @@ def turns_red(tests: Iterable[str], fault: Fault | None = None) -> bool:
             with (Path(folder) / fault.file).open("a", encoding="utf-8") as file:
                 file.write("\n\nfrom tests.faults.fault import install as _install\n")
                 file.write(f"_install({fault.catalogue!r}, {fault.name!r})\n")
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-x",
-            "-q",
-            "--tb=native",
-            "-p",
-            "no:cacheprovider",
-            *tests,
-        ]
-        environment = os.environ | {
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONPATH": folder,  # for the processes that tests start
-            "LM_HYPOTHESIS": "faults",  # Hypothesis need not look for the smallest failing case
-        }
+        options = ["-x", "-q", "--tb=native", "-p", "no:cacheprovider"]
+        command = [sys.executable, "-m", "pytest", *options, *tests]
+        environment = (
+            {"JAX_COMPILATION_CACHE_DIR": _PROGRAMS.name}
+            | os.environ
+            | {
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "PYTHONPATH": folder,  # for the processes that tests start
+                "LM_HYPOTHESIS": "faults",  # Hypothesis need not look for the smallest failing case
+            }
+        )
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode not in (0, 1):
         raise RuntimeError(f"{_name(fault)} pytest ended with {done.returncode}:\n{done.stdout}{done.stderr}")

@@ -15,6 +15,10 @@ QUICK = {
 }
 
 
+def test_no_fault_is_lost() -> None:
+    assert len(FAULTS) == 149
+
+
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=lambda fault: fault.name)
 def test_every_fault_finds_its_place(fault: Fault) -> None:
     importlib.import_module(fault.module)

@@ -1,6 +1,5 @@
 """What the tests of all layers share."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from lm.budgets import BUDGETS, Dtype, relative_error
 from parity.case import MASKS, POSITIONS, SCALES, Case, Given
 from parity.family import VARIANTS
 from parity.layers import LAYERS
-from parity.run import MODES, compare, evaluators
+from parity.run import Modes, compare, evaluators
 
 DTYPES: tuple[Dtype, ...] = tuple(BUDGETS)
 THOROUGH = settings.default is not None and settings.default.max_examples > 100
@@ -42,7 +41,7 @@ def variant(**options: Any) -> int:
     return next(i for i, chosen in enumerate(VARIANTS) if options.items() <= chosen.items())
 
 
-def assert_parity(case: Case, dtype: Dtype, modes: Sequence[tuple[str, str]] = MODES) -> None:
+def assert_parity(case: Case, dtype: Dtype, modes: Modes | None = None) -> None:
     """Check that torch, JAX and the oracle agree, forward and backward, with the fast forms and without."""
     __tracebackhide__ = True
     errors = [error for error in compare(case, dtype, modes) if not error.passed]

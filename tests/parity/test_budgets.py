@@ -90,7 +90,7 @@ def spreads(case: Case, monkeypatch: pytest.MonkeyPatch) -> list[float]:
         found.append(float(np.ptp(scores.real, axis=-1).max()))
         return scores
 
-    monkeypatch.setattr(oracle, "attention_scores", record)
+    monkeypatch.setattr("parity.oracle.attention.attention_scores", record)
     Problem(case, "float64")
     monkeypatch.undo()
     return found

@@ -82,7 +82,7 @@ def _(optimizer: Any) -> Any:
 def _(load_state: Any) -> Any:
     def broken(config: Any, weights: Any, optimizer: Any, *args: Any) -> Any:
         if optimizer is not None:
-            optimizer = ((name, 0 * leaf if name == "step" else leaf) for name, leaf in optimizer)
+            optimizer = ((name, 0 * leaf[...] if name == "step" else leaf) for name, leaf in optimizer)
         return load_state(config, weights, optimizer, *args)
 
     return broken
@@ -96,11 +96,11 @@ def _(make_decode_step: Any) -> Any:
         step = make_decode_step(config)
 
         def decode_step(state: Any, cache: Any, *args: Any) -> Any:
-            class BehindNoPrefix(LayerCache):
+            class WithoutPrefix(LayerCache):
                 def write(self, k_BHTK: Tensor, v_BHTK: Tensor, slots_BT: Tensor) -> None:
                     super().write(k_BHTK, v_BHTK, slots_BT - cache.P)
 
-            layers = [BehindNoPrefix(layer.k_BHSK, layer.v_BHSK) for layer in cache.layers]
+            layers = [WithoutPrefix(layer.k_BHSK, layer.v_BHSK) for layer in cache.layers]
             logits_BV, _ = step(state, cache._replace(layers=layers), *args)
             return logits_BV, cache
 
