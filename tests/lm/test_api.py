@@ -74,7 +74,7 @@ def test_which_checkpoint_and_which_backend(pipeline: Path) -> None:
     assert twinlm.load(pipeline / "torch").path.name == "step-00000006"
     state = older / "state.json"
     facts = json.loads(state.read_text())
-    best = min((c for c in checkpoint.all_of(pipeline / "torch")), key=lambda c: facts_of(c)["val_loss"])
+    best = min((c for c in checkpoint.find_all(pipeline / "torch")), key=lambda c: facts_of(c)["val_loss"])
     assert twinlm.load(pipeline / "torch", best=True).path == best
     assert facts["val_loss"] is not None
 

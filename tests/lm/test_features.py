@@ -93,7 +93,7 @@ def test_a_step_that_is_not_finite(pipeline: Path, capsys: Capture, backend: Bac
     start = pipeline / backend / "checkpoints" / "step-00000003"
     _, facts = load_facts(start)
     weights, moments = (
-        {name: leaf[...] for name, leaf in checkpoint.read_slices(start / f"{file}.safetensors", of)}
+        {name: leaf[...] for name, leaf in checkpoint.read_leaves(start / f"{file}.safetensors", of)}
         for file, of in (("model", shapes(start)), ("optimizer", shapes(start, optimizer=True)))
     )
     weights["ln_final.weight"] = np.full(16, np.inf, np.float32)

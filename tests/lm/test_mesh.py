@@ -178,7 +178,7 @@ def test_what_one_process_cannot_write_none_publishes(tmp_path: Path, fails: int
 def test_slices_of_a_file_are_those_of_the_leaf(tmp_path: Path) -> None:
     checkpoint.save_file(LEAVES, tmp_path / "file")
     expected = {name: (array.shape, str(array.dtype)) for name, array in LEAVES.items()}
-    for name, leaf in checkpoint.read_slices(tmp_path / "file", expected):
+    for name, leaf in checkpoint.read_leaves(tmp_path / "file", expected):
         assert (leaf.shape, leaf.dtype) == (LEAVES[name].shape, LEAVES[name].dtype)
         for index in (..., *quarters(LEAVES[name])):
             np.testing.assert_array_equal(leaf[index], LEAVES[name][index])

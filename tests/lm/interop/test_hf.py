@@ -184,7 +184,7 @@ def test_out_and_in_changes_no_bit(tmp_path: Path, capsys: Capture, compute_dtyp
     config, facts = load_facts(after)
     assert (config.model, config.compute_dtype, facts["iteration"]) == (model, compute_dtype, 0)
     shapes = {name: (shape, config.param_dtype) for name, shape in parameter_shapes(model).items()}
-    leaves = (checkpoint.read_slices(path / "model.safetensors", shapes) for path in (before, after))
+    leaves = (checkpoint.read_leaves(path / "model.safetensors", shapes) for path in (before, after))
     np.testing.assert_equal(*({name: leaf[...] for name, leaf in some} for some in leaves))
 
 

@@ -53,7 +53,7 @@ def test_of_two_starts_at_once_one_trains(pipeline: Path, tmp_path: Path) -> Non
         facts = read_facts(folder)
         assert facts is not None
         assert facts["seed"] == winner
-        assert {checkpoint.read_state(path)["seed"] for path in checkpoint.all_of(folder)} == {winner}
+        assert {checkpoint.read_state(path)["seed"] for path in checkpoint.find_all(folder)} == {winner}
         steps = [record["step"] for record in read_metrics(folder) if "train_loss" in record]
         assert steps == list(range(1, 7))
         assert not list(folder.rglob(".*"))

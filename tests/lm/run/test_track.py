@@ -161,7 +161,7 @@ def test_without_the_extra_it_is_named(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     line = refused(capsys, *train_command(pipeline, "torch", pipeline / "new", "--track", "wandb"))
-    assert "wandb is not installed: it comes with pip install 'twinlm[track]'" in line
+    assert "wandb is not installed: install it with pip install 'twinlm[track]'" in line
     assert not (pipeline / "new").exists()
     with pytest.raises(InputError, match="tensorboard is not installed"):
         export("tensorboard", pipeline / "torch")
