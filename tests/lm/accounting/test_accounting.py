@@ -395,7 +395,7 @@ def test_wrong_input_is_refused(capsys: Capture) -> None:
         (("gpt2-xl", "--memory", "0GB"), "80GB"),
         (
             ("gpt2-xl", "--memory", "80"),
-            "'80' is no size of memory: give a number and its unit, such as 80GB",
+            "'80' is not a size of memory: give a number and its unit, such as 80GB",
         ),
         (("gpt2-xl", "--memory", "80G"), "its unit"),
         (("gpt2-xl", "--tokens", "nan"), "tokens"),
