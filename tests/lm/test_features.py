@@ -16,8 +16,7 @@ from lm.init import optimizer_shapes, parameter_shapes
 from lm.run import checkpoint
 from lm.run.facts import load_facts, read_facts
 from lm.run.metrics import read_metrics
-from tests.lm.cli.test_cli import refused
-from tests.lm.conftest import lm, train_command
+from tests.lm.conftest import lm, refused, train_command
 from tests.lm.run.test_train import BACKENDS, leaves, numbers
 from tokenizer import Tokenizer
 from tokenizer.machine import peak_memory

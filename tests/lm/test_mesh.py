@@ -17,8 +17,7 @@ from lm.mesh import Mesh, Processes
 from lm.run import checkpoint
 from lm.run.checkpoint import Index, Share
 from lm.run.signals import stop_signals
-from tests.lm.cli.test_cli import refused, snapshot
-from tests.lm.conftest import train_command
+from tests.lm.conftest import refused, snapshot, train_command
 from tokenizer import InputError
 
 RANDOM = np.random.default_rng(0)

@@ -20,8 +20,7 @@ from lm.init import parameter_shapes
 from lm.run import checkpoint
 from lm.run.facts import load_facts
 from lm.run.metrics import read_metrics
-from tests.lm.cli.test_cli import refused
-from tests.lm.conftest import lm
+from tests.lm.conftest import lm, refused
 from tests.lm.mesh_process import blocks, small_blocks
 from tests.lm.run.test_train import leaves
 from tests.source import ROOT

@@ -24,8 +24,7 @@ from lm.data.batch import Batch
 from lm.init import optimizer_shapes
 from lm.mesh import Mesh
 from lm.run.log import MetricsLog
-from tests.lm.cli.test_cli import refused
-from tests.lm.conftest import lm
+from tests.lm.conftest import lm, refused
 from tests.lm.run.test_train import BACKENDS
 
 Capture = pytest.CaptureFixture[str]

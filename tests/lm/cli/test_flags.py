@@ -17,8 +17,7 @@ import lm as package
 from bench.__main__ import BENCHMARKS
 from lm.cli.commands import COMMANDS, parse
 from lm.cli.flags import Gather
-from tests.lm.cli.test_cli import refused
-from tests.lm.conftest import lm
+from tests.lm.conftest import lm, refused
 
 # What each command needs beside the flag that is tried.
 NEEDED: dict[str, list[str]] = {

@@ -13,8 +13,7 @@ from lm.cli.commands import COMMANDS
 from lm.config import load_config
 from lm.data.pairs import open_pairs
 from lm.data.token_files import open_tokens
-from tests.lm.cli.test_cli import snapshot
-from tests.lm.conftest import lm
+from tests.lm.conftest import lm, snapshot
 from tests.lm.data.test_pairs import MODEL
 from tokenizer import InputError, Tokenizer
 

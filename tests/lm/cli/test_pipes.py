@@ -13,8 +13,7 @@ import pytest
 
 from lm.cli.commands import parse
 from lm.config import load_config
-from tests.lm.cli.test_cli import refused
-from tests.lm.conftest import lm
+from tests.lm.conftest import lm, refused
 from tests.lm.test_config import TOML
 from tokenizer import InputError
 

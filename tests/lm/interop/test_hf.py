@@ -19,8 +19,7 @@ from lm.init import optimizer_shapes, parameter_shapes
 from lm.interop.llama import interleave_halves, llama_name, split_halves
 from lm.run import checkpoint
 from lm.run.facts import load_facts
-from tests.lm.cli.test_cli import refused, snapshot
-from tests.lm.conftest import lm
+from tests.lm.conftest import lm, refused, snapshot
 from tests.lm.run.test_train import BACKENDS
 from tokenizer import Tokenizer
 

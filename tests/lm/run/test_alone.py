@@ -22,8 +22,7 @@ from typing import Any
 import pytest
 
 from lm.run import checkpoint
-from tests.lm.cli.test_cli import refused
-from tests.lm.conftest import lm, train_command
+from tests.lm.conftest import lm, refused, train_command
 from tests.lm.run.test_train import leaves, numbers
 from tests.source import ROOT
 

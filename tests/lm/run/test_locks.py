@@ -17,8 +17,7 @@ from lm.files import alone_at, alone_in, is_locked
 from lm.run import checkpoint
 from lm.run.facts import read_facts
 from lm.run.metrics import read_metrics
-from tests.lm.cli.test_cli import refused, snapshot
-from tests.lm.conftest import lm, train_command
+from tests.lm.conftest import lm, refused, snapshot, train_command
 from tests.lm.run.test_train import leaves, numbers
 from tests.source import ROOT
 from tokenizer import InputError

@@ -16,8 +16,7 @@ from lm.files import alone_in
 from lm.run import checkpoint
 from lm.run.facts import read_facts
 from lm.run.metrics import read_metrics
-from tests.lm.cli.test_cli import refused, snapshot
-from tests.lm.conftest import lm, train_command
+from tests.lm.conftest import lm, refused, snapshot, train_command
 from tests.lm.run.test_checkpoint import OPTIMIZER, WEIGHTS, remake_manifest
 from tests.lm.run.test_train import leaves, numbers
 from tests.source import ROOT

@@ -17,8 +17,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from lm.run.metrics import read_metrics
 from lm.run.track import export
-from tests.lm.cli.test_cli import refused
-from tests.lm.conftest import lm, train_command
+from tests.lm.conftest import lm, refused, train_command
 from tests.lm.run.test_train import leaves
 from tests.source import ROOT
 from tokenizer import InputError
