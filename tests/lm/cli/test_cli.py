@@ -17,7 +17,7 @@ from tokenizer import InputError, train_bpe
 Capture = pytest.CaptureFixture[str]
 
 
-def test_the_whole_pipeline_speaks_plainly(pipeline: Path, capsys: Capture) -> None:
+def test_both_backends_evaluate_a_model_to_equal_numbers(pipeline: Path, capsys: Capture) -> None:
     assert lm("eval", "--checkpoint", pipeline / "jax", "--tokens", pipeline / "val.npy") == 0
     jax = capsys.readouterr().out
     names = [line[:13].strip() for line in jax.splitlines()]
@@ -33,7 +33,7 @@ def test_the_whole_pipeline_speaks_plainly(pipeline: Path, capsys: Capture) -> N
     assert numbers[0] == pytest.approx(numbers[1], rel=1e-4)
 
 
-def test_eval_prints_the_same_for_every_batch_size(made_pipeline: Path, capsys: Capture) -> None:
+def test_the_batch_size_of_eval_does_not_change_what_it_prints(made_pipeline: Path, capsys: Capture) -> None:
     command = ("eval", "--checkpoint", made_pipeline / "torch", "--tokens", made_pipeline / "val.npy")
     printed = []
     for flags in ((), ("--batch-size", 1), ("--batch-size", 3), ("--batch-size", 10**6)):
@@ -47,11 +47,11 @@ def test_eval_prints_the_same_for_every_batch_size(made_pipeline: Path, capsys: 
 @pytest.mark.parametrize(
     "words", [[], ["tokenizer"], ["nonsense"], ["train"], ["eval", "--nonsense"], ["train", "--config"]]
 )
-def test_a_wrong_command_line_is_one_line(capsys: Capture, words: list[str]) -> None:
+def test_a_wrong_command_line_is_refused_in_one_line(capsys: Capture, words: list[str]) -> None:
     assert "see lm --help" in refused(capsys, *words)
 
 
-def test_nothing_is_overwritten(pipeline: Path, capsys: Capture) -> None:
+def test_no_command_overwrites_a_file(pipeline: Path, capsys: Capture) -> None:
     before = snapshot(pipeline)
     text, tokens, tokenizer = pipeline / "val.txt", pipeline / "val.npy", pipeline / "tokenizer"
     for command in (
@@ -64,9 +64,7 @@ def test_nothing_is_overwritten(pipeline: Path, capsys: Capture) -> None:
     assert snapshot(pipeline) == before
 
 
-def test_the_command_in_a_process_of_its_own(made_pipeline: Path) -> None:
-    """Exit codes, help, and a reader that goes away."""
-
+def test_exit_codes_and_help_of_the_command_in_its_own_process(made_pipeline: Path) -> None:
     def run(*words: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "lm", *map(str, words)]
         return subprocess.run(
@@ -105,7 +103,7 @@ def test_parity_over_budget_is_exit_code_1(
 
 
 @pytest.mark.parametrize("threads", [-1, 0, 1025, 100_000, 2**63])
-def test_a_number_of_threads_that_no_machine_has_is_refused_before_a_framework_loads(
+def test_an_impossible_number_of_threads_is_refused_before_a_framework_loads(
     made_pipeline: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     def load(*_: object) -> None:

@@ -46,7 +46,7 @@ def test_an_empty_prompt_starts_a_text(made_pipeline: Path, capsys: Capture) -> 
 def test_many_prompts_in_json(
     made_pipeline: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Prompts from flags, a file and standard input; each continuation is the one it gets alone."""
+    """Prompts come from flags, a file and standard input. Each is continued as if it were alone."""
     command = ("generate", "--checkpoint", made_pipeline / "torch", "--max-new-tokens", 8, "--seed", 5)
     (tmp_path / "prompt.txt").write_text("Once\nmore\n")
     file = ("--prompt-file", tmp_path / "prompt.txt", "--json", "--explain-ties")
@@ -66,7 +66,7 @@ def test_many_prompts_in_json(
     assert capsys.readouterr().out == f"Once\nmore{lines[4]['text']}\n"
 
 
-def test_ctrl_c_keeps_what_was_written(
+def test_ctrl_c_keeps_the_text_so_far(
     made_pipeline: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lm.text import generate

@@ -13,7 +13,7 @@ from tokenizer import Tokenizer
 Capture = pytest.CaptureFixture[str]
 
 
-def test_sidecars_name_what_a_file_is_of(made_pipeline: Path) -> None:
+def test_sidecars_record_where_a_token_file_comes_from(made_pipeline: Path) -> None:
     text = json.loads((made_pipeline / "val.txt.json").read_text())
     tokens = json.loads((made_pipeline / "val.npy.json").read_text())
     assert tokens["tokens"] == len(np.load(made_pipeline / "val.npy"))
@@ -41,7 +41,7 @@ def test_a_text_that_was_changed_has_no_known_nats(pipeline: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("step", ["train", "encode"])
-def test_texts_that_cannot_be_read(
+def test_a_text_that_cannot_be_read_is_refused(
     pipeline: Path, capsys: Capture, content: bytes | None, message: str, step: str
 ) -> None:
     text = pipeline / "text.txt"
@@ -61,7 +61,7 @@ def test_a_vocabulary_holds_at_least_the_bytes(pipeline: Path, capsys: Capture) 
     assert "257" in refused(capsys, "tokenizer", "train", *flags)
 
 
-def test_a_tokenizer_goes_out_and_comes_back(pipeline: Path, capsys: Capture) -> None:
+def test_an_exported_tokenizer_is_imported_unchanged(pipeline: Path, capsys: Capture) -> None:
     exported, back = pipeline / "tokenizer.json", pipeline / "back"
     assert lm("tokenizer", "export", "--tokenizer", pipeline / "tokenizer", "--out", exported) == 0
     assert lm("tokenizer", "import", "--input", exported, "--out", back) == 0
@@ -69,7 +69,7 @@ def test_a_tokenizer_goes_out_and_comes_back(pipeline: Path, capsys: Capture) ->
     assert "exists" in refused(capsys, "tokenizer", "import", "--input", exported, "--out", back)
 
 
-def test_gpt2s_files_come_in(pipeline: Path, capsys: Capture) -> None:
+def test_gpt2s_files_are_imported(pipeline: Path, capsys: Capture) -> None:
     ours, gpt2 = Tokenizer.load(pipeline / "tokenizer"), pipeline / "gpt2"
     gpt2.mkdir()
     for name in ("vocab.json", "merges.txt"):
@@ -82,7 +82,7 @@ def test_gpt2s_files_come_in(pipeline: Path, capsys: Capture) -> None:
     assert not (pipeline / "other").exists()
 
 
-def test_tokens_are_shown_with_their_ids(made_pipeline: Path, capsys: Capture) -> None:
+def test_inspect_shows_tokens_with_their_ids(made_pipeline: Path, capsys: Capture) -> None:
     assert lm("tokenizer", "inspect", "Once upon", "--tokenizer", made_pipeline / "tokenizer") == 0
     shown = re.sub(r"\033\[[\d;]*m", " ", capsys.readouterr().out).split()
     ids = [int(word) for word in shown if word.isdigit()]

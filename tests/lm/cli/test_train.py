@@ -20,7 +20,7 @@ def test_a_flag_overrides_the_config(pipeline: Path) -> None:
     state = json.loads((checkpoint.latest(pipeline / "new") / "state.json").read_text())
     config = state["config"]
     assert (config["steps"], config["optimizer"]["learning_rate"]) == (2, 0.02)
-    # What the file leaves open follows the flags too.
+    # Sizes that the file leaves open follow the flags.
     assert (config["model"]["d_model"], config["model"]["d_ff"]) == (32, 64)
     assert config["model"]["num_kv_heads"] == 4
 
@@ -33,7 +33,7 @@ def test_a_flag_overrides_the_config(pipeline: Path) -> None:
         (["--model.vocab-size", 290], r"train.npy: token id \d+ is outside 0 .. 289"),
         (["--model.context-length", 100_000], "tokens are fewer than one window"),
         (["--steps", 0], "steps is 0"),
-        (["--steps", "many"], "'many' is no whole number"),
+        (["--steps", "many"], "'many' is not a whole number"),
         (["--batch-size", 3, "--grad-accumulation", 2], "not divisible by grad_accumulation"),
         (["--device", "abacus"], "device 'abacus' is not supported: give cpu, cuda, or cuda:N"),
         (["--threads", 0], "threads is 0"),
@@ -72,7 +72,7 @@ def test_what_lm_train_refuses(
     assert snapshot(pipeline) == before
 
 
-def test_other_data_is_no_resumption(pipeline: Path, capsys: Capture) -> None:
+def test_a_run_is_not_resumed_with_other_data(pipeline: Path, capsys: Capture) -> None:
     command = train_command(
         pipeline, "torch", pipeline / "torch", "--resume", "--train", pipeline / "val.npy"
     )
@@ -88,7 +88,7 @@ def test_token_files_of_another_tokenizer_are_refused(pipeline: Path, capsys: Ca
     assert message in refused(capsys, *command)
 
 
-def test_a_corpus_of_several_files(pipeline: Path, capsys: Capture) -> None:
+def test_weights_of_several_files_stay_in_a_resumed_run(pipeline: Path, capsys: Capture) -> None:
     files = ("--train", pipeline / "t*.npy", pipeline / "val.npy", "--weights")
     command = train_command(pipeline, "torch", pipeline / "new", *files)
     assert lm(*command, 3, 1) == 0
@@ -97,7 +97,7 @@ def test_a_corpus_of_several_files(pipeline: Path, capsys: Capture) -> None:
     assert "give one number above 0 for each of the 2" in refused(capsys, *command, 1, "--resume")
 
 
-def test_a_tokenizer_that_was_changed_is_noticed(pipeline: Path, capsys: Capture) -> None:
+def test_a_changed_tokenizer_is_refused(pipeline: Path, capsys: Capture) -> None:
     old = Tokenizer.load(pipeline / "tokenizer")
     merges = [old.merges[1], old.merges[0], *old.merges[2:]]
     Tokenizer(old.vocab, merges, old.special_tokens).save(pipeline / "tokenizer")
@@ -106,7 +106,7 @@ def test_a_tokenizer_that_was_changed_is_noticed(pipeline: Path, capsys: Capture
     assert "encode the text again" in line
 
 
-def test_a_checkpoint_of_another_shape(pipeline: Path, capsys: Capture) -> None:
+def test_a_checkpoint_with_other_shapes_is_refused(pipeline: Path, capsys: Capture) -> None:
     other = train_command(pipeline, "torch", pipeline / "other", "--steps", 1, "--model.d-model", 32)
     assert lm(*other) == 0
     ours, theirs = checkpoint.latest(pipeline / "torch"), checkpoint.latest(pipeline / "other")
@@ -121,7 +121,9 @@ def test_a_checkpoint_of_another_shape(pipeline: Path, capsys: Capture) -> None:
     assert "'token_embeddings.weight' is float32 (300, 32), and this model has float32 (300, 16)" in line
 
 
-def test_a_full_disk_is_one_line(pipeline: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_in_one_line(
+    pipeline: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", str(pipeline / "new"))
 

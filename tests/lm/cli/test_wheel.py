@@ -1,4 +1,4 @@
-"""What a wheel holds, so that `lm demo` runs without a checkout."""
+"""Contents of a wheel: `lm demo` runs without a checkout."""
 
 import tomllib
 from fnmatch import fnmatch
