@@ -12,7 +12,6 @@ are those of any machines.
 """
 
 import argparse
-import json
 import os
 import socket
 import sys
@@ -35,6 +34,7 @@ from lm.budgets import BUDGETS, relative_error
 from lm.cli.flags import Gather
 from lm.config import TrainConfig
 from lm.data.batch import Batch
+from lm.files import read_object
 from lm.mesh import Mesh
 from tokenizer.errors import InputError
 
@@ -76,7 +76,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--markdown", type=Path, help="write the tables to this file")
     parser.add_argument("--read", type=Path, help="measure nothing, and print the results of this JSON file")
     given = options.parse(parser, arguments)
-    result = json.loads(given.read.read_bytes().decode()) if given.read else measure(given)
+    result = read_object(given.read, "measure again") if given.read else measure(given)
     if given.json:
         report.save(result, given.json)
     text = scaling_report.text(result)

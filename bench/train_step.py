@@ -8,7 +8,6 @@ are taken within a round. The peak of a matrix product is measured in the same r
 """
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -33,6 +32,7 @@ from bench.contenders import DTYPES, SIZES, Work
 from bench.machine import describe, flags
 from lm.budgets import BUDGETS, relative_error
 from lm.cli.flags import Gather
+from lm.files import read_object
 from lm.flops import train_flops_per_token
 from lm.init import initial_weights
 from tokenizer.errors import InputError
@@ -90,7 +90,7 @@ def main(arguments: list[str]) -> None:
         "--read", type=Path, help="measure nothing, and print or draw the results of this JSON file"
     )
     given = options.parse(parser, arguments)
-    result = json.loads(given.read.read_bytes().decode()) if given.read else measure(given)
+    result = read_object(given.read, "measure again") if given.read else measure(given)
     if given.json:
         report.save(result, given.json)
     text = report.text(result)

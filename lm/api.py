@@ -1,4 +1,4 @@
-"""A trained model from Python: what `import lm` gives."""
+"""Load and use a trained model from Python: `lm.load` and `lm.Model`."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -32,31 +32,34 @@ class Model:
     config: TrainConfig
     backend: Backend
     state: Any
-    """What the backend computes with."""
+    """The backend's state, without an optimizer."""
     path: Path
-    """The checkpoint."""
+    """Folder of the checkpoint."""
     tokenizer_folder: Path | None = None
-    """Where its tokenizer lies, if not in the run's folder."""
+    """Folder of the tokenizer, if it is not in the run's folder."""
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """What makes its tokens of text.
+        """The tokenizer that the model was trained with.
 
         Raises:
-            InputError: the run has none, or not the one that the model was trained with.
+            InputError: it is missing, or another one lies in its place.
         """
         return load_tokenizer(self.path, self.tokenizer_folder)
 
     @cached_property
     def ends(self) -> Ends:
-        """The tokens that begin and end its texts."""
+        """The tokens that begin and end the model's texts."""
         return load_ends(self.path, self.tokenizer)
 
     def logits(self, text: str | Sequence[int] | np.ndarray) -> Float[np.ndarray, "*B T V"]:
-        """The logits of the token after each of a text's tokens, or of the ids (T) or (B, T); an encoder's at each.
+        """Return the logits after each token of a text; for an encoder, the logits at each token.
+
+        Args:
+            text: A text, token ids (T), or several sequences of ids (B, T).
 
         Raises:
-            InputError: there are no tokens, more than context_length, or unknown ones; or the model needs a prefix.
+            InputError: there are no tokens, more than context_length, or unknown ids; or the model needs a prefix.
         """
         if self.config.model.architecture == "encoder_decoder":
             raise InputError(
@@ -70,17 +73,17 @@ class Model:
             TypeError,
             ValueError,
             RuntimeError,
-        ) as error:  # lists of several lengths, or tensors of a GPU
+        ) as error:  # lists of unequal lengths, or tensors on a GPU
             reason = str(error).splitlines()[0]
             raise InputError(
-                f"the ids are no array ({reason}): give whole numbers, as many for each text"
+                f"the ids are not an array ({reason}): give whole numbers, equally many for each text"
             ) from None
         if ids.ndim not in (1, 2) or not 0 < ids.shape[-1] <= context_length or ids.dtype.kind not in "iu":
             raise InputError(
-                f"the ids are {ids.dtype} {ids.shape}: give whole numbers, 1 to the model's context_length "
-                f"{context_length} a text"
+                f"the ids are {ids.dtype} {ids.shape}: give whole numbers, for each text 1 to the model's "
+                f"context_length {context_length}"
             )
-        check_token_ids(ids, self.config.model.vocab_size)  # before large ones change, by being cast
+        check_token_ids(ids, self.config.model.vocab_size)  # before the cast, which would change large ids
         ids_BT = ids.reshape(-1, ids.shape[-1]).astype(np.int64)
         if not len(ids_BT):
             return np.empty((*ids.shape, self.config.model.vocab_size), self.config.param_dtype)
@@ -90,11 +93,11 @@ class Model:
             return self._logits(self.state, ids_BT, num_tokens_B).reshape(*ids.shape, -1)
 
     def generate(self, prompt: str = "", stop_token: str | None = None, **settings: Any) -> str:
-        """The text that continues a prompt, up to its end; of an empty prompt, a new text.
+        """Return the text that continues a prompt, or a new text if the prompt is empty.
 
         Args:
-            stop_token: Special token that ends the text, or none if empty; the model's own ends, if not given.
-            settings: Those of `lm.text.sampling.SamplingConfig`, such as max_new_tokens, temperature, top_p and seed.
+            stop_token: Special token that ends the text; "" for none. If not given: the model's own ends.
+            settings: Fields of `lm.text.sampling.SamplingConfig`, such as max_new_tokens, temperature, top_p and seed.
 
         Raises:
             InputError: a setting is out of range, the stop token is unknown, or the prompt is longer than the context.
@@ -106,13 +109,13 @@ class Model:
     def complete(
         self, prompts: Sequence[str], stop_token: str | None = None, **settings: Any
     ) -> list[Completion]:
-        """Continue several prompts at once; of each completion, `text`, `ending`, and in `drawn` its tokens.
+        """Continue several prompts at once. Each completion has a `text`, an `ending`, and its tokens in `drawn`.
 
         Returns:
-            The completions of the first prompt, as many as the setting samples says, then those of the next.
+            The completions of the first prompt (as many as the setting `samples`), then those of the next prompt.
 
         Raises:
-            InputError: as `generate`, or the prompts are no texts.
+            InputError: as `generate`, or a prompt is not a text.
         """
         texts = prompts if isinstance(prompts, Iterable) and not isinstance(prompts, str) else [None]
         if not all(isinstance(text, str) for text in texts):
@@ -138,10 +141,10 @@ class Model:
         return completions
 
     def score(self, text: str, stride: int | None = None) -> TextScore:
-        """How likely the model finds a text: nats of each token, their sum, perplexity, bits per byte.
+        """Return how likely the model finds a text: nats of each token, their sum, perplexity, bits per byte.
 
         Args:
-            stride: How far the windows move in which a text longer than the context is read (`lm.text.score`).
+            stride: Number of tokens by which the windows of a text longer than the context move (`lm.text.score`).
 
         Raises:
             InputError: the text is empty, the stride is out of range, or the model's logits are not finite.
@@ -151,7 +154,7 @@ class Model:
         with explained():
             return score_text(self._logits, self.state, self.config, self.tokenizer, text, stride, self.ends)
 
-    # Made once, since JAX compiles what is made anew.
+    # Made once, because JAX compiles each newly made function.
     @cached_property
     def _logits(self) -> Logits:
         return self.backend.make_logits(self.config)
@@ -173,15 +176,15 @@ def load(
     """Load a trained model.
 
     Args:
-        run: The folder of a run, for its newest checkpoint, or of one checkpoint.
-        backend: "torch" or "jax"; the one that trained it if not given.
-        best: Take the run's checkpoint of the lowest validation loss, not the newest.
-        device: "cpu", or "cuda" where there is a GPU.
-        threads: CPU threads; if not given, the framework's own choice.
-        tokenizer: The folder of the model's tokenizer, if it does not lie in the run's folder.
+        run: The folder of a run, for its newest checkpoint, or the folder of a checkpoint.
+        backend: "torch" or "jax". If not given: the backend that trained the model.
+        best: Take the checkpoint with the lowest validation loss instead of the newest.
+        device: "cpu", or "cuda" for a GPU.
+        threads: Number of CPU threads. If not given: the framework chooses.
+        tokenizer: The folder of the model's tokenizer, if it is not in the run's folder.
 
     Raises:
-        InputError: there is no checkpoint, it is damaged, or the backend or device is not there; or the tokenizer is
+        InputError: there is no checkpoint, it is damaged, the backend or device is not available, or the tokenizer is
             not the one that the model was trained with.
     """
     if backend not in (None, *get_args(BackendName)):

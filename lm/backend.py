@@ -1,4 +1,4 @@
-"""What a backend is, and the one place that imports one."""
+"""What a backend is, and the only place that imports one."""
 
 import importlib
 import os
@@ -23,17 +23,17 @@ BackendName = Literal["jax", "torch"]
 @runtime_checkable
 class TrainStep(Protocol):
     def __call__(self, state: Any, batch: Batch, lr: float, /) -> tuple[Any, dict[str, Any]]:
-        """One optimizer step. Consumes `state`; returns the new one and `loss`, `grad_norm` and `finite`.
+        """Take one optimizer step. Consume `state`; return the new state and `loss`, `grad_norm` and `finite`.
 
-        The metrics are the framework's scalars, so that reading them can wait. A step whose loss or gradient
-        norm is not finite leaves the state as it was.
+        The metrics are the framework's scalars, so that the host need not wait for them. If the loss or the gradient
+        norm is not finite, the new state equals the old one.
         """
 
 
 @runtime_checkable
 class EvalStep(Protocol):
     def __call__(self, state: Any, batch: Batch, /) -> tuple[float, int, int]:
-        """Sum of the losses in nats, number of targets, and number of them that are the likeliest token."""
+        """Return the sum of the losses in nats, the number of targets, and how many targets are the likeliest token."""
 
 
 @runtime_checkable
@@ -46,10 +46,11 @@ class Logits(Protocol):
         prefix: Int[np.ndarray, "B P"] | None = None,
         /,
     ) -> Float[np.ndarray, "B T V"]:
-        """The logits after each token, of an encoder at each token, in the weights' type; T is at most context_length.
+        """Return the logits after each token (for an encoder: at each token), in the weights' type.
 
         Args:
-            num_tokens, prefix: As in `lm.data.batch.Batch`, where the architecture needs them.
+            token_ids: T is at most context_length.
+            num_tokens, prefix: As in `lm.data.batch.Batch`, if the architecture needs them.
         """
 
 
@@ -65,13 +66,14 @@ class Prefill(Protocol):
         num_tokens: Int[np.ndarray, " B"] | None = None,
         /,
     ) -> tuple[Float[np.ndarray, "B V"], Any]:
-        """Read prompts, padded on the right; return the logits after each one's last token, and the cache.
+        """Read prompts, padded on the right. Return the logits after each prompt's last token, and the cache.
 
         Args:
-            slots: Slots of the cache, of which position t takes t mod slots: T or more, and context_length, as if not
-                given, unless the text will end before that.
-            prefix, num_tokens: What the encoder of an encoder-decoder reads, padded, and the tokens of each; the
-                prompts are then the starts of the decoder's texts.
+            lengths: Number of tokens of each prompt.
+            slots: Slots of the cache, at least T. Position t takes slot t mod slots. If not given: context_length.
+                Fewer suffice if the text will end earlier.
+            prefix: For an encoder-decoder: what the encoder reads, padded. The prompts then begin the decoder's texts.
+            num_tokens: Number of tokens of each prefix.
         """
 
 
@@ -80,42 +82,42 @@ class DecodeStep(Protocol):
     def __call__(
         self, state: Any, cache: Any, token_ids: Int[np.ndarray, " B"], positions: Int[np.ndarray, " B"], /
     ) -> tuple[Float[np.ndarray, "B V"], Any]:
-        """Read one more token of each sequence, at its position; return the logits after it, and the cache.
+        """Read one more token of each sequence, at its position. Return the logits after it, and the cache.
 
-        Consumes `cache`.
+        Consumes the given `cache`.
         """
 
 
 @runtime_checkable
 class Backend(Protocol):
-    """A module of plain functions. A state holds weights and, to train on, AdamW's moments and step count.
+    """A module of plain functions. A state holds weights and, for training, AdamW's moments and step count.
 
-    With a mesh the state lies on its devices, and the steps take and give such states: every process calls them, with
-    the same whole batch, and gets the same metrics.
+    With a mesh, the state is sharded over its devices. Every process then calls the steps with the same whole batch,
+    and gets the same metrics.
     """
 
     def processes(self) -> Processes:
-        """The processes that `load` has joined, where it was given a mesh."""
+        """Return the processes that `load` joined, or this process alone without a mesh."""
 
     def init_state(self, config: TrainConfig, seed: int, mesh: Mesh | None = None) -> Any:
-        """The state before the first step."""
+        """Return the state before the first step."""
 
     def load_state(
         self, config: TrainConfig, weights: Leaves, optimizer: Leaves | None, mesh: Mesh | None = None
     ) -> Any:
-        """A state of these leaves, copied. Without optimizer leaves it can be evaluated, but not trained.
+        """Return a state with copies of these leaves. Without optimizer leaves it can be evaluated, but not trained.
 
-        Of each leaf only the slices that this process holds are read.
+        Each process reads only the slices that it holds.
         """
 
     def read_weights(self, state: Any) -> Iterator[tuple[str, np.ndarray]]:
-        """The weights by name."""
+        """Yield the weights by name."""
 
     def read_optimizer(self, state: Any) -> Iterator[tuple[str, np.ndarray]]:
-        """`m.<name>` and `v.<name>` of every weight, and `step`."""
+        """Yield `m.<name>` and `v.<name>` of every weight, and `step`."""
 
     def read_shares(self, state: Any) -> tuple[Shares, Shares]:
-        """The same, weights and optimizer, in slices: each slice is of one process, which is to save it."""
+        """Return weights and optimizer as shares. Each process saves the slices in its shares."""
 
     def make_train_step(self, config: TrainConfig, mesh: Mesh | None = None) -> TrainStep: ...
 
@@ -124,39 +126,39 @@ class Backend(Protocol):
     def make_logits(self, config: TrainConfig) -> Logits: ...
 
     def make_prefill(self, config: TrainConfig) -> Prefill:
-        """Not of an encoder, which writes no text."""
+        """Return the function that reads prompts. An encoder has none, because it writes no text."""
 
     def make_decode_step(self, config: TrainConfig) -> DecodeStep:
-        """Likewise."""
+        """Return the function that reads one more token. An encoder has none."""
 
     def trace(self, folder: Path) -> AbstractContextManager[None]:
-        """Have the framework's own profiler trace what runs inside, into files under `folder`."""
+        """Trace what runs inside with the framework's profiler, into files under `folder`."""
 
     def versions(self) -> dict[str, str]:
-        """Names and versions of the libraries beneath."""
+        """Return the names and versions of the framework's libraries."""
 
     def choices(self, only_measured: bool = False) -> dict[str, str]:
-        """What this process chooses by the times of this machine, such as the form of a product, by what it is for.
+        """Return what this process chose by measuring times on this machine, such as the form of each product.
 
         Args:
-            only_measured: Leave out what `repeat` has told.
+            only_measured: Leave out the choices that `repeat` was given.
         """
 
     def repeat(self, choices: dict[str, str]) -> None:
-        """Choose as another process did, whose `choices` these are, so that the numbers have the same bits."""
+        """Repeat another process's `choices`, so that the numbers have the same bits."""
 
 
 def load(name: BackendName, config: TrainConfig, mesh: Mesh | None = None) -> Backend:
-    """Import a backend and set its framework up: threads, device, float64; with a mesh, join the other processes.
+    """Import a backend and set up its framework: threads, device, float64. With a mesh, join the other processes.
 
     Raises:
-        InputError: the device is not there, or the mesh's devices or processes are not, or the machine has less memory
-            than the weights take.
+        InputError: the device, or one of the mesh's devices or processes, is not available; or the weights do not fit
+            into the machine's memory.
     """
     if mesh is None:
         refuse_weights(config)
     if name == "jax":
-        # Read once, when JAX makes its CPU client.
+        # XLA reads both variables once, when JAX makes its CPU client.
         if config.threads is not None:
             os.environ["NPROC"] = str(config.threads)
         if config.device == "cpu":

@@ -1,9 +1,10 @@
-"""How far apart two of {torch, JAX, oracle} may be, and how that is measured: the only table of tolerances.
+"""How far torch, JAX and the oracle may differ, and how differences are measured: the only table of tolerances.
 
-Errors are norm-wise, ||a - b|| / ||b||, since an element that is small by cancellation has no relative accuracy
-to lose. The table holds while attention scores and logits spread by at most SPREAD. Beyond it the softmax
-amplifies every rounding, whoever does it: then the bound is epsilon times the measured condition number, and a gradient
-is judged by what flowed in, since that of a saturated softmax is small by cancellation.
+Errors are norm-wise, ||a - b|| / ||b||, because an element that is small by cancellation has no relative accuracy. The
+table holds while attention scores and logits spread by at most SPREAD. Beyond that, the softmax of any implementation
+amplifies every rounding error. The bound is then epsilon times the measured condition number, and the error of a
+gradient is relative to the norm of the incoming gradient, because the gradient of a saturated softmax is small by
+cancellation.
 """
 
 from typing import Literal, NamedTuple
@@ -11,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 Dtype = Literal["float64", "float32", "bfloat16"]
-"""Of the activations; weights are float32 where activations are bfloat16."""
+"""Type of the activations. With bfloat16 activations the weights are float32."""
 
 
 class Budget(NamedTuple):
@@ -29,25 +30,26 @@ BUDGETS: dict[Dtype, Budget] = {
     "bfloat16": Budget(8e-3, 2e-2, 2e-2, 5e-2),
 }
 RUN: dict[Literal["float64", "float32"], float] = {"float64": 1e-12, "float32": 1e-5}
-"""Losses and final weights of two runs of 300 steps at lr 1e-3, torch against JAX."""
+"""Largest relative errors of losses and final weights between torch and JAX after 300 steps at lr 1e-3."""
 ULPS = 8.0
-"""Units in the last place, for element-wise functions in any dtype and for one optimizer step."""
+"""Largest error in units in the last place, for element-wise functions in any dtype and for one optimizer step."""
 SPREAD = 10.0
-"""Largest difference between two attention scores, or two logits, for which BUDGETS holds."""
+"""Largest difference between two attention scores, or two logits, up to which BUDGETS holds."""
 EPSILON: dict[Dtype, float] = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7}
 SMALLEST_NORMAL: dict[Dtype, float] = {"float64": 2.0**-1022, "float32": 2.0**-126, "bfloat16": 2.0**-126}
 ZERO = 1e-10
-"""A gradient of less than this part of what flowed in is zero in exact arithmetic."""
+"""A gradient counts as zero if its norm is less than this share of the incoming gradient's norm."""
 
 
 def relative_error(
     a: np.ndarray, b: np.ndarray, flow: float = 0.0, exact: np.ndarray | None = None, zero: float = ZERO
 ) -> float:
-    """||a - b|| / ||b||; against `flow`, the norm of what flowed in, where b is a gradient that is zero.
+    """Return ||a - b|| / ||b||, or ||a - b|| / flow if b is a gradient that counts as zero.
 
     Args:
-        exact: What is zero or not, where b has roundings of its own; b, if not given.
-        zero: The part of `flow` that a gradient must exceed to be judged by itself.
+        flow: Norm of the incoming gradient.
+        exact: The exact value of b, which decides whether it counts as zero. If not given: b.
+        zero: b counts as zero if its norm is at most this share of `flow`.
     """
     if not np.array_equal(np.isnan(a), np.isnan(b)) or a.shape != b.shape:
         return np.inf
@@ -60,7 +62,7 @@ def relative_error(
 
 
 def ulps(a: np.ndarray, b: np.ndarray, dtype: Dtype) -> float:
-    """Largest |a - b| in units of b's last place. Denormals count as zero, as XLA on CPU treats them."""
+    """Return the largest |a - b| in units of b's last place. Denormals count as zero, as in XLA on a CPU."""
     a, b = (np.where(np.abs(x) < SMALLEST_NORMAL[dtype], 0.0, x) for x in (a, b))
     _, exponent = np.frexp(np.maximum(np.abs(b), SMALLEST_NORMAL[dtype]))
     off = np.abs(a - b) / np.ldexp(EPSILON[dtype], exponent - 1)
@@ -68,7 +70,7 @@ def ulps(a: np.ndarray, b: np.ndarray, dtype: Dtype) -> float:
 
 
 def as_dtype(x: np.ndarray, dtype: Dtype) -> np.ndarray:
-    """The float64 numbers nearest to x that `dtype` can hold (ties to even)."""
+    """Return the numbers nearest to x that `dtype` can hold (ties to even), as float64."""
     if dtype != "bfloat16":
         return x.astype(dtype).astype(np.float64)
     bits = x.astype(np.float32).view(np.uint32)

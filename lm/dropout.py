@@ -1,7 +1,8 @@
-"""Which elements dropout drops: a hash of where and when, the same in both backends.
+"""Dropout masks: hashes of seed, place, step, row and element, equal in both backends.
 
-No generator and no state: a resumed run repeats its masks, and neither gradient accumulation nor a device mesh changes
-them, since a row counts by its index in the step's whole batch. NumPy's version here is what both are tested against.
+There is no generator and no state. So a resumed run repeats its masks. Rows are numbered within the step's whole batch,
+so neither gradient accumulation nor a device mesh changes the masks. Both backends are tested against this NumPy
+version.
 """
 
 import numpy as np
@@ -11,25 +12,25 @@ from lm.rng import philox
 
 
 def place_key(seed: int, place: str) -> tuple[int, int]:
-    """Two 32-bit words for each place in the model where something is dropped."""
+    """Return two 32-bit words for a place in the model at which dropout acts."""
     word = int(philox(seed, f"dropout/{place}").random_raw())
     return word >> 32, word & 0xFFFFFFFF
 
 
 def threshold(rate: float) -> int:
-    """What a signed 32-bit hash is below for a share `rate` of all hashes."""
+    """Return the number that a share `rate` of all signed 32-bit hashes lies below."""
     return min(round(rate * 2**32), 2**32 - 1) - 2**31
 
 
 def mix(x: UInt32[np.ndarray, "*shape"]) -> UInt32[np.ndarray, "*shape"]:
-    """Wellons' lowbias32 (2018, "Prospecting for hash functions"), of which each bit depends on each bit of x."""
+    """Hash 32-bit words, each bit from all bits, by Wellons' lowbias32 (2018, "Prospecting for hash functions")."""
     x = (x ^ x >> np.uint32(16)) * np.uint32(0x7FEB352D)
     x = (x ^ x >> np.uint32(15)) * np.uint32(0x846CA68B)
     return x ^ x >> np.uint32(16)
 
 
 def step_keys(seed: int, place: str, step: int) -> tuple[int, int]:
-    """The place's key at a step, as signed numbers."""
+    """Return the place's key at a step, as two signed numbers."""
     first, second = mix(np.array(place_key(seed, place), np.uint32) ^ np.uint32(step)).view(np.int32).tolist()
     return first, second
 
@@ -37,9 +38,9 @@ def step_keys(seed: int, place: str, step: int) -> tuple[int, int]:
 def hashes(
     seed: int, place: str, step: int, rows_B: Int[np.ndarray, " B"], size: int
 ) -> Int32[np.ndarray, "B size"]:
-    """A hash of each element of each row: the row's two keys are mixed into the element's index one after the other.
+    """Hash each element of each row: mix the row's two keys into the element's index, one after the other.
 
-    With a single key, rows whose keys are close would have the same hashes in another order.
+    With one key, rows with similar keys would have equal hashes in another order.
     """
     first_B, second_B = (
         mix(rows_B.astype(np.uint32) ^ np.array(key, np.int32).view(np.uint32))
@@ -52,6 +53,6 @@ def hashes(
 def kept(
     seed: int, place: str, step: int, rows_B: Int[np.ndarray, " B"], shape: tuple[int, ...], rate: float
 ) -> Bool[np.ndarray, "B ..."]:
-    """True for the elements of rows of this shape that are not dropped."""
+    """Return the mask of rows of this shape: True for elements that are kept."""
     size = int(np.prod(shape))
     return (hashes(seed, place, step, rows_B, size) >= threshold(rate)).reshape(-1, *shape)

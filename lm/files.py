@@ -1,4 +1,4 @@
-"""Files and folders of results: never overwritten, never half there."""
+"""Files and folders of results, which are never overwritten and never half written."""
 
 import hashlib
 import json
@@ -41,7 +41,7 @@ _LARGEST_JSON = 1 << 24
 
 
 def discard(folder: Path) -> None:
-    """Delete a folder so that a reader never sees half of it: it is hidden first."""
+    """Delete a folder. It is renamed first, so that a reader never sees half of it."""
     hidden = folder.with_name(f".{folder.name}.{os.getpid()}.old.tmp")
     remove(hidden)
     folder.rename(hidden)
@@ -49,26 +49,26 @@ def discard(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what writers to this folder left when they were killed. None may be at work."""
+    """Delete what killed processes left in this folder. No process may be writing to it."""
     for leftover in folder.glob(".*.tmp"):
         remove(leftover)
 
 
 def require_file(path: Path) -> None:
-    """Refuse what is no regular file: the reader of a pipe or a device may wait for ever.
+    """Refuse anything except a regular file: reading a pipe or a device may wait for ever.
 
     Raises:
-        InputError: it is a folder, a pipe, a device, or no path at all.
-        OSError: it is missing.
+        InputError: it is a folder, a pipe or a device, or the path is not a path.
+        OSError: it does not exist.
     """
     try:
         mode = path.stat().st_mode
-    except ValueError:  # of a path with a zero byte
+    except ValueError:  # the path has a zero byte
         raise InputError(f"{str(path)!r}: is not a path; give the name of a file") from None
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
         raise InputError(
-            f"{path}: is {kind}, and must be a file; write what it holds to a file, and give that"
+            f"{path}: is {kind}, but must be a file; write its contents to a file and give that file"
         )
 
 
@@ -79,13 +79,13 @@ def file_sha256(path: Path) -> str:
 
 
 def read_json(path: Path, mend: str) -> Any:
-    """The value in a JSON file.
+    """Return the value in a JSON file.
 
     Args:
-        mend: What to do if there is none; the error ends with it.
+        mend: How to fix a file that cannot be read; the error ends with it.
 
     Raises:
-        InputError: it cannot be read, or is not JSON that this project could write (`tokenizer.files.strict_json`).
+        InputError: the file cannot be read, or is not JSON as this project writes it (`tokenizer.files.strict_json`).
     """
     try:
         require_file(path)
@@ -103,7 +103,7 @@ def read_json(path: Path, mend: str) -> Any:
 
 
 def read_object(path: Path, mend: str) -> dict[str, Any]:
-    """The object in a JSON file; otherwise as `read_json`."""
+    """Return the object in a JSON file, like `read_json`; another value is an error."""
     value = read_json(path, mend)
     if not isinstance(value, dict):
         raise InputError(f"{path}: not a JSON object, so it is corrupted; {mend}")
@@ -111,11 +111,11 @@ def read_object(path: Path, mend: str) -> dict[str, Any]:
 
 
 def json_text(value: Any) -> str:
-    """The one form in which this project writes JSON: keys as given, two spaces, a final newline."""
+    """Return a value as JSON in this project's only form: keys in their order, two spaces, a final newline."""
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Publish a JSON file."""
+    """Write a JSON file. A reader never sees half of it."""
     with published(path) as temporary:
         temporary.write_text(json_text(value), encoding="utf-8", newline="")

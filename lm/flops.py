@@ -1,4 +1,4 @@
-"""What a model computes, counted from its config: parameters, matrix products, floating-point operations."""
+"""Count what a model computes from its config: parameters, matrix products, floating-point operations."""
 
 import re
 from collections import Counter
@@ -9,14 +9,14 @@ from lm.config import ModelConfig
 from lm.init import parameter_shapes
 
 ADAMW_FLOPS = 14
-"""Operations of AdamW for each parameter, a root counting as one (`optimizer.py` of either backend): 3 for the first
+"""Operations of AdamW for each parameter; a root counts as one (`optimizer.py` of either backend). 3 for the first
 moment, 4 for the second, 5 for the step (root, epsilon, quotient, step size, difference), 2 for the decay."""
 CLIPPING_FLOPS = 3
 """Operations of gradient clipping for each parameter: a square and an addition for the norm, and the scaling."""
 
 
 def parameters(config: ModelConfig) -> dict[str, int]:
-    """Count the parameters of each part, those of all blocks together: `layers.*.attn`, `lm_head`."""
+    """Count the parameters of each part, such as `layers.*.attn` (of all blocks together) and `lm_head`."""
     counts: Counter[str] = Counter()
     for name, shape in parameter_shapes(config).items():
         part = re.match(r"(encoder\.|decoder\.)?(layers\.\d+\.)?\w+", name)
@@ -41,15 +41,15 @@ class Matmul:
 
     @property
     def flops(self) -> int:
-        """A multiplication and an addition for each element of the result and of the inner axis."""
+        """One multiplication and one addition for each element of the result and of the inner axis."""
         return 2 * self.count * self.rows * self.inner * self.columns
 
 
 def matmuls(config: ModelConfig) -> list[Matmul]:
-    """List the matrix products of the forward pass of one full sequence, in its order, blocks together.
+    """List the matrix products of the forward pass of one full sequence, in order, with blocks together.
 
-    Embeddings are looked up, not multiplied. Attention's products count in full, masked or not: the model computes them
-    in full, and the convention counts them so (`train_flops_per_token`).
+    Embeddings are looked up, not multiplied. Attention's products count in full, even if they are masked: the model
+    computes them in full, and the convention counts them in full (`train_flops_per_token`).
     """
     heads, K = config.num_heads, config.d_head
     found: dict[str, Matmul] = {}
@@ -93,10 +93,10 @@ def stacks(config: ModelConfig) -> tuple[int, ...]:
 def train_flops_per_token(config: ModelConfig) -> int:
     """Count the floating-point operations of forward and backward pass for each token of a full window.
 
-    Only matrix products count, those of the backward pass twice: 6 operations for each weight of a product, and
-    12 num_layers * context_length * d_model for attention's scores and sums, causal or not. Model FLOPs utilisation
-    (MFU) is compared by this convention of PaLM (Chowdhery et al., 2022, appendix B). What remat computes again is no
-    model FLOP. For an encoder-decoder the token is one of the target.
+    Only matrix products count, and the backward pass counts twice: 6 operations for each weight of a product, and
+    12 num_layers * context_length * d_model for attention's scores and sums, causal or not. This is the convention of
+    PaLM (Chowdhery et al., 2022, appendix B), by which model FLOPs utilisation (MFU) is compared. What remat recomputes
+    does not count. For an encoder-decoder, tokens are those of the target.
 
     >>> train_flops_per_token(ModelConfig(100, 16, 8, 1, 1, d_ff=24))
     11328

@@ -1,4 +1,4 @@
-"""The numbers both backends start from: initial weights by (seed, name), and tables of positions."""
+"""The numbers that both backends start from: initial weights by (seed, name), and tables of positions."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,13 +14,11 @@ from tokenizer.errors import InputError
 
 
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every parameter, in the order of the forward pass; Linear's are (d_out, d_in)."""
+    """Return the name and shape of every parameter, in forward order. Linear weights are (d_out, d_in)."""
     head = {} if config.tie_embeddings else {"lm_head.weight": (config.vocab_size, config.d_model)}
     if config.architecture != "encoder_decoder":
         return _stack_shapes(config, config.context_length) | head
-    assert (
-        config.prefix_length is not None
-    )  # filled in by ModelConfig, like the other sizes that may be left out
+    assert config.prefix_length is not None  # ModelConfig fills in the sizes that were left out
     halves = {
         "encoder": _stack_shapes(config, config.prefix_length),
         "decoder": _stack_shapes(config, config.context_length) | head,
@@ -29,7 +27,7 @@ def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def _stack_shapes(config: ModelConfig, length: int) -> dict[str, tuple[int, ...]]:
-    """Embeddings of tokens, and of positions up to a length, blocks, and the norm at their end."""
+    """Return the shapes of embeddings (of tokens, and of `length` positions if learned), blocks and final norm."""
     D = config.d_model
     embeddings = {"token_embeddings.weight": (config.vocab_size, D)}
     if config.position == "learned":
@@ -73,7 +71,7 @@ def _linear_shapes(
 
 @dataclass(frozen=True)
 class InitialWeight:
-    """An initial weight, a pure function of its fields, of which slices are drawn as they are asked for.
+    """An initial weight. It is a pure function of its fields, and its slices are drawn on demand.
 
     Linear: N(0, 2 / (d_in + d_out)) truncated at 3 standard deviations (Glorot and Bengio, 2010, eq. 16).
     Embedding: N(0, embedding_std^2) truncated at 3. Gains: ones. Biases: zeros.
@@ -85,10 +83,10 @@ class InitialWeight:
     seed: int
     embedding_std: float = 1.0
     block: int = 1 << 23
-    """Elements that are drawn at a time, as many whole rows as fit, or one; each block is a stream of its own."""
+    """Largest number of elements to draw at once, in whole rows and at least one. Each block has its own stream."""
 
     def __getitem__(self, index: Any, /) -> np.ndarray:
-        """The slice at a tuple of slices, or at `...` all of it. Only blocks that hold some of it are drawn."""
+        """Return the slice at a tuple of slices; `...` gives the whole weight. Draw only the blocks that it touches."""
         part = np.empty(np.broadcast_to(0, self.shape)[index].shape, self.dtype)
         if len(self.shape) == 1:
             part[...] = 0 if self.name.endswith("bias") else 1
@@ -103,7 +101,7 @@ class InitialWeight:
         return part
 
     def _draw(self, number: int, rows: int) -> Float64[np.ndarray, "rows d_in"]:
-        """The block of this number."""
+        """Draw a block by its number."""
         std = self.embedding_std if "embeddings" in self.name else (2.0 / sum(self.shape)) ** 0.5
         generator = philox(self.seed, f"init/{self.name}", number)
         z = truncated_normal(generator, rows * self.shape[1], limit=3.0)
@@ -111,9 +109,9 @@ class InitialWeight:
 
 
 def initial_weights(config: ModelConfig, seed: int, dtype: str) -> Iterator[tuple[str, InitialWeight]]:
-    """The weights before the first step, by name.
+    """Yield the weights before the first step, by name.
 
-    Embeddings that are the head too start smaller, by d_model^-0.5: logits then have a deviation of about 1.
+    Tied embeddings start smaller, by d_model^-0.5, so that the logits have a standard deviation of about 1.
     """
     embedding_std = config.d_model**-0.5 if config.tie_embeddings else 1.0
     for name, shape in parameter_shapes(config).items():
@@ -121,13 +119,13 @@ def initial_weights(config: ModelConfig, seed: int, dtype: str) -> Iterator[tupl
 
 
 def optimizer_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """The name and shape of every leaf of AdamW's state: both moments of each weight, and the step count."""
+    """Return the name and shape of every leaf of AdamW's state: both moments of each weight, and the step count."""
     shapes = parameter_shapes(config)
     return {f"{moment}.{name}": shape for moment in "mv" for name, shape in shapes.items()} | {"step": ()}
 
 
 def initial_moments(config: ModelConfig, dtype: str) -> Iterator[tuple[str, np.ndarray]]:
-    """AdamW's state before the first step: zeros, of which each leaf takes the memory of one."""
+    """Yield AdamW's state before the first step: zeros. Each leaf takes the memory of one number."""
     for name, shape in optimizer_shapes(config).items():
         yield name, np.broadcast_to(np.zeros((), np.int32 if name == "step" else dtype), shape)
 
@@ -135,9 +133,9 @@ def initial_moments(config: ModelConfig, dtype: str) -> Iterator[tuple[str, np.n
 def rope_tables(
     theta: float, d_head: int, positions: Int[np.ndarray, "*T"]
 ) -> tuple[Float[np.ndarray, "*T P"], Float[np.ndarray, "*T P"]]:
-    """Cosines and sines of position * theta^(-2p / d_head), p < P = d_head / 2 (Su et al., 2021, eq. 15).
+    """Return cosines and sines of position * theta^(-2p / d_head), p < P = d_head / 2 (Su et al., 2021, eq. 15).
 
-    In float64, to be cast by the caller: angles computed in float32 are off by 4e-6 at position 1,024.
+    They are float64; the caller casts them. Angles computed in float32 would be off by 4e-6 at position 1,024.
     """
     frequencies = theta ** (-np.arange(0, d_head, 2) / d_head)
     angles = positions[..., None].astype(np.float64) * frequencies
@@ -145,9 +143,9 @@ def rope_tables(
 
 
 def sinusoidal_table(d_model: int, positions: Int[np.ndarray, "*T"]) -> Float64[np.ndarray, "*T D"]:
-    """sin and cos of position / 10,000^(2i / d_model) at 2i and 2i + 1 (Vaswani et al., 2017, section 3.5).
+    """Return sin and cos of position / 10,000^(2i / d_model) at 2i and 2i + 1 (Vaswani et al., 2017, section 3.5).
 
-    In float64, to be cast by the caller, like RoPE's tables, whose angles these are.
+    The angles are those of RoPE's tables. The table is float64; the caller casts it.
     """
     cos, sin = rope_tables(10_000.0, d_model, positions)
     return np.stack((sin, cos), axis=-1).reshape(*positions.shape, -1)[..., :d_model]

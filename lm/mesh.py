@@ -1,4 +1,4 @@
-"""Several devices, and several processes: what a run knows of them. What moves between them, the frameworks do."""
+"""What a run knows about its devices and processes. The frameworks move the data between them."""
 
 import atexit
 import contextlib
@@ -15,27 +15,27 @@ from tokenizer.errors import InputError
 
 Axis = Literal["data", "fsdp", "tensor"]
 
-# A block's matrices whose rows (d_out) are heads or feed-forward units, and those whose columns (d_in) are.
+# Matrices of a block: the rows (d_out) of the first are heads or feed-forward units, the columns (d_in) of the others.
 _BY_ROWS, _BY_COLUMNS = ("q_proj", "k_proj", "v_proj", "w1", "w3"), ("output_proj", "w2")
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """Devices in a grid of three axes. It decides where numbers are computed, and not which."""
+    """Devices in a grid of three axes. The grid decides where numbers are computed, not which numbers."""
 
     data: int = 1
-    """Groups of devices that each take a share of a batch's rows, and hold a copy of what the group shares."""
+    """Number of groups of devices. Each group takes a share of a batch's rows and holds a copy of the model."""
     fsdp: int = 1
-    """Devices that each take a share of the group's rows, and hold a share of each matrix and its moments."""
+    """Number of shares that a group cuts its rows, and each matrix with its moments, into."""
     tensor: int = 1
-    """Devices that each compute a share of the heads and of the feed-forward units, for the same rows."""
+    """Number of devices that share the heads and the feed-forward units, for the same rows."""
 
     @classmethod
     def parse(cls, text: str) -> "Mesh":
-        """The mesh of a text such as `data=2,fsdp=2`; an axis that is left out is 1.
+        """Return the mesh of a text such as `data=2,fsdp=2`. An axis that is left out is 1.
 
         Raises:
-            InputError: the text is none.
+            InputError: the text is not a mesh.
         """
         sizes: dict[str, int] = {}
         for part in text.split(","):
@@ -53,14 +53,14 @@ class Mesh:
 
     @property
     def size(self) -> int:
-        """How many devices it takes."""
+        """Number of devices."""
         return self.data * self.fsdp * self.tensor
 
     def check(self, config: TrainConfig) -> None:
-        """Refuse a mesh that a model or its batches cannot be divided over.
+        """Refuse a mesh over which the model or its batches cannot be divided.
 
         Raises:
-            InputError: names what cannot, and the mend.
+            InputError: a size is not divisible.
         """
         m, rows = config.model, config.batch_size // config.grad_accumulation
         for axis, size, names in (
@@ -80,11 +80,11 @@ class Mesh:
                     )
 
     def split(self, name: str, shape: tuple[int, ...]) -> tuple[Axis | None, ...]:
-        """Which axis each dimension of a leaf (a weight, or its moment) is divided over; nothing over `data`.
+        """Return the axis that divides each dimension of a leaf (a weight or its moment), or None if it is whole.
 
-        tensor divides heads and feed-forward units, the rows of one matrix and the columns of the next (Shoeybi et
-        al., 2019, section 3); fsdp divides the other dimension, which is d_model in every matrix. Gains, and biases
-        that are not of such rows, are whole: they weigh nothing, and to gather them would take time.
+        tensor divides heads and feed-forward units: the rows of one matrix and the columns of the next (Shoeybi et
+        al., 2019, section 3). fsdp divides the other dimension, which is d_model in every matrix. data divides nothing.
+        Gains, and biases of other rows, are whole: they are small, and gathering them would take time.
         """
         layer = name.split(".")[-2] if "." in name else ""
         axis: Axis | None
@@ -96,7 +96,7 @@ class Mesh:
         return (None,) * len(shape)
 
     def share(self, name: str, shape: tuple[int, ...]) -> int:
-        """How many elements of a leaf one device holds."""
+        """Return the number of elements of a leaf that one device holds."""
         return math.prod(shape) // math.prod(
             getattr(self, axis) for axis in self.split(name, shape) if axis is not None
         )
@@ -104,31 +104,32 @@ class Mesh:
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of a run, seen from one of them; by default it is alone. The first alone speaks and publishes."""
+    """The processes of a run, seen from one of them. By default there is one. Only the first reports and publishes."""
 
     index: int = 0
     count: int = 1
     gather: Callable[[int], list[int]] = lambda value: [value]
-    """The number that each process gives here, in their order; waits for all."""
+    """Wait for all processes and return the number that each of them gives, in their order."""
     is_lost: Callable[[Exception], bool] = lambda error: False
-    """Whether an error is the framework's own, where another process cannot be reached."""
+    """Return whether an error is the framework's sign that another process cannot be reached."""
     gather_soon: Callable[[int], list[int]] | None = None
-    """`gather` for each step, which takes a process for lost that is silent for long; the same where not given."""
+    """`gather` with a timeout, for use at each step: a process that is silent too long counts as lost. If not given:
+    `gather`."""
 
     @property
     def is_first(self) -> bool:
         return self.index == 0
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so; waits for all, as long as a step does."""
+        """Return whether the flag of any process is true. Wait for all, with the timeout of a step."""
         return any((self.gather_soon or self.gather)(int(flag)))
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Go on only where no process failed inside; waits for all, however long they take.
+        """Wait, without a timeout, until all processes have left the block. Continue only if none failed in it.
 
         Raises:
-            InputError: another one failed, and says why.
+            InputError: another process failed, and printed why.
         """
         try:
             yield
@@ -137,27 +138,27 @@ class Processes:
                 self.gather(1)
             raise
         if any(self.gather(0)):
-            raise InputError("another process of this run has failed, and says why")
+            raise InputError("another process of this run has failed; its error says why")
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Say in one line that another process has gone, and do not wait for it when this one ends.
+        """Turn the framework's error for a lost process into one line, and do not wait for that process at exit.
 
         Raises:
-            InputError: it has.
+            InputError: another process has ended or cannot be reached.
         """
         try:
             yield
         except Exception as error:
             if self.count > 1:
-                # Before what the framework has registered, which would wait for all.
+                # Runs before the framework's own exit handlers, which would wait for all processes.
                 atexit.register(os._exit, 2)
-                # By which torchrun ends the others, before this one has said why it ends.
+                # torchrun ends the other processes by SIGTERM. This process must first print why it ends.
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
             if not self.is_lost(error):
                 raise
             reason = str(error).strip().splitlines()[0].split(". ")[0][:200]
             raise InputError(
                 f"a process of this run has ended, or cannot be reached ({reason}); the checkpoints are intact: start "
-                "all processes again, with the same command and --resume"
+                "all processes again with their command and --resume"
             ) from None

@@ -1,6 +1,6 @@
-"""What outlives a process in the user's cache directory: compiled programs, and choices that were made by timing.
+"""What the user's cache directory keeps between processes: compiled programs, and choices made by measuring times.
 
-So the same command compiles once, times once, and has the same bits.
+So a command compiles once, measures once, and gives the same bits each time.
 """
 
 import atexit
@@ -24,17 +24,17 @@ from tokenizer.machine import num_processors
 
 @functools.cache
 def program_folder(base: str | None, bounded: bool = True) -> str | None:
-    """The folder for JAX's programs of this processor and number of threads, tidied up.
+    """Return the folder for JAX's compiled programs, for this processor and number of threads, and tidy it.
 
-    A program holds instructions of the processor and is divided among the threads that it was compiled for, and JAX
-    tells neither apart.
+    A program is compiled for the instructions of a processor and for a number of threads. JAX checks neither when it
+    loads one.
 
     Args:
-        base: The folder above it; one in the user's cache directory if not given.
-        bounded: Whether JAX is to remove programs, and so notes their use.
+        base: The parent folder. If not given: a folder in the user's cache directory.
+        bounded: Whether JAX limits the folder's size. It then writes a file for each program's last use.
 
     Returns:
-        None where programs cannot be kept, which is told on stderr.
+        None if programs cannot be kept; a warning on stderr says why.
     """
     if base and "://" in base:  # storage that only JAX can reach
         return base
@@ -43,13 +43,13 @@ def program_folder(base: str | None, bounded: bool = True) -> str | None:
     above = Path(base) if base else platformdirs.user_cache_path("twinlm") / "jax"
     folder = above / f"{processor_id()}-{threads}"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what lies there, JAX runs
-        with FileLock(folder / ".lockfile", timeout=10):  # JAX's own
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # private, because JAX runs what lies there
+        with FileLock(folder / ".lockfile", timeout=10):  # JAX's own lock
             tidy(folder, bounded)
     except OSError as error:
         print(
             f"lm: warning: {folder} cannot keep compiled programs ({error.strerror or error}), so each command "
-            "compiles again; mend it, set JAX_COMPILATION_CACHE_DIR, or give --no-compile-cache",
+            "compiles again; make it writable, set JAX_COMPILATION_CACHE_DIR, or give --no-compile-cache",
             file=sys.stderr,
         )
         return None
@@ -57,9 +57,10 @@ def program_folder(base: str | None, bounded: bool = True) -> str | None:
 
 
 def tidy(folder: Path, bounded: bool = True) -> None:
-    """Remove what a crash or a full disk left half written: JAX would neither read nor replace it.
+    """Remove programs that a crash or a full disk left half written. JAX would neither read nor replace them.
 
-    JAX notes a program's use after it has written the program. Besides, each program is read once.
+    JAX writes the file for a program's last use after the program, so a program without one is torn. In addition, each
+    program is read once, to check it.
     """
     checked = folder / "checked"
     since = checked.stat().st_mtime if checked.exists() else 0.0
@@ -73,7 +74,7 @@ def tidy(folder: Path, bounded: bool = True) -> None:
 
 
 def _is_whole(program: bytes) -> bool:
-    """Whether a program is all there, by zlib's checksum; JAX takes zstandard, which has none, where it finds it."""
+    """Return whether a program is complete, by zlib's checksum. JAX uses zstandard, which has none, if installed."""
     if program.startswith(b"\x28\xb5\x2f\xfd"):
         return True
     try:
@@ -84,9 +85,9 @@ def _is_whole(program: bytes) -> bool:
 
 @functools.cache
 def keep_choices(backend: Any) -> None:
-    """Have a backend choose as processes before this one did, and keep what it measures for those after it.
+    """Let a backend repeat the choices of earlier processes, and keep what it measures for later ones.
 
-    Without a file that can be read or written, each process measures for itself. So it does under --no-compile-cache.
+    If the file cannot be read or written, or with --no-compile-cache, each process measures for itself.
     """
     if os.environ.get("JAX_ENABLE_COMPILATION_CACHE") == "false":
         return
@@ -105,7 +106,7 @@ def _read_choices(file: Path) -> dict[str, str]:
 
 
 def _write_choices(file: Path, backend: Any) -> None:
-    """Add what this process has measured; what another has written meanwhile stays."""
+    """Add what this process has measured. Choices that another process has written meanwhile stay."""
     if measured := backend.choices(only_measured=True):
         with contextlib.suppress(OSError, InputError):
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Learning-rate schedules, in Python floats so that both backends get the same number."""
+"""Learning-rate schedules in Python floats, so that both backends get the same number."""
 
 import math
 
@@ -13,12 +13,15 @@ def schedule(
     warmup_steps: int,
     last_step: int,
 ) -> float:
-    """Linear warm-up, then down to the minimum by a cosine (Loshchilov and Hutter, 2017, eq. 5) or a line, or not.
+    """Return the learning rate of a step: a linear warm-up, then the shape's course.
+
+    After the warm-up the rate falls to the minimum by a cosine (Loshchilov and Hutter, 2017, eq. 5) or by a line, or
+    stays constant.
 
     Args:
-        step: Counts from 0.
-        warmup_steps: The rate is `step / warmup_steps` of the maximum before this step.
-        last_step: The minimum is reached at this step, counted from 0 too, and kept; a constant rate never falls.
+        step: Counted from 0.
+        warmup_steps: Before this step the rate is `step / warmup_steps` of the maximum.
+        last_step: Counted from 0. At this step and after it the rate is the minimum, unless it is constant.
 
     >>> [schedule("cosine", t, 1.0, 0.1, 2, 6) for t in (0, 1, 2, 4, 6, 9)]
     [0.0, 0.5, 1.0, 0.55, 0.1, 0.1]
@@ -39,9 +42,9 @@ def schedule(
 
 
 def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
-    """The rate of a step, counted from 0, in a run of so many.
+    """Return the learning rate of a step (counted from 0) in a run of `steps` steps.
 
-    The schedule is read one step ahead, so that the first step moves and the last arrives at the minimum.
+    The schedule is read one step ahead, so that the first step has a rate above 0 and the last step the minimum.
     """
     high, low, warmup = config.learning_rate, config.min_learning_rate, config.warmup_steps
     return schedule(config.schedule, step + 1, high, low, warmup, steps)

@@ -1,4 +1,4 @@
-"""What a program shows, and how it ends: nothing that happens to a terminal, a pipe or a log ends its work."""
+"""What a program shows, and how it ends. No failure of a terminal, a pipe or a log ends its work."""
 
 import atexit
 import codecs
@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
-_SPELLED = "twinlm.spelled"
-codecs.register_error(_SPELLED, lambda e: (json.dumps(e.object[e.start : e.end])[1:-1], e.end))  # type: ignore
+_AS_JSON = "twinlm.as_json"
+codecs.register_error(_AS_JSON, lambda e: (json.dumps(e.object[e.start : e.end])[1:-1], e.end))  # type: ignore
 
 
 @functools.cache
@@ -24,41 +24,41 @@ def _nowhere() -> TextIO:
 
 
 class Shown:
-    """A text stream that takes any text, and can be written to whatever has become of it.
+    """A text stream that accepts any text, even if the stream below is closed, full or has lost its reader.
 
-    Characters that its encoding lacks are spelled as JSON spells them, so that JSON stays JSON. What cannot be
-    written is forgotten, unless it is a program's result.
+    Characters that the encoding lacks are escaped as in JSON, so that JSON stays JSON. Text that cannot be written is
+    lost without an error, unless it is a program's result.
     """
 
     def __init__(self, stream: TextIO | None, result: bool = False) -> None:
         """
         Args:
-            stream: None, as Python has it for a standard file that is closed, is nowhere.
-            result: Whether a failure is an error, of a file that is called standard output.
+            stream: Stream to write to. None, Python's value for a closed standard file, discards the text.
+            result: Whether a failure is an error. The error calls the stream standard output.
         """
         self._stream: Any = _nowhere() if stream is None else stream
         self._result = result
 
     def write(self, text: str) -> int:
-        """Write as much as can be written, which counts as all of it."""
-        with self._forgiven():
+        """Write what can be written, and return the length of the text as if all were written."""
+        with self._tolerate_failure():
             try:
                 self._stream.write(text)
             except UnicodeEncodeError:
                 encoding = self._stream.encoding
-                self._stream.write(text.encode(encoding, _SPELLED).decode(encoding))
+                self._stream.write(text.encode(encoding, _AS_JSON).decode(encoding))
         return len(text)
 
     def flush(self) -> None:
-        """Send what was written."""
-        with self._forgiven():
+        """Flush the stream."""
+        with self._tolerate_failure():
             self._stream.flush()
 
     @contextlib.contextmanager
-    def _forgiven(self) -> Iterator[None]:
+    def _tolerate_failure(self) -> Iterator[None]:
         try:
             yield
-        except BlockingIOError:  # a slow reader, who misses this
+        except BlockingIOError:  # the reader is slow, and misses this text
             if self._result:
                 raise
         except OSError as error:
@@ -66,12 +66,12 @@ class Shown:
                 error.filename = error.filename or "standard output"
                 raise
             self.silence()
-        except ValueError:  # closed
+        except ValueError:  # the stream is closed
             if self._result:
                 raise
 
     def silence(self) -> None:
-        """Send what is written from now on nowhere, and what the stream still holds too."""
+        """Discard what is written from now on, and what the stream has not sent yet."""
         if isinstance(self._stream, Shown):
             self._stream.silence()
         else:
@@ -84,15 +84,16 @@ class Shown:
 
 
 def show(text: str, end: str = "\n") -> None:
-    """Print what is no result, at once. Where nobody can read it, the program goes on."""
+    """Print progress or a note, and flush. A failure to print it is ignored."""
     print(text, end=end, file=Shown(sys.stdout), flush=True)
 
 
 def run_program(name: str, work: Callable[[], int | None]) -> int:
     """Do the work of a program and return its exit code: the work's own, or 0 if it returns none.
 
-    What the user got wrong (InputError) and what the system refuses (OSError) is one line on standard error, after the
-    program's name, and 2. Ctrl-C is 130. A reader who has seen enough of the results, such as head, ends it with 0.
+    A mistake of the user (InputError) or a refusal of the system (OSError) is printed in one line after the program's
+    name, on standard error, and gives 2. Ctrl-C gives 130. If the reader of the results has closed the pipe, as head
+    does, the program ends with 0.
     """
     out: Any = Shown(sys.stdout, result=True)
     errors: Any = Shown(sys.stderr)
@@ -104,7 +105,7 @@ def run_program(name: str, work: Callable[[], int | None]) -> int:
         except KeyboardInterrupt:
             return 130
         except Exception as error:
-            if interrupts:  # modules that are interrupted while they load may raise anything
+            if interrupts:  # a module that is interrupted while it loads may raise anything
                 return 130
             if isinstance(error, BrokenPipeError):
                 return 0
@@ -112,14 +113,14 @@ def run_program(name: str, work: Callable[[], int | None]) -> int:
             if message is None:
                 raise
         finally:
-            # Python flushes again as it ends, and would have more to say of what cannot be written.
+            # Python flushes again at exit, and would report what cannot be written.
             Shown(out).flush()
         print(f"{name}: {' '.join(message.split())}", file=errors)
         return 2
 
 
 def _message(error: Exception) -> str | None:
-    """What to tell of an error; None of one that is a fault of the program."""
+    """Return the message for the user, or None if the error is a fault of the program."""
     from tokenizer.errors import InputError
 
     if isinstance(error, InputError):
@@ -133,7 +134,7 @@ def _message(error: Exception) -> str | None:
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """Give a list that each Ctrl-C is noted in, beside its KeyboardInterrupt."""
+    """Yield a list that records each Ctrl-C. Each one also raises KeyboardInterrupt."""
     noted: list[int] = []
 
     def note(number: int, frame: Any) -> None:
@@ -149,23 +150,23 @@ def _interrupts() -> Iterator[list[int]]:
     try:
         yield noted
     finally:
-        # CPython takes one that it met inside an exec, such as those of dataclasses, for unhandled, and would end by
-        # the signal whatever has become of it; another exec clears that.
+        # If Ctrl-C interrupts an exec, such as those of dataclasses, CPython records it as unhandled, and ends the
+        # process by the signal even if it was handled later. Another exec clears the record.
         exec("")
         if ours and signal.getsignal(signal.SIGINT) is note:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def open_standard_files() -> None:
-    """Open those of the three standard files that are closed, as nowhere.
+    """Open each standard file that is closed on the null device. Call this first.
 
-    The next file that is opened would take the place of one, and get what others print. To be called first.
+    Otherwise the next file that is opened would get the number of a standard file, and receive what is printed.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            # The lowest free number, which is this one.
+            # The system gives out the lowest free number, which is this one.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if sys.stdin is None:
         sys.stdin = open(os.devnull, encoding="utf-8", newline="")  # noqa: SIM115  # for as long as the process lives

@@ -90,7 +90,7 @@ def newest(out: Path) -> int:
     """The step of the newest intact checkpoint; -1 where there is none."""
     from lm.run import checkpoint
 
-    for path in checkpoint.all_of(out):
+    for path in checkpoint.find_all(out):
         return int(checkpoint.read_state(path)["iteration"])  # refuses one that is broken
     return -1
 
@@ -99,7 +99,7 @@ def newest_name(out: Path) -> int:
     """The step that the newest checkpoint is named after; -1 where there is none."""
     from lm.run import checkpoint
 
-    return max((int(path.name[5:]) for path in checkpoint.all_of(out)), default=-1)
+    return max((int(path.name[5:]) for path in checkpoint.find_all(out)), default=-1)
 
 
 def result(out: Path) -> tuple[bytes, ...]:

@@ -1,1 +1,1 @@
-"""What a config costs before it runs: the memory of a step, its time, and what a mesh of devices sends."""
+"""What a config costs, computed before it runs: the memory and time of a step, and the traffic between devices."""

@@ -1,4 +1,4 @@
-"""Devices to plan for: what one computes and holds, and what it sends to the others."""
+"""Devices to plan for: their speed, their memory, and their links to other devices."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,40 +9,40 @@ from tokenizer.errors import InputError
 
 @dataclass(frozen=True)
 class Hardware:
-    """A kind of device. Nodes of so many are joined closely, and nodes to each other by a network."""
+    """A kind of device. Fast links join the devices of a node, and a network joins the nodes."""
 
     peak_flops: Mapping[ComputeDtype, float]
-    """Dense floating-point operations a second, by the type of the operands."""
+    """Dense floating-point operations per second, by the type of the operands."""
     memory: int | None
-    """Bytes of a device."""
+    """Bytes of memory of a device, or None if unknown."""
     node: int
-    """Devices of a node."""
+    """Number of devices of a node."""
     node_bandwidth: float
-    """Bytes a second that a device sends within its node, while it receives as many."""
+    """Bytes per second that a device sends within its node while it receives equally many."""
     network_bandwidth: float
-    """Bytes a second that a device sends out of its node, likewise."""
+    """Bytes per second that a device sends out of its node while it receives equally many."""
 
 
 HARDWARE = {
-    # NVIDIA's data sheets (SXM): bfloat16 without sparsity, and float32 without TF32, which this project does not use;
-    # NVLink; a network card of 400 Gb/s (A100: 200) for each device.
+    # NVIDIA's data sheets (SXM): bfloat16 without sparsity, and float32 without TF32, because this project does not use
+    # TF32. The nodes have NVLink, and one network card of 400 Gb/s (A100: 200) for each device.
     "a100": Hardware({"bfloat16": 312e12, "float32": 19.5e12}, 80 * 10**9, 8, 300e9, 25e9),
     "h100": Hardware({"bfloat16": 989e12, "float32": 67e12}, 80 * 10**9, 8, 450e9, 50e9),
     "h200": Hardware({"bfloat16": 989e12, "float32": 67e12}, 141 * 10**9, 8, 450e9, 50e9),
-    # "How to scale your model" (Austin et al., 2025), parts 2 and 5: a pod is the node, a ring goes both ways round.
+    # "How to scale your model" (Austin et al., 2025), parts 2 and 5. A pod counts as a node, and rings go both ways.
     "v5p": Hardware({"bfloat16": 459e12}, 96 * 10**9, 8960, 180e9, 6.25e9),
 }
 
 
 def find_hardware(name: str, dtype: ComputeDtype) -> Hardware:
-    """The hardware of this name.
+    """Return the hardware of this name.
 
     Raises:
-        InputError: there is none, or it has no peak for this type.
+        InputError: the name is unknown, or the peak of the hardware in this type is.
     """
     if name not in HARDWARE:
         raise InputError(
-            f"'{name}' is no hardware: give {', '.join(HARDWARE)}, or --peak-flops and --bandwidth"
+            f"'{name}' is not a known hardware: give {', '.join(HARDWARE)}, or --peak-flops and --bandwidth"
         )
     hardware = HARDWARE[name]
     if dtype not in hardware.peak_flops:

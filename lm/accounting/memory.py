@@ -1,9 +1,9 @@
-"""The memory of a training step: what is alive at its fullest moments, each a line a * sequences + b.
+"""The memory of a training step: what is alive at its fullest moments. Each moment is a line a * sequences + b.
 
-Three accounts. `course` is the sum that the course asks for: everything on its list, alive at once. `torch` and
-`jax` are what that backend's step needs on a CPU. Under JAX the gradient of each single operation keeps what it
-reads, those of attention, SwiGLU's gate and the loss excepted, and XLA fuses no further than from one matrix product to
-the next; torch's hand-written gradients (`torch_impl/fast`) keep what they cannot compute again.
+There are three accounts. `course` is the sum that the course asks for: everything on its list, alive at once. `torch`
+and `jax` are what the step of that backend needs on a CPU. In JAX, the gradient of each operation keeps what it reads,
+except the gradients of attention, SwiGLU's gate and the loss. XLA fuses no further than from one matrix product to the
+next. torch's hand-written gradients (`torch_impl/fast`) keep only what they cannot recompute.
 """
 
 from collections import Counter
@@ -22,13 +22,13 @@ ACCOUNTS: tuple[Account, ...] = get_args(Account)
 
 @dataclass(frozen=True)
 class Line:
-    """Bytes as a function of the sequences in a micro-batch."""
+    """Bytes as a function of the number of sequences in a micro-batch."""
 
     per_sequence: int
     fixed: int
 
     def at(self, sequences: int) -> int:
-        """Bytes with so many sequences."""
+        """Return the bytes for this number of sequences."""
         return self.per_sequence * sequences + self.fixed
 
 
@@ -40,31 +40,31 @@ class Memory:
     gradients: int
     optimizer: int
     activations: dict[str, int]
-    """What one sequence keeps for the backward pass, by name, of all blocks together."""
+    """What one sequence keeps for the backward pass in all blocks together, by name."""
     moments: dict[str, Line]
-    """All that is alive at the moments of which one is the step's fullest."""
+    """All that is alive at several moments. One of them is the fullest of the step."""
 
     @property
     def line(self) -> Line:
-        """The moment that is the fullest with many sequences."""
+        """Return the moment that is the fullest if there are many sequences."""
         return max(self.moments.values(), key=lambda line: line.per_sequence)
 
     def peak(self, sequences: int) -> int:
-        """The most bytes alive at once, with so many sequences in a micro-batch."""
+        """Return the peak in bytes for this number of sequences in a micro-batch."""
         return max(line.at(sequences) for line in self.moments.values())
 
     def largest_batch(self, available: int) -> int:
-        """The most sequences in a micro-batch that fit in so many bytes; 0 if not even one does."""
+        """Return the largest number of sequences in a micro-batch that fit in `available` bytes, or 0."""
         if self.peak(1) > available:
             return 0
         return min((available - m.fixed) // m.per_sequence for m in self.moments.values() if m.per_sequence)
 
 
 def memory(config: TrainConfig, account: Account, mesh: Mesh | None = None) -> Memory:
-    """The memory of a training step. The config's batch size plays no part, but grad_accumulation does.
+    """Return the memory of a training step. It depends on grad_accumulation, but not on the batch size.
 
     Args:
-        mesh: Devices, for the memory of one of them, and of the sequences that it has (`jax` only).
+        mesh: Devices (`jax` only). The memory is then that of one device and its sequences.
     """
     m = config.model
     mesh = mesh or Mesh()
@@ -77,7 +77,7 @@ def memory(config: TrainConfig, account: Account, mesh: Mesh | None = None) -> M
         return Memory(
             weights, weights, 2 * weights, kept, {"all at once": Line(sum(kept.values()), 4 * weights)}
         )
-    # Matrices in the activations' type, and gathered, by which the backward pass multiplies again.
+    # Copies of matrices in the activations' type, or gathered. The backward pass multiplies by them again.
     e = elements(m, mesh)
     matrices, block = e.blocks + e.head, e.blocks // (m.num_layers * len(stacks(m)))
     if mesh.fsdp > 1:
@@ -85,14 +85,14 @@ def memory(config: TrainConfig, account: Account, mesh: Mesh | None = None) -> M
     else:
         multiplied = matrices if sizes.activation < sizes.weight else 0
     state = 3 * weights + sizes.operand * multiplied
-    # On a CPU, XLA adds up gradients over fsdp when it has all of them.
+    # On a CPU, XLA sums gradients over fsdp only when it has all of them.
     whole = sizes.operand * matrices + sizes.weight * (0 if m.tie_embeddings else e.embeddings)
     not_scattered = 0
     if mesh.fsdp > 1:
         not_scattered = (
             whole if config.device == "cpu" else sizes.operand * block + sizes.weight * e.embeddings
         )
-    # Gradients of the micro-batches before this one.
+    # The sum of the gradients of earlier micro-batches.
     earlier = weights if config.grad_accumulation > 1 else 0
     blocks = _all_blocks(m, account, sizes)
     kept = {"block inputs": _streams(m) * sizes.activation} if m.remat == "block" else blocks
@@ -100,7 +100,7 @@ def memory(config: TrainConfig, account: Account, mesh: Mesh | None = None) -> M
     held = sum(kept.values())
     T_first, T_last = stacks(m)[0], stacks(m)[-1]
     last = _block(m, T_last, account, sizes)
-    # What the last block keeps when it is computed again, and what it has given back when it comes to attention.
+    # What the last block keeps when it is recomputed, and what it has freed when its backward pass reaches attention.
     redone = sum(last.values()) if m.remat == "block" else 0
     done = sum(size for name, size in last.items() if name.startswith("ffn"))
     of_first = _block(m, T_first, account, sizes)
@@ -128,20 +128,20 @@ def memory(config: TrainConfig, account: Account, mesh: Mesh | None = None) -> M
 
 @dataclass(frozen=True)
 class _Sizes:
-    """Bytes of a number, by what it is; and among how many devices heads and feed-forward units are divided."""
+    """Bytes of a number by its kind, and the number of devices that share heads and feed-forward units."""
 
     weight: int
-    """A weight, and all that norms, softmax and loss compute with."""
+    """A weight. Norms, softmax and loss compute in its type, too."""
     activation: int
     operand: int
-    """An operand of a product of attention or head."""
+    """An operand of a matrix product of attention or head."""
     tensor: int
 
 
 def _sizes(config: TrainConfig, account: Account, tensor: int) -> _Sizes:
     weight = 8 if config.param_dtype == "float64" else 4
     activation = 2 if config.compute_dtype == "bfloat16" else weight
-    # XLA on a CPU multiplies bfloat16 in float32, and keeps these operands so.
+    # On a CPU, XLA multiplies bfloat16 in float32 and keeps the operands in float32.
     widened = account == "jax" and config.device == "cpu"
     return _Sizes(weight, activation, weight if widened else activation, tensor)
 
@@ -158,7 +158,7 @@ def _all_blocks(m: ModelConfig, account: Account, sizes: _Sizes) -> dict[str, in
 
 
 def _block(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> dict[str, int]:
-    """What one block keeps of one sequence, in bytes, in the order of `model.py`, `layers.py`, `attention.py`."""
+    """Return the bytes that a block keeps of one sequence, in the order of `model.py`, `layers.py`, `attention.py`."""
     assert m.d_ff is not None
     assert m.num_kv_heads is not None
     H, kv_heads, units = (n // sizes.tensor for n in (m.num_heads, m.num_kv_heads, m.d_ff))
@@ -181,28 +181,31 @@ def _block(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> dict[str,
         }
     else:
         kept |= {"attn: queries": queries * w, "attn: keys": kv * w}
-        # Once more, where they are rounded or regrouped to multiply by.
+        # Kept twice if they are rounded or regrouped for the product.
         twice = x < w or m.num_kv_heads < m.num_heads
         kept["attn: weights"] = scores * w * (2 if twice else 1)
     if m.qk_norm:
         kept["attn: query and key norms"] = (queries + kv) * (x if account == "torch" else 2 * w)
     if m.block == "sequential":
         kept |= {"ffn: norm": norm, "ffn: input": stream * o}
-    # SiLU multiplies its input by the sigmoid; GELU, half of its input by erfc of its multiple; of ReLU, torch keeps
-    # where its input is positive, and JAX the input.
+    # SiLU multiplies its input by the sigmoid; GELU multiplies half of its input by an erfc. For ReLU, torch keeps the
+    # mask of the positive inputs, and JAX keeps the inputs.
     activation = {
         "silu": 2 * hidden * w,
         "gelu": 3 * hidden * w,
         "relu": hidden * (1 if account == "torch" else w),
     }
-    # w1 x and w3 x.
+    # SwiGLU keeps w1 x and w3 x.
     activation["swiglu"] = 2 * hidden * x
     return kept | {f"ffn: {m.ffn}": activation[m.ffn], "ffn: w2's input": hidden * x}
 
 
 def _kept_weights(m: ModelConfig, T: int) -> int:
-    """Attention weights that torch keeps of a head (`torch_impl/fast/attention.py`): none over long contexts, and under
-    a causal mask, of each 64 queries, those up to the last one's place."""
+    """Return how many attention weights torch keeps of a head (`torch_impl/fast/attention.py`).
+
+    Over long contexts it keeps none. Under a causal mask it keeps, for each 64 queries, the weights up to the position
+    of the last query.
+    """
     if T > 512:
         return 0
     if m.architecture != "decoder":
@@ -211,15 +214,18 @@ def _kept_weights(m: ModelConfig, T: int) -> int:
 
 
 def _norm(m: ModelConfig, account: Account, sizes: _Sizes) -> int:
-    """Bytes that a norm keeps for each element: its input in float32 (of LayerNorm: centred) and normalised; torch's
-    RMSNorm its input alone, as it comes."""
+    """Return the bytes that a norm keeps for each element.
+
+    A norm keeps its input in float32 (LayerNorm: centred) and the normalised input. torch's RMSNorm keeps only its
+    input, in the input's type.
+    """
     if m.norm == "none":
         return 0
     return sizes.activation if account == "torch" and m.norm == "rmsnorm" else 2 * sizes.weight
 
 
 def _end(m: ModelConfig, account: Account, sizes: _Sizes) -> dict[str, int]:
-    """What follows the blocks keeps: norms, the head's input, and the loss."""
+    """Return what the parts after the blocks keep: the final norm and the head's input."""
     norm = 0 if m.norm_position == "post" else _norm(m, account, sizes)
     return {
         "final norm": sum(stacks(m)) * m.d_model * norm,
@@ -228,10 +234,10 @@ def _end(m: ModelConfig, account: Account, sizes: _Sizes) -> dict[str, int]:
 
 
 def _in_loss(m: ModelConfig, account: Account, sizes: _Sizes) -> int:
-    """What is alive between logits and their gradient.
+    """Return what is alive between the logits and their gradient.
 
-    torch: exponentials and gradient as activations; JAX: the gradient, written over the logits; both, where activations
-    are narrower, the gradient in float32 too.
+    torch holds exponentials and the gradient in the activations' type. JAX writes the gradient over the logits. If
+    activations are narrower than weights, both also hold the gradient in float32.
     """
     narrow = sizes.activation < sizes.weight
     activations = (2 if account == "torch" else 1) * sizes.activation
@@ -239,18 +245,18 @@ def _in_loss(m: ModelConfig, account: Account, sizes: _Sizes) -> int:
 
 
 def _in_feed_forward(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> int:
-    """What the feed-forward's backward pass needs beside what was kept: gradients of its product and factors.
+    """Return what the feed-forward's backward pass adds to what was kept: gradients of its product and both factors.
 
-    torch: of all three; JAX fuses one of them away.
+    torch needs all three. JAX fuses one of them away.
     """
     assert m.d_ff is not None
     return (3 if account == "torch" else 2) * T * m.d_ff // sizes.tensor * sizes.activation
 
 
 def _in_attention(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> int:
-    """What attention's backward pass needs beside what was kept: its gradients.
+    """Return what attention's backward pass adds to what was kept: gradients.
 
-    torch: of output, queries, keys and values; JAX: of weights and of scores.
+    In torch they are those of output, queries, keys and values; in JAX, those of weights and scores.
     """
     if account == "torch":
         assert m.num_kv_heads is not None
@@ -259,9 +265,9 @@ def _in_attention(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> in
 
 
 def _course(m: ModelConfig, size: int) -> dict[str, int]:
-    """The activations that the course counts, in bytes (assignment 1, AdamW's resource accounting).
+    """Return the activations that the course counts, in bytes (assignment 1, AdamW's resource accounting).
 
-    Of the feed-forward only W1's product, the activation and W2's product: it leaves out SwiGLU's gate.
+    For the feed-forward the course counts W1's product, the activation and W2's product. It leaves out SwiGLU's gate.
     """
     assert m.d_ff is not None
     assert m.num_kv_heads is not None

@@ -1,4 +1,4 @@
-"""What a training step sends between the devices of a mesh: its collectives, their bytes, and their time."""
+"""The collectives of a training step on a mesh, their bytes, and their time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,77 +13,78 @@ from lm.mesh import Mesh
 
 Kind = Literal["all-gather", "reduce-scatter", "all-reduce"]
 PASSES: dict[Kind, int] = {"all-gather": 1, "reduce-scatter": 1, "all-reduce": 2}
-"""How often a ring passes an array on: an all-reduce scatters sums, then gathers them (Patarasuk and Yuan, 2009)."""
+"""How often an array goes round the ring. An all-reduce scatters sums, then gathers (Patarasuk and Yuan, 2009)."""
 
 
 @dataclass(frozen=True)
 class Collective:
-    """Arrays of so many bytes in all, that a group of devices reduces or gathers in a step."""
+    """Arrays that a group of devices reduces or gathers in a step."""
 
     kind: Kind
     axis: str
     what: str
     bytes: int
-    """Of the whole arrays, as each device has them after an all-gather or before a reduction."""
+    """Total size of the whole arrays, as each device has them after an all-gather or before a reduction."""
     devices: int
-    """In the group."""
+    """Number of devices of the group."""
     stride: int
-    """From one device of the group to the next, as devices are numbered: tensor first, data last."""
+    """Distance between neighbours of the group in the numbering of devices, in which tensor runs fastest and data
+    slowest."""
 
     @property
     def sent(self) -> int:
-        """Bytes that each device sends, all but its own share going once or twice round the ring."""
+        """Bytes that each device sends: everything except its own share goes round the ring, once or twice."""
         return PASSES[self.kind] * self.bytes * (self.devices - 1) // self.devices
 
     def sent_out(self, node: int) -> int:
-        """The part of it that leaves the node, for each device.
+        """Return the bytes that each device sends out of its node.
 
-        Of a group's devices in one node only the sums leave it, and each sends its share (hierarchical rings).
+        In hierarchical rings, only the sums over a node's devices leave the node, and each device sends its share.
         """
         inside = self._inside(node)
         nodes = self.devices // inside
         return PASSES[self.kind] * self.bytes * (nodes - 1) // nodes // inside
 
     def seconds(self, hardware: Hardware) -> float:
-        """The time it takes, by the slower of both links."""
+        """Return the time of the collective over the slower of both links."""
         network = self.sent_out(hardware.node) / hardware.network_bandwidth
         close = self.sent / hardware.node_bandwidth if self._inside(hardware.node) > 1 else 0.0
         return max(network, close)
 
     def _inside(self, node: int) -> int:
-        """How many devices of the group are in one node."""
+        """Return the number of devices of the group in one node."""
         return min(self.devices, max(1, node // self.stride))
 
 
 def collectives(config: TrainConfig, mesh: Mesh) -> list[Collective]:
-    """What the compiled step of `jax_impl` sends, but for scalars and token ids, from `Mesh.split` and the model.
+    """Return the collectives of the compiled step of `jax_impl`, except those of scalars and token ids.
 
-    fsdp: each matrix is gathered where rows of a batch are multiplied by it, in the forward pass and, where blocks are
-    computed again, once more; its gradient is summed and scattered (Rajbhandari et al., 2020, section 7: 3 times the
-    weights). data: the sum of the gradients that a device holds. tensor: the stream, summed after attention and after
-    the feed-forward, and its gradient before them (Shoeybi et al., 2019, section 3).
+    fsdp: each matrix is gathered for its product with the batch rows, in the forward pass and once more if blocks are
+    recomputed. Its gradient is summed and scattered (Rajbhandari et al., 2020, section 7: 3 times the weights). data:
+    the gradients that a device holds are summed. tensor: the residual stream is summed after attention and after the
+    feed-forward, and its gradient before them (Shoeybi et al., 2019, section 3).
 
-    On a CPU, XLA has no reduce-scatter and reduces all, and sums the gradients of several products by the same stream
-    after they were sent; elsewhere it does so before.
+    On a CPU, XLA has no reduce-scatter and uses all-reduce. If several products read one stream, XLA on a CPU sends
+    their gradients and then sums them; elsewhere it sums before it sends.
     """
     return [c for c in _all(config, mesh) if c.devices > 1 and c.bytes > 0]
 
 
 @dataclass(frozen=True)
 class Elements:
-    """How many numbers the weights are, once those are divided that tensor divides."""
+    """Number of elements of the weights, with tensor's divisions done."""
 
     blocks: int
-    """Of the blocks' matrices."""
+    """Elements of the blocks' matrices."""
     head: int
     embeddings: int
-    """Of tokens and positions, also where they are the head too."""
+    """Elements of the embeddings of tokens and positions, tied or not."""
     vectors: int
-    """Gains and biases, which fsdp does not divide."""
+    """Elements of gains and biases, which fsdp does not divide."""
 
 
 def elements(m: ModelConfig, mesh: Mesh) -> Elements:
-    """The elements of each kind."""
+    """Count the elements of each kind."""
     counts = dict.fromkeys(("blocks", "head", "embeddings", "vectors"), 0)
     for name, shape in parameter_shapes(m).items():
         if len(shape) == 1:
@@ -110,11 +111,11 @@ def _all(config: TrainConfig, mesh: Mesh) -> Iterator[Collective]:
         stride = {"tensor": 1, "fsdp": mesh.tensor, "data": mesh.fsdp * mesh.tensor}[axis]
         return Collective(kind, axis, what, size, getattr(mesh, axis), stride)
 
-    # Embeddings are gathered as they are; the head that they may be has no others.
+    # Embeddings are gathered in their own type. Tied to the head, they are gathered only once.
     yield over("fsdp", "all-gather", "weights, forward", A * matrices)
     if m.remat == "block":
         yield over("fsdp", "all-gather", "weights, again", A * e.blocks * operand)
-    # Both gradients of such embeddings, where a sum is not made before it is sent.
+    # Tied embeddings have two gradients. A CPU sends both, because it sums them afterwards.
     apart = e.head * weight if m.tie_embeddings and on_cpu else 0
     yield over("fsdp", "all-reduce" if on_cpu else "reduce-scatter", "gradients", A * (matrices + apart))
     yield over("fsdp", "all-reduce", "gains, biases", A * e.vectors * weight)
@@ -127,14 +128,14 @@ def _all(config: TrainConfig, mesh: Mesh) -> Iterator[Collective]:
 
 
 def _sums(m: ModelConfig, merged: bool) -> tuple[int, int]:
-    """All-reduces of the stream over tensor in a block: of its branches' outputs, and of gradients of what they read.
+    """Count a block's all-reduces over tensor: of its branches' outputs, and of the gradients of the branches' inputs.
 
     Args:
-        merged: Whether what is added is added before it is sent.
+        merged: Whether terms of a sum are added before the sum is sent.
     """
     branches = 1 if merged and m.block == "parallel" else 2
-    # Computed again is what follows needs: attention's output, where the feed-forward reads it; and where the
-    # last norm of a block reads it, the feed-forward's.
+    # Recomputation repeats what later parts read: attention's output if the feed-forward reads it, and the
+    # feed-forward's output if the block's last norm reads it.
     again = (m.block == "sequential") + (m.norm_position == "post") * (
         1 if m.block == "sequential" else branches
     )

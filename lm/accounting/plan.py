@@ -1,4 +1,4 @@
-"""What `lm accounting --mesh` tells: a training step on a mesh, device by device, before it runs."""
+"""The report of `lm accounting --mesh`: a training step on a mesh, from the view of one device."""
 
 import dataclasses
 from collections import Counter
@@ -16,9 +16,9 @@ from lm.tables import plain_table
 
 
 def device_flops(config: TrainConfig, mesh: Mesh) -> tuple[int, int]:
-    """Floating-point operations of one device in a step: of the model, and computed again because of remat.
+    """Return one device's floating-point operations in a step: those of the model, and those recomputed by remat.
 
-    tensor divides the products of the blocks; that of the head, each of its devices computes whole.
+    tensor divides the products of the blocks. Each of its devices computes the whole product of the head.
     """
     m = config.model
     sequences = config.batch_size // (mesh.data * mesh.fsdp)
@@ -33,7 +33,7 @@ def device_flops(config: TrainConfig, mesh: Mesh) -> tuple[int, int]:
 
 
 def _not_needed(m: ModelConfig) -> tuple[str, ...]:
-    """The products whose results are only added to the stream, which no gradient reads."""
+    """Return the products that remat skips: no gradient reads their results, which are only added to the stream."""
     if m.norm_position == "post":
         return ()
     return ("ffn.w2",) if m.block == "sequential" else ("ffn.w2", "attn.output_proj")
@@ -42,12 +42,12 @@ def _not_needed(m: ModelConfig) -> tuple[str, ...]:
 def plan(
     config: TrainConfig, mesh: Mesh, hardware: Hardware | None, mfu: float, name: str | None = None
 ) -> dict[str, Any]:
-    """One step of `jax_impl` on a mesh, in bytes, FLOPs and seconds of one device.
+    """Return one step of `jax_impl` on a mesh, in bytes, FLOPs and seconds of one device.
 
     Args:
-        hardware: For the times, if given.
-        mfu: Share of the peak that a device reaches while it waits for no other.
-        name: The hardware's.
+        hardware: Needed for the times.
+        mfu: Share of the peak that a device reaches while it waits for no other device.
+        name: Name of the hardware.
 
     Raises:
         InputError: the mesh cannot divide the model or its batches.
@@ -97,9 +97,10 @@ def _time(
     facts: dict[str, Any],
     network: list[Collective],
 ) -> dict[str, Any]:
-    """Seconds of a step, the network hidden behind the products or not.
+    """Return the seconds of a step, with the network hidden behind the products and without.
 
-    Weights and gradients can be on their way while others are multiplied; of the stream, the next product needs all.
+    Weights and gradients can be sent while other matrices are multiplied. The sums over tensor cannot: the next product
+    needs all of them.
     """
     peak = hardware.peak_flops[config.compute_dtype]
     compute = (facts["flops"] + facts["flops_again"]) / (peak * mfu)
@@ -124,7 +125,7 @@ def _time(
 
 
 def plan_tables(plans: Sequence[dict[str, Any]]) -> str:
-    """The plans as text: each in a line, and of a single one all that it is made of."""
+    """Return the plans as text: a line for each plan, and all details if there is only one."""
     parts = [_summary(plans)]
     if len(plans) == 1:
         parts = [_memory(plans[0]), _network(plans[0]), _compute(plans[0]), *parts]
@@ -149,7 +150,7 @@ def _summary(plans: Sequence[dict[str, Any]]) -> str:
 
 
 def _range(values: dict[str, float], form: str) -> str:
-    """With the network hidden behind the products, and not."""
+    """Return the value with the network hidden behind the products, and the value without."""
     return " - ".join(form.format(values[how]) for how in ("hidden", "exposed"))
 
 
@@ -185,7 +186,7 @@ def _compute(p: dict[str, Any]) -> str:
     rows = [
         [f"model, a step of {p['tokens']:,} tokens", f"{p['model_flops']:.4g} FLOPs"],
         [f"one device, {p['sequences']:,} sequences", f"{p['flops']:.4g} FLOPs"],
-        ["computed again", f"{p['flops_again']:.4g} FLOPs"],
+        ["recomputed", f"{p['flops_again']:.4g} FLOPs"],
     ]
     if "time" in p:
         t = p["time"]

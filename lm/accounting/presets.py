@@ -1,4 +1,4 @@
-"""Configs with a name, and the reading of sizes in bytes."""
+"""Configs with names, and parsing of sizes in bytes."""
 
 import os
 import re
@@ -9,12 +9,12 @@ from tokenizer.errors import InputError
 
 
 def _gpt2(num_layers: int, d_model: int, num_heads: int) -> TrainConfig:
-    """The sizes of GPT-2 (Radford et al., 2019, table 2) for the course's model: its SwiGLU is 4 d_model wide."""
+    """Return the course's model in a size of GPT-2 (Radford et al., 2019, table 2). Its SwiGLU is 4 d_model wide."""
     return TrainConfig(ModelConfig(50_257, 1024, d_model, num_layers, num_heads, 4 * d_model))
 
 
 def _llama(num_layers: int, d_model: int, num_heads: int, d_ff: int) -> TrainConfig:
-    """The sizes of LLaMA (Touvron et al., 2023, table 2) and its batches of 4 million tokens, 10^12 of them in all."""
+    """Return a size of LLaMA (Touvron et al., 2023, table 2), trained on 10^12 tokens in batches of 4 million."""
     return TrainConfig(
         ModelConfig(32_000, 2048, d_model, num_layers, num_heads, d_ff, remat="block"),
         steps=238_419,
@@ -34,31 +34,31 @@ PRESETS = {
 
 
 def find_config(name: str) -> TrainConfig:
-    """The preset of this name, or the TOML file at this path; - is standard input.
+    """Return the preset of this name, or the config in the TOML file of this path; - is standard input.
 
     Raises:
-        InputError: it is neither.
+        InputError: the name is neither.
     """
     if name in PRESETS:
         return PRESETS[name]
     if not names_file(name):
-        raise InputError(f"'{name}' is no preset: give {', '.join(PRESETS)} or a TOML file, see configs/")
+        raise InputError(f"'{name}' is not a preset: give {', '.join(PRESETS)} or a TOML file, see configs/")
     return load_config(Path(name))
 
 
 def names_file(name: str) -> bool:
-    """Whether a name is that of a TOML file, or of anything else that may hold TOML, such as a pipe."""
+    """Return whether a name is that of a TOML file, or of something else that may hold TOML, such as a pipe."""
     return name == "-" or name.endswith(".toml") or ("\0" not in name and os.path.exists(name))
 
 
 def parse_bytes(text: str) -> int:
-    """A size such as 80GB (10^9 bytes each), 80GiB (2^30 each) or 80B, in bytes.
+    """Return a size such as 80GB (of 10^9 bytes), 80GiB (of 2^30 bytes) or 80B in bytes.
 
     >>> parse_bytes("80GB"), parse_bytes("1.5 KiB"), parse_bytes("12B")
     (80000000000, 1536, 12)
 
     Raises:
-        InputError: it is none of these, or not above 0.
+        InputError: the text is not such a size, or the size is 0.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?)(i?)B", text.strip(), re.IGNORECASE)
     size = 0
@@ -67,5 +67,7 @@ def parse_bytes(text: str) -> int:
         unit = (1024 if binary else 1000) ** " KMGT".index((prefix or " ").upper())
         size = int(float(number) * unit)
     if size < 1:
-        raise InputError(f"'{text}' is no size of memory: give a number and its unit, such as 80GB or 80GiB")
+        raise InputError(
+            f"'{text}' is not a size of memory: give a number and its unit, such as 80GB or 80GiB"
+        )
     return size

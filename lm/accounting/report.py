@@ -1,4 +1,4 @@
-"""What `lm accounting` tells: the account of a config as one dictionary, and as tables."""
+"""The report of `lm accounting`: the account of a config as a dictionary, and as tables."""
 
 import dataclasses
 from typing import Any
@@ -21,12 +21,12 @@ SECONDS_A_DAY = 86_400
 def account(
     config: TrainConfig, mfu: float, tokens: int | None = None, available: int | None = None
 ) -> dict[str, Any]:
-    """Everything that is known of a config before it runs, in numbers, FLOPs and bytes.
+    """Return everything that is known about a config before it runs, in numbers, FLOPs and bytes.
 
     Args:
-        mfu: Share of the peak that training will use.
-        tokens: Tokens to train on, in place of the config's steps.
-        available: Bytes of the device, for the largest micro-batch.
+        mfu: Share of the peak that training will reach.
+        tokens: Number of tokens to train on, instead of the config's steps.
+        available: Bytes of the device's memory, for the largest micro-batch.
     """
     m = config.model
     counts, products = parameters(m), matmuls(m)
@@ -89,7 +89,7 @@ def _memory(memory: Memory, config: TrainConfig, available: int | None) -> dict[
 
 
 def tables(facts: dict[str, Any]) -> str:
-    """The account as text."""
+    """Return the account as text."""
     return "\n\n".join((_parameters(facts), _forward(facts), _training(facts), _memories(facts)))
 
 
@@ -149,7 +149,7 @@ def _memories(facts: dict[str, Any]) -> str:
         for name in names
     ]
     rows.append(["many sequences: a, for each", *(gigabytes(a["a"]) for a in accounts.values())])
-    rows.append(["many sequences: b, besides", *(gigabytes(a["b"]) for a in accounts.values())])
+    rows.append(["many sequences: b, fixed", *(gigabytes(a["b"]) for a in accounts.values())])
     rows.append([f"peak of {micro_batch:,} at once", *(gigabytes(a["peak"]) for a in accounts.values())])
     if "available" in accounts["torch"]:
         label = f"most at once in {gigabytes(accounts['torch']['available'])} GB"
@@ -158,4 +158,5 @@ def _memories(facts: dict[str, Any]) -> str:
 
 
 def gigabytes(size: int | None) -> str:
+    """Return a number of bytes in GB, or an empty text for None."""
     return "" if size is None else f"{size / 1e9:,.3f}"

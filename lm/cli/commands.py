@@ -18,7 +18,7 @@ from lm.cli.compare import Report, Runs, Track
 from lm.cli.corpus import Data, Stories
 from lm.cli.exchange import Export, Import
 from lm.cli.experiment import Experiment, experiment_defaults
-from lm.cli.flags import gathered, list_flags, unmarked
+from lm.cli.flags import gather_lists, list_flags, remove_marks
 from lm.cli.generate import Generate
 from lm.cli.pairs import Pairs
 from lm.cli.prove import Demo, Parity
@@ -79,14 +79,14 @@ def parse(arguments: Sequence[str]) -> Any:
             command = tyro.cli(
                 commands,
                 prog="lm",
-                args=gathered(arguments, set(list_flags(commands, arguments))),
+                args=gather_lists(arguments, set(list_flags(commands, arguments))),
                 config=(OmitSubcommandPrefixes,),
             )
     except SystemExit as exit:
         if exit.code in (0, None):
             raise
         raise InputError(f"{_one_line(stderr.getvalue())}; see lm --help") from None
-    command = unmarked(command)
+    command = remove_marks(command)
     _refuse_zero_bytes(command)
     return command
 
@@ -113,5 +113,5 @@ def _one_line(box: str) -> str:
         elif not first.startswith(("For full helptext", "Argument helptext")):
             said.append(" ".join([first, *others]))
     line = re.sub(r"Error parsing __tyro-dummy-inner__\S*: ", "", "; ".join(said))
-    line = re.sub(r"invalid literal for int\(\) with base 10: ('.*?')", r"\1 is no whole number", line)
-    return re.sub(r"could not convert string to float: ('.*?')", r"\1 is no number", line)
+    line = re.sub(r"invalid literal for int\(\) with base 10: ('.*?')", r"\1 is not a whole number", line)
+    return re.sub(r"could not convert string to float: ('.*?')", r"\1 is not a number", line)

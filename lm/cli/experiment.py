@@ -16,7 +16,7 @@ from lm.config import TrainConfig
 
 @dataclass(frozen=True)
 class Experiment(Compiles):
-    """Run one of the course's experiments: tables and plots.
+    """Run one of the course's experiments, and write tables and plots.
 
     The same command continues an experiment that was stopped.
     """
@@ -36,12 +36,12 @@ class Experiment(Compiles):
             "all",
         ]
     ]
-    """Experiment to run. all shares the corpus and common runs."""
+    """Experiment to run. all runs every experiment, and trains the runs that they share only once."""
     settings: Annotated[TrainConfig, arg(name="")]
     backend: Backend = "torch"
     """Framework to train with."""
     corpus: Path | None = None
-    """Text file to train on; its last tenth is held out. If not given: the built-in stories."""
+    """Text file to train on. Its last tenth is held out for evaluation. If not given: the built-in stories."""
     out: Path | None = None
     """Folder to write. If not given: runs/experiment-NAME."""
     config: Path | None = None
@@ -49,9 +49,9 @@ class Experiment(Compiles):
     rates: tuple[float, ...] = ()
     """Learning rates of the sweep. If not given: from 1/100 to 100 times the rate of the config."""
     batch_sizes: tuple[int, ...] = ()
-    """Batch sizes to compare. If not given: 1, 4, 16 and so on."""
+    """Batch sizes to compare. If not given: 1, 4, 16 and so on, while memory and steps suffice."""
     seeds: int = 3
-    """Number of seeds to run the best of each kind with, to tell differences from chance."""
+    """Number of seeds. The best run of each kind is repeated with all of them, which tells differences from chance."""
 
     def run(self) -> None:
         from lm.experiment import experiment

@@ -1,4 +1,4 @@
-"""Flags that take several values: `--x a b`, `--x a --x b` and mixtures mean one list."""
+"""Flags that take several values: `--x a b`, `--x a --x b` and mixtures give one list."""
 
 import argparse
 import dataclasses
@@ -6,12 +6,12 @@ import types
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-# Marks values such as the -b of --x=-b, which tyro would take for a flag. No word of a command line can hold this sign.
+# Marks a value such as the -b of --x=-b, which tyro would read as a flag. No word of a command line can hold this sign.
 _MARK = "\0"
 
 
 class Gather(argparse.Action):
-    """Action for argparse's nargs="+": gather the values from all places of the flag; they replace the default."""
+    """Action for argparse's nargs="+". The values from all places of the flag replace the default."""
 
     def __call__(
         self,
@@ -52,10 +52,10 @@ def _without_notes(hint: Any) -> tuple[Any, Sequence[Any]]:
     return (hint.__origin__, hint.__metadata__) if get_origin(hint) is Annotated else (hint, ())
 
 
-def gathered(words: Sequence[str], flags: set[str]) -> list[str]:
+def gather_lists(words: Sequence[str], flags: set[str]) -> list[str]:
     """Return the command line with each of these flags only in its last place, followed by all its values in order.
 
-    Values that look like flags are marked; `unmarked` removes the marks.
+    Values that look like flags are marked; `remove_marks` removes the marks.
     """
     places: list[tuple[str | None, list[str]]] = [(None, [])]
     rest: list[str] = []
@@ -87,13 +87,13 @@ def _like_a_flag(word: str) -> bool:
     return word == "--" or (word.startswith("-") and word.lstrip("-")[:1].isalpha())
 
 
-def unmarked(command: Any) -> Any:
+def remove_marks(command: Any) -> Any:
     """Return the command without the marks in its values."""
     changes = {}
     for field in dataclasses.fields(command):
         value = getattr(command, field.name)
         if dataclasses.is_dataclass(value):
-            new = unmarked(value)
+            new = remove_marks(value)
         elif isinstance(value, tuple) and any(str(v).startswith(_MARK) for v in value):
             new = tuple(type(v)(str(v).removeprefix(_MARK)) for v in value)
         else:

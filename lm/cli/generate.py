@@ -35,7 +35,7 @@ class Generate(Trained):
     json: bool = False
     """Print each continuation as a line of JSON: text, token ids, their log-probabilities, and why it ended."""
     explain_ties: bool = False
-    """Report on standard error where two tokens were within rounding error, so that the other backend may differ."""
+    """Report on standard error if two tokens were within rounding error, so that the other backend may differ."""
 
     def run(self) -> None:
         from lm.accounting.limits import refuse_generation

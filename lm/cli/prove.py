@@ -19,11 +19,11 @@ class Parity(Compiles):
     dtype: Literal["float64", "float32", "bfloat16"] = "float32"
     """Type of the activations."""
     cases: int = 12
-    """Random cases of each layer, a quarter of this number for whole models. The table shows the worst case."""
+    """Number of random cases of each layer. Whole models get a quarter of it. The table shows the worst case."""
     json: Path | None = None
-    """File to write the table to as JSON."""
+    """JSON file to write the table to. If not given: none."""
     plot: Path | None = None
-    """PNG file to draw the table to, as a heat map."""
+    """PNG file to draw the table to, as a heat map. If not given: none."""
 
     def run(self) -> None:
         from lm.files import published, refuse_existing, reserved, write_json

@@ -118,7 +118,7 @@ ABLATIONS = {
     ),
     "silu": Ablation(
         "SiLU",
-        # Two matrices in place of three: 4 d_model where SwiGLU has 8/3.
+        # Two matrices replace three: d_ff is 4 d_model if SwiGLU's is 8/3 d_model.
         lambda model: {"ffn": "silu", "d_ff": math.ceil(1.5 * (model.d_ff or 0))},
         {"ffn": ("swiglu",)},
     ),

@@ -1,4 +1,4 @@
-"""What training runs came to, and the tables that show it."""
+"""Outcomes of training runs, and tables of them."""
 
 import math
 import statistics
@@ -14,7 +14,7 @@ DIVERGED_ABOVE = 1.1
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a training run came to."""
+    """The outcome of a training run."""
 
     name: str
     """Its folder in runs/."""
@@ -38,7 +38,7 @@ class Outcome:
 
     @property
     def diverged(self) -> bool:
-        """Whether a step was not finite, or the loss ends well above where it began."""
+        """Whether a step was not finite, or the loss ends well above that of chance."""
         limit = DIVERGED_ABOVE * self.uniform_loss
         return self.not_finite_at is not None or self.val_loss is None or self.val_loss > limit
 

@@ -1,4 +1,4 @@
-"""The learning rate: a sweep up to where training diverges."""
+"""The learning rate: a sweep that ends when training diverges."""
 
 from pathlib import Path
 from typing import Any

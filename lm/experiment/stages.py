@@ -18,7 +18,7 @@ from tokenizer.errors import InputError
 
 @contextlib.contextmanager
 def claim(note: Path, what: str, facts: dict[str, Any]) -> Iterator[None]:
-    """Lock a folder, and record in it what it is for. A folder that is for something else is refused.
+    """Lock a folder, and record its contents in it. Refuse a folder that has other contents.
 
     Args:
         note: JSON file in the folder, for the record.

@@ -35,7 +35,7 @@ def export_llama(step_path: Path, tokenizer: Tokenizer | None, out: Path) -> Non
     model = config.model
     check_expressible(model, step_path)
     expected = {name: (shape, config.param_dtype) for name, shape in parameter_shapes(model).items()}
-    weights = checkpoint.read_slices(step_path / "model.safetensors", expected)
+    weights = checkpoint.read_leaves(step_path / "model.safetensors", expected)
     ends = load_ends(step_path, tokenizer)
     with reserved(out), published(out) as temporary:
         temporary.mkdir()

@@ -24,12 +24,12 @@ from tokenizer.files.publish import fsync, temporary_path
 
 FORMAT_VERSION = 1
 Index = tuple[slice, ...]
-"""Where a slice of a leaf begins and ends in each dimension."""
+"""Start and end of a slice of a leaf in each dimension."""
 
 
 @runtime_checkable
 class Leaf(Protocol):
-    """A named array that slices can be taken of, such as a NumPy array, or one in a file."""
+    """An array that can be read slice by slice: a NumPy array, or an array in a file."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -38,24 +38,24 @@ class Leaf(Protocol):
     def dtype(self) -> np.dtype: ...
 
     def __getitem__(self, index: Any, /) -> np.ndarray:
-        """The slice at an `Index`, or at `...` all of it."""
+        """Return the slice at an `Index`; `...` gives the whole leaf."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """What a process holds of a leaf, and is to save."""
+    """The part of a leaf that a process holds and must save."""
 
     shape: tuple[int, ...]
-    """Of the whole leaf."""
+    """Shape of the whole leaf."""
     dtype: np.dtype
     slices: Callable[[], Iterable[tuple[Index, np.ndarray]]]
-    """The slices and their places, one at a time; none is of two processes, and those of all make up the leaf."""
+    """Yields the process's slices and their places. The slices of all processes make up the leaf without overlap."""
 
 
 Leaves = Iterable[tuple[str, Leaf]]
 Shares = Iterable[tuple[str, Share]]
 _FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
-# What safetensors calls the types that this project writes; in its files the later ones come first.
+# The names of our types in safetensors. Its files begin with the last of these types.
 _DTYPES = {"int32": "I32", "float32": "F32", "float64": "F64"}
 
 
@@ -67,13 +67,13 @@ def save(
     state: Mapping[str, Any],
     processes: Processes | None = None,
 ) -> Path:
-    """Publish the checkpoint of a step under `folder` and return its path. A reader never sees half of it.
+    """Publish the checkpoint of a step under `folder` and return its path. A reader never sees half a checkpoint.
 
-    Every process of a run calls this, and writes what it holds; the first publishes when all have flushed.
+    Every process of a run calls this and writes what it holds. The first process publishes when all have flushed.
 
     Raises:
-        OSError: it cannot be written; what was there stays as it was.
-        InputError: another process could not write it, with the same end.
+        OSError: the checkpoint cannot be written; the folder stays as it was.
+        InputError: another process could not write its part; the folder stays as it was.
     """
     path, processes = folder / f"step-{step:08d}", processes or Processes()
     with processes.together(), contextlib.ExitStack() as stack:
@@ -85,7 +85,7 @@ def save(
         with processes.together():
             for name, leaves in (("model.safetensors", weights), ("optimizer.safetensors", optimizer)):
                 save_file(dict(leaves), temporary / name)
-                if not processes.is_first:  # the first's are flushed as they are published
+                if not processes.is_first:  # publishing flushes the first process's files
                     fsync(temporary / name)
         if processes.is_first:
             state = {"format_version": FORMAT_VERSION, "iteration": step, **state}
@@ -93,7 +93,7 @@ def save(
             manifest = {name: _size_and_hash(temporary / name) for name in _FILES}
             (temporary / "manifest.json").write_text(json_text(manifest), encoding="utf-8", newline="")
             if path.exists():
-                # Only a broken one is ever written again, by a run that resumed from an older one.
+                # Only a broken checkpoint is written again, by a run that resumed from an older one.
                 discard(path)
     return path
 
@@ -101,9 +101,9 @@ def save(
 def save_file(
     leaves: Mapping[str, Leaf | Share], path: Path, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a safetensors file, or a process's share of one: byte for byte what safetensors would write.
+    """Write a safetensors file, or a process's share of it: byte for byte what safetensors would write.
 
-    Several processes may do so at once: each writes the same header, and then its own slices.
+    Several processes may write one file at the same time: each writes the header and then its own slices.
     """
     ranks, offsets, end = list(_DTYPES), {}, 0
     header: dict[str, Any] = {} if metadata is None else {"__metadata__": metadata}
@@ -130,10 +130,10 @@ def save_file(
 def _write_slice(
     file: IO[bytes], offset: int, shape: tuple[int, ...], index: Index, array: np.ndarray
 ) -> None:
-    """Write the slice at an index of a leaf of this shape, which begins at byte `offset`."""
+    """Write the slice at an index of a leaf. The leaf has this shape and begins at byte `offset`."""
     stride = math.prod(shape[1:]) * array.dtype.itemsize
     offset += (index[0].start or 0) * stride if index else 0
-    if array.shape[1:] == shape[1:]:  # its bytes lie one behind the other
+    if array.shape[1:] == shape[1:]:  # its bytes are contiguous in the file
         file.seek(offset)
         file.write(np.ascontiguousarray(array).data)
     else:
@@ -141,49 +141,52 @@ def _write_slice(
             _write_slice(file, offset + i * stride, shape[1:], index[1:], row)
 
 
-def all_of(run: Path) -> list[Path]:
-    """The checkpoints of a run, the newest first; any of them may have been damaged since."""
+def find_all(run: Path) -> list[Path]:
+    """Return the checkpoints of a run, newest first. They are not verified."""
     paths = [p for p in run.glob("checkpoints/step-*") if re.fullmatch(r"step-\d{8,18}", p.name)]
     return sorted(paths, key=_step, reverse=True)
 
 
 def latest(path: Path) -> Path:
-    """The newest checkpoint of a run, or `path` itself where it is a checkpoint.
+    """Return the newest checkpoint of a run, or `path` itself if it is a checkpoint.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no checkpoint.
     """
     if (path / "manifest.json").exists():
         return path
-    for newest in all_of(path):
+    for newest in find_all(path):
         if (newest / "manifest.json").exists():
             return newest
     raise InputError(f"{path}: holds no checkpoint; give the folder of a run that lm train has saved to")
 
 
 def best(run: Path) -> Path:
-    """The checkpoint of the lowest validation loss among those saved just after an evaluation.
+    """Return the checkpoint with the lowest validation loss. Only checkpoints of evaluated steps have one.
 
     Raises:
-        InputError: there is none.
+        InputError: no checkpoint has a validation loss.
     """
-    ranked = _best_first(all_of(run))
+    ranked = _best_first(find_all(run))
     if not ranked:
-        raise InputError(f"{run}: no checkpoint was saved at an evaluation; train with --keep-best 1")
+        raise InputError(f"{run}: no checkpoint was saved at an evaluated step; train with --keep-best 1")
     return ranked[0][1]
 
 
 def is_among_best(run: Path, val_loss: float, keep_best: int) -> bool:
-    """Whether a checkpoint of this validation loss would be one of the `keep_best` best."""
+    """Return whether a checkpoint with this validation loss would be one of the `keep_best` best."""
     if not math.isfinite(val_loss):
         return False
-    best_losses = [loss for loss, _ in _best_first(all_of(run))[:keep_best]]
+    best_losses = [loss for loss, _ in _best_first(find_all(run))[:keep_best]]
     return len(best_losses) < keep_best or (keep_best > 0 and val_loss < best_losses[-1])
 
 
 def prune(run: Path, keep_last: int | None, keep_best: int) -> None:
-    """Delete all but the newest `keep_last` checkpoints (all, if None) and the `keep_best` of lowest loss."""
-    paths = all_of(run)
+    """Delete all checkpoints except the `keep_last` newest and the `keep_best` with the lowest validation loss.
+
+    If `keep_last` is None, delete nothing.
+    """
+    paths = find_all(run)
     if keep_last is not None:
         kept = {*paths[:keep_last], *(path for _, path in _best_first(paths)[:keep_best])}
         for path in reversed(paths):
@@ -195,10 +198,10 @@ def read_state(path: Path, verify: bool = True) -> dict[str, Any]:
     """Verify every file of a checkpoint against its manifest and return state.json.
 
     Args:
-        verify: Whether to, or only to read state.json, as all processes but one do.
+        verify: If false, read state.json without verifying. In a run of several processes only the first verifies.
 
     Raises:
-        InputError: a file is missing, corrupted or does not belong there; the message names it.
+        InputError: a file is missing, is corrupted or does not belong there; the message names it.
     """
     if verify:
         _verify(path)
@@ -221,8 +224,9 @@ def read_state(path: Path, verify: bool = True) -> dict[str, Any]:
 
 
 def _verify(path: Path) -> None:
+    """Compare every file with the manifest."""
     manifest = _read_json(path / "manifest.json")
-    # Nothing vouches for the manifest itself, so it must be just what this program writes.
+    # No hash protects the manifest itself, so it must be exactly what this program writes.
     try:
         exact = json_text(manifest).encode() == (path / "manifest.json").read_bytes()
     except (ValueError, RecursionError):
@@ -231,19 +235,19 @@ def _verify(path: Path) -> None:
         raise InputError(f"{path}/manifest.json: corrupted; use another checkpoint")
     for file in sorted(path.iterdir()):
         if file.name not in (*_FILES, "manifest.json"):
-            raise InputError(f"{file}: is no part of a checkpoint; move it elsewhere")
+            raise InputError(f"{file}: is not part of a checkpoint; move it elsewhere")
     for name, facts in manifest.items():
         file = path / name
         if not file.is_file():
             raise InputError(f"{file}: is missing from the checkpoint; use another one")
-        # The size first, so that a file of absurd size is not read.
+        # Compare the size first, so that a huge file is not read.
         as_claimed = isinstance(facts, dict) and facts.get("size") == file.stat().st_size
         if not as_claimed or json_text(facts) != json_text(_size_and_hash(file)):
             raise InputError(f"{file}: differs from the manifest, so it is corrupted; use another checkpoint")
 
 
-def unverified_state(path: Path) -> dict[str, Any]:
-    """What state.json says, at a glance: the hashes are not looked at. Empty where it cannot be read."""
+def peek_state(path: Path) -> dict[str, Any]:
+    """Read state.json without checking anything. Return an empty dict if it cannot be read."""
     try:
         return _read_json(path / "state.json")
     except (InputError, OSError):
@@ -251,7 +255,7 @@ def unverified_state(path: Path) -> dict[str, Any]:
 
 
 class _SavedLeaf:
-    """A leaf of a safetensors file, of which slices are read as they are asked for."""
+    """A leaf in a safetensors file. Slices are read on demand."""
 
     def __init__(self, tensors: Any, name: str, shape: tuple[int, ...], dtype: str) -> None:
         self._tensors, self._name = tensors, name
@@ -260,18 +264,21 @@ class _SavedLeaf:
     def __getitem__(self, index: Any) -> np.ndarray:
         if index in (..., ()):
             return self._tensors.get_tensor(self._name)
-        if not range(self.shape[0])[index[0]]:  # which safetensors refuses
+        if not range(self.shape[0])[index[0]]:  # safetensors refuses empty slices
             return np.empty((0, *self.shape[1:]), self.dtype)
         return self._tensors.get_slice(self._name)[index]
 
 
-def read_slices(
+def read_leaves(
     file: Path, expected: Mapping[str, tuple[tuple[int, ...], str]]
 ) -> Iterator[tuple[str, Leaf]]:
-    """The leaves of a safetensors file, to take slices of, in the order of `expected`: name -> (shape, dtype).
+    """Yield the leaves of a safetensors file, in the order of `expected`. Their arrays are read on demand.
+
+    Args:
+        expected: Shape and dtype by name.
 
     Raises:
-        InputError: a name is missing or unknown, or has another shape or dtype.
+        InputError: a leaf is missing or unknown, or its shape or dtype differs.
     """
     try:
         with safetensors.safe_open(file, framework="numpy") as tensors:
@@ -300,10 +307,10 @@ def _step(path: Path) -> int:
 
 
 def _best_first(paths: list[Path]) -> list[tuple[float, Path]]:
-    """Those of the checkpoints that know their validation loss, by it; of equal ones the older is better."""
+    """Return the checkpoints that have a validation loss, with it, lowest first. If losses are equal, older first."""
     losses = []
     for path in paths:
-        loss = unverified_state(path).get("val_loss")
+        loss = peek_state(path).get("val_loss")
         if isinstance(loss, float) and math.isfinite(loss):
             losses.append((loss, path))
     return sorted(losses, key=lambda pair: (pair[0], _step(pair[1])))

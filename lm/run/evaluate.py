@@ -23,13 +23,14 @@ class Evaluation:
     loss: float
     """Mean cross-entropy in nats per predicted token."""
     num_targets: int
-    """Predicted tokens: all but the first; an encoder's masked ones; the targets of pairs, with their end tokens."""
+    """Number of predicted tokens. Of a text: all except the first. For an encoder: the masked tokens. Of pairs: the
+    targets, with their end tokens."""
     accuracy: float
-    """Share of them that were the likeliest token."""
+    """Share of the predicted tokens that the model found the likeliest."""
 
     @property
     def perplexity(self) -> float:
-        """exp(loss); infinite where that overflows."""
+        """exp(loss), or infinity if that overflows."""
         return math.inf if self.loss >= 709 else math.exp(self.loss)
 
 
@@ -41,13 +42,15 @@ def evaluate(
     batch_size: int | None = None,
     mesh: Mesh | None = None,
 ) -> Evaluation:
-    """Mean loss over all tokens, in windows of context_length that do not overlap, the last one shorter; or over pairs.
+    """Return the mean loss over a whole file, of tokens or of pairs.
 
-    Each token but the first is predicted once, so the loss does not depend on seeds or batch size, and runs of
-    the same context_length compare.
+    A text is read in windows of context_length that do not overlap; the last window is shorter. Each token except the
+    first is predicted once. So the loss depends neither on seeds nor on the batch size, and losses of runs with equal
+    context_length can be compared.
 
     Args:
-        batch_size: The most windows to compute at once; if not given, the config's, or fewer that fit in memory.
+        batch_size: Largest number of windows to compute at once. If not given: the config's, or fewer if they would not
+            fit in memory.
         mesh: The devices that share each batch.
 
     Raises:
@@ -67,10 +70,10 @@ def evaluate(
 
 
 def _batch_rows(config: TrainConfig, windows: int, mesh: Mesh, limited: bool) -> int:
-    """The rows of each batch: at most batch_size, spread evenly, so that few of the last one's are empty."""
+    """Return the rows of a batch: at most batch_size, spread evenly, so that few rows of the last batch are empty."""
     m, shares = config.model, mesh.data * mesh.fsdp
     length = m.context_length + (m.prefix_length or 0)
-    # Logits, or attention's scores.
+    # The largest array is that of the logits or of attention's scores.
     largest = length * max(m.vocab_size, m.num_heads * length) * (8 if config.param_dtype == "float64" else 4)
     most = config.batch_size // shares
     if limited:
@@ -86,19 +89,23 @@ def _batch_rows(config: TrainConfig, windows: int, mesh: Mesh, limited: bool) ->
 
 
 def entropy_floor(facts: dict[str, Any]) -> float | None:
-    """Nats per token that no model can beat in expectation, where the text's information is known (lm stories).
+    """Return the nats per token that no model can beat on average, or None if they are not known.
+
+    They are known for texts of lm stories, whose grammar gives every text its probability.
 
     Args:
-        facts: Those of the text that the model is evaluated on (`lm.data.sources.text_facts`).
+        facts: Facts of the evaluated text (`lm.data.sources.text_facts`).
     """
     return facts["nats"] / facts["tokens"] if "nats" in facts else None
 
 
 def bits_per_byte(evaluation: Evaluation, facts: dict[str, Any]) -> float | None:
-    """Bits per byte of text, which compares models across tokenizers, where the text's size is known.
+    """Return the loss in bits per byte of text, or None if the text's size in bytes is not known.
+
+    Bits per byte compare models with different tokenizers.
 
     Args:
-        facts: Those of the text that was evaluated (`lm.data.sources.text_facts`).
+        facts: Facts of the evaluated text (`lm.data.sources.text_facts`).
     """
     if "bytes" not in facts:
         return None

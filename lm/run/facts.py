@@ -1,4 +1,4 @@
-"""What identifies a run: run.json in its folder, state.json in its checkpoints, and what a resumed run may change."""
+"""What identifies a run (run.json in its folder, state.json in its checkpoints), and what a resumed run may change."""
 
 import dataclasses
 import hashlib
@@ -21,8 +21,8 @@ from lm.run.inputs import Inputs, refuse_other_tokenizer
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
 
-# The settings that a resumed run may change: how long and where it runs, what it shows and keeps. The rest
-# decides its numbers. A schedule may only grow longer.
+# The settings that a resumed run may change: how long and where it runs, what it shows and keeps. All others decide its
+# numbers. The number of steps may only grow.
 MAY_CHANGE = {
     "steps",
     "log_interval",
@@ -45,10 +45,10 @@ _HASHES = {"tokenizer_sha256": "tokenizer", "train_sha256": "training data", "va
 
 
 def describe_run(config: TrainConfig, inputs: Inputs, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """What identifies a run, in its checkpoints too: config and hashes of everything that it reads.
+    """Return what identifies a run: its config, and hashes of everything that it reads.
 
     Raises:
-        InputError: the token files are of different tokenizers.
+        InputError: the token files were encoded with different tokenizers.
     """
     for path in (*inputs.train[1:], inputs.val):
         refuse_other_tokenizer(path, tokenizer.sha256 if tokenizer else None, str(inputs.train[0]))
@@ -67,7 +67,7 @@ def describe_run(config: TrainConfig, inputs: Inputs, tokenizer: Tokenizer | Non
 
 
 def versions(backend: Backend) -> dict[str, str]:
-    """Versions of everything that a run's numbers may depend on."""
+    """Return the versions of everything that a run's numbers may depend on."""
     return {
         "twinlm": lm.__version__,
         "python": platform.python_version(),
@@ -79,13 +79,13 @@ def versions(backend: Backend) -> dict[str, str]:
 def write_run(
     run: Path, facts: dict[str, Any], inputs: Inputs, tokenizer: Tokenizer | None, floor: float | None
 ) -> None:
-    """Make the folder of a run, or bring it up to date: run.json, and a copy of the tokenizer.
+    """Write run.json and a copy of the tokenizer into a run's folder.
 
     Args:
-        floor: The entropy floor of the text that the run is evaluated on.
+        floor: The entropy floor of the validation text, or None if it is not known.
     """
     paths = {"train": [os.path.abspath(path) for path in inputs.train], "val": os.path.abspath(inputs.val)}
-    # run.json first: a folder that holds it can be resumed, whatever else a crash has kept from it.
+    # Write run.json first: a folder that holds it can be resumed, even if a crash prevented everything else.
     write_json(run / "run.json", {**facts, **paths, "weights": inputs.weights, "floor": floor})
     if tokenizer:
         tokenizer.save(run / "tokenizer")
@@ -103,18 +103,20 @@ def read_facts(run: Path) -> dict[str, Any] | None:
     facts = read_object(path, "delete it, or use another run")
     _check_facts(facts, path)
     if not isinstance(facts.get("floor"), float | None) or not isinstance(facts.get("versions"), dict):
-        raise InputError(f"{path}: floor or versions are missing or strange; it was not written by lm train")
+        raise InputError(
+            f"{path}: floor or versions are missing or malformed; it was not written by lm train"
+        )
     return facts
 
 
 def load_facts(step_path: Path, verify: bool = True) -> tuple[TrainConfig, dict[str, Any]]:
-    """The config and state.json of a checkpoint, whose files are verified."""
+    """Verify a checkpoint's files and return its config and state.json."""
     facts = checkpoint.read_state(step_path, verify)
     return _check_facts(facts, step_path / "state.json"), facts
 
 
 def _check_facts(facts: Any, where: Path) -> TrainConfig:
-    """The config in run.json or state.json, whose other facts are of the right types too."""
+    """Check the types of the facts in run.json or state.json and return the config."""
     types = {"seed": int, "backend": str, **dict.fromkeys(_HASHES, str | None)}
     for name, of_type in types.items():
         if not isinstance(facts, dict) or not isinstance(facts.get(name, ...), of_type):
@@ -137,21 +139,21 @@ def refuse_changes(facts: dict[str, Any], saved: dict[str, Any], where: Path) ->
         if now[name] != before[name] and name not in MAY_CHANGE:
             raise InputError(
                 f"{where}: {name} is {before[name]!r} in this run and {now[name]!r} in this command; "
-                "give the same, or start a new run"
+                "give the value of this run, or start a new run"
             )
     if now["steps"] < before["steps"]:
         raise InputError(
-            f"{where}: steps is {before['steps']} in this run, and may only be raised, not be {now['steps']}"
+            f"{where}: steps is {before['steps']} in this run and {now['steps']} in this command; it may only grow"
         )
     for name, what in _HASHES.items():
         if facts[name] != saved[name]:
             raise InputError(
-                f"{where}: {name} differs, so the {what} is not this run's; give the same, or start a new run"
+                f"{where}: {name} differs, so the {what} is not this run's; give this run's, or start a new run"
             )
 
 
 def flat_settings(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted name -> value of every setting."""
+    """Return every setting by its dotted name."""
     settings: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         value, name = getattr(config, field.name), prefix + field.name

@@ -1,4 +1,4 @@
-"""What a run or a command loads from a checkpoint: the state, the tokenizer, and the tokens that end texts."""
+"""Load from a run or a checkpoint: the state, the tokenizer, and the tokens that begin and end texts."""
 
 import sys
 from pathlib import Path
@@ -59,7 +59,7 @@ def _find_tokenizer(path: Path, folder: Path | None) -> tuple[Tokenizer | None, 
 
 
 def load_ends(step_path: Path, tokenizer: Tokenizer | None) -> Ends:
-    """The tokens that begin and end a model's texts: what its checkpoint keeps, or else its tokenizer's."""
+    """Return the tokens that begin and end a model's texts: from its checkpoint, otherwise from its tokenizer."""
     config, facts = load_facts(step_path, verify=False)
     return choose_ends(tokenizer, read_ends(facts, config.model.vocab_size, str(step_path / "state.json")))
 
@@ -67,29 +67,36 @@ def load_ends(step_path: Path, tokenizer: Tokenizer | None) -> Ends:
 def ends_to_keep(
     config: TrainConfig, inputs: Inputs, tokenizer: Tokenizer | None, saved: dict[str, Any] | None
 ) -> Ends:
-    """The ends of a run: those it had, or those of the model that it starts from, or its tokenizer's.
+    """Return the tokens that begin and end a run's texts.
+
+    They come from the checkpoint that the run resumes from, otherwise from the model that it starts from, otherwise
+    from its tokenizer.
 
     Args:
-        saved: The state.json that it resumes from.
+        saved: The state.json that the run resumes from, or None.
     """
     known, vocab_size = Ends(), config.model.vocab_size
     if saved is not None:
         known = read_ends(saved, vocab_size, "state.json")
     elif inputs.init_from is not None:
         path = checkpoint.latest(inputs.init_from)
-        known = read_ends(checkpoint.unverified_state(path), vocab_size, str(path / "state.json"))
+        known = read_ends(checkpoint.peek_state(path), vocab_size, str(path / "state.json"))
     return choose_ends(tokenizer, known)
 
 
 def load_state(
     step_path: Path, config: TrainConfig, backend: Backend, with_optimizer: bool, mesh: Mesh | None = None
 ) -> Any:
-    """Load the state of a checkpoint. Every leaf must fit the config."""
+    """Load the state of a checkpoint.
+
+    Raises:
+        InputError: a leaf does not fit the config.
+    """
     weights = _expected(parameter_shapes(config.model), config)
     moments = _expected(optimizer_shapes(config.model), config)
     return backend.load_state(
         config,
-        checkpoint.read_slices(step_path / "model.safetensors", weights),
+        checkpoint.read_leaves(step_path / "model.safetensors", weights),
         _read_optimizer(step_path / "optimizer.safetensors", {**moments, "step": ((), "int32")})
         if with_optimizer
         else None,
@@ -103,19 +110,19 @@ def _expected(shapes: dict[str, tuple[int, ...]], config: TrainConfig) -> dict[s
 
 
 def _read_optimizer(file: Path, expected: dict[str, Any]) -> checkpoint.Leaves:
-    for name, leaf in checkpoint.read_slices(file, expected):
+    for name, leaf in checkpoint.read_leaves(file, expected):
         if name == "step" and leaf[...] < 0:
-            raise InputError(f"{file}: 'step' is {leaf[...]}, no number of steps; use another checkpoint")
+            raise InputError(f"{file}: 'step' is {leaf[...]}, not a number of steps; use another checkpoint")
         yield name, leaf
 
 
 def initial_state(
     config: TrainConfig, backend: Backend, inputs: Inputs, facts: dict[str, Any], mesh: Mesh | None = None
 ) -> Any:
-    """The state before the first step: of the seed, or of another run's weights, without its optimizer.
+    """Return the state before the first step: weights from the seed or from another run, and zero moments.
 
     Raises:
-        InputError: the other run's tokenizer or its model's shapes differ.
+        InputError: the other run's tokenizer, or a shape of its model, differs.
     """
     if inputs.init_from is None:
         return backend.init_state(config, config.seed, mesh)
@@ -126,7 +133,7 @@ def initial_state(
         raise InputError(
             f"{path}: was trained with another tokenizer than {inputs.train[0]}; encode the text with the run's own"
         )
-    leaves = checkpoint.read_slices(
+    leaves = checkpoint.read_leaves(
         path / "model.safetensors", _expected(parameter_shapes(config.model), config)
     )
     return backend.load_state(config, leaves, initial_moments(config.model, config.param_dtype), mesh)
@@ -140,18 +147,18 @@ def newest_state(
     mesh: Mesh | None = None,
     processes: Processes | None = None,
 ) -> tuple[dict[str, Any], Any] | None:
-    """The state.json and state of the newest intact checkpoint of this very run; broken ones are named on stderr.
+    """Return state.json and the state of a run's newest intact checkpoint. Name broken checkpoints on stderr.
 
-    The first process looks for damage, and each process reads its share. If one process cannot read a checkpoint, none
-    resumes from it.
+    The first process verifies a checkpoint, and each process reads its share. If one process cannot read a checkpoint,
+    no process resumes from it.
 
     Returns:
         None if the run ended before it saved anything.
 
     Raises:
-        InputError: there is no such run, it differs from this command, or it has checkpoints, but none intact.
+        InputError: there is no such run, it differs from this command, or none of its checkpoints is intact.
     """
-    checkpoints, broken = checkpoint.all_of(run), []
+    checkpoints, broken = checkpoint.find_all(run), []
     run_facts, processes = None, processes or Processes()
     try:
         run_facts = read_facts(run)
@@ -169,10 +176,10 @@ def newest_state(
             broken.append(error)
         else:
             for reason in broken if processes.is_first else ():
-                print(f"lm: warning: {reason}; going on from {path.name}", file=sys.stderr)
+                print(f"lm: warning: {reason}; resuming from {path.name}", file=sys.stderr)
             return saved, state
     if broken:
         raise broken[0]
     if not run_facts and any(not p.name.startswith(".") for p in run.iterdir()):
-        checkpoint.latest(run)  # says that there is none
+        checkpoint.latest(run)  # raises: there is no checkpoint
     return None

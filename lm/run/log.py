@@ -1,4 +1,4 @@
-"""What a run tells as it goes: metrics.jsonl, and a progress bar or lines."""
+"""What a run reports while it trains: metrics.jsonl, and a progress bar or lines."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ from tokenizer.errors import InputError
 
 
 class MetricsLog:
-    """metrics.jsonl and the progress bar. A step's metrics are read while the next one runs, not to stall it."""
+    """metrics.jsonl and the progress bar. A step's metrics are read while the next step runs, so that nothing waits."""
 
     def __init__(
         self,
@@ -34,9 +34,12 @@ class MetricsLog:
         silent: bool = False,
         devices: int = 1,
     ) -> None:
-        """`silent` is for all processes of a run but the first: they only read each step's metrics, as it does.
+        """Open the log of a run that begins or resumes after `first_step`.
 
-        `devices` is how many there are of the config's peak_flops.
+        Args:
+            silent: Write and show nothing. All processes except the first are silent: they only read each step's
+                metrics, as the first does.
+            devices: Number of devices, each with the config's peak_flops.
         """
         self._path, self._silent = Path(os.devnull) if silent else out / "metrics.jsonl", silent
         seconds = 0.0
@@ -46,7 +49,7 @@ class MetricsLog:
                 if record["step"] > first_step:
                     break
                 seconds, end = record["seconds"], end_of_line
-            # What a run did after the checkpoint that it resumes from, it is about to do again.
+            # Drop the lines after the checkpoint that the run resumes from: it will repeat these steps.
             if self._path.exists():
                 os.truncate(self._path, end)
         self._file = self._path.open("a", encoding="utf-8", newline="")
@@ -55,7 +58,7 @@ class MetricsLog:
         self._trackers = Trackers(() if silent else track, out)
         self._start = time.perf_counter() - seconds
         self._config, self._devices = config, devices
-        # A bar where somebody watches, a line an evaluation where output goes to a file.
+        # A terminal shows a bar; a file gets one line per evaluation.
         self._shown_on: Any = Shown(sys.stderr)
         self._bar = tqdm(
             file=self._shown_on,
@@ -71,11 +74,11 @@ class MetricsLog:
         self._last_step, self._last_tokens = first_step, 0
         self._first = first_step, time.perf_counter()
         self.not_finite: tuple[int, str] | None = None
-        """The first step whose loss or gradient norm was not finite, and what it was."""
+        """The first step whose loss or gradient norm was not finite, and both in words."""
         self.skipped = 0
-        """How many such steps there were."""
+        """Number of steps whose loss or gradient norm was not finite."""
         self.unwritten: str | None = None
-        """Why lines of metrics.jsonl could not be written, if so."""
+        """Why lines of metrics.jsonl could not be written; None if all were."""
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -83,17 +86,17 @@ class MetricsLog:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
         self._trackers.close()
-        # What a full disk did not take has been reported.
+        # A full disk has been reported already.
         with contextlib.suppress(OSError):
             self._file.close()
 
     def step(self, step: int, tokens: int, lr: float, metrics: dict[str, Any]) -> None:
-        """Take note of a step just begun, and write down the one before."""
+        """Hold the metrics of a step that has just begun, and write those of the step before."""
         self.flush()
         self._pending = step, tokens, lr, metrics
 
     def flush(self) -> None:
-        """Wait for the step last noted and write it down."""
+        """Wait for the held step and write its metrics."""
         if self._pending is None:
             return
         (step, tokens, lr, metrics), self._pending = self._pending, None
@@ -120,7 +123,7 @@ class MetricsLog:
             self._write(record)
 
     def evaluation(self, evaluation: Evaluation) -> None:
-        """Write down an evaluation after the step last noted."""
+        """Write an evaluation after the last step."""
         self.flush()
         loss = evaluation.loss
         self._show(val=f"{loss:.3f}", acc=f"{evaluation.accuracy:.1%}")
@@ -145,26 +148,26 @@ class MetricsLog:
         )
 
     def sample(self, text: str) -> None:
-        """Write down what the model writes after the step last noted."""
+        """Write a sample of the model's text after the last step."""
         self.flush()
         self._write({"step": self._last_step, "tokens": self._last_tokens, "sample": text})
 
     def tell(self, message: str) -> None:
-        """Print a line without spoiling the bar."""
+        """Print a line above the progress bar."""
         if not self._silent:
             tqdm.write(message, file=self._shown_on)
 
     def _show(self, **values: str) -> None:
-        """What the bar shows, always in the same order."""
+        """Update what the bar shows, in a fixed order."""
         shown = self._shown | values
         order = ("loss", "val", "gap", "acc", "lr", "norm", "tok/s", "MFU")
         self._shown = {name: shown[name] for name in order if name in shown}
 
     def sync(self) -> None:
-        """Have everything on the disk, where a checkpoint of the step last noted counts on it.
+        """Flush everything to the disk, because a checkpoint of the last step will rely on it.
 
         Raises:
-            InputError: the disk does not take it. Lines that could not even be written are known to be lost.
+            InputError: the disk refuses. Lines that could not be written at all have been reported already.
         """
         self.flush()
         if not self._silent and not self.unwritten:
@@ -172,8 +175,8 @@ class MetricsLog:
                 os.fsync(self._file.fileno())
             except OSError as error:
                 raise InputError(
-                    f"{self._path}: cannot be written ({error.strerror}); the checkpoints are intact: mend that, and "
-                    "resume with --resume"
+                    f"{self._path}: cannot be written ({error.strerror}); the checkpoints are intact: free "
+                    "some space or mount it writable, and resume with --resume"
                 ) from None
 
     def _write(self, record: dict[str, Any]) -> None:

@@ -1,31 +1,32 @@
-"""The lines of a run's metrics.jsonl."""
+"""Read the lines of a run's metrics.jsonl."""
 
 import itertools
-import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tokenizer.errors import InputError
+from tokenizer.files.strict_json import parse_json
+
+_LONGEST_LINE = 1 << 24
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, of a run that is not long.
+    """Return all lines of metrics.jsonl, for runs that are not long.
 
     Raises:
-        InputError: as `metric_lines` does.
+        InputError: as `metric_lines`.
     """
     return [record for record, _ in metric_lines(run)]
 
 
 def metric_lines(run: Path) -> Iterator[tuple[dict[str, Any], int]]:
-    """Each line of metrics.jsonl, and the place in the file where it ends; none where there is no such file.
+    """Yield each line of metrics.jsonl and the byte at which it ends. Without the file, yield nothing.
 
-    A last line that a crash tore, or that is being written, is left out.
+    A last line without its end is left out: a crash tore it, or a run is writing it.
 
     Raises:
-        InputError: another line is no record of a step.
+        InputError: a line is not a record of a step.
     """
     path = run / "metrics.jsonl"
     if not path.exists():
@@ -37,23 +38,13 @@ def metric_lines(run: Path) -> Iterator[tuple[dict[str, Any], int]]:
             if not line.endswith(b"\n") and len(line) < _LONGEST_LINE:
                 return
             try:
-                record = _JSON.decode(line.decode())
-            except (ValueError, RecursionError):
+                record = parse_json(line.decode(), path)
+            except (InputError, UnicodeDecodeError):
                 record = None
-            numbers = isinstance(record, dict) and [record.get(key) for key in ("step", "tokens", "seconds")]
-            if (
-                not numbers
-                or not all(isinstance(n, int | float) and 0 <= n < 2**63 for n in numbers)
-                or any(isinstance(v, int | float) and not abs(v) <= _LARGEST for v in record.values())
+            if not isinstance(record, dict) or not all(
+                isinstance(n := record.get(key), int | float) and 0 <= n < 2**63
+                for key in ("step", "tokens", "seconds")
             ):
                 raise InputError(f"{path}, line {number}: not a record of a step; delete the line")
             end += len(line)
             yield record, end
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(name)
-
-
-_JSON = json.JSONDecoder(parse_constant=_refuse_constant)  # has no NaN
-_LONGEST_LINE, _LARGEST = 1 << 24, sys.float_info.max

@@ -1,4 +1,4 @@
-"""Opening a run: everything between the command and its first step."""
+"""Open a run: everything between the command and its first step."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +38,7 @@ class Run:
     out: Path
     """The run's folder."""
     facts: dict[str, Any]
-    """What every checkpoint says about the run."""
+    """What run.json and every checkpoint say about the run."""
     backend: Backend
     mesh: Mesh | None
     processes: Processes
@@ -59,10 +59,10 @@ class Run:
     """Step of the newest checkpoint, -1 if there is none."""
     progress: Progress
     state: Any
-    """What the backend trains."""
+    """The backend's state: weights, moments and step count."""
 
-    def answer(self, finished: bool) -> bool | None:
-        """Return what `train` returns: whether the run is finished; None in all processes except the first."""
+    def outcome(self, finished: bool) -> bool | None:
+        """Return whether the run is finished, or None in all processes except the first."""
         return finished if self.processes.is_first else None
 
     @property
@@ -155,7 +155,7 @@ def opened_run(
             progress=progress,
             state=state,
         )
-        del state, resumed  # so that nothing else holds the state that the first step consumes
+        del state, resumed  # the first step consumes the state, so nothing else may hold it
         yield run
 
 

@@ -1,4 +1,4 @@
-"""What a run knows of its past beside its weights."""
+"""The progress of a run: what it knows of its past beside its weights."""
 
 import math
 from dataclasses import dataclass, fields

@@ -1,4 +1,4 @@
-"""What became of runs: a list for the terminal, and a page that compares them, complete in itself."""
+"""Report on runs: a table for the terminal, and one self-contained HTML page that compares them."""
 
 import itertools
 import json
@@ -17,15 +17,15 @@ from lm.run.metrics import metric_lines
 from lm.tables import plain_table
 from tokenizer.errors import InputError
 
-# As many stretches of a run as a screen can show apart; at least half of them are there.
+# A screen can show about this many stretches of a run apart. A long run keeps between half of them and all.
 _MOST_STRETCHES = 500
 
 
 class Thinned:
-    """A long series of records, of which it keeps what a screen can show.
+    """A series of records, thinned to what a screen can show.
 
-    These are, of each of a few hundred stretches of equal length, the first record and the last, and those of the
-    lowest and the highest value of each number. Of a short series it keeps everything.
+    A long series is cut into a few hundred stretches of equal length. Each stretch keeps its first and last record, and
+    the records with the lowest and the highest value of each number. A short series keeps everything.
     """
 
     def __init__(self, numbers: Sequence[str] = ()) -> None:
@@ -34,7 +34,7 @@ class Thinned:
         self._length, self._in_last = 1, 0
 
     def add(self, record: dict[str, Any]) -> None:
-        """Take the next record."""
+        """Add the next record."""
         if self._in_last == 0:
             self._stretches.append([])
         self._stretches[-1].append(record)
@@ -49,7 +49,7 @@ class Thinned:
             self._length *= 2
 
     def records(self) -> list[dict[str, Any]]:
-        """What is kept, in the order that it came in."""
+        """Return the kept records, in their order."""
         return list(itertools.chain(*self._stretches))
 
     def _thinned(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -62,7 +62,7 @@ class Thinned:
 
 
 class Metrics:
-    """What the lines of a metrics.jsonl come to, read one at a time."""
+    """A summary of metrics.jsonl, computed line by line."""
 
     TRAIN = ("train_loss", "lr", "grad_norm", "rate")
     VAL = ("val_loss", "accuracy", "bits_per_byte")
@@ -89,13 +89,13 @@ class Metrics:
                 self.samples.add(m)
 
     def rate(self) -> float | None:
-        """Tokens a second over all, evaluations included."""
+        """Return the tokens per second over the whole run, evaluations included."""
         return self.last["tokens"] / self.last["seconds"] if self.last.get("seconds") else None
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run as it stands."""
+    """The current state of a run."""
 
     name: str
     config: TrainConfig
@@ -105,20 +105,20 @@ class Run:
     state: str
     """done, stopped, running, or new."""
     peak_memory: int | None
-    """Bytes of main memory, where a checkpoint tells."""
+    """Bytes of main memory, or None if no checkpoint tells."""
 
 
 def read_run(folder: Path, name: str) -> Run:
     """Read a run's facts and metrics.
 
     Raises:
-        InputError: it is no run.
+        InputError: the folder holds no run.
     """
     facts = read_facts(folder)
     if facts is None:
         raise InputError(f"{folder}: holds no run.json; give the folder of a run of lm train")
     config: TrainConfig = from_dict(TrainConfig, facts["config"], f"{folder}/run.json")
-    saved = next(map(checkpoint.unverified_state, checkpoint.all_of(folder)), {})
+    saved = next(map(checkpoint.peek_state, checkpoint.find_all(folder)), {})
     iteration, memory = saved.get("iteration"), saved.get("peak_memory_bytes")
     waited = saved.get("evaluations_since_best")
     early = config.patience is not None and isinstance(waited, int) and waited >= config.patience
@@ -133,10 +133,10 @@ def read_run(folder: Path, name: str) -> Run:
 
 
 def list_runs(folder: Path) -> str:
-    """A table of all runs below a folder; a broken one is a line that says why.
+    """Return a table of all runs below a folder. A broken run gets a line that says why it is broken.
 
     Raises:
-        InputError: there are none.
+        InputError: there are no runs.
     """
     found = sorted(path.parent for path in folder.rglob("run.json"))
     if not found:
@@ -167,7 +167,7 @@ def list_runs(folder: Path) -> str:
 
 
 def write_report(folders: list[Path], out: Path) -> None:
-    """Write one HTML page, which loads nothing from anywhere, that compares runs.
+    """Write one HTML page that compares runs. It loads nothing from the network.
 
     Raises:
         InputError: a folder holds no run, or `out` exists.
@@ -197,18 +197,18 @@ def _page(folders: list[Path]) -> str:
         ],
     }
     template = Path(__file__).with_suffix(".html").read_bytes().decode()
-    # In a script element only "<" could end the data.
+    # Within a script element only "<" could end the data.
     return template.replace("{{DATA}}", json.dumps(data, allow_nan=False).replace("<", "\\u003c"))
 
 
 def _names(folders: list[Path]) -> list[str]:
-    """The folders' last parts, or whole paths where those are not different."""
+    """Return the folders' last parts, or the whole paths if the last parts are not distinct."""
     names = [folder.resolve().name for folder in folders]
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
 def _series(r: Run) -> dict[str, Any]:
-    """What the page draws."""
+    """Return what the page draws of a run."""
     samples = r.metrics.samples.records()
     return {
         "name": r.name,
@@ -229,7 +229,7 @@ def _columns(records: list[dict[str, Any]], keys: tuple[str, ...]) -> dict[str, 
 
 
 def _numbers(runs: list[Run]) -> list[list[str]]:
-    """Rows of a table: what, and its value in each run."""
+    """Return the rows of a table: a label and its value in each run."""
     rows: list[list[str]] = []
 
     def row(what: str, values: list[Any]) -> None:

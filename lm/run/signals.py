@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def stop_signals(speaks: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
-    """Turn SIGINT, SIGTERM and SIGHUP into an answer to "shall I stop?", so that no step is left half done.
+    """Yield a function that tells whether SIGINT, SIGTERM or SIGHUP has come, so that no step is left half done.
 
     SIGHUP says that the terminal has gone. A user who started the command with nohup wants it to keep training.
 
@@ -19,9 +19,9 @@ def stop_signals(speaks: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
 
     def note(number: int, _: object) -> None:
         if not received and speaks():
-            # Not print: the signal may have interrupted one.
+            # print is not reentrant, and the signal may have interrupted a print.
             with contextlib.suppress(OSError):
-                os.write(2, f"\n{signal.Signals(number).name}: ends, and saves, after this step\n".encode())
+                os.write(2, f"\n{signal.Signals(number).name}: will save and end after this step\n".encode())
         received.append(number)
 
     numbers = [signal.SIGINT, signal.SIGTERM]

@@ -1,4 +1,4 @@
-"""Copies of a run's metrics for TensorBoard and for Weights & Biases, which the extra `track` installs."""
+"""Copy a run's metrics to TensorBoard and to Weights & Biases, which the extra `track` installs."""
 
 import contextlib
 import importlib.util
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from lm.config import TrackerName
-from lm.files import alone_in, write_json
+from lm.files import alone_in, read_object, write_json
 from lm.run.facts import read_facts
 from lm.run.metrics import metric_lines
 from lm.terminal import Shown
@@ -21,25 +21,25 @@ from tokenizer.errors import InputError
 Record: TypeAlias = dict[str, Any]
 """A line of metrics.jsonl."""
 Tracker: TypeAlias = Generator[None, Record, None]
-"""Takes records that are sent to it, and finishes its files when it is closed."""
+"""Receives records by `send`, and finishes its files when it is closed."""
 
 
 class Trackers:
-    """What copies a run's records, those so far and those to come. One that fails is left out: training goes on."""
+    """The trackers of a run, which copy its earlier and its coming records. A tracker that fails is dropped."""
 
     def __init__(self, names: Sequence[TrackerName], run: Path) -> None:
         self._run = run
         self._open: dict[str, Tracker] = {}
         for name in names:
-            self._try(name, lambda name=name: self._open.update({name: _started(name, run)}))  # type: ignore[misc]
+            self._try(name, lambda name=name: self._open.update({name: _start(name, run)}))  # type: ignore[misc]
 
     def write(self, record: Record) -> None:
-        """Copy a record just written to metrics.jsonl."""
+        """Send a record to all trackers."""
         for name, tracker in tuple(self._open.items()):
             self._try(name, lambda tracker=tracker: tracker.send(record))  # type: ignore[misc]
 
     def close(self) -> None:
-        """Finish the copies."""
+        """Close all trackers."""
         for name, tracker in tuple(self._open.items()):
             self._try(name, tracker.close)
 
@@ -60,21 +60,21 @@ def refuse_missing(names: Sequence[TrackerName]) -> None:
     """
     for name in names:
         if importlib.util.find_spec(name) is None:
-            raise InputError(f"{name} is not installed: it comes with pip install 'twinlm[track]'")
+            raise InputError(f"{name} is not installed: install it with pip install 'twinlm[track]'")
 
 
 def export(name: TrackerName, run: Path) -> None:
-    """Copy what a run's metrics.jsonl holds.
+    """Copy a run's metrics.jsonl to a tracker.
 
     Raises:
-        InputError: there is no such run, another process is at work on it, the tracker is not installed, or it failed.
+        InputError: there is no such run, another process is working on it, or the tracker is not installed or failed.
     """
     refuse_missing([name])
     if read_facts(run) is None:
         raise InputError(f"{run}: holds no run.json; give the folder of a run of lm train")
     try:
         with alone_in(run):
-            _started(name, run).close()
+            _start(name, run).close()
     except InputError:
         raise
     except Exception as error:
@@ -86,8 +86,8 @@ def _failure(name: str, run: Path, error: Exception) -> str:
     return f"{name} failed ({said}); {run}/metrics.jsonl holds everything: lm track {run} --to {name} copies it later"
 
 
-def _started(name: str, run: Path) -> Tracker:
-    """A tracker of the run, to which all records so far have been sent."""
+def _start(name: str, run: Path) -> Tracker:
+    """Start a tracker and send it all earlier records of the run."""
     tracker = {"tensorboard": _tensorboard, "wandb": _wandb}[name](run, read_facts(run) or {})
     next(tracker)
     for record, _ in metric_lines(run):
@@ -96,7 +96,7 @@ def _started(name: str, run: Path) -> Tracker:
 
 
 def _values(record: Record) -> Record:
-    """The numbers and texts of a record that are curves or samples."""
+    """Return the numbers and texts of a record, without its step."""
     return {
         key: value
         for key, value in record.items()
@@ -105,9 +105,9 @@ def _values(record: Record) -> Record:
 
 
 def _tensorboard(run: Path, facts: Record) -> Tracker:
-    """One event file, made anew from metrics.jsonl whenever a process starts on the run, so that it is no other.
+    """Write one event file. Each process of the run writes it again from metrics.jsonl, so both always agree.
 
-    TensorBoard's EventFileWriter writes in a thread, where a full disk is fatal; its RecordWriter does not.
+    TensorBoard's EventFileWriter writes in a thread, in which a full disk is fatal. Its RecordWriter has no thread.
     """
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
     from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
@@ -135,7 +135,7 @@ def _tensorboard(run: Path, facts: Record) -> Tracker:
             writer.flush()
 
         write(0, file_version="brain.Event:2")
-        # A TensorBoard that has read the file before forgets what it read.
+        # This makes a TensorBoard that has read an earlier file forget it.
         write(0, step=0, session_log=SessionLog(status=SessionLog.START))
         config = "".join(f"    {line}\n" for line in json.dumps(facts, indent=2).splitlines())
         write(0, step=0, summary=Summary(value=[text("run", config)]))
@@ -150,23 +150,23 @@ def _tensorboard(run: Path, facts: Record) -> Tracker:
 
 
 def _wandb(run: Path, facts: Record) -> Tracker:
-    """A run of Weights & Biases, which the processes that go on with our run go on with too.
+    """Write to one run of Weights & Biases, which later processes of our run continue.
 
-    A row is all of a step's records; which rows are there already, the server says, or RUN/wandb.json does of those
-    that wait in a folder to be sent. How much of such a folder a kill left is not known: it is set aside, and its
-    rows come again, with the same numbers, since our run resumes exactly.
+    A row holds all records of a step. The server knows which rows it has. RUN/wandb.json knows which rows wait in an
+    offline folder. It is not known how many rows of such a folder survive a kill, so the folder is set aside and its
+    rows are written again, with equal numbers, because our run resumes exactly.
     """
     import wandb
 
     note = run / "wandb.json"
     try:
-        known = json.loads(note.read_bytes())
+        known = read_object(note, "delete it")
         identity, last, unfinished = str(known["id"]), int(known["step"]), Path(known["unfinished"] or "")
-    except (OSError, ValueError, KeyError, TypeError):
+    except (InputError, ValueError, KeyError, TypeError):
         identity, last, unfinished = None, -1, Path()
     if unfinished.name.startswith("offline-run-") and unfinished.is_dir():
         unfinished.rename(unfinished.with_name(f"killed-{unfinished.name}"))
-    # What its own environment variables say goes before.
+    # W&B's own environment variables take precedence.
     ours = {"project": "twinlm", "name": run.resolve().name, "dir": str(run)}
     defaults: Any = {key: value for key, value in ours.items() if f"WANDB_{key.upper()}" not in os.environ}
     settings = wandb.Settings(console="off")

@@ -16,8 +16,8 @@ from lm.schedule import learning_rate
 from tokenizer.errors import InputError
 from tokenizer.machine import peak_memory
 
-# The first steps compile and allocate.
 _PROFILED = range(2, 5)
+"""Steps to profile, counted from the first step of this process. The steps before compile and allocate."""
 
 
 class NotFiniteError(InputError):
@@ -34,19 +34,22 @@ def train(
     track: Sequence[TrackerName] = (),
     mesh: Mesh | None = None,
 ) -> bool | None:
-    """Train a model into the run folder `out`, with a checkpoint at the end.
+    """Train a model into the run folder `out`. The last step is evaluated and saved.
 
     Args:
-        mesh: Devices to train on, of this process and of others that run the same command: all take the same steps,
-            and only the first reports.
+        resume: Resume the run in `out` from its newest intact checkpoint.
+        profile: Trace a few steps with the framework's profiler.
+        track: Trackers to copy the metrics to.
+        mesh: Devices to train on, of this process and of other processes that run the same command. All processes take
+            the same steps. Only the first process reports.
 
     Returns:
-        False if SIGINT, SIGTERM or SIGHUP ended the run before its last step, with a checkpoint to resume from. None in
-        all processes except the first.
+        True if the run is finished. False if SIGINT, SIGTERM or SIGHUP ended it before its last step, with a checkpoint
+        to resume from. None in all processes except the first.
 
     Raises:
-        InputError: a file cannot be used or written, `out` holds a run (and `resume` is false) or not this one
-            (and it is true), the mesh does not fit, or another process has gone.
+        InputError: a file cannot be read or written, the mesh does not fit, another process of the run has ended, or
+            `out` does not fit `resume`: a new run needs a new folder, and a resumed run its own.
         NotFiniteError: a loss or gradient norm is not finite, and `skip_nonfinite` is false.
     """
     with opened_run(config, backend_name, inputs, out, resume, profile, track, mesh) as run:
@@ -54,41 +57,49 @@ def train(
             if _has_lost_patience(run):
                 _save(run, step)
                 run.log.tell(
-                    f"stopped early: the validation loss was {run.progress.best_val_loss:.4f} at its lowest"
+                    f"stopped early: the lowest validation loss was {run.progress.best_val_loss:.4f}"
                 )
                 break
-            if run.processes.any(run.stop_requested() or run.log.unwritten is not None):
+            if _must_stop(run):
                 _save(run, step)
-                return run.answer(finished=False)
+                return run.outcome(finished=False)
             _start_profile(run, step)
             batch = _next_batch(run, step)
             lr = learning_rate(step, config.steps, config.optimizer)
             run.state, metrics = run.train_step(run.state, batch, lr)
+            run.progress.val_loss = None  # the new weights have not been evaluated
             done = step + 1
             run.log.step(done, done * run.tokens_per_step, lr, metrics)
             _end_profile(run, done)
-            is_last, is_best = done == config.steps, False
-            run.progress.val_loss = None
-            if is_last or done % config.eval_interval == 0:
-                is_best = _evaluate(run)
+            is_best = _is_due(done, config.eval_interval, config.steps) and _evaluate(run)
             if config.sample_every is not None and done % config.sample_every == 0:
                 _sample(run, done)
-            if is_last or is_best or done % config.save_interval == 0:
+            if is_best or _is_due(done, config.save_interval, config.steps):
                 _save(run, done)
             if run.log.not_finite and not config.skip_nonfinite:
                 _save(run, done)
                 raise _not_finite(run, *run.log.not_finite)
-        return run.answer(finished=True)
+        return run.outcome(finished=True)
+
+
+def _is_due(done: int, interval: int, last: int) -> bool:
+    """Return whether something is due after this step: at every interval and at the end."""
+    return done == last or done % interval == 0
 
 
 def _has_lost_patience(run: Run) -> bool:
-    """Whether too many evaluations have passed since the lowest validation loss."""
+    """Return whether too many evaluations have passed since the lowest validation loss."""
     patience = run.config.patience
     return patience is not None and run.progress.evaluations_since_best >= patience
 
 
+def _must_stop(run: Run) -> bool:
+    """Return whether any process was asked to stop or can no longer write its log."""
+    return run.processes.any(run.stop_requested() or run.log.unwritten is not None)
+
+
 def _next_batch(run: Run, step: int) -> Batch:
-    """Return the batch of a step. If a token file has changed, save first.
+    """Return the batch of a step. If a token file has changed, save before the error.
 
     Raises:
         InputError: a token file has changed.
@@ -96,7 +107,7 @@ def _next_batch(run: Run, step: int) -> Batch:
     try:
         return next(run.batches)
     except InputError:
-        # The other processes of a run take this step, and then find that this process has gone.
+        # The other processes are already in this step, so a mesh cannot save together.
         if run.processes.count == 1:
             _save(run, step)
         raise
@@ -120,7 +131,7 @@ def _evaluate(run: Run) -> bool:
     evaluation = evaluate(run.eval_step, run.state, run.val_data, run.config, mesh=run.mesh)
     run.log.evaluation(evaluation)
     run.progress.evaluated(evaluation.loss)
-    # Only the first process looks: it may be deleting checkpoints.
+    # Only the first process reads the checkpoints, because it alone deletes them.
     return run.processes.any(
         run.processes.is_first and checkpoint.is_among_best(run.out, evaluation.loss, run.keep_best)
     )
@@ -141,7 +152,7 @@ def _save(run: Run, step: int) -> None:
     """Save a checkpoint unless this step is saved already.
 
     Raises:
-        InputError: the checkpoint, or lines of metrics.jsonl before it, cannot be written.
+        InputError: the checkpoint, or a line of metrics.jsonl before it, cannot be written.
     """
     if step != run.saved_step:
         run.log.sync()
@@ -150,12 +161,13 @@ def _save(run: Run, step: int) -> None:
         run.saved_step = step
     if run.log.unwritten:
         raise InputError(
-            f"{run.log.unwritten}, and lacks its last lines; step {step} is saved: mend that, and resume"
+            f"{run.log.unwritten}, so its last lines are missing; step {step} is saved: free some space or mount it "
+            "writable, and resume with --resume"
         )
 
 
 def _write_checkpoint(run: Run, step: int) -> None:
-    """Write a checkpoint, and delete those that need not be kept."""
+    """Write a checkpoint and delete those that need not be kept."""
     facts = {
         **run.facts,
         **asdict(run.progress),
@@ -172,7 +184,7 @@ def _write_checkpoint(run: Run, step: int) -> None:
     except OSError as error:
         raise InputError(
             f"{error.filename}: step {step} cannot be saved ({error.strerror}); earlier checkpoints are intact: "
-            "mend that, and resume with --resume"
+            "free some space or mount it writable, and resume with --resume"
         ) from None
 
 
@@ -180,7 +192,7 @@ def _not_finite(run: Run, step: int, what: str) -> NotFiniteError:
     starts = run.source.places(run.config, step - 1)
     places = ", ".join(f"{run.source.paths[i].name}[{start}]" for i, start in starts[:4])
     return NotFiniteError(
-        f"step {step}: {what}, and was left out; saved. Look at its batch, {run.config.batch_size} "
-        f"windows that start at {places}{', ...' if len(starts) > 4 else ''}, or lower "
-        "optimizer.learning-rate in a new run, or resume without the step: --resume --skip-nonfinite"
+        f"step {step}: {what}, so the step was left out; it is saved. Look at its batch of {run.config.batch_size} "
+        f"windows, which start at {places}{', ...' if len(starts) > 4 else ''}; or lower "
+        "optimizer.learning-rate in a new run; or resume without the step: --resume --skip-nonfinite"
     )

@@ -1,11 +1,13 @@
-"""A small pipeline, made once by the command: text, tokenizer, token files, a config, a run in each backend."""
+"""The command in this process, and a small pipeline that it makes once: text, tokenizer, token files, config, runs."""
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 from lm.cli import main
+from lm.files import file_sha256
 
 CONFIG = """
 steps = 6
@@ -33,15 +35,34 @@ def lm(*arguments: object) -> int:
 
 
 def train_command(pipeline: Path, backend: str, out: Path, *more: object) -> list[object]:
-    """The command that trains on the pipeline's files, or on those that `more` says."""
+    """The command that trains on the pipeline's files, or on the files that `more` names."""
     data: list[object] = [] if "--train" in more else ["--train", pipeline / "train.npy"]
     data += ["--val", pipeline / "val.npy"]
     return ["train", "--backend", backend, "--config", pipeline / "tiny.toml", *data, "--out", out, *more]
 
 
+def refused(capsys: pytest.CaptureFixture[str], *command: object) -> str:
+    """The one line that refuses a command."""
+    capsys.readouterr()
+    assert lm(*command) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    # A progress bar may have come before; it ends in a carriage return or a new line.
+    line = re.split(r"[\r\n]", printed.err.rstrip("\n"))[-1]
+    assert line.startswith("lm: ")
+    assert "Traceback" not in printed.err
+    return line
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, str]]:
+    """Time and hash of every file below a folder, to see that nothing has changed."""
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file())
+    return {str(p.relative_to(folder)): (p.stat().st_mtime_ns, file_sha256(p)) for p in files}
+
+
 @pytest.fixture(scope="session")
 def made_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder all of the pipeline's files are in; not to be changed."""
+    """The folder with all files of the pipeline. Do not change it."""
     folder = tmp_path_factory.mktemp("pipeline")
     (folder / "tiny.toml").write_text(CONFIG)
     for name, size, seed in (("train", 30_000, 1), ("val", 3_000, 2)):
@@ -58,5 +79,5 @@ def made_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pipeline(made_pipeline: Path, tmp_path: Path) -> Path:
-    """A copy of the pipeline's folder, to do anything to."""
+    """A copy of the pipeline's folder, which a test may change."""
     return shutil.copytree(made_pipeline, tmp_path / "pipeline")

@@ -74,7 +74,7 @@ def test_which_checkpoint_and_which_backend(pipeline: Path) -> None:
     assert twinlm.load(pipeline / "torch").path.name == "step-00000006"
     state = older / "state.json"
     facts = json.loads(state.read_text())
-    best = min((c for c in checkpoint.all_of(pipeline / "torch")), key=lambda c: facts_of(c)["val_loss"])
+    best = min((c for c in checkpoint.find_all(pipeline / "torch")), key=lambda c: facts_of(c)["val_loss"])
     assert twinlm.load(pipeline / "torch", best=True).path == best
     assert facts["val_loss"] is not None
 
@@ -95,11 +95,14 @@ def test_what_the_api_refuses(made_pipeline: Path) -> None:
         (lambda: model.logits([]), "the ids are"),
         (lambda: model.logits(""), "the ids are"),
         (lambda: model.logits([0.5]), "the ids are float64"),
-        (lambda: model.logits([0] * 17), r"\(17,\): give whole numbers, 1 to the model's context_length 16"),
+        (
+            lambda: model.logits([0] * 17),
+            r"\(17,\): give whole numbers, for each text 1 to the model's context_length 16",
+        ),
         (lambda: model.logits([300]), r"token id 300 is outside 0 .. 299"),
         (lambda: model.logits([-1]), r"token id -1 is outside 0 .. 299"),
         (lambda: model.logits([2**40]), r"token id 1099511627776 is outside"),
-        (lambda: model.logits([[1, 2], [3]]), "the ids are no array .*inhomogeneous"),
+        (lambda: model.logits([[1, 2], [3]]), "the ids are not an array .*inhomogeneous"),
         (lambda: model.logits([True]), "the ids are bool"),
         (lambda: model.logits(None), "the ids are object"),
         (lambda: model.logits(np.array([2**63 + 5], np.uint64)), r"token id 9223372036854775813 is outside"),

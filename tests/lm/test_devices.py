@@ -6,8 +6,7 @@ import pytest
 
 import lm as twinlm
 from lm.config import ModelConfig, TrainConfig
-from tests.lm.cli.test_cli import refused
-from tests.lm.conftest import train_command
+from tests.lm.conftest import refused, train_command
 from tokenizer import InputError
 
 Capture = pytest.CaptureFixture[str]

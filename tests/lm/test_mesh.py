@@ -17,8 +17,7 @@ from lm.mesh import Mesh, Processes
 from lm.run import checkpoint
 from lm.run.checkpoint import Index, Share
 from lm.run.signals import stop_signals
-from tests.lm.cli.test_cli import refused, snapshot
-from tests.lm.conftest import train_command
+from tests.lm.conftest import refused, snapshot, train_command
 from tokenizer import InputError
 
 RANDOM = np.random.default_rng(0)
@@ -178,7 +177,7 @@ def test_what_one_process_cannot_write_none_publishes(tmp_path: Path, fails: int
 def test_slices_of_a_file_are_those_of_the_leaf(tmp_path: Path) -> None:
     checkpoint.save_file(LEAVES, tmp_path / "file")
     expected = {name: (array.shape, str(array.dtype)) for name, array in LEAVES.items()}
-    for name, leaf in checkpoint.read_slices(tmp_path / "file", expected):
+    for name, leaf in checkpoint.read_leaves(tmp_path / "file", expected):
         assert (leaf.shape, leaf.dtype) == (LEAVES[name].shape, LEAVES[name].dtype)
         for index in (..., *quarters(LEAVES[name])):
             np.testing.assert_array_equal(leaf[index], LEAVES[name][index])

@@ -106,7 +106,7 @@ def test_50_steps_have_the_numbers_of_one_device() -> None:
 def cut(folder: Path, to: Path, step: int) -> Path:
     """A copy of a run, as if it had been ended after a step."""
     shutil.copytree(folder, to)
-    for path in checkpoint.all_of(to):
+    for path in checkpoint.find_all(to):
         if path.name != f"step-{step:08d}":
             shutil.rmtree(path)
     return to
@@ -118,7 +118,7 @@ def test_a_run_moves_between_meshes_processes_and_backends(made_pipeline: Path, 
     def same(folder: Path) -> None:
         for a, b in zip(numbers(folder), expected, strict=True):
             assert a == pytest.approx(b, rel=1e-5)
-        for path in checkpoint.all_of(folder):
+        for path in checkpoint.find_all(folder):
             checkpoint.read_state(path)
 
     eight, one, both, other = (tmp_path / name for name in ("eight", "one", "two", "other"))
@@ -168,7 +168,7 @@ def test_a_process_is_killed_and_the_run_goes_on(made_pipeline: Path, tmp_path: 
             rows = slice(shape[0] // 2 if by_rows else None)
             expected += blocks(name, shape, rows) if len(shape) == 2 else []
         assert [tuple(block) for block in json.loads((tmp_path / "drawn-0.json").read_text())] == expected
-        newest = max(checkpoint.read_state(path)["iteration"] for path in checkpoint.all_of(out))
+        newest = max(checkpoint.read_state(path)["iteration"] for path in checkpoint.find_all(out))
 
         # A signal to one process stops all after the same step.
         processes = two(tmp_path, [*command, "--resume"])

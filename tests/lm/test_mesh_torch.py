@@ -20,8 +20,7 @@ from lm.init import parameter_shapes
 from lm.run import checkpoint
 from lm.run.facts import load_facts
 from lm.run.metrics import read_metrics
-from tests.lm.cli.test_cli import refused
-from tests.lm.conftest import lm
+from tests.lm.conftest import lm, refused
 from tests.lm.mesh_process import blocks, small_blocks
 from tests.lm.run.test_train import leaves
 from tests.source import ROOT
@@ -100,7 +99,7 @@ def wait_for(path: Path, process: Process) -> None:
 def cut(folder: Path, last: int, new: Path) -> Path:
     """A copy of a run as it would be, had it been killed after the checkpoint of a step."""
     shutil.copytree(folder, new)
-    for path in checkpoint.all_of(new):
+    for path in checkpoint.find_all(new):
         if int(path.name[5:]) > last:
             shutil.rmtree(path)
     return new
@@ -219,7 +218,7 @@ def test_a_run_is_killed_and_stopped_and_goes_on_in_the_other_backend(
     assert re.fullmatch(
         r"lm: a process of this run has ended, .*: start all .* with the same command and --resume", line
     )
-    newest = max(checkpoint.read_state(path)["iteration"] for path in checkpoint.all_of(folder))
+    newest = max(checkpoint.read_state(path)["iteration"] for path in checkpoint.find_all(folder))
     assert 4 <= newest < 50
 
     # The second is told to stop, and the first says so.

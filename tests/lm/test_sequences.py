@@ -15,8 +15,7 @@ from lm.run.facts import read_facts
 from lm.run.report import list_runs
 from lm.text.generate import generate_after_prefixes
 from lm.text.sampling import SamplingConfig
-from tests.lm.cli.test_cli import refused
-from tests.lm.conftest import lm
+from tests.lm.conftest import lm, refused
 from tests.lm.run.test_report import page_data
 from tests.lm.run.test_train import leaves, numbers
 from tokenizer import InputError

@@ -24,8 +24,7 @@ from lm.data.batch import Batch
 from lm.init import optimizer_shapes
 from lm.mesh import Mesh
 from lm.run.log import MetricsLog
-from tests.lm.cli.test_cli import refused
-from tests.lm.conftest import lm
+from tests.lm.conftest import lm, refused
 from tests.lm.run.test_train import BACKENDS
 
 Capture = pytest.CaptureFixture[str]
@@ -395,7 +394,7 @@ def test_wrong_input_is_refused(capsys: Capture) -> None:
         (("gpt2-xl", "--memory", "0GB"), "80GB"),
         (
             ("gpt2-xl", "--memory", "80"),
-            "'80' is no size of memory: give a number and its unit, such as 80GB",
+            "'80' is not a size of memory: give a number and its unit, such as 80GB",
         ),
         (("gpt2-xl", "--memory", "80G"), "its unit"),
         (("gpt2-xl", "--tokens", "nan"), "tokens"),

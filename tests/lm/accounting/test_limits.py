@@ -17,8 +17,7 @@ from lm.accounting.limits import OutOfMemoryError, explained, refuse_step, refus
 from lm.accounting.memory import memory
 from lm.config import ModelConfig, TrainConfig
 from lm.mesh import Mesh
-from tests.lm.cli.test_cli import refused
-from tests.lm.conftest import train_command
+from tests.lm.conftest import refused, train_command
 from tests.lm.run.test_train import BACKENDS
 from tokenizer import InputError, train_bpe
 

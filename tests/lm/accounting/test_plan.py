@@ -18,7 +18,7 @@ from lm.accounting.plan import plan
 from lm.accounting.presets import PRESETS
 from lm.mesh import Mesh
 from tests.lm.accounting.test_accounting import tell
-from tests.lm.cli.test_cli import refused
+from tests.lm.conftest import refused
 from tests.lm.mesh_programs import CASES
 from tests.lm.test_mesh_jax import FEW_PASSES
 

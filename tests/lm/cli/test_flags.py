@@ -1,4 +1,4 @@
-"""Flags of the command line: those that take several values take them in one place or in several."""
+"""Flags of the command line. A flag with several values takes them in one place or in several."""
 
 import argparse
 import contextlib
@@ -17,10 +17,9 @@ import lm as package
 from bench.__main__ import BENCHMARKS
 from lm.cli.commands import COMMANDS, parse
 from lm.cli.flags import Gather
-from tests.lm.cli.test_cli import refused
-from tests.lm.conftest import lm
+from tests.lm.conftest import lm, refused
 
-# What each command needs beside the flag that is tried.
+# What each command needs in addition to the flag that is tried.
 NEEDED: dict[str, list[str]] = {
     "stories": ["--out", "o"],
     "pairs": ["stories", "--out", "o"],
@@ -55,7 +54,7 @@ VALUES = {
 
 
 def flags_with_lists(name: str) -> dict[str, list[str]]:
-    """The flags of a command of which the help shows any number of values, with three of their kind."""
+    """The flags that take any number of values, as the help of a command shows, each with three values."""
     with contextlib.redirect_stdout(io.StringIO()) as page, pytest.raises(SystemExit):
         parse([*name.split(), "--help"])
     found = re.findall(r"(--[\w.-]+) \[(\S+) \[", page.getvalue())
@@ -84,7 +83,7 @@ def test_every_command_is_tried(lists: dict[str, dict[str, list[str]]]) -> None:
 
 
 def value(command: Any, name: str) -> Any:
-    """What a parsed command has under this name, at whatever depth."""
+    """The value of a field of a parsed command, at any depth."""
     for field in dataclasses.fields(command):
         inner = getattr(command, field.name)
         if field.name == name:
@@ -94,7 +93,7 @@ def value(command: Any, name: str) -> Any:
     return None
 
 
-def test_a_list_is_the_same_however_it_is_given(lists: dict[str, dict[str, list[str]]]) -> None:
+def test_every_form_of_a_list_gives_equal_values(lists: dict[str, dict[str, list[str]]]) -> None:
     forms: tuple[Callable[..., list[list[str]]], ...] = (
         lambda flag, _, a, b, c: [[flag, a, b, c], [], []],
         lambda flag, _, a, b, c: [[flag, a], [flag, b], [flag, c]],
@@ -107,7 +106,7 @@ def test_a_list_is_the_same_however_it_is_given(lists: dict[str, dict[str, list[
             del needed[needed.index(flag) : needed.index(flag) + 2]
         for form in forms if flags else ():
             places = [form(flag, "--" + flag[2:].replace("-", "_"), *v) for flag, v in flags.items()]
-            # Between two places of a flag are those of the others.
+            # The other flags stand between two places of a flag.
             words = [word for i in range(3) for place in places for word in place[i]]
             command = parse([*name.split(), *needed, *words])
             found = [value(command, flag[2:].replace("-", "_")) for flag in flags]
@@ -121,25 +120,25 @@ def test_values_that_look_like_flags_come_after_an_equals_sign() -> None:
     assert command.sampling.stop == ("-x",)
 
 
-def test_of_a_flag_with_one_value_the_last_counts() -> None:
+def test_the_last_value_of_a_flag_with_one_value_counts() -> None:
     words = ["pairs", "reverse", "--out", "a", "--count", "1", "--word-lengths", "1", "2"]
     command = parse([*words, "--out", "b", "--count=2", "--word-lengths", "3", "4"])
     assert (command.out, command.count, command.word_lengths) == (Path("b"), 2, (3, 4))
 
 
-def test_a_list_before_a_positional_argument() -> None:
+def test_a_list_may_stand_before_a_positional_argument() -> None:
     command = parse(["experiment", "--rates", "1", "--seeds", "7", "--rates", "2", "sgd"])
     assert (command.name, command.rates, command.seeds) == ("sgd", (1, 2), 7)
 
 
-def test_the_benchmarks_take_lists_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_benchmarks_gather_lists_too(monkeypatch: pytest.MonkeyPatch) -> None:
     class Ready(Exception):
         pass
 
-    seen: dict[str, list[argparse.Action]] = {}
+    actions: dict[str, list[argparse.Action]] = {}
 
     def keep(parser: argparse.ArgumentParser, _: Any = None) -> None:
-        seen[str(parser.prog)] = parser._actions
+        actions[str(parser.prog)] = parser._actions
         raise Ready
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", keep)
@@ -148,13 +147,13 @@ def test_the_benchmarks_take_lists_alike(monkeypatch: pytest.MonkeyPatch) -> Non
             importlib.import_module(f"bench.{name.replace('-', '_')}").main([])
     with pytest.raises(Ready):
         importlib.import_module("tests.torture").run()
-    assert len(seen) == len(BENCHMARKS) + 1
-    lists = [a for a in itertools.chain(*seen.values()) if a.nargs in ("+", "*") and a.option_strings]
+    assert len(actions) == len(BENCHMARKS) + 1
+    lists = [a for a in itertools.chain(*actions.values()) if a.nargs in ("+", "*") and a.option_strings]
     assert len(lists) >= 8
     assert [a.option_strings for a in lists if not isinstance(a, Gather)] == []
 
 
-def test_argparse_gathers_in_place_of_the_default() -> None:
+def test_gathered_values_replace_the_default_of_argparse() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--x", type=int, nargs="+", default=[7], action=Gather)
     lines = ([], ["--x", "1", "2"], ["--x", "1", "--x", "2"], ["--x=1", "--x", "2", "3", "--x=4"])

@@ -1,4 +1,4 @@
-"""Every path flag of every command, given what is no path for it: an answer in one line, and nothing is changed."""
+"""Every path flag of every command, given a wrong path: one line answers, and no file is changed."""
 
 import dataclasses
 import typing
@@ -13,13 +13,12 @@ from lm.cli.commands import COMMANDS
 from lm.config import load_config
 from lm.data.pairs import open_pairs
 from lm.data.token_files import open_tokens
-from tests.lm.cli.test_cli import snapshot
-from tests.lm.conftest import lm
+from tests.lm.conftest import lm, snapshot
 from tests.lm.data.test_pairs import MODEL
 from tokenizer import InputError, Tokenizer
 
 Capture = pytest.CaptureFixture[str]
-# What each command needs; of a path that is tried, the value is exchanged.
+# What each command needs. A path that is tried replaces its value.
 TRAIN = ["--config", "tiny.toml", "--train", "train.npy", "--val", "val.npy", "--out", "new"]
 NEEDED: dict[str, list[str]] = {
     "stories": ["--out", "new", "--bytes", "10"],
@@ -44,7 +43,7 @@ NEEDED: dict[str, list[str]] = {
     "parity": [],
     "demo": ["--out", "new"],
 }
-# Paths that the annotations do not tell, with the value in NEEDED that they take the place of.
+# Paths that are not annotated as paths, with the flag or the value in NEEDED that they replace.
 OTHERS = [("tokenizer train", "input"), ("tokenizer encode", "input"), ("accounting", "tiny.toml")]
 POSITIONAL = {
     ("export", "checkpoint"): "torch",
@@ -87,7 +86,7 @@ def command_line(name: str, flag: str, value: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("name", "flag"), path_flags())
-def test_whatever_a_path_flag_is_given(
+def test_a_wrong_path_is_answered_in_one_line(
     made_pipeline: Path,
     tmp_path: Path,
     capsys: Capture,
@@ -99,7 +98,7 @@ def test_whatever_a_path_flag_is_given(
         (tmp_path / entry.name).symlink_to(entry)
     monkeypatch.chdir(tmp_path)
 
-    # What would take long has been asked for, so the path was taken.
+    # If the command starts what would take long, it has accepted the path.
     def begun(*_: object, **__: object) -> Any:
         raise InputError("work has begun")
 
@@ -114,7 +113,7 @@ def test_whatever_a_path_flag_is_given(
     ):
         monkeypatch.setattr(work, begun)
     before = snapshot(made_pipeline)
-    # To look for runs in all of the disk takes long.
+    # A search for runs on the whole disk would take long.
     for value in BAD if name != "runs" else BAD[3:]:
         code = lm(*command_line(name, flag, value))
         printed = capsys.readouterr()
@@ -126,7 +125,7 @@ def test_whatever_a_path_flag_is_given(
 
 
 @pytest.mark.parametrize("value", [".", "/", "..", "", "none/none", "n" * 300, "a\0b"])
-def test_whatever_path_the_functions_are_given(value: str) -> None:
+def test_functions_refuse_a_wrong_path_in_one_line(value: str) -> None:
     for read in (
         load,
         Tokenizer.load,

@@ -13,8 +13,7 @@ import pytest
 
 from lm.cli.commands import parse
 from lm.config import load_config
-from tests.lm.cli.test_cli import refused
-from tests.lm.conftest import lm
+from tests.lm.conftest import lm, refused
 from tests.lm.test_config import TOML
 from tokenizer import InputError
 
@@ -46,7 +45,7 @@ Way = Callable[[Path, bytes], str]
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_a_config(tmp_path: Path, way: Way, end: str) -> None:
+def test_a_config_is_read_in_every_way(tmp_path: Path, way: Way, end: str) -> None:
     plain = load_config(Path(as_file(tmp_path / "plain.toml", TOML.encode())))
     content = TOML.replace("\n", end).encode()
     assert load_config(Path(way(tmp_path / "run.toml", content))) == plain
@@ -64,7 +63,9 @@ def test_accounting_reads_its_config_once(tmp_path: Path, way: Way, capsys: Capt
     assert outputs[0] == outputs[1]
 
 
-def test_standard_input_is_a_config(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+def test_accounting_reads_its_config_from_standard_input(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
     for command in (["accounting", "-"], ["accounting", "--batch-size", "4", "-", "--json"]):
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(TOML.encode())))
         assert lm(*command) == 0
@@ -80,7 +81,7 @@ def test_standard_input_is_a_config(monkeypatch: pytest.MonkeyPatch, capsys: Cap
         (b"\x00", "run.toml: not a TOML file"),
     ],
 )
-def test_a_config_that_is_none(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_damaged_config_is_refused_in_one_line(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(InputError) as caught:
         load_config(Path(as_file(tmp_path / "run.toml", content)))
     assert message in str(caught.value)
@@ -88,12 +89,14 @@ def test_a_config_that_is_none(tmp_path: Path, content: bytes, message: str) -> 
 
 
 @pytest.mark.parametrize("name", ["/dev/zero", "a\0b", ""])
-def test_what_is_no_file_is_no_config(name: str) -> None:
+def test_a_config_that_is_no_file_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         load_config(Path(name))
 
 
-def test_prompts_and_texts_to_score(made_pipeline: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_prompts_and_texts_to_score_are_read_in_every_way(
+    made_pipeline: Path, tmp_path: Path, capsys: Capture
+) -> None:
     run, text = made_pipeline / "torch", "Once é\n"
     outputs = set()
     for way in WAYS:
@@ -111,7 +114,7 @@ def test_prompts_and_texts_to_score(made_pipeline: Path, tmp_path: Path, capsys:
     assert json.loads(outputs.pop())["predicted_bytes"] == len(text.encode())
 
 
-def test_a_model_does_not_read_from_devices(made_pipeline: Path, capsys: Capture) -> None:
+def test_prompts_and_texts_are_not_read_from_devices(made_pipeline: Path, capsys: Capture) -> None:
     for command in (["generate", "--prompt-file", "/dev/zero"], ["score", "/dev/zero"]):
         line = refused(capsys, *command, "--checkpoint", made_pipeline / "torch")
         assert "/dev/zero: it is a device" in line

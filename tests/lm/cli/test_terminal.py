@@ -1,4 +1,4 @@
-"""What is shown, and nobody can see: no terminal, pipe or log ends a command, and training is never lost."""
+"""Output that nobody can see. No terminal, pipe or log ends a command, and training is never lost."""
 
 import errno
 import io
@@ -24,7 +24,7 @@ TEXT = "né 😀"
 
 
 def ascii_stream() -> io.TextIOWrapper:
-    """A stream such as of PYTHONIOENCODING=ascii."""
+    """A stream as Python makes it with PYTHONIOENCODING=ascii."""
     return io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
 
 
@@ -80,11 +80,13 @@ COMMANDS: dict[str, Callable[[Path], list[object]]] = {
     "export": lambda p: ["export", p / "torch", p / "hf", "--format", "hf"],
     "refused": lambda p: ["eval", "--checkpoint", p / "é", "--tokens", p / "val.npy"],
 }
-# Those that tell the text, or the folder's name.
-TOLD = {*COMMANDS} - {"eval", "accounting", "runs", "inspect", "score", "score json"}
+# The commands that print the text, or the folder's name.
+PRINT_E = {*COMMANDS} - {"eval", "accounting", "runs", "inspect", "score", "score json"}
 
 
-def test_text_that_the_terminal_cannot_show(accented: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_that_the_terminal_cannot_show_is_escaped(
+    accented: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     texts = {}
     for name, words in COMMANDS.items():
         out, errors = ascii_stream(), ascii_stream()
@@ -93,17 +95,17 @@ def test_text_that_the_terminal_cannot_show(accented: Path, monkeypatch: pytest.
             patch.setattr("sys.stderr", errors)
             assert lm(*words(accented)) == (2 if name == "refused" else 0), (name, written(errors))
         texts[name] = written(out) + written(errors)
-    assert {name for name, text in texts.items() if r"\u00e9" in text} == TOLD
+    assert {name for name, text in texts.items() if r"\u00e9" in text} == PRINT_E
     assert json.loads(texts["json"].splitlines()[0])["prompt"] == TEXT
     assert json.loads(texts["score json"])["predicted_bytes"] == len(TEXT.encode())
-    # What goes into files is UTF-8 as ever.
+    # Files are UTF-8 all the same.
     samples = [m["sample"] for m in read_metrics(accented / "new") if "sample" in m]
     assert len(samples) == 2
     assert all(sample.startswith("é") for sample in samples)
 
 
 class Broken(io.StringIO):
-    """A stream that is gone."""
+    """A stream to which every write fails."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -131,7 +133,7 @@ STREAMS: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("stream", STREAMS)
-def test_training_ends_as_ever_whatever_becomes_of_what_it_shows(
+def test_training_does_not_depend_on_whether_its_output_can_be_written(
     pipeline: Path, monkeypatch: pytest.MonkeyPatch, stream: str
 ) -> None:
     made = [None if stream == "slow reader" else STREAMS[stream](), STREAMS[stream]()]
@@ -146,7 +148,7 @@ def test_training_ends_as_ever_whatever_becomes_of_what_it_shows(
 
 
 @pytest.mark.parametrize("stream", ["none", "full disk"])
-def test_results_that_cannot_be_printed(
+def test_results_that_cannot_be_printed_are_an_error_unless_the_output_is_closed(
     made_pipeline: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stream: str
 ) -> None:
     for name in ("inspect", "eval", "generate", "score", "accounting", "runs"):
@@ -154,14 +156,14 @@ def test_results_that_cannot_be_printed(
             patch.setattr("sys.stdout", STREAMS[stream]())
             code = lm(*COMMANDS[name](made_pipeline))
         said = capsys.readouterr().err
-        # A closed standard output is the user's wish; a full disk may not be.
+        # A user closes standard output on purpose. A full disk is an error.
         assert (code, said) == (
             (0, "") if stream == "none" else (2, f"lm: standard output: {os.strerror(28)}\n")
         )
 
 
 def started(words: str) -> subprocess.Popen[str]:
-    """A shell's command in a session of its own; LM is the command lm."""
+    """Start a shell command in a session of its own. LM stands for the command lm."""
     line = words.replace("LM", f"'{sys.executable}' -m lm")
     return subprocess.Popen(
         ["sh", "-c", f"exec {line}"] if ";" not in line and "|" not in line else ["sh", "-c", line],
@@ -175,7 +177,7 @@ def started(words: str) -> subprocess.Popen[str]:
 
 @pytest.mark.skipif(os.name != "posix", reason="a POSIX shell closes standard files")
 @pytest.mark.parametrize("closed", [">&- 2>&-", "<&- >&- 2>&-", ">/dev/full 2>/dev/full", "2>&1 | head -n 1"])
-def test_training_in_a_process_whose_standard_files_are_gone(pipeline: Path, closed: str) -> None:
+def test_training_ends_in_a_process_without_standard_files(pipeline: Path, closed: str) -> None:
     if "full" in closed and not Path("/dev/full").exists():
         closed = ">&-"
     words = " ".join(map(str, train_command(pipeline, "torch", pipeline / "new")))
@@ -183,7 +185,7 @@ def test_training_in_a_process_whose_standard_files_are_gone(pipeline: Path, clo
     with started(line if "|" in closed else f"{line}; exit $?") as process:
         process.communicate(timeout=120)
     assert process.returncode == 0
-    for _ in range(300):  # the pipe's reader has ended, and the shell with it
+    for _ in range(300):  # the pipe's reader has ended, and so has the shell
         if (pipeline / "new" / "checkpoints" / "step-00000006").exists():
             break
         time.sleep(0.1)
@@ -191,7 +193,7 @@ def test_training_in_a_process_whose_standard_files_are_gone(pipeline: Path, clo
     assert [m["step"] for m in read_metrics(pipeline / "new")] == [1, 2, 3, 3, 4, 5, 6, 6]
 
 
-def test_a_full_disk_of_metrics_saves_first(
+def test_training_saves_if_the_disk_is_too_full_for_metrics(
     pipeline: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lm.run import log
@@ -215,7 +217,7 @@ def test_a_full_disk_of_metrics_saves_first(
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="sends SIGHUP, which Windows has not")
-def test_nohup_trains_on(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_continues_under_nohup(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lm.run import train as module
 
     learning_rate = module.learning_rate
@@ -243,7 +245,7 @@ PROGRAMS = {
 
 @pytest.fixture
 def interrupted_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Arrange that Python processes get a Ctrl-C where they import a module. No clock is in it."""
+    """Send Python processes a Ctrl-C when they import a module. No clock is involved."""
 
     def arrange(module: str) -> None:
         (tmp_path / "sitecustomize.py").write_text(
@@ -262,8 +264,8 @@ def interrupted_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 @pytest.mark.parametrize("module", ["lm.terminal", "datetime", "tokenizer.train_bpe"])
-def test_ctrl_c_while_modules_load(interrupted_at: Callable[[str], None], module: str) -> None:
-    """NumPy, for one, makes an ImportError of a Ctrl-C that comes while it loads datetime."""
+def test_ctrl_c_while_modules_load_is_silent(interrupted_at: Callable[[str], None], module: str) -> None:
+    """NumPy turns a Ctrl-C while it loads datetime into an ImportError."""
     interrupted_at(module)
     for program, words in PROGRAMS.items():
         if "torture" in program and module != "lm.terminal":  # its help loads nothing more
@@ -274,7 +276,7 @@ def test_ctrl_c_while_modules_load(interrupted_at: Callable[[str], None], module
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
-def test_ctrl_c_while_worker_processes_load(
+def test_ctrl_c_while_worker_processes_load_does_not_stop_them(
     interrupted_at: Callable[[str], None],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

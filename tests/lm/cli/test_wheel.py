@@ -1,4 +1,4 @@
-"""What a wheel holds, so that `lm demo` runs without a checkout."""
+"""Contents of a wheel: `lm demo` runs without a checkout."""
 
 import tomllib
 from fnmatch import fnmatch
@@ -9,14 +9,15 @@ from tests.source import ROOT
 def test_a_wheel_holds_every_data_file_of_its_packages() -> None:
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     packaged = setuptools["packages"]["find"]["include"]
+    folders = ("tokenizer", "lm", "torch_impl", "jax_impl", "parity", "configs")
     listed = {
         path
-        for package, patterns in setuptools["package-data"].items()
+        for name, patterns in setuptools["package-data"].items()
+        for package in (folders if name == "*" else [name])
         if any(fnmatch(package, pattern) for pattern in packaged)
         for pattern in patterns
         for path in (ROOT / package.replace(".", "/")).glob(pattern)
     }
-    folders = ("tokenizer", "lm", "torch_impl", "jax_impl", "parity", "configs")
     present = {path for folder in folders for path in (ROOT / folder).rglob("*.*") if path.is_file()}
     assert {path for path in present if path.suffix not in (".py", ".pyc")} == listed
     assert {path.name for path in listed} > {"demo.toml", "experiment.toml"}

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from lm.corpora.download import DATASETS, HUB, download, get_dataset
-from tests.lm.cli.test_cli import refused
-from tests.lm.conftest import lm
+from tests.lm.conftest import lm, refused
 from tokenizer import InputError
 
 CONTENT = np.random.default_rng(0).bytes(300_000)

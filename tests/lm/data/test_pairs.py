@@ -21,8 +21,7 @@ from lm.data.pairs import (
     pair_eval_batches,
     pairs_fingerprint,
 )
-from tests.lm.cli.test_cli import refused
-from tests.lm.conftest import lm
+from tests.lm.conftest import lm, refused
 from tokenizer import InputError, Tokenizer
 from tokenizer.encode_pairs import encode_pairs, offsets_path
 

@@ -18,8 +18,7 @@ from lm.data.sources import open_evaluation, text_facts
 from lm.run.facts import read_facts
 from lm.run.inputs import file_tokenizer, refuse_other_tokenizer
 from lm.run.metrics import read_metrics
-from tests.lm.cli.test_cli import refused, snapshot
-from tests.lm.conftest import lm, train_command
+from tests.lm.conftest import lm, refused, snapshot, train_command
 from tests.lm.data.test_pairs import END, MODEL, PAIRS, TOKENIZER, write
 from tokenizer import InputError, Tokenizer
 from tokenizer.encode_pairs import encode_pairs

@@ -12,8 +12,7 @@ from lm.data.windows import eval_batches, get_batch, open_corpus
 from lm.run import checkpoint
 from lm.run.facts import load_facts
 from lm.run.loading import load_tokenizer
-from tests.lm.cli.test_cli import refused, snapshot
-from tests.lm.conftest import lm, train_command
+from tests.lm.conftest import lm, refused, snapshot, train_command
 from tests.lm.data.test_windows import TOKENS, marked
 from tokenizer import InputError, Tokenizer
 

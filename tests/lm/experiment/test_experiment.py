@@ -14,8 +14,7 @@ from lm.run import evaluate
 from lm.run import train as train_module
 from lm.run.facts import read_facts
 from lm.run.metrics import read_metrics
-from tests.lm.cli.test_cli import refused
-from tests.lm.conftest import lm
+from tests.lm.conftest import lm, refused
 from tests.lm.experiment.conftest import DIVERGING, TINY, command
 
 Capture = pytest.CaptureFixture[str]

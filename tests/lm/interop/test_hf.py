@@ -19,8 +19,7 @@ from lm.init import optimizer_shapes, parameter_shapes
 from lm.interop.llama import interleave_halves, llama_name, split_halves
 from lm.run import checkpoint
 from lm.run.facts import load_facts
-from tests.lm.cli.test_cli import refused, snapshot
-from tests.lm.conftest import lm
+from tests.lm.conftest import lm, refused, snapshot
 from tests.lm.run.test_train import BACKENDS
 from tokenizer import Tokenizer
 
@@ -184,7 +183,7 @@ def test_out_and_in_changes_no_bit(tmp_path: Path, capsys: Capture, compute_dtyp
     config, facts = load_facts(after)
     assert (config.model, config.compute_dtype, facts["iteration"]) == (model, compute_dtype, 0)
     shapes = {name: (shape, config.param_dtype) for name, shape in parameter_shapes(model).items()}
-    leaves = (checkpoint.read_slices(path / "model.safetensors", shapes) for path in (before, after))
+    leaves = (checkpoint.read_leaves(path / "model.safetensors", shapes) for path in (before, after))
     np.testing.assert_equal(*({name: leaf[...] for name, leaf in some} for some in leaves))
 
 

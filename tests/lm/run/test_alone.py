@@ -22,8 +22,7 @@ from typing import Any
 import pytest
 
 from lm.run import checkpoint
-from tests.lm.cli.test_cli import refused
-from tests.lm.conftest import lm, train_command
+from tests.lm.conftest import lm, refused, train_command
 from tests.lm.run.test_train import leaves, numbers
 from tests.source import ROOT
 
@@ -57,7 +56,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 def all_intact(folder: Path) -> int:
     """The step of the newest checkpoint, after a look at all of them."""
-    steps = [checkpoint.read_state(path)["iteration"] for path in checkpoint.all_of(folder)]
+    steps = [checkpoint.read_state(path)["iteration"] for path in checkpoint.find_all(folder)]
     return int(max(steps))
 
 
@@ -170,7 +169,7 @@ def test_sigterm_while_jax_compiles(pipeline: Path) -> None:
         process.send_signal(signal.SIGTERM)
         said, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    assert "SIGTERM: ends, and saves, after this step" in errors
+    assert "SIGTERM: will save and end after this step" in errors
     words = shlex.join(map(str, command))
     assert said == f"stopped and saved; to resume: lm {words} --resume\n"
     assert all_intact(pipeline / "new") <= 2
@@ -205,7 +204,7 @@ def test_an_impatient_person_loses_nothing(
     before_step(4, lambda: [os.kill(os.getpid(), signal.SIGINT) for _ in range(3)])
     command = train_command(pipeline, "torch", pipeline / "new")
     assert lm(*command) == 0
-    assert capfd.readouterr().err.count("SIGINT: ends, and saves, after this step") == 1
+    assert capfd.readouterr().err.count("SIGINT: will save and end after this step") == 1
     assert all_intact(pipeline / "new") == 5
     assert lm(*command, "--resume") == 0
     assert leaves(pipeline / "new") == leaves(pipeline / "torch")

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lm.cli.test_cli import refused, snapshot
-from tests.lm.conftest import lm
+from tests.lm.conftest import lm, refused, snapshot
 from tests.lm.data.test_pairs import PAIRS, write
 
 if sys.platform != "win32":

@@ -17,8 +17,7 @@ from lm.files import alone_at, alone_in, is_locked
 from lm.run import checkpoint
 from lm.run.facts import read_facts
 from lm.run.metrics import read_metrics
-from tests.lm.cli.test_cli import refused, snapshot
-from tests.lm.conftest import lm, train_command
+from tests.lm.conftest import lm, refused, snapshot, train_command
 from tests.lm.run.test_train import leaves, numbers
 from tests.source import ROOT
 from tokenizer import InputError
@@ -53,7 +52,7 @@ def test_of_two_starts_at_once_one_trains(pipeline: Path, tmp_path: Path) -> Non
         facts = read_facts(folder)
         assert facts is not None
         assert facts["seed"] == winner
-        assert {checkpoint.read_state(path)["seed"] for path in checkpoint.all_of(folder)} == {winner}
+        assert {checkpoint.read_state(path)["seed"] for path in checkpoint.find_all(folder)} == {winner}
         steps = [record["step"] for record in read_metrics(folder) if "train_loss" in record]
         assert steps == list(range(1, 7))
         assert not list(folder.rglob(".*"))

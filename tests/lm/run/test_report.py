@@ -16,8 +16,7 @@ from lm.cli import main
 from lm.files import alone_in
 from lm.run.metrics import read_metrics
 from lm.run.report import list_runs, read_run, write_report
-from tests.lm.cli.test_cli import refused
-from tests.lm.conftest import lm, train_command
+from tests.lm.conftest import lm, refused, train_command
 from tokenizer import InputError
 
 EVIL = "</script><script>document.title='evil'</script><img src=x onerror=alert(1)>&"

@@ -16,8 +16,7 @@ from lm.files import alone_in
 from lm.run import checkpoint
 from lm.run.facts import read_facts
 from lm.run.metrics import read_metrics
-from tests.lm.cli.test_cli import refused, snapshot
-from tests.lm.conftest import lm, train_command
+from tests.lm.conftest import lm, refused, snapshot, train_command
 from tests.lm.run.test_checkpoint import OPTIMIZER, WEIGHTS, remake_manifest
 from tests.lm.run.test_train import leaves, numbers
 from tests.source import ROOT
@@ -105,7 +104,7 @@ def test_the_newest_intact_checkpoint_is_taken(pipeline: Path, capsys: Capture, 
     warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lm: warning: ")]
     assert len(warnings) == 1
     assert f"step-00000006/{name}: " in warnings[0]
-    assert warnings[0].endswith("going on from step-00000003")
+    assert warnings[0].endswith("resuming from step-00000003")
     # The broken one is written again, and the run ends as one that was left alone.
     assert checkpoint.latest(folder).name == "step-00000006"
     checkpoint.read_state(checkpoint.latest(folder))
@@ -258,7 +257,7 @@ def test_a_crash_at_any_file_operation_of_a_save(
         count = machine.run(stop_at, lambda folder=folder: save(folder, 3))  # type: ignore[misc]
         total = count if count < stop_at else None
         intact = []
-        for path in checkpoint.all_of(folder):
+        for path in checkpoint.find_all(folder):
             if again and path.name == "step-00000003" and (path / "state.json").read_text() == "broken":
                 continue
             checkpoint.read_state(path)  # whatever is seen is whole

@@ -17,8 +17,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from lm.run.metrics import read_metrics
 from lm.run.track import export
-from tests.lm.cli.test_cli import refused
-from tests.lm.conftest import lm, train_command
+from tests.lm.conftest import lm, refused, train_command
 from tests.lm.run.test_train import leaves
 from tests.source import ROOT
 from tokenizer import InputError
@@ -161,7 +160,7 @@ def test_without_the_extra_it_is_named(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     line = refused(capsys, *train_command(pipeline, "torch", pipeline / "new", "--track", "wandb"))
-    assert "wandb is not installed: it comes with pip install 'twinlm[track]'" in line
+    assert "wandb is not installed: install it with pip install 'twinlm[track]'" in line
     assert not (pipeline / "new").exists()
     with pytest.raises(InputError, match="tensorboard is not installed"):
         export("tensorboard", pipeline / "torch")

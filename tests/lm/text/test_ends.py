@@ -17,8 +17,7 @@ from lm.text.complete import Completion, complete
 from lm.text.ends import Ends, choose_ends, read_ends
 from lm.text.generate import drawable_tokens
 from lm.text.sampling import SamplingConfig
-from tests.lm.cli.test_cli import refused, snapshot
-from tests.lm.conftest import lm, train_command
+from tests.lm.conftest import lm, refused, snapshot, train_command
 from tests.lm.interop import test_hf
 from tests.lm.interop.test_hf import MODEL, make_run
 from tests.lm.run.test_train import BACKENDS

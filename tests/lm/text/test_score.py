@@ -16,8 +16,7 @@ from lm.api import Model
 from lm.budgets import BUDGETS, relative_error
 from lm.data.batch import Batch
 from lm.text.score import TextScore, score_text
-from tests.lm.cli.test_cli import refused
-from tests.lm.conftest import lm
+from tests.lm.conftest import lm, refused
 from tests.lm.run.test_train import BACKENDS
 from tokenizer import InputError, Tokenizer
 

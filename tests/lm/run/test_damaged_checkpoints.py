@@ -1,4 +1,4 @@
-"""Thousands of damaged checkpoints: each is refused with a message that names a file of it, or holds what it held."""
+"""Thousands of damaged checkpoints. Each is refused with a message that names one of its files, or loads unchanged."""
 
 import json
 import os
@@ -37,7 +37,7 @@ COUNT = 2300
 def collect(
     config: TrainConfig, weights: checkpoint.Leaves, optimizer: checkpoint.Leaves | None, mesh: Mesh | None
 ) -> dict[str, Any]:
-    """Shape and type of what a backend would load."""
+    """Shapes and types that a backend would load."""
     assert optimizer is not None
     read = ((name, leaf[...]) for leaves in (weights, optimizer) for name, leaf in leaves)
     return {name: (array.shape, array.dtype) for name, array in read}
@@ -90,7 +90,7 @@ def lengthen(path: Path, draw: random.Random) -> None:
 
 
 def exchange(path: Path, draw: random.Random) -> None:
-    """A file that is missing, another's, a folder, a link, a pipe, a device, or one too many."""
+    """Remove a file, replace it by another file, a folder, a link, a pipe or a device, or add one."""
     file = path / draw.choice(FILES)
     other = path / draw.choice(FILES)
     match draw.randrange(8):
@@ -145,7 +145,7 @@ def odd(draw: random.Random) -> Any:
 
 
 def state(path: Path, draw: random.Random) -> None:
-    """state.json with a strange value or key somewhere."""
+    """Put a strange value or key into state.json."""
     facts = json.loads((path / "state.json").read_text())
     table = draw.choice([facts, facts["config"], facts["config"]["model"], facts["config"]["optimizer"]])
     key = draw.choice([*table, "extra"])
@@ -164,7 +164,7 @@ def state(path: Path, draw: random.Random) -> None:
 
 
 def header(path: Path, draw: random.Random) -> None:
-    """A safetensors file whose header lies: sizes, names, shapes, types, places."""
+    """Make the header of a safetensors file wrong: sizes, names, shapes, types or places."""
     file = path / draw.choice(FILES[:2])
     data = file.read_bytes()
     (size,) = struct.unpack("<Q", data[:8])
@@ -294,12 +294,12 @@ def test_damaged_checkpoints_are_refused(whole: Path, tmp_path: Path, no_hang: N
             assert str(path) in message, (number, mutate)
             refused += 1
             continue
-        # Only where somebody made the hashes anew, of what is still a checkpoint of a model: names, shapes and
-        # types are what its config says.
+        # A damaged checkpoint loads only if its hashes were computed again and it is still a checkpoint of a model:
+        # names, shapes and types are those of its config.
         assert remade, (number, mutate)
         assert mutate is not manifest, (number, mutate)
         assert facts["iteration"] == 7, (number, mutate)
-        # A run that goes on from it can save what it took over.
+        # A run that resumes from it can save the progress that it read.
         json_text(asdict(read_progress(facts)))
         if (config.model, config.param_dtype) == (CONFIG.model, CONFIG.param_dtype):
             assert leaves == expected[2], (number, mutate)
