@@ -126,9 +126,8 @@ class _EncoderStack(Stack):
 
     def forward(self, x_BTD: Tensor, num_tokens_B: Tensor) -> Tensor:
         T = x_BTD.shape[1]
-        return self.hidden_states(
-            x_BTD, Context(padding_mask(num_tokens_B, T), self.rope(self.first_tables(T)))
-        )
+        rope: Any = self.tables(T) if self.config.position == "rope" else None
+        return self.hidden_states(x_BTD, Context(padding_mask(num_tokens_B, T), rope))
 
 
 def _padded(module: nn.Module, c: Tensors, *inputs: Tensor) -> Callable[[Tensors], Tensor]:
