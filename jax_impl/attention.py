@@ -42,13 +42,13 @@ class LayerCache(NamedTuple):
     """Keys and values of one layer, of num_kv_heads heads, in S slots; position t takes slot t mod S."""
 
     k_BHKS: Float[Array, "B H K S"]
-    """Transposed, since a single query's scores are computed from the transpose."""
+    """Transposed, since a single query's scores are computed from the transposed keys."""
     v_BHSK: Float[Array, "B H S K"]
 
     def write(self, k_BHTK: Array, v_BHTK: Array, slots_BT: Int[Array, "B T"]) -> "LayerCache":
         """Return the cache with the new keys and values in their slots."""
         B, H = self.v_BHSK.shape[:2]
-        # Indexed by heads, too: otherwise XLA would write the whole cache again if B is 1.
+        # The heads are indexed, too: otherwise XLA would write the whole cache again if B is 1.
         b, h, s = jnp.arange(B)[:, None, None], jnp.arange(H)[None, :, None], slots_BT[:, None]
         return LayerCache(self.k_BHKS.at[b, h, :, s].set(k_BHTK), self.v_BHSK.at[b, h, s].set(v_BHTK))
 
@@ -131,7 +131,7 @@ def multihead_self_attention(
 
     Args:
         qk_norm_eps: Epsilon of the RMSNorm over each head's queries and keys, before RoPE (Dehghani et al., 2023,
-            section 2). The norm is there if its gains are.
+            section 2). Queries and keys are normalised if the parameters have gains for it.
         attention_dropout: Share of the attention weights that training drops.
 
     Returns:

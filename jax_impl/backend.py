@@ -46,14 +46,16 @@ __all__ = [
 
 
 def configure(config: TrainConfig, mesh: Mesh | None = None) -> None:
-    """Switch float64 and fast forms on or off, make float32 mean float32, and refuse devices that are not there.
+    """Set JAX up: float64, fast forms, float32 products in float32, kept programs, and the device or the mesh.
 
-    Compiled programs are kept for later commands (`lm.programs`). With a mesh, join the other processes first
-    if the environment names any.
+    With a mesh, join the other processes first if the environment names any.
+
+    Raises:
+        InputError: the device or the mesh's devices are not there.
     """
-    # On accelerators XLA by default multiplies float32 in TF32 or bfloat16; bfloat16 operands lose nothing by this.
+    # By default XLA multiplies float32 in TF32 or bfloat16 on accelerators. Products of bfloat16 stay as they are.
     jax.config.update("jax_default_matmul_precision", "highest")
-    # On a CPU a step that is dispatched ahead would get its temporary memory before the last step's memory is freed.
+    # On a CPU a step that is dispatched ahead allocates its temporary memory before the last step's memory is freed.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     if config.compute_dtype == "float64":
         jax.config.update("jax_enable_x64", True)
@@ -92,9 +94,9 @@ def trace(folder: Path) -> Iterator[None]:
 def micro_batches(
     batch: Batch, config: TrainConfig
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray | None]:
-    """Return what the model reads, targets and loss mask of all micro-batches."""
+    """Return the model's inputs, the targets and the loss mask of all micro-batches."""
     check_batch(batch, config.model.vocab_size)
-    # Copies: JAX may read NumPy's memory in place, even after the call that the array was given to has returned.
+    # Copies: JAX may read NumPy's memory in place, even after the call that took the array has returned.
     return (
         tuple(array.copy() for array in batch.model_inputs),
         batch.targets.copy(),
@@ -109,7 +111,7 @@ def sum_losses(logits_BTV: Array, targets_BT: Array, mask_BT: Array | None) -> F
 
 
 def dropout_key(config: TrainConfig, step: Array, rows_B: Array) -> DropoutKey | None:
-    """Return what a step drops of these rows of its batch."""
+    """Return the key of what a step drops in these rows of its batch."""
     return DropoutKey(config.seed, step, rows_B) if config.model.drops else None
 
 

@@ -23,10 +23,10 @@ from lm.init import position_tables
 
 
 class Cache(NamedTuple):
-    """What decoding continues from: each layer's cache, of P slots for a prefix and then the slots of the tokens."""
+    """The state of texts that are being written: each layer's cache, with P slots for a prefix before the tokens'."""
 
     num_tokens_B: Int[np.ndarray, " B"]
-    """The number of tokens of each prefix, 0 without a prefix. B is the number of texts, padded by `few_rows`."""
+    """Number of tokens of each prefix, 0 without a prefix. B is the number of texts, padded by `few_rows`."""
     P: int
     layers: list[LayerCache | None]
 
@@ -56,7 +56,7 @@ def make_logits(config: TrainConfig) -> Logits:
             if token_ids is not None:
                 check_token_ids(token_ids, m.vocab_size)
         (B, T), rows = token_ids_BT.shape, few_rows(len(token_ids_BT))
-        # int32, whatever type the caller's ids have: each type would compile a program.
+        # Always int32: each type of the caller's ids would compile a program.
         inputs = [padded(token_ids_BT.astype(np.int32), rows, few_lengths(T, m.context_length))]
         if num_tokens_B is not None:
             inputs.append(padded(num_tokens_B, rows))
@@ -93,7 +93,7 @@ def make_prefill(config: TrainConfig) -> Prefill:
         assert m.num_kv_heads is not None  # filled in by ModelConfig
         zeros = jnp.zeros((B, m.num_kv_heads, S - T + slots, m.d_head), dtype)
         caches = [LayerCache(zeros.mT, zeros) for _ in decoder["layers"]]
-        # Slots after a shorter prompt's end are overwritten before they are seen.
+        # The slots after a shorter prompt's end are overwritten before a query sees them.
         context = replace(context, slots_BT=jnp.broadcast_to(jnp.arange(S)[None, :], (B, S)))
         x_BSD, written = hidden_states(decoder, x_BSD, m, context, caches)
         last_BD = x_BSD[jnp.arange(B), S - T + lengths_B - 1]
@@ -130,7 +130,7 @@ def make_prefill(config: TrainConfig) -> Prefill:
 
 
 def make_decode_step(config: TrainConfig) -> DecodeStep:
-    """Make the step that reads one token of each text. The cache slides: position t takes slot P + t mod S."""
+    """Make the step that reads one token of each text. Position t takes slot P + t mod S: the cache slides."""
     m, dtype = config.model, dtype_named(config.compute_dtype)
     options = fast.decoding_options() | sharding.same_bits(config)
 
@@ -167,7 +167,7 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
         num_tokens_B1 = cache.num_tokens_B[:, None].astype(positions_B.dtype)
         # RoPE continues from the prefix's end.
         place_B1 = position_B1 + num_tokens_B1 if m.position == "rope" else position_B1
-        # On the host: each array that is put on the device by itself costs as much as a layer.
+        # The tables are NumPy arrays until the call: putting each on the device by itself costs as much as a layer.
         tables = position_tables(m, place_B1, m.context_length, config.param_dtype)
         logits_BV, written = jitted(
             state.params, cache.layers, cache.P, ids_B1, position_B1, num_tokens_B1, tables

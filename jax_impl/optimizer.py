@@ -19,7 +19,7 @@ class AdamWState(NamedTuple):
 
 
 def adamw_init(params: Tree) -> AdamWState:
-    """Zero moments for these parameters."""
+    """Return zero moments for these parameters."""
     return AdamWState(
         jax.tree.map(jnp.zeros_like, params), jax.tree.map(jnp.zeros_like, params), jnp.zeros((), jnp.int32)
     )
@@ -38,8 +38,11 @@ def adamw_update(
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019, algorithm 2), as the course writes it.
 
     The bias correction is folded into the step size, epsilon is added to the uncorrected root, and the decay
-    follows the update, by lr * weight_decay: one number for all parameters, or a tree of them. Where `apply` is false
-    nothing changes: chosen here, value by value, so that XLA can write over the old ones.
+    follows the update, by lr * weight_decay.
+
+    Args:
+        weight_decay: One number for all parameters, or a tree of numbers like the parameters.
+        apply: Nothing changes if it is false. It is applied value by value, so that XLA can overwrite the old values.
 
     Returns:
         The new parameters and state.
@@ -66,7 +69,7 @@ def adamw_update(
 
 
 def _one_minus_power(beta: float, t: Float[Array, ""]) -> Float[Array, ""]:
-    """1 - beta^t without the cancellation that costs float32 four digits at beta = 0.999, t = 1."""
+    """1 - beta^t, without the cancellation that costs float32 four digits at beta = 0.999 and t = 1."""
     return -jnp.expm1(t * math.log(beta)) if beta > 0 else jnp.ones_like(t)
 
 
@@ -77,7 +80,7 @@ class SGDState(NamedTuple):
 
 
 def sgd_init(params: Tree) -> SGDState:
-    """No steps taken. The parameters are asked for only to match `adamw_init`."""
+    """Return the state before the first step. `params` is there only to match `adamw_init`."""
     del params
     return SGDState(jnp.zeros((), jnp.int32))
 

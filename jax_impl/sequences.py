@@ -56,10 +56,10 @@ def after_prefix(
     config: ModelConfig,
     key: DropoutKey | None = None,
 ) -> tuple[Float[Array, "B S D"], Context]:
-    """Return the stream before the first block, of a hidden prefix and the tokens after it, and the blocks' context.
+    """Return the residual stream of a prefix's hidden states and the tokens after them, and the blocks' context.
 
-    Added positions count the tokens from 0. RoPE's positions of the tokens continue from the prefix's end, so that
-    padding counts nowhere.
+    Added positions count the tokens from 0. RoPE's positions continue from the prefix's end, so that padding does not
+    count.
     """
     P, T, param_dtype = (
         hidden_BPD.shape[1],
@@ -91,8 +91,8 @@ def prefix_decoder(
 ) -> Float[Array, "B T V"]:
     """Hidden states of a prefix, and the token ids after it, to logits of the next token.
 
-    The prefix is put before the tokens' embeddings. All blocks see one sequence, in which the prefix attends to all of
-    the prefix, and a token to all of the prefix and to the tokens up to itself.
+    The prefix is put before the tokens' embeddings, so that all blocks see one sequence. In it the prefix attends to
+    all of the prefix, and a token to all of the prefix and to the tokens up to itself.
     """
     x_BSD, context = after_prefix(params, hidden_BPD, num_tokens_B, token_ids_BT, config, key)
     x_BSD, _ = hidden_states(params, x_BSD, config, context, rows=rows)
@@ -109,7 +109,7 @@ def encoder_decoder(
     key: DropoutKey | None = None,
     rows: Sharding | None = None,
 ) -> Float[Array, "B T V"]:
-    """A prefix, which the encoder reads, and the token ids after it, to logits of the next token."""
+    """Token ids of a prefix, which the encoder reads, and token ids after it, to logits of the next token."""
     in_encoder, in_decoder = (key and key.within(half) for half in ("encoder", "decoder"))
     encoder, decoder = params["encoder"], params["decoder"]
     hidden_BPD = encode(encoder, prefix_BP, num_tokens_B, config, compute_dtype, in_encoder, rows)
@@ -121,4 +121,4 @@ MODELS: dict[str, Callable[..., Array]] = {
     "encoder": transformer_encoder,
     "encoder_decoder": encoder_decoder,
 }
-"""Each takes weights, a batch's inputs, num_tokens and prefix if the batch has them, config, dtype, key and rows."""
+"""Each takes the weights, a batch's inputs (and its num_tokens and prefix, if any), config, dtype, key and rows."""

@@ -1,6 +1,6 @@
-"""Several devices and several processes (`lm train --mesh`): jax.distributed, and where each array lies.
+"""Devices and processes (`lm train --mesh`): joining processes, and the device or the shards of each array.
 
-XLA divides the programs itself, by where their arguments lie, and adds what moves between devices.
+XLA partitions the programs itself, by the shardings of their arguments, and adds the communication between devices.
 """
 
 import os
@@ -25,10 +25,10 @@ from tokenizer.errors import InputError
 
 
 def join() -> None:
-    """Join the processes of JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or of a job step of SLURM.
+    """Join the processes that JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID or a SLURM step describe.
 
     Raises:
-        InputError: the processes do not come together.
+        InputError: the processes cannot reach each other.
     """
     several = "SLURM_STEP_NODELIST" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1"
     if jax.distributed.is_initialized() or not (several or "JAX_COORDINATOR_ADDRESS" in os.environ):
@@ -39,11 +39,13 @@ def join() -> None:
     )
 
     def give_up() -> None:
-        print(f"lm: the processes of --mesh have not come together in a minute; {remedy}", file=sys.stderr)
+        print(
+            f"lm: the processes of --mesh have not reached each other in a minute; {remedy}", file=sys.stderr
+        )
         sys.stderr.flush()
         os._exit(2)
 
-    # Without this timer JAX would abort some seconds later and print a trace.
+    # Without this timer JAX would abort some seconds later and print a stack trace.
     late = threading.Timer(60, give_up)
     late.daemon = True
     late.start()
@@ -52,7 +54,7 @@ def join() -> None:
             int(os.environ[name]) if name in os.environ else None
             for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
         )
-        # The service would take SIGTERM from the loop, which saves on SIGTERM.
+        # JAX's preemption service would take SIGTERM away from the training loop, which saves on SIGTERM.
         jax.config.update("jax_enable_preemption_service", False)
         # A process without a heartbeat for this long is lost.
         jax.distributed.initialize(
@@ -64,7 +66,7 @@ def join() -> None:
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"the processes of --mesh do not come together ({reason}); {remedy}") from None
+        raise InputError(f"the processes of --mesh cannot reach each other ({reason}); {remedy}") from None
     finally:
         late.cancel()
     if jax.process_index() > 0:
@@ -73,15 +75,15 @@ def join() -> None:
 
 
 def is_lost(error: Exception) -> bool:
-    """Whether the error says that another process cannot be reached."""
-    # On a CPU, reading an array whose computation failed raises a ValueError. Memory that runs short has another code.
+    """Return whether the error says that another process cannot be reached."""
+    # On a CPU, reading an array whose computation failed raises a ValueError. Running out of memory has another code.
     codes = ("UNKNOWN", "UNAVAILABLE", "ABORTED", "INTERNAL", "DEADLINE_EXCEEDED", "CANCELLED")
     failed = isinstance(error, jax.errors.JaxRuntimeError | ValueError)
     return failed and str(error).partition(":")[0] in codes
 
 
 def processes() -> Processes:
-    """Return this process and those that `join` has joined; they exchange numbers by their devices' collectives."""
+    """Return this process's place among those that `join` has joined."""
     if jax.process_count() == 1:
         return Processes()
     return Processes(jax.process_index(), jax.process_count(), gather, is_lost)
@@ -109,18 +111,18 @@ def device(config: TrainConfig) -> jax.Device:
 
 
 def same_bits(config: TrainConfig) -> dict[str, bool]:
-    """Return what every program asks of XLA.
+    """Return the compiler options that make a program deterministic.
 
-    By default a GPU adds in any order, and each process times its kernels and takes the quickest.
+    By default a GPU adds in any order, and each process times the kernels and takes the fastest.
     """
     return {"xla_gpu_deterministic_ops": True} if config.device.startswith(("cuda", "gpu", "rocm")) else {}
 
 
 def device_mesh(config: TrainConfig, mesh: Mesh) -> jax.sharding.Mesh:
-    """Return JAX's own mesh of all devices of all processes.
+    """Return JAX's mesh of all devices of all processes.
 
     Raises:
-        InputError: there are not as many devices as the mesh takes.
+        InputError: the number of devices is not the mesh's size.
     """
     try:
         found = jax.devices(config.device)
@@ -138,7 +140,7 @@ def device_mesh(config: TrainConfig, mesh: Mesh) -> jax.sharding.Mesh:
 
 
 def shardings(config: TrainConfig, mesh: Mesh | None) -> Callable[[str, tuple[int, ...]], Sharding]:
-    """Return where a leaf lies, as a function of its name and shape."""
+    """Return a function of a leaf's name and shape that gives the leaf's sharding."""
     if mesh is None:
         one = SingleDeviceSharding(device(config))
         return lambda name, shape: one
@@ -147,18 +149,18 @@ def shardings(config: TrainConfig, mesh: Mesh | None) -> Callable[[str, tuple[in
 
 
 def params_shardings(config: TrainConfig, mesh: Mesh) -> Params:
-    """Return where each weight lies, as a tree like the weights."""
+    """Return the sharding of each weight, as a tree like the weights."""
     place = shardings(config, mesh)
     return nested({name: place(name, shape) for name, shape in parameter_shapes(config.model).items()})
 
 
 def constrain(x: Array, sharding: Sharding | None) -> Array:
-    """Have XLA lay x out on a mesh as `sharding` says; return x itself without a mesh."""
+    """Have XLA shard x on a mesh as `sharding` says; return x itself without a mesh."""
     return x if sharding is None else jax.lax.with_sharding_constraint(x, sharding)
 
 
 def gather_embeddings(params: Params, rows: NamedSharding | None) -> Params:
-    """Return the weights with all embeddings on each device of a mesh, which looks up its rows' tokens."""
+    """Gather all embeddings on each device of a mesh, which looks up the tokens of its rows; return all weights."""
     if rows is None:
         return params
     whole = NamedSharding(rows.mesh, PartitionSpec())
@@ -168,7 +170,7 @@ def gather_embeddings(params: Params, rows: NamedSharding | None) -> Params:
 
 
 def put(leaf: Leaf, sharding: Sharding) -> Array:
-    """Give each device of this process its slice of a leaf. The box around the slices is read once."""
+    """Put a leaf's slices on this process's devices. The leaf is read once, in the smallest box around the slices."""
     indices = sharding.addressable_devices_indices_map(leaf.shape)
     places = [
         [range(size)[s] for s, size in zip(index or (), leaf.shape, strict=True)]
@@ -180,7 +182,7 @@ def put(leaf: Leaf, sharding: Sharding) -> Array:
     def in_box(place: list[range]) -> Index:
         return tuple(slice(r.start - b.start, r.stop - b.start) for r, b in zip(place, box, strict=True))
 
-    # jnp.array copies; device_put may keep a view of the caller's memory, whatever may_alias says.
+    # jnp.array copies. device_put may keep a view of the caller's memory, whatever may_alias says.
     slices = [
         jnp.array(local[in_box(place)], device=device) for device, place in zip(indices, places, strict=True)
     ]
@@ -188,12 +190,12 @@ def put(leaf: Leaf, sharding: Sharding) -> Array:
 
 
 def batch_rows(config: TrainConfig, mesh: Mesh, axis: int) -> NamedSharding:
-    """Return how arrays are sharded whose axis of this number counts a batch's rows."""
+    """Return the sharding of arrays whose axis number `axis` is the batch."""
     return NamedSharding(device_mesh(config, mesh), PartitionSpec(*(None,) * axis, ("data", "fsdp")))
 
 
 def slices_to_save(leaf: Array) -> Iterator[tuple[Index, np.ndarray]]:
-    """Yield the slices of a leaf on this process's devices. Of a slice's copies on all processes, one is saved."""
+    """Yield the slices of a leaf that this process saves. A slice with copies on several devices is saved once."""
     for shard in leaf.addressable_shards:
         if shard.replica_id == 0:
             yield shard.index, np.asarray(shard.data)

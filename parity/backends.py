@@ -15,11 +15,11 @@ class Evaluate(Protocol):
     def __call__(
         self, layer: str, given: Given, cotangent: np.ndarray, dtype: Dtype, mode: str, /
     ) -> tuple[Any, Arrays]:
-        """The layer's output, and the gradients of sum(cotangent * output) with respect to every array."""
+        """Return the layer's output, and the gradients of sum(cotangent * output) with respect to every array."""
 
 
 def evaluator(name: BackendName, config: TrainConfig) -> Evaluate:
-    """Set a backend up for this config, and return `evaluate` of `parity.in_torch` or `parity.in_jax`."""
+    """Set up a backend for this config, and return `evaluate` of `parity.in_torch` or `parity.in_jax`."""
     load(name, config)
     evaluate: Evaluate = importlib.import_module(f"parity.in_{name}").evaluate
     return evaluate

@@ -1,4 +1,4 @@
-"""A random case of a layer: a few numbers, that its arguments are a pure function of."""
+"""A random case of a layer: a few numbers from which all its arguments are computed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,16 +21,16 @@ class Given(NamedTuple):
     """Arguments of a layer."""
 
     arrays: Arrays
-    """What gradients are taken of. Weights and biases are those whose name ends so."""
+    """Arrays with gradients. The names of weights end in "weight", those of biases in "bias"."""
     constants: Arrays = {}  # noqa: RUF012 (never written to)
     """Masks, ids, positions."""
     statics: dict[str, Any] = {}  # noqa: RUF012
-    """What changes the program: axes, sizes, hyperparameters."""
+    """Axes, sizes and hyperparameters: each value has a program of its own."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """The few numbers that a problem is a function of."""
+    """The few numbers from which a problem is computed."""
 
     layer: str
     shape: Shape
@@ -39,16 +39,16 @@ class Case:
     mask: str = "causal"
     positions: str = "from 0"
     spread: float = SPREAD
-    """Scores and logits that are drawn further apart are scaled to this; more than SPREAD: to exactly this."""
+    """Widest spread of scores and logits: wider ones are scaled to it. If it exceeds SPREAD, all are scaled to it."""
 
     @property
     def label(self) -> str:
-        """The case in short, without its layer; for a reader of the table."""
+        """The case without its layer, in short, for the table."""
         shape = "x".join(map(str, self.shape))
         return f"{shape}, seed {self.seed}, scale {self.scale:g}, {self.mask}, {self.positions}"
 
     def spread_out(self, logits: np.ndarray) -> float:
-        """The factor that makes the logits spread as this case asks for."""
+        """Return the factor that gives the logits this case's spread."""
         widest = float(np.ptp(logits, axis=-1).max())
         return self.spread / widest if widest > self.spread or self.spread > SPREAD else 1.0
 
@@ -57,17 +57,17 @@ class Layer(NamedTuple):
     """One line of the table `parity.layers.LAYERS`."""
 
     shapes: tuple[Shape, ...]
-    """The few shapes that cases have, so that compilers see few. Sizes differ, lest an axis be taken for another."""
+    """Shapes of cases: few, so that few programs are compiled, with sizes that differ, so that no axes are confused."""
     draw: Callable[[Rng, Case], Given]
     oracle: Callable[[Given], np.ndarray]
     differentiable: bool = True
     element_wise: bool = False
     whole_model: bool = False
     of_variants: bool = False
-    """Each case is a model of its own, which takes seconds to compile."""
+    """Whether each case is a model of its own, which takes seconds to compile."""
     dtypes: tuple[Dtype, ...] = tuple(BUDGETS)
 
 
 def array_dtype(name: str, dtype: Dtype) -> Dtype:
-    """Weights, biases and what the optimizer is given stay float32 where activations are bfloat16."""
+    """Return an array's type. Weights, biases and the optimizer's gradients stay float32 if `dtype` is bfloat16."""
     return "float32" if dtype == "bfloat16" and name.endswith(("weight", "bias", "gradient")) else dtype

@@ -1,7 +1,7 @@
-"""How two runs of the same model part: `python -m parity.divergence` prints the table of docs/parity.md.
+"""How fast two runs of one model diverge: `python -m parity.divergence` prints the table of docs/parity.md.
 
-Training is a map applied over and over. At small rates roundings only add up; at large ones it is chaotic, and a
-difference in the last bit doubles from step to step until the two runs share nothing.
+Training applies a map again and again. At small learning rates roundings only add up. At large ones the map is chaotic:
+a difference in the last bit grows from step to step, until the two runs have nothing in common.
 """
 
 from collections.abc import Iterator
@@ -20,13 +20,13 @@ SHOWN = (1, 10, 30, 100, 200, 300)
 
 
 def _weights(name: BackendName, dtype: Dtype, learning_rate: float) -> Iterator[np.ndarray]:
-    """All weights as one vector, after each step of a run."""
+    """Yield all weights as one vector, after each step of a run."""
     optimizer = OptimizerConfig(learning_rate, learning_rate / 10, warmup_steps=30)
     config = TrainConfig(MODEL, optimizer, steps=STEPS, batch_size=8, compute_dtype=dtype)
     backend = load(name, config)
     state, step = backend.init_state(config, 0), backend.make_train_step(config)
     rng = np.random.default_rng(0)
-    # Each token depends on the one before.
+    # Each token depends on the token before it.
     likely, tokens = rng.integers(0, MODEL.vocab_size, (MODEL.vocab_size, 3)), [0]
     for choice in rng.integers(0, 3, 4000):
         tokens.append(int(likely[tokens[-1], choice]))
@@ -38,7 +38,7 @@ def _weights(name: BackendName, dtype: Dtype, learning_rate: float) -> Iterator[
 
 
 def divergence(dtype: Dtype, learning_rate: float) -> list[float]:
-    """||torch - JAX|| / ||JAX|| of all weights, after each step."""
+    """Return ||torch - JAX|| / ||JAX|| of all weights, after each step."""
     runs = zip(_weights("torch", dtype, learning_rate), _weights("jax", dtype, learning_rate), strict=True)
     return [float(np.linalg.norm(a - b) / np.linalg.norm(b)) for a, b in runs]
 

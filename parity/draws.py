@@ -1,7 +1,4 @@
-"""How the arguments of each layer are drawn.
-
-Weights are never ones, and shapes have sizes that differ, lest an axis be confused.
-"""
+"""Draw the arguments of each layer. Weights are never ones, and a shape's sizes differ, so that axes are distinct."""
 
 from dataclasses import replace
 from typing import Any
@@ -32,7 +29,7 @@ def _bias(rng: Rng, d: int) -> np.ndarray:
 
 
 def _mask(rng: Rng, case: Case, T: int, S: int) -> Arrays:
-    """The causal mask, no mask at all, a random one, and a random one with a query that may see nothing."""
+    """Draw a mask: causal, none, random, or random with a query that may see nothing."""
     if case.mask == "full":
         return {}
     if case.mask == "causal":
@@ -118,7 +115,7 @@ def feed_forward(rng: Rng, case: Case) -> Given:
     arrays = {"w1.weight": _linear_weight(rng, F, D), "w2.weight": _linear_weight(rng, D, F)}
     if case.seed % 2:
         arrays |= {"w1.bias": _bias(rng, F), "w2.bias": _bias(rng, D)}
-    # Where relu's gradient jumps, a rounding decides it: what enters it is kept away from 0, and made from there.
+    # At 0, where relu's gradient jumps, a rounding would decide. So its input is drawn away from 0, and x follows.
     entering = _normal(rng, *lead, F) * case.scale
     entering += 0.1 * case.scale * np.sign(entering)
     arrays["x"] = (entering - arrays.get("w1.bias", 0.0)) @ np.linalg.pinv(arrays["w1.weight"]).T
@@ -152,7 +149,7 @@ def multihead(rng: Rng, case: Case) -> Given:
 
 
 def grouped(rng: Rng, case: Case) -> Given:
-    """Query heads that share keys, biases, and norms of queries and keys."""
+    """Draw attention whose query heads share keys, with biases, and norms of queries and keys."""
     *lead, T, D, num_heads, num_kv_heads = case.shape
     given = multihead(rng, replace(case, shape=(*lead, T, D, num_heads)))
     K = D // num_heads
@@ -189,7 +186,7 @@ def _config(
 
 
 def model_weights(rng: Rng, config: ModelConfig) -> Arrays:
-    """Random weights of a whole model, norms and biases included; scores and logits spread by about SPREAD at most."""
+    """Draw all weights of a model, norms and biases included; scores and logits spread by about SPREAD at most."""
     embedding_std = config.d_model**-0.5 if config.tie_embeddings else 0.5 if config.norm == "none" else 1.0
 
     def draw(name: str, shape: Shape) -> np.ndarray:
@@ -221,18 +218,18 @@ def transformer_lm(rng: Rng, case: Case, **options: Any) -> Given:
 
 
 DRAW = {"seed": 5, "step": 3}
-"""Of the one training step whose dropout is compared."""
+"""Seed and number of the training step whose dropout is compared."""
 
 
 def family(rng: Rng, case: Case) -> Given:
-    """As in a step of training, with what that drops."""
+    """Draw a model of the family, as in a training step with dropout."""
     given = transformer_lm(rng, case, **VARIANTS[case.seed % len(VARIANTS)])
     rows = np.arange(case.shape[0], dtype=np.int32) + 7
     return given._replace(constants=given.constants | {"rows": rows}, statics=given.statics | DRAW)
 
 
 def _sequences(rng: Rng, case: Case, architecture: str) -> Given:
-    """A model of the family, sequences of B lengths, and ids in their padding too."""
+    """Draw a model of the family and sequences of B lengths, with random ids in their padding."""
     B, P, T, layers, heads, d_head, d_ff, V = case.shape
     options = VARIANTS[case.seed % len(VARIANTS)] | {"architecture": architecture}
     if architecture == "encoder_decoder":
@@ -256,12 +253,12 @@ def encoder_decoder(rng: Rng, case: Case) -> Given:
 
 
 def _hidden(rng: Rng, case: Case, *shape: int) -> Arrays:
-    """What enters a model behind its embeddings: there may be no norm before the first scores."""
+    """Draw the input of the first block. It is small, since there may be no norm before the first scores."""
     return {"x": _normal(rng, *shape) * min(case.scale, 1.0)}
 
 
 def encoder_stack(rng: Rng, case: Case) -> Given:
-    """An encoder's blocks alone, of x."""
+    """Draw an encoder without embeddings and head, and x."""
     given = encoder(rng, case)
     ids, config = given.constants.pop("token_ids"), given.statics["config"]
     blocks = {
@@ -271,7 +268,7 @@ def encoder_stack(rng: Rng, case: Case) -> Given:
 
 
 def prefix_decoder(rng: Rng, case: Case) -> Given:
-    """The decoder of an encoder-decoder alone, behind a hidden cache."""
+    """Draw the decoder of an encoder-decoder, and the hidden states of a prefix."""
     given = encoder_decoder(rng, case)
     shape, config = given.constants.pop("prefix").shape, given.statics["config"]
     arrays = _hidden(rng, case, *shape, config.d_model)

@@ -22,14 +22,14 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "residual_dropout": (0.0, 0.1),
     "remat": ("none", "block"),
 }
-"""What a decoder of four heads can be, as keywords of ModelConfig."""
+"""The options of a decoder with four heads, as keywords of ModelConfig."""
 
 
 def covering_array(options: dict[str, tuple[Any, ...]], seed: int = 0) -> list[Options]:
-    """Few choices of all options, such that each pair of two options' values is in one of them.
+    """Return few choices of all options, so that one of them has each pair of values of two options.
 
-    Failures come from one option or from two that meet (Kuhn et al., 2004), so this stands for the whole product.
-    Greedy: of many random choices the one with most pairs that are still missing.
+    Most failures come from one option or from two that interact (Kuhn et al., 2004), so these choices stand for the
+    whole product. The search is greedy: of many random choices it takes the one with most of the missing pairs.
 
     >>> len(covering_array({"a": (1, 2), "b": (3, 4), "c": (5, 6)}))
     4

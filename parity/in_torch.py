@@ -1,4 +1,4 @@
-"""The layers as functions of named arrays, for `lm parity` and tests/parity. Beside `parity/in_jax.py`."""
+"""torch's layers as functions of named arrays, for `lm parity` and tests/parity; the twin of `parity/in_jax.py`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -42,10 +42,10 @@ Tensors = dict[str, Tensor]
 
 
 def evaluate(layer: str, given: Given, cotangent: np.ndarray, dtype: Dtype, mode: str) -> tuple[Any, Arrays]:
-    """The layer's output, and the gradients of sum(cotangent * output) with respect to every array.
+    """Return the layer's output, and the gradients of sum(cotangent * output) with respect to every array.
 
     Args:
-        mode: "eager"; "plain", which is eager without the fast forms; or a backend of torch.compile.
+        mode: "eager"; "plain", which is eager without the fast forms; or the name of a backend of torch.compile.
     """
     arrays = {
         name: torch.tensor(a, dtype=getattr(torch, array_dtype(name, dtype))).requires_grad_()
@@ -61,7 +61,7 @@ def evaluate(layer: str, given: Given, cotangent: np.ndarray, dtype: Dtype, mode
     if mode not in ("eager", "plain"):
         # An optimizer is a loop over parameters, which may break the graph; a layer may not.
         f = torch.compile(f, backend=mode, fullgraph=layers.LAYERS[layer].differentiable)
-    # Code that is being compiled takes the formulas, and so does "plain". "eager" takes the fast forms at every size.
+    # Compiled code takes the formulas, and so does "plain". "eager" takes the fast forms at every size.
     with fast.used(mode != "plain"), mock.patch.object(fast.blocks, "_SMALL", 0):
         output = f(arrays)
         gradients = {}
@@ -74,7 +74,7 @@ def evaluate(layer: str, given: Given, cotangent: np.ndarray, dtype: Dtype, mode
 
 
 def _module(module: nn.Module, *inputs: Any) -> Callable[[Tensors], Tensor]:
-    """The module as a function of its weights, and of `x` where it takes one."""
+    """Return the module as a function of its weights, and of `x` if there is one."""
 
     def call(a: Tensors) -> Tensor:
         weights = {name: array for name, array in a.items() if name != "x"}
@@ -126,13 +126,12 @@ class _EncoderStack(Stack):
 
     def forward(self, x_BTD: Tensor, num_tokens_B: Tensor) -> Tensor:
         T = x_BTD.shape[1]
-        return self.hidden_states(
-            x_BTD, Context(padding_mask(num_tokens_B, T), self.rope(self.first_tables(T)))
-        )
+        rope: Any = self.tables(T) if self.config.position == "rope" else None
+        return self.hidden_states(x_BTD, Context(padding_mask(num_tokens_B, T), rope))
 
 
 def _padded(module: nn.Module, c: Tensors, *inputs: Tensor) -> Callable[[Tensors], Tensor]:
-    """A module's outputs with zeros at the padding, where they may be anything."""
+    """Return a function that sets a module's outputs to zero at the padding, where they may be anything."""
     f = _module(module, *inputs, c["num_tokens"])
 
     def call(a: Tensors) -> Tensor:

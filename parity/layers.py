@@ -1,4 +1,4 @@
-"""What is compared: each layer, the arguments that are drawn for it, and what the oracle computes of them."""
+"""The layers that are compared: how each one's arguments are drawn, and what the oracle computes from them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -69,7 +69,7 @@ def _oracle_feed_forward(given: Given) -> np.ndarray:
 
 
 def _oracle_sequences(f: Callable[..., np.ndarray], *names: str) -> Callable[[Given], np.ndarray]:
-    """An oracle as a function of weights, of some arrays and constants, and of the config."""
+    """Return the oracle's layer as a function of weights, these arrays and constants, and the config."""
 
     def call(given: Given) -> np.ndarray:
         return f(given.arrays, *((given.arrays | given.constants)[name] for name in names), **given.statics)
@@ -78,10 +78,10 @@ def _oracle_sequences(f: Callable[..., np.ndarray], *names: str) -> Callable[[Gi
 
 
 _SEQUENCES = ((3, 5, 5, 1, 4, 4, 12, 11),)
-# What the hidden cache attends to shows from the second block on.
+# What the prefix attends to shows from the second block on.
 _PREFIXED = ((3, 5, 3, 2, 4, 4, 12, 11),)
 
-# Not in bfloat16: of relu's pre-activations it moves one in a thousand across 0, where the gradient jumps.
+# Not in bfloat16, whose rounding moves one in a thousand of relu's inputs across 0, where the gradient jumps.
 _of_variants = partial(Layer, whole_model=True, of_variants=True, dtypes=("float64", "float32"))
 
 LAYERS: dict[str, Layer] = {
@@ -155,7 +155,7 @@ LAYERS: dict[str, Layer] = {
     "multihead_self_attention with rope": Layer(
         ((8, 24, 3), (2, 6, 16, 2)), draws.multihead_rope, _oracle_multihead
     ),
-    # Not in bfloat16: gradients of keys' gains and biases are sums whose terms cancel, but not the terms' roundings.
+    # Not in bfloat16: the gradients of keys' gains and biases are sums whose terms cancel, but whose roundings do not.
     "multihead_self_attention of groups": Layer(
         ((8, 24, 6, 3), (2, 6, 16, 4, 1)), draws.grouped, _oracle_multihead, dtypes=("float64", "float32")
     ),
@@ -199,4 +199,4 @@ LAYERS: dict[str, Layer] = {
     "adamw": Layer(((3, 5), (4,)), draws.steps, _oracle_adamw, differentiable=False),
     "sgd": Layer(((3, 5), (4,)), draws.steps, _oracle_sgd, differentiable=False),
 }
-"""Every public function and layer, by its name in `jax_impl`."""
+"""All public functions and layers, by their names in `jax_impl`."""

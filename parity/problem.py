@@ -1,4 +1,4 @@
-"""A case worked out: its arguments, the oracle's answers, and how far off another's may be."""
+"""A case with its arguments, the oracle's answers, and the budget of another implementation's error."""
 
 from functools import cached_property
 
@@ -11,7 +11,7 @@ from parity.layers import LAYERS
 
 
 class Problem:
-    """A case in numbers that `dtype` can hold, with the oracle's answers."""
+    """A case whose arguments `dtype` holds exactly, with the oracle's answers."""
 
     def __init__(self, case: Case, dtype: Dtype) -> None:
         self.case, self.dtype, self.layer = case, dtype, LAYERS[case.layer]
@@ -23,11 +23,11 @@ class Problem:
         self.cotangent = as_dtype(np.asarray(rng.standard_normal(self.output.shape)), dtype)
         self.flow = float(np.linalg.norm(self.cotangent))
         self.zero = ZERO if case.spread <= SPREAD else 1.0
-        """The part of what flowed in that a gradient must exceed to be judged by itself."""
+        """A gradient below this share of the cotangent's norm is compared with that norm, not with itself."""
 
     @cached_property
     def gradients(self) -> Arrays:
-        """With respect to every array; none for a layer that is not differentiated."""
+        """Gradients with respect to every array; none if the layer is not differentiable."""
         return self._gradients(self.given.arrays, self.cotangent) if self.layer.differentiable else {}
 
     def _gradients(self, arrays: Arrays, cotangent: np.ndarray, only: str | None = None) -> Arrays:
@@ -37,7 +37,7 @@ class Problem:
         )
 
     def bound(self, gradient_of: str | None = None) -> float:
-        """The budget of the output, or of a gradient; beyond SPREAD epsilon times the condition number."""
+        """Return the budget of the output, or of a gradient. Beyond SPREAD it is epsilon times the condition number."""
         table = BUDGETS[self.dtype]
         forward, gradient = table[2:] if self.layer.whole_model else table[:2]
         budget = forward if gradient_of is None else gradient
@@ -46,9 +46,10 @@ class Problem:
         return max(budget, EPSILON[self.dtype] * self.condition(gradient_of))
 
     def condition(self, gradient_of: str | None = None, draws: int = 8, step: float = 1e-7) -> float:
-        """Relative change of the output, or of a gradient, by relative changes of each element of the input.
+        """Return the component-wise condition number of the output, or of a gradient (Gohberg and Koltracht, 1993).
 
-        The component-wise condition number (Gohberg and Koltracht, 1993), measured in random directions.
+        It is the relative change of the result for a relative change of each input element, measured in random
+        directions.
         """
         rng = np.random.default_rng(0)
 

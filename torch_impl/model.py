@@ -134,46 +134,33 @@ class Stack(nn.Module):
         dtype: Dtype = None,
     ) -> None:
         super().__init__()
+        self.config, self.length = config, length
         self.token_embeddings = Embedding(config.vocab_size, config.d_model, device, dtype)
-        # What is added to a token's embedding, as a function of its position's table.
-        self.position_embeddings: nn.Module | None = None
-        if config.position == "learned":
-            self.position_embeddings = Embedding(length, config.d_model, device, dtype)
-        elif config.position == "sinusoidal":
-            self.position_embeddings = Identity()
+        learned = config.position == "learned"
+        self.position_embeddings = Embedding(length, config.d_model, device, dtype) if learned else None
         self.recompute: Callable[..., Tensor] | None = recomputed if config.remat == "block" else None
         self.layers = nn.ModuleList(
             BLOCKS[config.block](config, device, dtype) for _ in range(config.num_layers)
         )
         self.ln_final = make_norm(config, device, dtype) if config.norm_position == "pre" else Identity()
         self.compute_dtype = compute_dtype or self.token_embeddings.weight.dtype
-        self.config, self.length = config, length
-        self.make_tables()
+        self.kept_tables: Tables = ()
+        self.num_kept, self.kept_on = 0, self.token_embeddings.weight.device
+        # After a prefix, RoPE's positions continue from the prefix's end.
+        self.tables(length if learned else length + (config.prefix_length or 0))
 
-    def make_tables(self) -> None:
-        """Keep the tables of all positions on the weights' device. Call it again after moving the weights."""
-        tables = self.tables_of(np.arange(self.length))
-        self.num_tables = len(tables)
-        for i, table in enumerate(tables):
-            self.register_buffer(f"table{i}", table, persistent=False)
-
-    def tables_of(self, positions: Int[np.ndarray, "..."]) -> Tables:
-        """Return the tables of these positions, floating-point tables in the weights' type."""
+    def tables(self, T: int) -> Tables:
+        """Return the tables of positions 0 .. T - 1, in the weights' type. Keep them on the weights' device."""
         weight = self.token_embeddings.weight
-        return tuple(
-            torch.tensor(t, device=weight.device, dtype=weight.dtype if t.dtype.kind == "f" else None)
-            for t in position_tables(self.config, positions, self.length)
-        )
-
-    def first_tables(self, T: int) -> Tables:
-        """Return the tables of positions 0 .. T - 1; those up to the longest sequence are kept."""
-        if self.length < T:
-            return self.tables_of(np.arange(T))
-        return tuple(self.get_buffer(f"table{i}")[:T] for i in range(self.num_tables))
-
-    def rope(self, tables: Tables) -> Any:
-        """Return the tables if they are RoPE's, for a `Context`."""
-        return tables if self.config.position == "rope" else None
+        if self.num_kept < T or weight.device != self.kept_on:
+            # Training must be able to keep them for the backward pass, even if they are first needed in inference.
+            with torch.inference_mode(False):
+                self.kept_tables = tuple(
+                    torch.tensor(t, device=weight.device, dtype=weight.dtype if t.dtype.kind == "f" else None)
+                    for t in position_tables(self.config, np.arange(T), self.length)
+                )
+            self.num_kept, self.kept_on = T, weight.device
+        return tuple(table[:T] for table in self.kept_tables)
 
     def embed(
         self, token_ids_BT: Int[Tensor, "B T"], tables: Tables, key: DropoutKey | None = None
@@ -181,7 +168,9 @@ class Stack(nn.Module):
         """Return the residual stream before the first block."""
         x_BTD = self.token_embeddings(token_ids_BT)
         if self.position_embeddings is not None:
-            x_BTD = x_BTD + self.position_embeddings(*tables)
+            x_BTD = x_BTD + self.position_embeddings(tables[0])
+        elif self.config.position == "sinusoidal":
+            x_BTD = x_BTD + tables[0]
         return dropout(x_BTD.to(self.compute_dtype), self.config.embedding_dropout, key, "embedding")
 
     def hidden_states(
@@ -214,6 +203,7 @@ class TransformerLM(Stack):
         self, token_ids_BT: Int[Tensor, "B T"], key: DropoutKey | None = None
     ) -> Float[Tensor, "B T V"]:
         T = token_ids_BT.shape[1]
-        tables = self.first_tables(T)
-        context = Context(causal_mask(T, token_ids_BT.device), self.rope(tables), key=key)
+        tables = self.tables(T)
+        rope: Any = tables if self.config.position == "rope" else None
+        context = Context(causal_mask(T, token_ids_BT.device), rope, key=key)
         return self.logits(self.hidden_states(self.embed(token_ids_BT, tables, key), context))

@@ -1,8 +1,8 @@
 """Models that read more than the tokens before a place: the encoder, and the decoder after an encoded prefix."""
 
 from collections.abc import Callable
+from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -22,8 +22,9 @@ def encode(
 ) -> Float[Tensor, "B T D"]:
     """Return the hidden states of an encoder, whose sequences are padded to T."""
     T = token_ids_BT.shape[1]
-    tables = stack.first_tables(T)
-    context = Context(padding_mask(num_tokens_B, T), stack.rope(tables), key=key)
+    tables = stack.tables(T)
+    rope: Any = tables if stack.config.position == "rope" else None
+    context = Context(padding_mask(num_tokens_B, T), rope, key=key)
     return stack.hidden_states(stack.embed(token_ids_BT, tables, key), context)
 
 
@@ -52,15 +53,14 @@ def after_prefix(
     """
     (P, T), device = (hidden_BPD.shape[1], token_ids_BT.shape[1]), hidden_BPD.device
     is_token_BP1 = (torch.arange(P, device=device) < num_tokens_B[:, None])[..., None]
-    x_BTD = decoder.embed(token_ids_BT, decoder.first_tables(T), key)
+    x_BTD = decoder.embed(token_ids_BT, decoder.tables(T), key)
     x_BSD = torch.cat((torch.where(is_token_BP1, hidden_BPD, 0), x_BTD), dim=1)
-    rope = None
+    rope: Any = None
     if decoder.config.position == "rope":
         place_S = torch.arange(P + T, device=device)
         place_BS = torch.where(place_S < P, place_S, place_S - P + num_tokens_B[:, None])
-        cos_BSP, sin_BSP = (decoder.get_buffer(f"rope{i}")[place_BS] for i in range(2))
-        # Every head of a sequence has its positions.
-        rope = cos_BSP.unsqueeze(1), sin_BSP.unsqueeze(1)
+        # Every head of a sequence has the sequence's positions.
+        rope = tuple(table[place_BS[:, None]] for table in decoder.tables(P + T))
     return x_BSD, Context(prefix_mask(num_tokens_B, P, T), rope, key=key)
 
 
@@ -70,13 +70,6 @@ class PrefixDecoder(TransformerLM):
     The hidden states are put before the tokens' embeddings: all blocks see one sequence, in which the prefix attends
     to all of the prefix, and a token to all of the prefix and to the tokens up to itself.
     """
-
-    def make_tables(self) -> None:
-        super().make_tables()
-        assert self.config.prefix_length is not None
-        places = np.arange(self.config.prefix_length + self.config.context_length)
-        for i, table in enumerate(self.tables_of(places) if self.config.position == "rope" else ()):
-            self.register_buffer(f"rope{i}", table, persistent=False)
 
     def forward(  # type: ignore[override]
         self,

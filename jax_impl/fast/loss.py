@@ -1,4 +1,4 @@
-"""Cross-entropy with a gradient by hand."""
+"""Cross-entropy with a hand-written gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +8,11 @@ from jax_impl.dtypes import at_least_float32
 
 
 def token_cross_entropy(logits: Float[Array, "*B V"], targets: Int[Array, "*B"]) -> Float[Array, "*B"]:
-    """-log softmax(logits)[target] of each position, which saves only the logits for the backward pass.
+    """-log softmax(logits)[target] of each position, which keeps only the logits for the backward pass.
 
-    Autodiff saves the exponentials, too, and scatters into the gradient. Measured by `bench layers`.
+    Autodiff keeps the exponentials, too; the form's gradient overwrites the logits. With the other hand-written
+    gradients it saves a quarter of a training step's temporary memory, as the compiled step's `memory_analysis()` says
+    (docs/benchmarks.md).
     """
     # As one matrix, so that XLA can write the gradient over the logits.
     return _losses(logits.reshape(-1, logits.shape[-1]), targets.ravel()).reshape(targets.shape)

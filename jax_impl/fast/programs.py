@@ -14,32 +14,33 @@ PROGRAMS_KEPT = {
     "jax_persistent_cache_min_compile_time_secs": 0.0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
-"""JAX's settings, unless the environment gives others. JAX's defaults keep slow compilations only, and for ever."""
+"""JAX's settings, unless the environment gives others. By default JAX keeps only slow compilations, and for ever."""
 
 
 def training_options(device: str) -> dict[str, Any]:
-    """Return what the training step asks of XLA.
+    """Return the compiler options of the training step.
 
-    By default XLA removes the barriers on a CPU, finds that the backward pass computes again what the forward pass has,
-    and saves all activations after all. Measured by the compiled step's memory (tests/parity/test_remat.py).
+    By default XLA on a CPU removes the optimization barriers. It then finds that the backward pass computes again what
+    the forward pass has computed, and keeps all activations after all. tests/parity/test_remat.py measures the compiled
+    step's memory.
     """
     wanted = switch.is_on() and device == "cpu"
     return {"xla_disable_hlo_passes": "cse_barrier_expander"} if wanted else {}
 
 
 def decoding_options() -> dict[str, Any]:
-    """Return what a decode step asks of XLA, which by default takes half of AVX-512's registers.
+    """Return the compiler options of a decode step: whole AVX-512 registers, of which XLA by default uses half.
 
-    With all of them, one row's products read the weights faster. Measured by `bench generate`.
+    Then the products of one row read the weights faster..
     """
     return {"xla_cpu_prefer_vector_width": 512} if switch.is_on() else {}
 
 
 def keep_programs() -> None:
-    """Have JAX keep compiled programs in the user's cache directory, or in JAX_COMPILATION_CACHE_DIR.
+    """Have JAX keep compiled programs in JAX_COMPILATION_CACHE_DIR, by default in the user's cache directory.
 
-    JAX's own JAX_ENABLE_COMPILATION_CACHE=false, which --no-compile-cache sets, keeps none. The switch does not matter
-    here: a program that was kept gives the same bits as the program compiled again.
+    JAX keeps none if JAX_ENABLE_COMPILATION_CACHE is "false", which --no-compile-cache sets. The switch of the fast
+    forms does not matter here: a kept program gives the same bits as a program that is compiled again.
     """
     if os.environ.get("JAX_ENABLE_COMPILATION_CACHE") == "false":
         # JAX may have been imported before the variable was set.

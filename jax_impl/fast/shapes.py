@@ -1,6 +1,6 @@
-"""Padded shapes: JAX compiles a program for each shape, which takes longer than the program runs.
+"""Padded shapes: JAX compiles a program for each shape, and compiling takes longer than running the program.
 
-Measured by `bench generate`, and by the number of compilations (tests/parity/test_train_step.py).
+tests/parity/test_train_step.py counts the compilations.
 """
 
 import numpy as np
@@ -25,12 +25,12 @@ def few_lengths(n: int, longest: int) -> int:
 
 
 def padded(array: np.ndarray, *shape: int) -> np.ndarray:
-    """Repeat the array's last row and last column up to a shape.
+    """Return the array, enlarged to a shape by repeating its last row and its last column.
 
-    The padding changes no number of the other rows and columns: rows do not meet, no query sees a later key, and an
-    encoder has a mask. A repeated row holds no token that the caller did not give.
+    The padding changes no number in the other rows and columns: rows do not interact, no query sees a later key, and an
+    encoder has a mask. Repeated rows hold only tokens that the caller gave.
     """
-    if array.shape == shape:  # np.pad takes microseconds, and a decode step has few
+    if array.shape == shape:  # np.pad would take microseconds of every decode step
         return array
     more = [(0, size - n) for size, n in zip(shape, array.shape, strict=True)]
     return np.pad(array, more, mode="edge")

@@ -14,7 +14,7 @@ def path(form: Callable[..., Any]) -> Callable[[Formula], Formula]:
     """Decorate a formula: take `form`, a faster implementation with the formula's signature, while fast forms are on.
 
     `form` returns NotImplemented for arguments for which the formula is as fast, or which `form` does not support.
-    The switch is read when a function is traced: what `jax.jit` has traced keeps its forms.
+    The switch is read when a function is traced: a program that `jax.jit` has traced keeps its forms.
     """
 
     def decorate(formula: Formula) -> Formula:
@@ -36,7 +36,7 @@ def use(on: bool) -> None:
 
 @contextlib.contextmanager
 def used(on: bool) -> Iterator[None]:
-    """Turn all fast forms on or off inside."""
+    """Turn all fast forms on or off inside this context."""
     before = _on
     use(on)
     try:
@@ -46,5 +46,5 @@ def used(on: bool) -> Iterator[None]:
 
 
 def is_on() -> bool:
-    """Whether fast forms are on."""
+    """Return whether fast forms are on."""
     return _on

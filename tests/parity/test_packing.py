@@ -8,6 +8,7 @@ from lm.config import ModelConfig, OptimizerConfig, TrainConfig
 from lm.data.batch import Batch
 from torch_impl import backend
 from torch_impl.fast import packing
+from torch_impl.state import TrainState
 
 MODEL = ModelConfig(40, 8, d_model=16, num_layers=2, num_heads=2, bias=True)
 # Clipping scales by a norm, which is rounded in another order if weights are packed.
@@ -15,7 +16,7 @@ OPTIMIZER = OptimizerConfig(learning_rate=1e-2, max_grad_norm=1e9, decay="matric
 CONFIG = TrainConfig(MODEL, OPTIMIZER, batch_size=4)
 
 
-def trained(state: backend.TrainState, steps: int) -> backend.TrainState:
+def trained(state: TrainState, steps: int) -> TrainState:
     step = backend.make_train_step(CONFIG)
     for i in range(steps):
         ids = np.random.default_rng(i).integers(0, 40, (1, 4, 9)).astype(np.int32)
@@ -23,7 +24,7 @@ def trained(state: backend.TrainState, steps: int) -> backend.TrainState:
     return state
 
 
-def leaves(state: backend.TrainState) -> dict[str, np.ndarray]:
+def leaves(state: TrainState) -> dict[str, np.ndarray]:
     return {name: x.copy() for name, x in (*backend.read_weights(state), *backend.read_optimizer(state))}
 
 
@@ -33,7 +34,7 @@ def test_packed_weights_take_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(packed.arrays) == 2  # one that decays, and one of gains and biases
     monkeypatch.setattr(packing, "SMALL_WEIGHT", 0)
     apart = trained(backend.init_state(CONFIG, 0), 3)
-    assert len(apart.arrays) == len(apart.held)
+    assert len(apart.arrays) == len(apart.weights)
     found, expected = leaves(packed), leaves(apart)
     assert found.keys() == expected.keys()
     for name, x in found.items():

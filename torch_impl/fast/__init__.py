@@ -6,7 +6,7 @@ operations itself, is given the formulas.
 
 from torch_impl.fast.attention import rope, scaled_dot_product_attention, single_query_attention
 from torch_impl.fast.blocks import blockwise, rmsnorm, silu_gate, token_cross_entropy
-from torch_impl.fast.packing import Array, pack
+from torch_impl.fast.packing import Array, moments, pack
 from torch_impl.fast.product import choices, keep_plain, project, repeat
 from torch_impl.fast.switch import path, use, used
 
@@ -15,6 +15,7 @@ __all__ = [
     "blockwise",
     "choices",
     "keep_plain",
+    "moments",
     "pack",
     "path",
     "project",

@@ -4,12 +4,13 @@ An operation on a small array takes the time of its call, not of its arithmetic:
 of its step in AdamW (docs/benchmarks.md, "What paid, and what did not").
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from torch_impl.fast.switch import is_on
 
@@ -70,3 +71,13 @@ def pack(weights: Mapping[str, Tensor]) -> list[Array]:
             small[name].data = view
         arrays.append(whole)
     return arrays
+
+
+def moments(arrays: Iterable[Array], optimizer: Optimizer) -> Iterator[tuple[str, Tensor]]:
+    """Yield `m.<name>` and `v.<name>` of every weight; zeros before the first step."""
+    for array in arrays:
+        state = optimizer.state.get(array.whole, {})
+        for moment in ("m", "v"):
+            whole = state[moment] if moment in state else torch.zeros_like(array.whole)
+            for name, x in array.views(whole).items():
+                yield f"{moment}.{name}", x.detach()

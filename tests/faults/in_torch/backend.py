@@ -58,7 +58,7 @@ def _(dropout_key: Any) -> Any:
     return lambda config, state, first_row, rows: dropout_key(config, state, 0, rows)
 
 
-@fault("gradient of the embedding by atomics", "torch_impl.backend.same_bits", BITS)
+@fault("gradient of the embedding by atomics", "torch_impl.sharding.same_bits", BITS)
 def _(same_bits: Any) -> Any:
     @contextlib.contextmanager
     def broken() -> Iterator[None]:
@@ -69,10 +69,10 @@ def _(same_bits: Any) -> Any:
     return broken
 
 
-@fault("a checkpoint forgets v", "torch_impl.backend._optimizer", RUN)
-def _(optimizer: Any) -> Any:
-    def broken(state: Any) -> Iterator[tuple[str, Tensor]]:
-        for name, x in optimizer(state):
+@fault("a checkpoint forgets v", "torch_impl.fast.moments", RUN)
+def _(moments: Any) -> Any:
+    def broken(arrays: Any, optimizer: Any) -> Iterator[tuple[str, Tensor]]:
+        for name, x in moments(arrays, optimizer):
             yield name, torch.zeros_like(x) if name.startswith("v.") else x
 
     return broken
@@ -91,7 +91,7 @@ def _(load_state: Any) -> Any:
 @fault("a decoded token takes a slot of the prefix", "torch_impl.backend.make_decode_step", PREFIXED)
 def _(make_decode_step: Any) -> Any:
     def broken(config: Any) -> Any:
-        from torch_impl.backend import LayerCache
+        from torch_impl.generation import LayerCache
 
         step = make_decode_step(config)
 

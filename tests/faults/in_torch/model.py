@@ -71,10 +71,9 @@ def _(init: Any) -> Any:
     return broken
 
 
-@fault("decoding is off by one position", "torch_impl.model.Stack.tables_of", MODEL)
-def _(tables_of: Any) -> Any:
-    # The positions of a decode step have an axis for the sequences; those of whole sequences are the same for all.
-    return lambda self, positions: tables_of(self, positions + 1 if positions.ndim > 1 else positions)
+@fault("decoding is off by one position", "torch_impl.generation.position_tables", MODEL)
+def _(position_tables: Any) -> Any:
+    return lambda config, positions, *args: position_tables(config, positions + 1, *args)
 
 
 @fault("layers share one cache", "torch_impl.model.Stack.hidden_states", MODEL)

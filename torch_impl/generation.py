@@ -1,0 +1,127 @@
+"""Writing text: the Backend functions of torch that read prompts into a cache and then one token a step."""
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from lm.backend import DecodeStep, Logits, Prefill
+from lm.config import TrainConfig
+from lm.data.batch import check_token_ids
+from lm.init import position_tables
+from torch_impl.attention import Context, LayerCache, causal_mask
+from torch_impl.dtypes import at_least_float32, dtype_named
+from torch_impl.sequences import EncoderDecoder, after_prefix, encode
+from torch_impl.state import TrainState
+
+
+class Cache(NamedTuple):
+    """What decoding continues from: each layer's cache, of P slots for a prefix and then the slots of the tokens."""
+
+    num_tokens_B: Int[np.ndarray, " B"]
+    """The number of tokens of each prefix, 0 without a prefix."""
+    P: int
+    layers: list[LayerCache]
+
+
+def decoder_of(model: Any) -> Any:
+    """Return the part of a model that writes text."""
+    return model.decoder if isinstance(model, EncoderDecoder) else model
+
+
+def make_logits(config: TrainConfig) -> Logits:
+    """Make the forward pass without a cache."""
+
+    @torch.no_grad()
+    def all_logits(
+        state: TrainState,
+        token_ids_BT: Int[np.ndarray, "B T"],
+        num_tokens_B: Int[np.ndarray, " B"] | None = None,
+        prefix_BP: Int[np.ndarray, "B P"] | None = None,
+    ) -> Float[np.ndarray, "B T V"]:
+        inputs = [a for a in (token_ids_BT, num_tokens_B, prefix_BP) if a is not None]
+        for token_ids in inputs[::2]:
+            check_token_ids(token_ids, config.model.vocab_size)
+        logits_BTV = state.model(*(torch.tensor(a, device=config.device) for a in inputs))
+        return logits_BTV.to(dtype_named(config.param_dtype)).cpu().numpy()
+
+    return all_logits
+
+
+def make_prefill(config: TrainConfig) -> Prefill:
+    """Make the pass over the prompts, which fills the first slots of a cache."""
+    m = config.model
+
+    @torch.inference_mode()
+    def prefill(
+        state: TrainState,
+        token_ids_BT: Int[np.ndarray, "B T"],
+        lengths_B: Int[np.ndarray, " B"],
+        slots: int | None = None,
+        prefix_BP: Int[np.ndarray, "B P"] | None = None,
+        num_tokens_B: Int[np.ndarray, " B"] | None = None,
+    ) -> tuple[np.ndarray, Cache]:
+        check_token_ids(token_ids_BT, m.vocab_size)
+        (B, T), model = token_ids_BT.shape, decoder_of(state.model)
+        ids_BT = torch.tensor(token_ids_BT, device=config.device)
+        if prefix_BP is None or num_tokens_B is None:
+            num_tokens_B, tables = np.zeros(B, np.int64), model.tables(T)
+            x_BSD = model.embed(ids_BT, tables)
+            context = Context(causal_mask(T, config.device), tables if m.position == "rope" else None)
+        else:
+            check_token_ids(prefix_BP, m.vocab_size)
+            prefix, num_tokens = (torch.tensor(a, device=config.device) for a in (prefix_BP, num_tokens_B))
+            hidden_BPD = encode(state.model.encoder, prefix, num_tokens)
+            x_BSD, context = after_prefix(model, hidden_BPD, num_tokens, ids_BT)
+        S = x_BSD.shape[1]
+        P, H = S - T, m.num_kv_heads
+        shape = B, H, P + (slots or m.context_length), m.d_head
+        layers = [LayerCache(x_BSD.new_zeros(shape), x_BSD.new_zeros(shape)) for _ in model.layers]
+        # Slots after a shorter prompt's end are overwritten before they are seen.
+        slots_BS = torch.arange(S, device=config.device).expand(B, S)
+        x_BSD = model.hidden_states(x_BSD, replace(context, slots_BT=slots_BS), layers)
+        last_BD = x_BSD[torch.arange(B), torch.tensor(P + lengths_B - 1)]
+        logits_BV = at_least_float32(model.logits(last_BD))
+        # Contiguous, since a product may be a transpose, and reading one row of a transpose reads all of its memory.
+        return logits_BV.contiguous().cpu().numpy(), Cache(num_tokens_B, P, layers)
+
+    return prefill
+
+
+def make_decode_step(config: TrainConfig) -> DecodeStep:
+    """Make the step that reads one token of each text. The cache slides: position t takes slot P + t mod S."""
+    m = config.model
+
+    @torch.inference_mode()
+    def decode_step(
+        state: TrainState,
+        cache: Cache,
+        token_ids_B: Int[np.ndarray, " B"],
+        positions_B: Int[np.ndarray, " B"],
+    ) -> tuple[np.ndarray, Cache]:
+        check_token_ids(token_ids_B, m.vocab_size)
+        model, P = decoder_of(state.model), cache.P
+        slots = cache.layers[0].k_BHSK.shape[2] - P
+        filled = min(slots, int(positions_B.max()) + 1)
+        position_B1, num_tokens_B1 = positions_B[:, None], cache.num_tokens_B[:, None]
+        sees_BS = np.concatenate((np.arange(P) < num_tokens_B1, np.arange(filled) <= position_B1), axis=1)
+        mask_B11S, ids_B1, slots_B1 = (
+            torch.tensor(a, device=config.device)
+            for a in (sees_BS[:, None, None], token_ids_B[:, None], P + position_B1 % slots)
+        )
+        # RoPE continues from the prefix's end.
+        place_B1 = position_B1 + num_tokens_B1 if m.position == "rope" else position_B1
+        tables = tuple(
+            torch.tensor(table, device=config.device)
+            for table in position_tables(m, place_B1, m.context_length, config.param_dtype)
+        )
+        # Every head of a text has the text's position.
+        rope: Any = tuple(table[:, None] for table in tables) if m.position == "rope" else None
+        context = Context(mask_B11S, rope, slots_B1)
+        x_B1D = model.hidden_states(model.embed(ids_B1, tables), context, cache.layers)
+        logits_BV = at_least_float32(model.logits(x_B1D[:, 0]))
+        return logits_BV.contiguous().cpu().numpy(), cache
+
+    return decode_step

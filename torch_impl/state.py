@@ -1,0 +1,113 @@
+"""The state of a run: how it starts, is loaded, and is read leaf by leaf."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lm.config import TrainConfig
+from lm.init import initial_weights
+from lm.mesh import Mesh
+from lm.run.checkpoint import Leaves, Share, Shares
+from torch_impl import fast, sharding
+from torch_impl.dtypes import dtype_named
+from torch_impl.optimizer import AdamW
+from torch_impl.sequences import MODELS
+
+
+@dataclass
+class TrainState:
+    """The model, of the architecture's class, and its optimizer. Each step changes both in place."""
+
+    model: Any
+    weights: dict[str, Tensor]
+    """Each weight by name; with a mesh, this process's share of its rows."""
+    optimizer: AdamW
+    arrays: list[fast.Array]
+    """What the optimizer updates: all of `weights`, small weights packed together."""
+    mesh: Mesh | None = None
+
+    @property
+    def step(self) -> int:
+        """The number of optimizer steps taken."""
+        return max((state["step"] for state in self.optimizer.state.values()), default=0)
+
+
+def init_state(config: TrainConfig, seed: int, mesh: Mesh | None = None) -> TrainState:
+    """Return the state before the first step: the weights of `lm.init`, and zero moments."""
+    return load_state(config, initial_weights(config.model, seed, config.param_dtype), None, mesh)
+
+
+def load_state(
+    config: TrainConfig, weights: Leaves, optimizer: Leaves | None, mesh: Mesh | None = None
+) -> TrainState:
+    """Return a state of these leaves, copied into memory that torch allocated."""
+    m, o = config.model, config.optimizer
+    dtypes = dtype_named(config.compute_dtype), dtype_named(config.param_dtype)
+    model = MODELS[m.architecture](m, dtypes[0], "meta" if mesh else config.device, dtypes[1])
+    found: dict[str, Tensor] = dict(model.named_parameters())
+    if mesh:
+        found = sharding.shard(model, config, mesh)
+    for name, leaf in weights:
+        sharding.put(leaf, found[name], mesh)
+    # Gains and biases have one axis.
+    decaying = {name: p for name, p in found.items() if p.ndim > 1 or o.decay == "all"}
+    others = {name: p for name, p in found.items() if name not in decaying}
+    groups = [(fast.pack(decaying), o.weight_decay), (fast.pack(others), 0.0)]
+    adamw = AdamW(
+        [
+            {"params": [array.whole for array in arrays], "weight_decay": weight_decay}
+            for arrays, weight_decay in groups
+            if arrays
+        ],
+        o.learning_rate,
+        (o.beta1, o.beta2),
+        o.eps,
+    )
+    state = TrainState(model, found, adamw, [array for arrays, _ in groups for array in arrays], mesh)
+    if optimizer is not None:
+        for array in state.arrays:
+            zeros = {moment: torch.zeros_like(array.whole) for moment in ("m", "v")}
+            adamw.state[array.whole] = {"step": 0, **zeros}
+        moments = dict(fast.moments(state.arrays, adamw))
+        for name, leaf in optimizer:
+            if name == "step":
+                for array in state.arrays:
+                    adamw.state[array.whole]["step"] = int(leaf[...])
+            else:
+                sharding.put(leaf, moments[name], mesh)
+    return state
+
+
+def read_weights(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the weights by name."""
+    for name, p in state.weights.items():
+        yield name, p.detach().cpu().numpy()
+
+
+def read_optimizer(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield `m.<name>` and `v.<name>` of every weight, and `step`."""
+    for name, x in fast.moments(state.arrays, state.optimizer):
+        yield name, x.cpu().numpy()
+    yield "step", np.array(state.step, np.int32)
+
+
+def read_shares(state: TrainState) -> tuple[Shares, Shares]:
+    """Return what this process saves of the weights and of the optimizer's leaves."""
+    shapes = {name: tuple(p.shape) for name, p in state.model.named_parameters()}
+
+    def shares(leaves: Iterable[tuple[str, Tensor]]) -> Shares:
+        for name, x in leaves:
+            shape = () if name == "step" else shapes[name.removeprefix("m.").removeprefix("v.")]
+            dtype = np.dtype(str(x.dtype).removeprefix("torch."))
+            yield name, Share(shape, dtype, partial(sharding.slices_to_save, x, shape, state.mesh))
+
+    step = torch.tensor(state.step, dtype=torch.int32)
+    return (
+        shares((name, p.detach()) for name, p in state.weights.items()),
+        shares((*fast.moments(state.arrays, state.optimizer), ("step", step))),
+    )
