@@ -1,4 +1,4 @@
-# `make demo` and `make test` need only Python 3.11 or newer with pip and venv. Everything else goes into .venv.
+# `make demo` and `make test` need Python 3.11 or newer, with pip and venv. They install everything else into .venv.
 PYTHON ?= python3
 BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
