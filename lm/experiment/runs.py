@@ -10,7 +10,7 @@ from typing import Any
 
 from lm.backend import BackendName, load
 from lm.config import OptimizerConfig, TrainConfig
-from lm.data.sources import open_validation, text_facts
+from lm.data.sources import open_evaluation, text_facts
 from lm.data.windows import get_batch, open_corpus
 from lm.experiment.outcomes import Outcome, best_of
 from lm.experiment.stages import make_tokens
@@ -97,8 +97,8 @@ class Runs:
 
     @property
     def floor(self) -> float | None:
-        """The entropy floor of the validation text, or None if it is not known."""
-        data = open_validation(self.plan.config, self.inputs.val)
+        """The entropy floor of the whole validation text, or None if it is not known."""
+        data = open_evaluation(self.plan.config, self.inputs.val)
         return entropy_floor(text_facts(self.inputs.val, data, self.plan.config, None))
 
     def train(self, **changes: Any) -> Outcome:

@@ -1,14 +1,17 @@
 """Plans of experiments: what a change of the baseline keeps, and which batch sizes are compared."""
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lm.cli.commands import parse
 from lm.experiment import ablations, batches
-from lm.experiment.runs import Plan, apply_changes
+from lm.experiment.runs import Plan, Runs, apply_changes
 from lm.init import parameter_shapes
+from lm.run.inputs import Inputs
 
 
 def plan(*flags: object) -> Plan:
@@ -46,3 +49,12 @@ def test_batch_sizes_end_at_the_memory_or_at_the_fewest_steps(monkeypatch: pytes
     # A window keeps at least its logits and residual streams.
     model = plan().config.model
     assert per_window > 4 * model.context_length * (model.vocab_size + 2 * model.num_layers * model.d_model)
+
+
+def test_the_floor_is_that_of_the_whole_text_if_only_its_first_windows_are_evaluated(
+    made_pipeline: Path, tmp_path: Path
+) -> None:
+    facts = json.loads((made_pipeline / "val.npy.json").read_text())
+    runs = Runs(plan("--eval-windows", 2, "--model.context-length", 16), tmp_path)
+    runs.inputs = Inputs((made_pipeline / "train.npy",), made_pipeline / "val.npy")
+    assert runs.floor == facts["nats"] / facts["tokens"]
