@@ -1,7 +1,7 @@
 """Small weights side by side in one array, so that clipping and the optimizer take few operations a step.
 
 An operation on a small array takes the time of its call, not of its arithmetic: a model of 21 weights spent an eighth
-of its step in AdamW (docs/benchmarks.md, "What paid, and what did not").
+of its step in AdamW (docs/benchmarks.md, "What helped, and what did not").
 """
 
 from collections.abc import Iterable, Iterator, Mapping
