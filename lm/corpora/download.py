@@ -1,4 +1,4 @@
-"""Getting the course's texts: downloads that go on after a broken connection, checked and unpacked."""
+"""Download the course's texts, resume after a broken connection, check and unpack them."""
 
 import gzip
 import http.client
@@ -30,11 +30,11 @@ _CHUNK = 1 << 16
 
 
 class _BrokenError(Exception):
-    """A connection that may do better next time."""
+    """A failure of the connection. Another attempt may succeed."""
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirections, and keeps what the hub says of a file before it sends us to where that lies."""
+    """Follows redirections, and keeps the hub's headers about the file, which the last server does not send."""
 
     def __init__(self) -> None:
         self.linked: dict[str, str] = {}
@@ -45,17 +45,17 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def get_dataset(name: str, folder: Path, mirror: str | None = None) -> None:
-    """Download the training and validation text of a dataset into a folder; what is there already stays.
+    """Download the training and validation text of a dataset into a folder. Files that exist already stay.
 
     Args:
-        mirror: Address to use in place of the hub's, up to and without the dataset's own name.
+        mirror: Address that replaces the hub's, without the dataset's name at its end; None for the hub.
     """
     for url in DATASETS[name]:
         path = folder / url.rpartition("/")[2]
         text = path.with_suffix("") if path.suffix == ".gz" else path
         with alone_at(text):
             if text.exists():
-                print(f"{text}: is there already", file=sys.stderr)
+                print(f"{text}: exists already", file=sys.stderr)
                 continue
             download(url if mirror is None else url.replace(HUB, mirror.rstrip("/")), path)
             if path != text:
@@ -64,15 +64,15 @@ def get_dataset(name: str, folder: Path, mirror: str | None = None) -> None:
 
 
 def download(url: str, path: Path, timeout: float = 30.0, attempts: int = 6, pause: float = 1.0) -> None:
-    """Download a file. What has come is kept beside it as FILE.part, from where the next attempt goes on.
+    """Download a file. The bytes received so far are kept beside it as FILE.part, and the next attempt resumes there.
 
     Args:
         timeout: Seconds without a byte after which a connection counts as broken.
-        attempts: Tries in a row that may bring nothing.
-        pause: Seconds before the first new try; each further one waits twice as long.
+        attempts: Number of attempts in a row without a new byte before the download fails.
+        pause: Seconds before the second attempt. Each further attempt waits twice as long.
 
     Raises:
-        InputError: the server refuses or cannot be reached, or what it sent is not what it announced.
+        InputError: the server refuses or cannot be reached, or it sent something other than it announced.
     """
     if path.exists():
         return
@@ -89,7 +89,7 @@ def download(url: str, path: Path, timeout: float = 30.0, attempts: int = 6, pau
             fruitless = 0 if part.exists() and part.stat().st_size > before else fruitless + 1
             if fruitless == attempts:
                 raise InputError(
-                    f"{url}: {error}, {attempts} times in a row; try again later, to go on from what has come"
+                    f"{url}: {error}, {attempts} times in a row; run the command again later, to resume the download"
                 ) from None
             time.sleep(pause * 2 ** max(0, fruitless - 1))
     if facts["sha256"] is not None:
@@ -98,7 +98,7 @@ def download(url: str, path: Path, timeout: float = 30.0, attempts: int = 6, pau
             part.unlink()
             facts_path.unlink()
             raise InputError(
-                f"{url}: what came has SHA-256 {actual}, not {facts['sha256']} as the server says; try again"
+                f"{url}: the file has SHA-256 {actual}, and the server announced {facts['sha256']}; try again"
             )
     fsync(part)
     part.rename(path)
@@ -106,10 +106,10 @@ def download(url: str, path: Path, timeout: float = 30.0, attempts: int = 6, pau
 
 
 def _attempt(url: str, part: Path, facts_path: Path, timeout: float) -> dict[str, Any]:
-    """Ask for the rest of a file and append it to `part`; return what is known of the whole.
+    """Request the rest of a file and append it to `part`. Return the facts about the whole file.
 
     Raises:
-        _BrokenError: the connection failed, or ended too early.
+        _BrokenError: the connection failed or ended too early.
         InputError: the server refuses, or contradicts itself.
     """
     try:
@@ -118,11 +118,11 @@ def _attempt(url: str, part: Path, facts_path: Path, timeout: float) -> dict[str
         known = {}
     can_continue = known.get("url") == url and isinstance(known.get("etag"), str) and known["etag"]
     have = part.stat().st_size if can_continue and part.exists() else 0
-    asked = {"User-Agent": "twinlm", "Accept-Encoding": "identity"}
+    request_headers = {"User-Agent": "twinlm", "Accept-Encoding": "identity"}
     if have:
-        # If the file has changed since, If-Range has the server send all of the new one.
-        asked |= {"Range": f"bytes={have}-", "If-Range": known["etag"]}
-    request, redirects = urllib.request.Request(url, headers=asked), _Redirects()
+        # With If-Range, the server sends the whole file if it has changed since.
+        request_headers |= {"Range": f"bytes={have}-", "If-Range": known["etag"]}
+    request, redirects = urllib.request.Request(url, headers=request_headers), _Redirects()
     try:
         with urllib.request.build_opener(redirects).open(request, timeout=timeout) as response:
             headers = {k.lower(): v for k, v in response.headers.items()}
@@ -131,7 +131,7 @@ def _attempt(url: str, part: Path, facts_path: Path, timeout: float) -> dict[str
             if have and size != known.get("size"):
                 part.unlink()
                 raise InputError(
-                    f"{url}: the server says {size} bytes, after {known.get('size')}; try again later"
+                    f"{url}: the server now announces {size} bytes, and before {known.get('size')}; try again later"
                 )
             etag = headers.get("x-linked-etag") or headers.get("etag", "")
             sha256 = re.fullmatch(r'(?:W/)?"?([0-9a-f]{64})"?', etag)
@@ -146,12 +146,12 @@ def _attempt(url: str, part: Path, facts_path: Path, timeout: float) -> dict[str
             return facts
     except urllib.error.HTTPError as error:
         if error.code == 416:
-            # Nothing of it is of use: begin anew.
+            # The server cannot send the rest of this part: start from the first byte.
             part.unlink(missing_ok=True)
         if error.code in (408, 416, 425, 429) or error.code >= 500:
             raise _BrokenError(f"the server answers {error.code} {error.reason}") from None
         raise InputError(
-            f"{url}: the server answers {error.code} {error.reason}; is the address still right?"
+            f"{url}: the server answers {error.code} {error.reason}; check the address"
         ) from None
     except urllib.error.URLError as error:
         raise _BrokenError(f"cannot be reached ({error.reason})") from None
@@ -160,13 +160,13 @@ def _attempt(url: str, part: Path, facts_path: Path, timeout: float) -> dict[str
 
 
 def _place(status: int, headers: dict[str, str], have: int, url: str) -> tuple[int, int | None]:
-    """Where the answer's first byte belongs, and the size of the whole file."""
+    """Return the position in the file of the response's first byte, and the size of the whole file if known."""
     size = int(headers["content-length"]) if headers.get("content-length", "").isdigit() else None
     if status == 206:
         match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", headers.get("content-range", ""))
         if match is None or int(match[1]) != have:
             raise InputError(
-                f"{url}: the server sends another part than was asked for; delete FILE.part, try again"
+                f"{url}: the server sends a part that was not requested; delete FILE.part, and try again"
             )
         start, size = have, int(match[3])
     else:
@@ -174,13 +174,17 @@ def _place(status: int, headers: dict[str, str], have: int, url: str) -> tuple[i
     linked = headers.get("x-linked-size", "")
     if linked.isdigit() and size is not None and int(linked) != size:
         raise InputError(
-            f"{url}: the server sends {size} bytes and says that there are {linked}; try again later"
+            f"{url}: the server sends {size} bytes, and the hub announced {linked}; try again later"
         )
     return start, size
 
 
 def _receive(response: http.client.HTTPResponse, part: Path, have: int, size: int | None) -> None:
-    """Append what comes, until all has come."""
+    """Append the response to `part`, after its first `have` bytes.
+
+    Raises:
+        _BrokenError: the response ended too early.
+    """
     with (
         part.open("ab") as file,
         tqdm(total=size, initial=have, unit="B", unit_scale=True, desc=part.stem, disable=None) as bar,
@@ -195,14 +199,16 @@ def _receive(response: http.client.HTTPResponse, part: Path, have: int, size: in
 
 
 def unpack(packed: Path, path: Path) -> None:
-    """Unpack a .gz file, whose checksum is verified, and delete it.
+    """Unpack a .gz file, verify its checksum, and delete it.
 
     Raises:
-        InputError: it is damaged.
+        InputError: the file is damaged.
     """
     try:
         with gzip.open(packed) as source, published(path) as temporary, temporary.open("wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{packed}: is no intact .gz file ({error}); delete it and get it again") from None
+        raise InputError(
+            f"{packed}: not an intact .gz file ({error}); delete it and download it again"
+        ) from None
     packed.unlink()

@@ -1,4 +1,4 @@
-"""Built-in tasks of pairs, without a download: the rest of a story, and a word reversed."""
+"""Built-in tasks of pairs: continue a story, and reverse a word. They need no download."""
 
 import hashlib
 import json
@@ -17,12 +17,12 @@ from tokenizer.errors import InputError
 Task = Literal["stories", "reverse"]
 MAX_WORD = 1 << 16
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-# A sentence ends with the white space behind it, which the rest begins with.
+# A sentence ends before white space, and the rest begins with that white space.
 _SENTENCE = re.compile(r'.*?[.!?]["”]?(?=\s)', re.DOTALL)
 
 
 def story_pairs(seed: int) -> Iterator[tuple[str, str]]:
-    """The endless stories of a seed, cut in two: the first sentence, and the rest."""
+    """Yield the endless stories of a seed as (first sentence, rest)."""
     for story, _ in iter_stories(seed):
         first = _SENTENCE.match(story)
         assert first, story
@@ -30,13 +30,14 @@ def story_pairs(seed: int) -> Iterator[tuple[str, str]]:
 
 
 def reversed_words(seed: int, shortest: int, longest: int) -> Iterator[tuple[str, str]]:
-    """An endless stream of words of so many random letters, all lengths as often, each with itself reversed.
+    """Yield an endless stream of (word, the word reversed).
 
-    Word i is a pure function of (seed, i, shortest, longest).
+    Letters are random, and all lengths from `shortest` to `longest` are equally likely. Word i is a pure function of
+    (seed, i, shortest, longest).
     """
-    at_once = 1024
+    block_size = 1024
     for block in count():
-        bits = philox(seed, "words", block).random_raw((1 + longest) * at_once).reshape(at_once, -1)
+        bits = philox(seed, "words", block).random_raw((1 + longest) * block_size).reshape(block_size, -1)
         lengths = shortest + integers(bits[:, 0], longest - shortest + 1)
         letters = integers(bits[:, 1:], len(LETTERS))
         for length, row in zip(lengths.tolist(), letters.tolist(), strict=True):
@@ -45,7 +46,7 @@ def reversed_words(seed: int, shortest: int, longest: int) -> Iterator[tuple[str
 
 
 def is_held_out(prefix: str, target: str) -> bool:
-    """Whether a pair is for evaluation only: one in ten is, by its hash alone, whatever the seed."""
+    """Whether a pair is for evaluation only. The pair's hash decides, so that one pair in ten is, with every seed."""
     digest = hashlib.sha256(json.dumps([prefix, target]).encode()).digest()
     return int.from_bytes(digest[:8], "little") % 10 == 0
 
@@ -53,7 +54,11 @@ def is_held_out(prefix: str, target: str) -> bool:
 def write_pairs(
     path: Path, task: Task, num_pairs: int, seed: int, held_out: bool, word_lengths: tuple[int, int]
 ) -> None:
-    """Write so many pairs as JSON lines: only those held out, or only others, so that no pair is among both.
+    """Write `num_pairs` pairs as JSON lines.
+
+    Args:
+        held_out: Whether to write only pairs that are held out, or only pairs that are not.
+        word_lengths: Shortest and longest word of the task reverse.
 
     Raises:
         InputError: a number is out of range, or the file exists.
@@ -65,18 +70,18 @@ def write_pairs(
         raise InputError(f"seed is {seed}: give a number from 0 to 2^64 - 1")
     if not 1 <= shortest <= longest:
         raise InputError(
-            f"the word lengths are {shortest} {longest}: give two numbers from 1 on, the smaller first"
+            f"the word lengths are {shortest} {longest}: give two numbers of at least 1, the smaller first"
         )
     if longest > MAX_WORD:
         raise InputError(f"the longest word has {longest} letters; give at most {MAX_WORD:,}")
     shortest_line = len('{"prefix": "", "target": ""}\n') + (2 * shortest if task == "reverse" else 0)
     refuse_more_than_disk(num_pairs * shortest_line, path, f"a file of {num_pairs:,} pairs", "--count")
     pairs = story_pairs(seed) if task == "stories" else reversed_words(seed, shortest, longest)
-    chosen = (pair for pair in pairs if is_held_out(*pair) == held_out)
+    wanted = (pair for pair in pairs if is_held_out(*pair) == held_out)
     with (
         reserved(path),
         published(path) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
     ):
-        for prefix, target in islice(chosen, num_pairs):
+        for prefix, target in islice(wanted, num_pairs):
             file.write(json.dumps({"prefix": prefix, "target": target}, ensure_ascii=False) + "\n")

@@ -1,8 +1,8 @@
-"""The built-in corpus: children's stories from a probabilistic grammar, as many as you like, from a seed.
+"""The built-in corpus: endless children's stories from a probabilistic grammar and a seed.
 
-The stories look like TinyStories and need no download. What no real corpus has: the probability of every
-story is known exactly, so the file comes with its information in nats, and that over the number of tokens is
-the *entropy floor*, the loss that in expectation no model can beat.
+The stories look like TinyStories and need no download. Unlike in a real corpus, the probability of every story is
+known exactly, so each file comes with its information in nats. Divided by the number of tokens, this is the *entropy
+floor*: in expectation, no model has a lower loss.
 
     >>> text, nats = next(iter_stories(seed=0))
 """
@@ -27,15 +27,15 @@ from tokenizer.files.publish import published_together
 
 __all__ = ["END", "Derivation", "StoriesInfo", "iter_stories", "parse_story", "write_stories"]
 
-END = f"\n{END_OF_TEXT}\n"  # what follows every story in a file; certain, so 0 nats
-WORDS_PER_STORY = 96  # random words set aside for a story; the tests prove that none draws more
-BLOCK = 512  # stories to a block of random words, and to a write
-STREAM = int.from_bytes(b"stories", "little")  # keeps these draws apart from other uses of the same seed
+END = f"\n{END_OF_TEXT}\n"  # follows every story in a file; it is certain, so it has 0 nats
+WORDS_PER_STORY = 96  # random words reserved for a story; the tests prove that no story draws more
+BLOCK = 512  # number of stories for which random words are drawn at once, and that are written at once
+STREAM = int.from_bytes(b"stories", "little")  # separates these draws from other uses of a seed
 
 
 @dataclass(frozen=True)
 class StoriesInfo:
-    """What the sidecar of a file of stories says. `nats` is the information of the whole text, the floor."""
+    """The sidecar of a file of stories. `nats` is the information of the whole text."""
 
     seed: int
     documents: int
@@ -46,32 +46,31 @@ class StoriesInfo:
 
 
 def iter_stories(seed: int) -> Iterator[tuple[str, float]]:
-    """The endless stories of a seed: (text without the separator, its information in nats).
+    """Yield the endless stories of a seed as (text without the separator, its information in nats).
 
-    Story i is a pure function of (seed, i): it reads the words 96 i, 96 i + 1, ... of Philox's raw 64-bit
-    stream (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), which NumPy never changes.
+    Story i is a pure function of (seed, i): it reads the words 96 i, 96 i + 1, ... of Philox's raw 64-bit stream
+    (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), which NumPy keeps unchanged.
     """
     stream = np.random.Philox(key=np.array([seed, STREAM], dtype=np.uint64))
     while True:
         words = stream.random_raw(WORDS_PER_STORY * BLOCK).tolist()
-        for at in range(0, len(words), WORDS_PER_STORY):
-            yield tell(GRAMMAR, "story", iter(words[at : at + WORDS_PER_STORY]))
+        for start in range(0, len(words), WORDS_PER_STORY):
+            yield tell(GRAMMAR, "story", iter(words[start : start + WORDS_PER_STORY]))
 
 
 def parse_story(text: str) -> list[Derivation]:
-    """Every derivation of a story (without the separator): exactly one if it is a story, else none."""
+    """Return every derivation of a text (without the separator): exactly one if it is a story, and none otherwise."""
     return parse(GRAMMAR, "story", text)
 
 
 def write_stories(path: str | Path, num_bytes: int, seed: int, *, progress: bool = False) -> StoriesInfo:
-    """Write whole stories, each followed by `<|endoftext|>`, until there are at least `num_bytes` bytes.
+    """Write whole stories, each followed by `<|endoftext|>`, until the file has at least `num_bytes` bytes.
 
-    A shorter file is a prefix of a longer one of the same seed. The file appears when it is complete, with
-    its `StoriesInfo` beside it as `<path>.json`. Memory does not grow with the size.
+    A shorter file is a prefix of a longer one with the same seed. The file appears when it is complete, together with
+    its `StoriesInfo` in `<path>.json`. Memory does not grow with the size.
 
     Raises:
-        InputError: a size below 1, a seed that does not fit in 64 bits, a folder that does not exist, or a
-            file that does.
+        InputError: the size is below 1, the seed does not fit in 64 bits, the folder does not exist, or the file does.
     """
     path = Path(path)
     sidecar = sidecar_path(path)

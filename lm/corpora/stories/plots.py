@@ -1,4 +1,4 @@
-"""The grammar of the stories: ten plots, and where their slots draw from."""
+"""The grammar of the stories: ten plots, and the tables that their slots draw from."""
 
 from lm.corpora.stories import words as w
 from lm.corpora.stories.grammar import Grammar, Option, Table
@@ -6,7 +6,13 @@ from lm.corpora.stories.sentences import SENTENCES, sentences
 
 
 def someone(girl: str, boy: str, animal: str) -> Table:
-    """A child or a young animal; its name comes from the slot `girl` or `boy`, its kind from `animal`."""
+    """Return a table of a child or a young animal.
+
+    Args:
+        girl: Slot that names it if it is female.
+        boy: Slot that names it if it is male.
+        animal: Slot of its kind if it is an animal.
+    """
     she = {"": f"{{{girl}}}", "he": "she", "him": "her", "his": "her", "He": "She", "His": "Her"}
     he = {"": f"{{{boy}}}", "he": "he", "him": "him", "his": "his", "He": "He", "His": "His"}
 
@@ -27,7 +33,11 @@ def someone(girl: str, boy: str, animal: str) -> Table:
 
 
 def things(**how_lost: str) -> Table:
-    """A thing to want, by what can become of it: its slot -> the slot that tells how such a thing is lost."""
+    """Return a table of things to want.
+
+    Args:
+        how_lost: For the slot of each kind of thing, the slot that tells how things of this kind are lost.
+    """
     return sentences(
         *(
             {"": f"{{{slot}}}", "a": f"{{a {slot}}}", "lost": f"{{{lost}}}", "found": f"{{found {lost}}}"}
@@ -37,7 +47,7 @@ def things(**how_lost: str) -> Table:
 
 
 def plot(lesson: str, text: str) -> Option:
-    """A plot and the slot of its lesson. Line breaks do not matter; an empty line begins a paragraph."""
+    """Return the option of a plot, given the slot of its lesson and its text, in which an empty line ends a paragraph."""
     paragraphs = (" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
     return {"": "\n".join(paragraphs), "lesson": f"{{{lesson}}}"}
 
@@ -216,7 +226,7 @@ PLOTS = sentences(
     ),
 )
 
-# Slots that share a line draw independently from all of its words.
+# Slots in one key draw independently from all of the words.
 NOUNS = {
     "animal animal2 animal_hero animal_friend": w.ANIMALS,
     "thief": w.BIRDS,
@@ -258,7 +268,7 @@ NOUNS = {
     "wow": w.EXCLAMATIONS,
     "dish": w.DISHES,
 }
-# Slots that share a line never draw the same word: a name says who is meant, and three places are three.
+# Slots in one key never draw the same word: a name must tell who is meant, and three places must differ.
 DEALT = {
     "girl girl_friend": w.GIRLS,
     "boy boy_friend": w.BOYS,

@@ -1,18 +1,19 @@
 """The sentences that the plots share, by slot.
 
-How to read a template is said in `lm.corpora.stories.grammar`. Quotation marks are written “ ” here; whether a story
-has those or straight ones is decided by its first one.
+`lm.corpora.stories.grammar` explains templates. Quotation marks are written “ ” here. The first one in a story draws
+whether all of them are curly or straight.
 """
 
 from lm.corpora.stories.grammar import Option, Table
 
 
 def sentences(*templates: str | Option) -> Table:
-    """A table of templates, all equally likely."""
-    return Table([quoted({"": t} if isinstance(t, str) else t) for t in templates], [1] * len(templates))
+    """Return a table of templates, all equally likely."""
+    return Table([draw_quotes({"": t} if isinstance(t, str) else t) for t in templates], [1] * len(templates))
 
 
-def quoted(option: Option) -> Option:
+def draw_quotes(option: Option) -> Option:
+    """Replace quotation marks by the slot that draws their kind."""
     return {form: text.replace("“", "{quote}").replace("”", "{end quote}") for form, text in option.items()}
 
 

@@ -1,4 +1,4 @@
-"""The words of the stories. A list is ordered: its first words are the common ones (Zipf's law)."""
+"""The words of the stories. In each list, the common words come first (Zipf's law)."""
 
 from lm.corpora.stories.grammar import Option, Table
 
@@ -8,8 +8,8 @@ SILENT_H = ("honest", "hour")  # an honest boy
 
 
 def nouns(listing: str) -> Table:
-    """Words (`_` stands for a space) with the forms `a` (a kite, an owl) and `Cap` (Kite, Owl)."""
-    return zipf([with_article(word.replace("_", " ")) for word in listing.split()])
+    """Return a table of words, with the forms `a` (a kite, an owl) and `Cap` (Kite, Owl). `_` stands for a space."""
+    return zipf([add_article(word.replace("_", " ")) for word in listing.split()])
 
 
 def deal(slots: str, listing: str) -> dict[str, str]:
@@ -19,23 +19,28 @@ def deal(slots: str, listing: str) -> dict[str, str]:
 
 
 def zipf(options: list[Option]) -> Table:
-    """The option of rank r (from 0) with a weight like 1 / (r + 3): a few are common, none is very rare."""
+    """Return a table in which option r has a weight of about 1 / (r + 3): a few are common, none is very rare."""
     return Table(options, [1_000_000 // (rank + 3) for rank in range(len(options))])
 
 
-def with_article(noun: str) -> Option:
+def add_article(noun: str) -> Option:
+    """Return a noun with its forms `a` and `Cap`."""
     vowel = noun[0] in VOWELS and not noun.startswith(SOUNDS_LIKE_A_CONSONANT)
     article = "an" if vowel or noun.startswith(SILENT_H) else "a"
     return {"": noun, "a": f"{article} {noun}", "Cap": noun[0].upper() + noun[1:]}
 
 
 def verbs(listing: str) -> Table:
-    """Verbs with the forms `ed` and `ing`; those written `sing/sang/singing` are irregular."""
+    """Return a table of verbs with the forms `ed` and `ing`. Irregular verbs are written `sing/sang/singing`."""
     return zipf([inflect(*verb.replace("_", " ").split("/")) for verb in listing.split()])
 
 
 def inflect(verb: str, past: str = "", gerund: str = "") -> Option:
-    """jump -> jumped, jumping; dance -> danced, dancing; hurry -> hurried, hurrying."""
+    """Return a verb with its past and gerund.
+
+    >>> inflect("hurry")
+    {'': 'hurry', 'ed': 'hurried', 'ing': 'hurrying'}
+    """
     if not past:
         stem = verb.removesuffix("e")
         past = verb[:-1] + "ied" if verb[-1] == "y" and verb[-2] not in VOWELS else stem + "ed"
@@ -44,7 +49,7 @@ def inflect(verb: str, past: str = "", gerund: str = "") -> Option:
 
 
 def chores(listing: str) -> Table:
-    """Verbs with their object, `sweep/swept/sweeping:floor`."""
+    """Return a table of verbs with their objects, written `sweep/swept/sweeping:floor`."""
     tasks = (chore.split(":") for chore in listing.split())
     return zipf(
         [{form: f"{verb} the {what}" for form, verb in inflect(*v.split("/")).items()} for v, what in tasks]
@@ -52,7 +57,7 @@ def chores(listing: str) -> Table:
 
 
 def places(listing: str) -> Table:
-    """Places, `park/in`, with the definite article and the form `at`: where somebody is there."""
+    """Return a table of places, written `park/in`, with the form `at`: in the park."""
     pairs = (place.replace("_", " ").split("/") for place in listing.split())
     return zipf([{"": f"the {noun}", "at": f"{preposition} the {noun}"} for noun, preposition in pairs])
 
@@ -436,7 +441,7 @@ musical_chairs blindman's_buff pirates dress-up house school follow-the-leader I
 solitaire backgammon lotto twenty_questions
 """
 
-# --- what else there is ---
+# --- other things ---
 
 VEHICLES = """
 bus bike train boat car wagon sled tractor truck balloon ship taxi tram bicycle scooter ferry canoe airplane

@@ -123,11 +123,11 @@ def test_what_a_download_survives(
 @pytest.mark.parametrize(
     ("behaviours", "message"),
     [
-        (["404"], "answers 404 Not Found; is the address still right"),
+        (["404"], "answers 404 Not Found; check the address"),
         (["403"], "answers 403"),
         (["500"], r"answers 500 .*3 times in a row"),
-        (["claims more"], "says 300000 bytes, after 301000"),
-        (["drops", "another part"], "sends another part than was asked for"),
+        (["claims more"], "announces 300000 bytes, and before 301000"),
+        (["drops", "another part"], "sends a part that was not requested"),
     ],
 )
 def test_what_it_does_not(server: Server, tmp_path: Path, behaviours: list[str], message: str) -> None:
@@ -146,11 +146,11 @@ def test_nobody_there(tmp_path: Path) -> None:
 
 def test_what_is_not_what_was_announced_is_thrown_away(server: Server, tmp_path: Path) -> None:
     server.etag = f'"{"0" * 64}"'
-    with pytest.raises(InputError, match=f"has SHA-256 {SHA256}, not 000"):
+    with pytest.raises(InputError, match=f"has SHA-256 {SHA256}, and the server announced 000"):
         fetch(server, tmp_path / "file")
     assert not list(tmp_path.iterdir())
     server.etag, server.behaviours, server.content = '"v1"', ["redirect"], CONTENT[:-1000]
-    with pytest.raises(InputError, match="sends 299000 bytes and says that there are 300000"):
+    with pytest.raises(InputError, match="sends 299000 bytes, and the hub announced 300000"):
         fetch(server, tmp_path / "file")
     server.content = CONTENT[:-1] + b"!"
     with pytest.raises(InputError, match="has SHA-256"):
@@ -179,11 +179,11 @@ def test_lm_data_get(server: Server, tmp_path: Path, capsys: pytest.CaptureFixtu
         f"/stanford-cs336/owt-sample/resolve/main/{n}.gz" for n in names
     ]
     assert lm(*command) == 0
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert len(server.requests) == 2
     server.content = server.content[:-9]
     server.etag = '"cut"'
-    with pytest.raises(InputError, match=r"owt_train.txt.gz: is no intact .gz file"):
+    with pytest.raises(InputError, match=r"owt_train.txt.gz: not an intact .gz file"):
         get_dataset("owt", tmp_path / "other", server.url)
     assert not (tmp_path / "other" / "owt_train.txt").exists()
     server.behaviours = ["404"]

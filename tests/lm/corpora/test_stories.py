@@ -47,7 +47,7 @@ def continues_word(char: str) -> bool:
 
 def test_the_probabilities_of_every_table_sum_to_one() -> None:
     for slot, table in GRAMMAR.items():
-        widths = [high - low for low, high in itertools.pairwise([0, *table.upto])]
+        widths = [high - low for low, high in itertools.pairwise([0, *table.stops])]
         assert sum(widths) == WORD, slot
         assert min(widths) > 0, f"an option of {slot} that is never drawn"
         assert len(widths) == len(table.nats) == len(table.options), slot
