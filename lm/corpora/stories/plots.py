@@ -1,6 +1,7 @@
 """The grammar of the stories: ten plots, and the tables that their slots draw from."""
 
 from lm.corpora.stories import words as w
+from lm.corpora.stories.forms import chores, deal, nouns, places, verbs
 from lm.corpora.stories.grammar import Grammar, Option, Table
 from lm.corpora.stories.sentences import SENTENCES, sentences
 
@@ -292,14 +293,10 @@ GRAMMAR: Grammar = {
         floater="lost_in_water",
         instrument="lost_on_the_way",
     ),
-    **{slot: w.nouns(listing) for slots, listing in NOUNS.items() for slot in slots.split()},
-    **{
-        slot: w.nouns(hand)
-        for slots, listing in DEALT.items()
-        for slot, hand in w.deal(slots, listing).items()
-    },
-    **{slot: w.places(hand) for slot, hand in w.deal("place place2 place3", w.PLACES).items()},
-    **{slot: w.verbs(w.ACTIVITIES) for slot in ("activity", "activity2")},
-    **{slot: w.verbs(w.MOVES) for slot in ("move", "move2", "run")},
-    "chore": w.chores(w.CHORES),
+    **{slot: nouns(listing) for slots, listing in NOUNS.items() for slot in slots.split()},
+    **{slot: nouns(hand) for slots, listing in DEALT.items() for slot, hand in deal(slots, listing).items()},
+    **{slot: places(hand) for slot, hand in deal("place place2 place3", w.PLACES).items()},
+    **{slot: verbs(w.ACTIVITIES) for slot in ("activity", "activity2")},
+    **{slot: verbs(w.MOVES) for slot in ("move", "move2", "run")},
+    "chore": chores(w.CHORES),
 }

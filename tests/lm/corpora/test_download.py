@@ -1,4 +1,4 @@
-"""Downloads from a server that drops, stalls, lies and refuses."""
+"""Downloads from a server that drops connections, stalls, lies and refuses."""
 
 import gzip
 import hashlib
@@ -21,7 +21,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Server(ThreadingHTTPServer):
-    """Serves CONTENT, each request by the next of the behaviours; the last one goes on for ever."""
+    """Serves CONTENT. Each request gets the next of the behaviours, and the last one repeats for ever."""
 
     daemon_threads = True
 
@@ -110,7 +110,7 @@ def fetch(server: Server, path: Path, attempts: int = 3) -> None:
     ],
     ids=lambda value: "-".join(value) if isinstance(value[0], str) else "",
 )
-def test_what_a_download_survives(
+def test_a_download_survives_failures_that_pass(
     server: Server, tmp_path: Path, behaviours: list[str], ranges: list[str | None]
 ) -> None:
     server.behaviours = behaviours
@@ -130,21 +130,23 @@ def test_what_a_download_survives(
         (["drops", "another part"], "sends a part that was not requested"),
     ],
 )
-def test_what_it_does_not(server: Server, tmp_path: Path, behaviours: list[str], message: str) -> None:
+def test_a_download_fails_with_the_reason(
+    server: Server, tmp_path: Path, behaviours: list[str], message: str
+) -> None:
     server.behaviours = behaviours
     with pytest.raises(InputError, match=f"^{server.url}/file: .*{message}"):
         fetch(server, tmp_path / "file")
     assert not (tmp_path / "file").exists()
 
 
-def test_nobody_there(tmp_path: Path) -> None:
+def test_a_server_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
     with Server() as server:
         url = server.url
     with pytest.raises(InputError, match="cannot be reached"):
         download(f"{url}/file", tmp_path / "file", attempts=2, pause=0.001)
 
 
-def test_what_is_not_what_was_announced_is_thrown_away(server: Server, tmp_path: Path) -> None:
+def test_a_file_other_than_announced_is_deleted(server: Server, tmp_path: Path) -> None:
     server.etag = f'"{"0" * 64}"'
     with pytest.raises(InputError, match=f"has SHA-256 {SHA256}, and the server announced 000"):
         fetch(server, tmp_path / "file")
@@ -158,7 +160,7 @@ def test_what_is_not_what_was_announced_is_thrown_away(server: Server, tmp_path:
     assert not (tmp_path / "file").exists()
 
 
-def test_a_file_that_changed_meanwhile_is_fetched_anew(server: Server, tmp_path: Path) -> None:
+def test_a_file_that_changed_meanwhile_is_fetched_from_its_start(server: Server, tmp_path: Path) -> None:
     server.behaviours = ["drops", "404"]
     with pytest.raises(InputError, match="404"):
         fetch(server, tmp_path / "file")
@@ -190,7 +192,7 @@ def test_lm_data_get(server: Server, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "404" in refused(capsys, "data", "get", "tinystories", "--out", tmp_path, "--mirror", server.url)
 
 
-def test_the_addresses_are_the_courses() -> None:
+def test_the_addresses_are_those_of_the_course() -> None:
     assert HUB == "https://huggingface.co/datasets"
     assert (
         DATASETS["tinystories"][1]

@@ -1,8 +1,9 @@
-"""The stories, and above all their floor: that the nats in the sidecar are the information of the text.
+"""The stories and their entropy floor: the nats in the sidecar are the information of the text.
 
-The proof has three parts. Probabilities sum to one in every table. No text has two derivations (proved for
-the whole grammar, then tried on sampled stories with a parser that looks for all of them). The nats written
-are the sum over the derivation. A small grammar is enumerated in full to check the machinery itself.
+The proof has three parts. First, probabilities sum to one in every table. Second, no text has two derivations: this is
+proved for the whole grammar, and then tried on sampled stories with a parser that finds all derivations. Third, the
+nats in the sidecar are the sum over the derivation. A small grammar is enumerated completely, to check `tell` and
+`parse` themselves.
 """
 
 import hashlib
@@ -33,7 +34,7 @@ def atoms(template: str) -> Atoms:
 
 
 def expansions(field: str) -> list[Atoms]:
-    """What a field can stand for, whatever was drawn before."""
+    """Return every template that a field may stand for, with any earlier draws."""
     form, _, slot = field.rpartition(" ")
     return [atoms(option[form]) for option in GRAMMAR[slot].options]
 
@@ -78,9 +79,9 @@ def small_texts(number: int) -> list[tuple[str, float]]:
     return [tell(SMALL, "start", iter(row)) for row in words]
 
 
-def test_a_small_grammar_enumerated_in_full_has_probability_one() -> None:
-    # 3 who x (3 how + 2 other) in the first plot, 3 x 2 in the second: if two derivations shared a text,
-    # there would be fewer; if a draw were hidden or miscounted, the sum would not be 1.
+def test_all_texts_of_a_small_grammar_have_probability_one_together() -> None:
+    # The first plot has 3 who x (3 how + 2 other) texts, the second has 3 x 2. If two derivations shared a text, there
+    # would be fewer texts. If a draw were hidden or miscounted, the sum would not be 1.
     nats = dict(small_texts(20_000))
     assert len(nats) == 3 * (3 + 2) + 3 * 2
     assert math.fsum(math.exp(-n) for n in nats.values()) == pytest.approx(1, abs=1e-12)
@@ -114,7 +115,7 @@ def test_the_parser_finds_every_derivation() -> None:
 
 @cache
 def edge(field: str, at: int) -> frozenset[str]:
-    """The characters with which the texts of a field begin (at = 0) or end (at = -1)."""
+    """Return the characters that texts of a field begin with (at = 0) or end with (at = -1)."""
     chars: set[str] = set()
     for option in expansions(field):
         kind, value = option[at]
@@ -132,7 +133,7 @@ def every_template() -> list[tuple[str, str, str]]:
 
 
 def test_words_end_where_their_slots_end() -> None:
-    # Then "cat" cannot be taken for the beginning of "caterpillar": what follows tells them apart.
+    # So "cat" cannot be mistaken for the beginning of "caterpillar": the next character tells them apart.
     for slot, form, template in every_template():
         for (kind, value), (next_kind, next_value) in itertools.pairwise(atoms(template)):
             if "field" in (kind, next_kind):
@@ -144,18 +145,18 @@ def test_words_end_where_their_slots_end() -> None:
 
 @cache
 def reach(field: str) -> frozenset[str]:
-    """The slots on which the text of a field can depend."""
+    """Return the slots that the text of a field may depend on."""
     slot = field.rpartition(" ")[2]
     inner = {value for option in expansions(field) for kind, value in option if kind == "field"}
     return frozenset({slot}).union(*map(reach, inner))
 
 
 def apart(a: Atoms, b: Atoms, before: str = " ", split: frozenset[str] = frozenset()) -> bool:
-    """Whether no text of `a` is the beginning of a text of `b` or the other way round, in whole words.
+    """Whether no text of `a` is the beginning of a text of `b`, and none of `b` is the beginning of one of `a`.
 
-    The two have been alike so far, up to the character `before` ("" if unknown), after the same draws but
-    those of the slots in `split`. So a field they both come to, if it depends on none of these, reads alike.
-    Any other field may be any of its options.
+    Texts are compared in whole words. The texts before `a` and `b` are equal and end with the character `before`
+    ("" if unknown). Only the slots in `split` may have drawn different options. So if both continue with a field that
+    depends on none of these slots, it has one text for both. Every other field may stand for any of its options.
     """
     while a and b and a[0] == b[0] and (a[0][0] == "text" or not reach(a[0][1]) & split):
         before = a[0][1][-1] if a[0][0] == "text" else ""
@@ -165,25 +166,25 @@ def apart(a: Atoms, b: Atoms, before: str = " ", split: frozenset[str] = frozens
             field = one[0][1]
             split |= {field.rpartition(" ")[2]}
             return all(apart(option + one[1:], other, before, split) for option in expansions(field))
-    if not a or not b:  # one has ended; if that was in the middle of a word of the other, they differ
+    if not a or not b:  # one has ended; they differ if the other one continues the word
         rest = a or b
         return bool(rest) and bool(before) and continues_word(before) and continues_word(rest[0][1][0])
     length = min(len(a[0][1]), len(b[0][1]))
-    alike, rest_a, rest_b = a[0][1][:length], a[0][1][length:], b[0][1][length:]
-    if alike != b[0][1][:length]:
+    common, rest_a, rest_b = a[0][1][:length], a[0][1][length:], b[0][1][length:]
+    if common != b[0][1][:length]:
         return True
     tail_a, tail_b = ((("text", rest),) * bool(rest) for rest in (rest_a, rest_b))
-    return apart(tail_a + a[1:], tail_b + b[1:], alike[-1], split)
+    return apart(tail_a + a[1:], tail_b + b[1:], common[-1], split)
 
 
 class Walk:
-    """Goes through all stories at once: which slots are surely drawn, by which forms, in how many draws."""
+    """Visits all stories at once, to find the slots that are always drawn, their first mentions and the most draws."""
 
     def __init__(self) -> None:
         self.first_mentions: set[tuple[str, str]] = set()
 
     def field(self, name: str, drawn: frozenset[str]) -> tuple[frozenset[str], int]:
-        """The slots surely drawn after the field, given those before, and the most draws it can take."""
+        """Return the slots always drawn after the field, given those before it, and the most draws that it takes."""
         form, _, slot = name.rpartition(" ")
         draws = 0
         if slot not in drawn:
@@ -202,9 +203,9 @@ class Walk:
 
 
 def test_no_two_draws_read_the_same() -> None:
-    """Every draw is visible: wherever a slot may be drawn, its options' texts are a prefix code.
+    """The text shows every draw: the options' texts of each slot are a prefix code.
 
-    By induction the whole grammar is one, so that a text decides its draws from left to right.
+    By induction the whole grammar is a prefix code, so a text decides its draws from left to right.
     """
     walk = Walk()
     _, most_draws = walk.field("story", frozenset())
@@ -218,17 +219,17 @@ def test_no_two_draws_read_the_same() -> None:
 @pytest.mark.parametrize(
     ("a", "b", "expected"),
     [
-        ("the cat", "the caterpillar", True),  # a word that has ended, and one that has not
+        ("the cat", "the caterpillar", True),  # one word has ended, the other has not
         ("ice", "ice cream", False),
         ("{hero} ran", "{hero} walked", True),
-        ("{hero} ran", "{friend} ran", True),  # no name is in both casts
+        ("{hero} ran", "{friend} ran", True),  # no name is in both lists
         ("{colour}", "{colour2}", False),
         ("{He hero} ran", "{His hero} mom ran", True),
         ("{He hero} ran", "He ran", False),
         ("see {thing}", "see {flyer}", False),
     ],
 )
-def test_what_apart_means(a: str, b: str, expected: bool) -> None:
+def test_apart_finds_texts_that_begin_others(a: str, b: str, expected: bool) -> None:
     assert apart(atoms(a), atoms(b)) is apart(atoms(b), atoms(a)) is expected
 
 
@@ -246,7 +247,7 @@ def test_a_story_parses_back_to_the_one_derivation_with_its_nats(sample: list[tu
     assert drawn == set(GRAMMAR), "the sample reaches every table"
 
 
-def test_what_is_no_story_does_not_parse(sample: list[tuple[str, float]]) -> None:
+def test_a_text_that_is_not_a_story_does_not_parse(sample: list[tuple[str, float]]) -> None:
     text, _ = sample[0]
     assert parse_story(text[:-1]) == parse_story(text + " ") == parse_story("Call me Ishmael.") == []
 
@@ -270,14 +271,14 @@ def test_slots_are_drawn_as_often_as_their_probabilities_say() -> None:
 # --- the stories ---
 
 
-def told(plot: str, sample: list[tuple[str, float]]) -> list[str]:
+def select(plot: str, sample: list[tuple[str, float]]) -> list[str]:
     texts = [text for text, _ in sample if plot in text]
     assert len(texts) > 10
     return texts
 
 
 def test_what_is_lost_is_what_is_found(sample: list[tuple[str, float]]) -> None:
-    for text in told("I lost my", sample):
+    for text in select("I lost my", sample):
         lost = re.search(r"I lost my ([\w -]+),[”\"] said (\w+)", text)
         assert lost
         assert f"they found the {lost[1]} " in text.split("\n")[-2]
@@ -285,7 +286,7 @@ def test_what_is_lost_is_what_is_found(sample: list[tuple[str, float]]) -> None:
 
 
 def test_the_map_is_followed(sample: list[tuple[str, float]]) -> None:
-    for text in told("The map said", sample):
+    for text in select("The map said", sample):
         plan = re.search(r"first go to (.+), then to (.+), and then to (.+?)\.", text)
         assert plan
         assert len(set(plan.groups())) == 3
@@ -297,7 +298,7 @@ def test_the_map_is_followed(sample: list[tuple[str, float]]) -> None:
 def test_pronouns_and_quotes_agree(sample: list[tuple[str, float]]) -> None:
     girls = {option[""] for option in GRAMMAR["girl"].options}
     for text, _ in sample:
-        beginning = text.split("\n")[0]  # all about the hero
+        beginning = text.split("\n")[0]  # it is only about the hero
         is_girl = any(re.search(rf"named {name}\b|\b{name} lived", beginning) for name in girls)
         assert not re.search(r"\b(he|him|his)\b" if is_girl else r"\b(she|her)\b", beginning, re.IGNORECASE)
         assert not ('"' in text and "“" in text)
@@ -305,7 +306,7 @@ def test_pronouns_and_quotes_agree(sample: list[tuple[str, float]]) -> None:
         assert text.count('"') % 2 == 0
 
 
-def test_articles(sample: list[tuple[str, float]]) -> None:
+def test_a_and_an_are_right(sample: list[tuple[str, float]]) -> None:
     phrases = {text for _, form, text in every_template() if form == "a" and "{" not in text}
     assert {"a kite", "an apple", "a ukulele", "an umbrella", "a unicorn", "an honest", "a useful"} <= phrases
     wrong = re.compile(r"\b[Aa] (?!uni|use|usu|uku|one)[aeiou]|\b[Aa]n (?!ho)[^aeiou]")
@@ -313,7 +314,7 @@ def test_articles(sample: list[tuple[str, float]]) -> None:
         assert not wrong.search(text), text
 
 
-def test_a_rich_vocabulary() -> None:
+def test_the_vocabulary_is_rich() -> None:
     words: set[str] = set()
     size = 0
     for text, _ in iter_stories(seed=5):
@@ -343,7 +344,7 @@ def test_the_file_and_its_sidecar(tmp_path: Path) -> None:
     assert documents.pop() == ""
     stories = list(itertools.islice(iter_stories(1), len(documents)))
     assert documents == [text for text, _ in stories]
-    assert 50_000 <= len(data) < 50_000 + 2_000, "whole stories, and none too many"
+    assert 50_000 <= len(data) < 50_000 + 2_000, "whole stories, and not one more than needed"
     sidecar = json.loads(Path(f"{path}.json").read_text(encoding="utf-8"))
     assert sidecar == {
         "kind": "twinlm stories",
@@ -375,7 +376,7 @@ def test_the_text_depends_on_the_seed_alone(tmp_path: Path) -> None:
 
 
 def test_these_are_the_stories_of_every_version() -> None:
-    # Floors and curves are compared across versions: a change of the grammar has to be meant.
+    # Floors and loss curves are compared across versions, so the grammar must not change by accident.
     text = "".join(text for text, _ in itertools.islice(iter_stories(seed=0), 100))
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "8db3ce857a93438b"
 
@@ -394,7 +395,7 @@ def test_memory_does_not_grow_with_the_size(tmp_path: Path) -> None:
     ("size", "seed", "message"),
     [(0, 0, "0 bytes"), (-5, 0, "-5 bytes"), (1, -1, "seed -1"), (1, 2**64, "seed")],
 )
-def test_sizes_and_seeds_that_cannot_be(tmp_path: Path, size: int, seed: int, message: str) -> None:
+def test_sizes_and_seeds_out_of_range_are_refused(tmp_path: Path, size: int, seed: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
         write_stories(tmp_path / "stories.txt", size, seed)
     assert not list(tmp_path.iterdir())
@@ -408,7 +409,7 @@ def test_nothing_is_overwritten(tmp_path: Path, taken: str) -> None:
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(taken, "mine")]
 
 
-def test_a_missing_folder(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere does not exist"):
         write_stories(tmp_path / "nowhere" / "stories.txt", 1, seed=0)
 

@@ -1,4 +1,4 @@
-"""Batches, their checks, and the thread that makes them ahead."""
+"""Batches, their checks, and the thread that prefetches them."""
 
 import threading
 
@@ -9,7 +9,7 @@ from lm.data.batch import Batch, check_token_ids, prefetch
 from tokenizer import InputError
 
 
-def test_num_targets_without_a_mask() -> None:
+def test_without_a_mask_all_targets_count() -> None:
     ids = np.zeros((2, 3, 4), np.int32)
     assert Batch(ids, ids).num_targets == 24
 
@@ -21,7 +21,7 @@ def test_ids_out_of_range_are_refused(token_id: int) -> None:
         check_token_ids(np.array([0, token_id, 3]), 50)
 
 
-def test_batches_are_made_ahead_in_order() -> None:
+def test_batches_are_prefetched_in_order() -> None:
     made: list[int] = []
     first_taken = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Headers of .npy files: what is damaged, hostile or foreign gets an answer in one line, or holds what it held."""
+"""Headers of .npy files: damaged and hostile ones are refused in one line; other writers' headers are read."""
 
 import io
 import os
@@ -19,19 +19,19 @@ from tokenizer.encode_pairs import encode_pairs, offsets_path
 IDS = np.arange(40, dtype=np.uint16)
 
 
-def saved(array: np.ndarray, version: tuple[int, int] = (1, 0)) -> bytes:
-    """An array as NumPy writes it."""
+def to_npy(array: np.ndarray, version: tuple[int, int] = (1, 0)) -> bytes:
+    """Return the bytes that NumPy writes for an array."""
     file = io.BytesIO()
     np.lib.format.write_array(file, array, version, allow_pickle=True)
     return file.getvalue()
 
 
-def with_header(header: bytes, body: bytes = IDS.tobytes(), version: bytes = b"\1\0") -> bytes:
+def npy_bytes(header: bytes, body: bytes = IDS.tobytes(), version: bytes = b"\1\0") -> bytes:
     size = len(header).to_bytes(2 if version[0] == 1 else 4, "little")
     return b"\x93NUMPY" + version + size + header + body
 
 
-def header(descr: str = "'<u2'", order: str = "False", shape: str = "(40,)", more: str = "") -> bytes:
+def make_header(descr: str = "'<u2'", order: str = "False", shape: str = "(40,)", more: str = "") -> bytes:
     return f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, {more}}}\n".encode()
 
 
@@ -40,7 +40,7 @@ def header(descr: str = "'<u2'", order: str = "False", shape: str = "(40,)", mor
 @pytest.mark.filterwarnings("ignore:Stored array in format")
 def test_every_type_and_version_is_mapped(tmp_path: Path, dtype: str, version: tuple[int, int]) -> None:
     path = tmp_path / "x.npy"
-    path.write_bytes(saved(IDS.astype(dtype), version))
+    path.write_bytes(to_npy(IDS.astype(dtype), version))
     tokens = map_npy(path)
     assert isinstance(tokens, np.memmap)
     assert tokens.dtype == np.dtype(dtype)
@@ -59,42 +59,42 @@ def test_every_type_and_version_is_mapped(tmp_path: Path, dtype: str, version: t
 )
 def test_headers_of_other_writers_are_read(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.npy"
-    path.write_bytes(with_header(text.encode()))
+    path.write_bytes(npy_bytes(text.encode()))
     np.testing.assert_array_equal(map_npy(path), IDS)
 
 
 HOSTILE = {
-    "deep": with_header(header(shape="(" * 5000 + "40" + ")" * 5000)),
-    "deep list": with_header(b"[" * 60_000),
-    "6,000 digits": with_header(header(shape="(" + "9" * 6000 + ",)")),
-    "31 digits": with_header(header(shape="(" + "9" * 31 + ",)")),
-    "18 digits": with_header(header(shape="(" + "9" * 18 + ",)")),
-    "negative": with_header(header(shape="(-40,)")),
-    "number": with_header(header(shape="40")),
-    "no dimension": with_header(header(shape="()")),
-    "two dimensions": with_header(header(shape="(4, 10)")),
-    "text as length": with_header(header(shape="('a',)")),
-    "object": with_header(header("'|O'")),
-    "pickle": saved(np.array([{}] * 40)),
-    "float": saved(IDS.astype("f4")),
-    "fields": with_header(header("[('a', '<u2')]")),
-    "unknown type": with_header(header("'<u3'")),
-    "call": with_header(header("__import__('os').abort()")),
-    "twice": with_header(header(more="'shape': (40,)")),
-    "extra key": with_header(header(more="'a': 1")),
-    "missing key": with_header(b"{'descr': '<u2', 'shape': (40,), }"),
-    "zero byte": with_header(header().replace(b"<", b"\0")),
-    "not ASCII": with_header(header("'\u0661'")),
+    "deep": npy_bytes(make_header(shape="(" * 5000 + "40" + ")" * 5000)),
+    "deep list": npy_bytes(b"[" * 60_000),
+    "6,000 digits": npy_bytes(make_header(shape="(" + "9" * 6000 + ",)")),
+    "31 digits": npy_bytes(make_header(shape="(" + "9" * 31 + ",)")),
+    "18 digits": npy_bytes(make_header(shape="(" + "9" * 18 + ",)")),
+    "negative": npy_bytes(make_header(shape="(-40,)")),
+    "number": npy_bytes(make_header(shape="40")),
+    "no dimension": npy_bytes(make_header(shape="()")),
+    "two dimensions": npy_bytes(make_header(shape="(4, 10)")),
+    "text as length": npy_bytes(make_header(shape="('a',)")),
+    "object": npy_bytes(make_header("'|O'")),
+    "pickle": to_npy(np.array([{}] * 40)),
+    "float": to_npy(IDS.astype("f4")),
+    "fields": npy_bytes(make_header("[('a', '<u2')]")),
+    "unknown type": npy_bytes(make_header("'<u3'")),
+    "call": npy_bytes(make_header("__import__('os').abort()")),
+    "twice": npy_bytes(make_header(more="'shape': (40,)")),
+    "extra key": npy_bytes(make_header(more="'a': 1")),
+    "missing key": npy_bytes(b"{'descr': '<u2', 'shape': (40,), }"),
+    "zero byte": npy_bytes(make_header().replace(b"<", b"\0")),
+    "not ASCII": npy_bytes(make_header("'\u0661'")),
     "no header": b"\x93NUMPY\1\0",
     "no version": b"\x93NUMPY",
-    "version 9": with_header(header(), version=b"\x09\0"),
-    "long header": b"\x93NUMPY\2\0\xff\xff\xff\xff" + header() + IDS.tobytes(),
-    "a byte too many": saved(IDS) + b"\0",
-    "a megabyte too many": saved(IDS) + bytes(1 << 20),
-    "a byte too few": saved(IDS)[:-1],
-    "no body": saved(IDS)[: -IDS.nbytes],
+    "version 9": npy_bytes(make_header(), version=b"\x09\0"),
+    "long header": b"\x93NUMPY\2\0\xff\xff\xff\xff" + make_header() + IDS.tobytes(),
+    "a byte too many": to_npy(IDS) + b"\0",
+    "a megabyte too many": to_npy(IDS) + bytes(1 << 20),
+    "a byte too few": to_npy(IDS)[:-1],
+    "no body": to_npy(IDS)[: -IDS.nbytes],
     "zip": b"PK\3\4" + bytes(50),
-    "empty array": saved(IDS[:0]),
+    "empty array": to_npy(IDS[:0]),
     "gzip": b"\x1f\x8b\x08" + bytes(50),
 }
 
@@ -110,8 +110,8 @@ def test_a_hostile_file_is_refused_in_one_line(tmp_path: Path, what: str) -> Non
         open_pairs(tmp_path / "pairs.npy", MODEL)
 
 
-def flipped(path: Path) -> Iterator[None]:
-    """Flip each bit of a .npy file in turn, but for most of the padding and of the body."""
+def flip_bits(path: Path) -> Iterator[None]:
+    """Flip each bit of a .npy file in turn, except in most of the padding and of the body."""
     data = path.read_bytes()
     text, body = data.index(b"}") + 3, data.index(b"\n") - 1
     for byte in (*range(text), *range(body, body + 20)):
@@ -122,28 +122,28 @@ def flipped(path: Path) -> Iterator[None]:
             yield
 
 
-def test_one_bit_of_a_token_file_changes_an_id_at_most_or_is_refused(tmp_path: Path) -> None:
+def test_a_flipped_bit_of_a_token_file_changes_at_most_one_id_or_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.npy"
-    path.write_bytes(saved(IDS))
+    path.write_bytes(to_npy(IDS))
     messages = []
-    for _ in flipped(path):
+    for _ in flip_bits(path):
         try:
             tokens = open_tokens(path, 256, 8)
         except InputError as error:
             messages.append(str(error))
         else:
             assert tokens.shape == (40,)
-            # A type of the same size gives other numbers; all else in the header is as it was.
+            # Another type of equal size gives other ids. No other change of the header is accepted.
             assert (tokens != IDS).sum() <= 1 or tokens.dtype != IDS.dtype
     assert len(messages) > 300
     assert all(str(path) in message and "\n" not in message for message in messages)
 
 
-def test_one_bit_of_the_bounds_moves_a_bound_or_is_refused(tmp_path: Path) -> None:
+def test_a_flipped_bit_of_the_bounds_changes_at_most_one_bound_or_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "pairs.npy"
     encode_pairs(write(tmp_path / "pairs.jsonl", PAIRS), TOKENIZER, path, END)
     right, messages = open_pairs(path, MODEL).offsets.copy(), []
-    for _ in flipped(offsets_path(path)):
+    for _ in flip_bits(offsets_path(path)):
         try:
             pairs = open_pairs(path, MODEL)
         except InputError as error:
@@ -158,7 +158,7 @@ def test_one_bit_of_the_bounds_moves_a_bound_or_is_refused(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["pipe.npy", "pipe.bin", "folder.npy", "zero.npy"])
-def test_what_is_no_file_is_refused_at_once(tmp_path: Path, name: str) -> None:
+def test_pipes_folders_and_devices_are_refused_at_once(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     if name.startswith("pipe"):
         os.mkfifo(path)
@@ -167,7 +167,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path, name: str) -> None:
     else:
         path.symlink_to("/dev/zero")
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    signal.alarm(20)  # the reader of a pipe waits for its writer
+    signal.alarm(20)  # reading a pipe would wait for its writer
     try:
         with pytest.raises(InputError, match=rf"{name}: is a .*, and must be a file"):
             open_tokens(path, 40, 8)

@@ -1,4 +1,4 @@
-"""Files of pairs: written, encoded, opened, drawn from; and the tasks that make them."""
+"""Files of pairs: encode them, open them, draw from them."""
 
 import itertools
 import json
@@ -42,7 +42,7 @@ PAIRS = [("abc", "cba"), ("é", "\n"), ("123456", "7654321"), ("x", "y"), ("p q"
 
 
 def write(path: Path, pairs: list[tuple[str, str]]) -> Path:
-    """A JSON-lines file."""
+    """Write pairs as JSON lines."""
     path.write_text("".join(json.dumps({"prefix": p, "target": t}) + "\n" for p, t in pairs))
     return path
 
@@ -54,17 +54,17 @@ def encoded(tmp_path: Path) -> Path:
     return tmp_path / "pairs.npy"
 
 
-def test_what_was_encoded_is_read_again(encoded: Path) -> None:
+def test_encoded_pairs_are_read_back(encoded: Path) -> None:
     pairs = open_pairs(encoded, MODEL)
     assert isinstance(pairs.tokens, np.memmap)
     assert isinstance(pairs.offsets, np.memmap)
     read = [tuple(map(TOKENIZER.decode, pairs[i])) for i in range(len(pairs))]
     assert read == [(p, END + t + END) for p, t in PAIRS]
-    # It is a token file too.
+    # The file is also a token file.
     assert TOKENIZER.decode(np.load(encoded)) == "".join(p + END + t + END for p, t in PAIRS)
 
 
-def test_the_decoder_reads_the_target_from_its_end_token_on_and_predicts_it_up_to_the_next(
+def test_the_decoder_reads_an_end_token_and_the_target_and_predicts_the_target_and_an_end_token(
     encoded: Path,
 ) -> None:
     pairs = open_pairs(encoded, MODEL)
@@ -88,39 +88,39 @@ def test_the_decoder_reads_the_target_from_its_end_token_on_and_predicts_it_up_t
 
 
 @given(seed=st.integers(0, 2**64 - 1), step=st.integers(0, 2**40))
-def test_a_batch_is_a_function_of_seed_and_step(made: PairCorpus, seed: int, step: int) -> None:
+def test_a_batch_is_a_function_of_seed_and_step(corpus: PairCorpus, seed: int, step: int) -> None:
     config = replace(CONFIG, seed=seed)
-    batch = made.batch(config, step)
-    split = made.batch(replace(config, grad_accumulation=2), step)
+    batch = corpus.batch(config, step)
+    split = corpus.batch(replace(config, grad_accumulation=2), step)
     for name in ("inputs", "targets", "loss_mask", "num_tokens", "prefix"):
         whole, parts = getattr(batch, name), getattr(split, name)
         np.testing.assert_array_equal(whole.reshape(parts.shape), parts)
-    assert made.places(config, step) == made.places(config, step)
+    assert corpus.places(config, step) == corpus.places(config, step)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> PairCorpus:
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> PairCorpus:
     """A corpus of two files, 900 pairs and 100."""
     folder = tmp_path_factory.mktemp("pairs")
     words = iter(reversed_words(0, 3, 6))
     for name, count in (("a", 900), ("b", 100)):
         some = list(itertools.islice(words, count))
         encode_pairs(write(folder / f"{name}.jsonl", some), TOKENIZER, folder / f"{name}.npy", END)
-    corpus, paths = open_pair_corpus([folder / "*.npy"], (), MODEL)
+    opened, paths = open_pair_corpus([folder / "*.npy"], (), MODEL)
     assert [path.name for path in paths] == ["a.npy", "b.npy"]
-    return corpus
+    return opened
 
 
-def test_every_pair_of_every_file_is_drawn_as_often(made: PairCorpus) -> None:
-    places = made.places(replace(CONFIG, batch_size=20_000), 0)
+def test_all_pairs_of_all_files_are_drawn_equally_often(corpus: PairCorpus) -> None:
+    places = corpus.places(replace(CONFIG, batch_size=20_000), 0)
     counts = np.bincount([900 * i + k for i, k in places], minlength=1000)
     assert len(counts) == 1000
     # Chi-square with 999 degrees of freedom: 1144 is the 99.9th percentile.
     assert ((counts - 20) ** 2 / 20).sum() < 1144
 
 
-def test_evaluation_reads_each_pair_once(made: PairCorpus) -> None:
-    for pairs, batch_size in ((made.files[1], 7), (made.files[1].take(5), 2)):
+def test_evaluation_reads_each_pair_once(corpus: PairCorpus) -> None:
+    for pairs, batch_size in ((corpus.files[1], 7), (corpus.files[1].take(5), 2)):
         batches = list(pair_eval_batches(pairs, replace(CONFIG, batch_size=batch_size)))
         assert {b.inputs.shape for b in batches} == {(1, batch_size, 8)}
         targets = np.concatenate([b.targets[b.loss_mask] for b in batches])
@@ -156,7 +156,7 @@ def test_evaluation_reads_each_pair_once(made: PairCorpus) -> None:
         "deep",
     ],
 )
-def test_a_line_that_is_no_pair_is_named_and_nothing_is_left(tmp_path: Path, line: bytes) -> None:
+def test_a_line_that_is_not_a_pair_is_named_and_no_file_is_left(tmp_path: Path, line: bytes) -> None:
     good = b'{"prefix": "a", "target": "b", "id": 7}\n'
     (tmp_path / "pairs.jsonl").write_bytes(good * 2 + line + b"\n" + good)
     with pytest.raises(InputError, match=r"pairs\.jsonl, line 3: "):
@@ -164,7 +164,7 @@ def test_a_line_that_is_no_pair_is_named_and_nothing_is_left(tmp_path: Path, lin
     assert [p.name for p in tmp_path.iterdir()] == ["pairs.jsonl"]
 
 
-def test_a_last_line_without_its_end_is_read(tmp_path: Path) -> None:
+def test_a_last_line_without_a_newline_is_read(tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_bytes(
         b'\xef\xbb\xbf{"prefix": "a", "target": "b"}\r\n{"prefix":"c","target":"d"}'
     )
@@ -185,13 +185,15 @@ def test_a_last_line_without_its_end_is_read(tmp_path: Path) -> None:
         ({"vocab_size": 190}, "token id 196 is outside 0 .. 189"),
     ],
 )
-def test_pairs_that_do_not_fit_the_model(encoded: Path, change: dict[str, int], message: str) -> None:
+def test_pairs_that_do_not_fit_the_model_are_refused(
+    encoded: Path, change: dict[str, int], message: str
+) -> None:
     open_pairs(encoded, MODEL)
     with pytest.raises(InputError, match=message):
         open_pairs(encoded, replace(MODEL, **change))  # type: ignore[arg-type]
 
 
-def test_files_that_are_not_pairs(encoded: Path) -> None:
+def test_files_that_are_not_pairs_are_refused(encoded: Path) -> None:
     with pytest.raises(InputError, match="lm tokenizer encode"):
         open_pairs(encoded.with_suffix(".jsonl"), MODEL)
     bounds = np.load(offsets_path(encoded))
@@ -222,7 +224,7 @@ def test_files_that_are_not_pairs(encoded: Path) -> None:
         open_pairs(encoded.with_name("none.npy"), MODEL)
 
 
-def test_the_fingerprint_sees_ids_and_bounds(tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_ids_and_bounds(tmp_path: Path) -> None:
     prints = set()
     for i, pairs in enumerate([[("ab", "c")], [("ab", "d")], [("a", "bc")]]):
         encode_pairs(write(tmp_path / f"{i}.jsonl", pairs), TOKENIZER, tmp_path / f"{i}.npy", END)

@@ -1,4 +1,4 @@
-"""The facts beside a token file: found through links, believed of that file alone, and those of others left alone."""
+"""The facts beside a token file: found through links, used only for that file, and never mixed up with other JSON."""
 
 import json
 import math
@@ -40,7 +40,7 @@ OTHERS: list[Any] = [
 
 
 @pytest.mark.parametrize("content", OTHERS, ids=json.dumps)
-def test_a_file_of_another_program_is_left_alone(made_pipeline: Path, tmp_path: Path, content: Any) -> None:
+def test_a_json_file_of_another_program_is_ignored(made_pipeline: Path, tmp_path: Path, content: Any) -> None:
     path = Path(shutil.copy(made_pipeline / "val.npy", tmp_path))
     (tmp_path / "val.npy.json").write_text(json.dumps(content))
     assert token_facts(path) is None
@@ -51,12 +51,12 @@ def test_a_file_of_another_program_is_left_alone(made_pipeline: Path, tmp_path: 
     assert text_facts(path, open_evaluation(config, path), config, tokenizer) == {}
 
 
-def test_a_run_beside_a_file_of_another_program_is_saved(pipeline: Path, capsys: Capture) -> None:
+def test_a_json_file_of_another_program_is_never_overwritten(pipeline: Path, capsys: Capture) -> None:
     for name in ("train", "val"):
         (pipeline / f"{name}.npy.json").write_text('{"tokens": "many", "bytes": []}')
     assert lm(*train_command(pipeline, "torch", pipeline / "new", "--steps", 3)) == 0
     assert not any("bits_per_byte" in m for m in read_metrics(pipeline / "new"))
-    # What is not ours is not overwritten either.
+    # lm tokenizer encode does not overwrite such a file.
     (pipeline / "new.npy.json").write_text('{"tokens": 5}')
     command = ("tokenizer", "encode", "--tokenizer", pipeline / "tokenizer", "--input", pipeline / "val.txt")
     assert "new.npy.json exists" in refused(capsys, *command, "--out", pipeline / "new.npy")
@@ -79,7 +79,7 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize("change", DAMAGED, ids=json.dumps)
-def test_facts_of_a_strange_type_are_refused(made_pipeline: Path, tmp_path: Path, change: Any) -> None:
+def test_facts_of_a_wrong_type_are_refused(made_pipeline: Path, tmp_path: Path, change: Any) -> None:
     facts = json.loads((made_pipeline / "val.npy.json").read_text())
     (tmp_path / "val.npy.json").write_text(json.dumps(facts | change))
     with pytest.raises(InputError, match=r"val\.npy\.json: .*make val.npy again, or delete the file$"):
@@ -89,7 +89,7 @@ def test_facts_of_a_strange_type_are_refused(made_pipeline: Path, tmp_path: Path
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"\xff", b"[" * 100_000, b"9" * 6000, b'{"a": NaN}', b'{"a": "\\ud800"}']
 )
-def test_facts_that_are_no_json_are_refused_before_training(
+def test_facts_that_are_not_json_are_refused_before_training(
     pipeline: Path, capsys: Capture, content: bytes
 ) -> None:
     (pipeline / "val.npy.json").write_bytes(content)
@@ -99,7 +99,7 @@ def test_facts_that_are_no_json_are_refused_before_training(
     assert snapshot(pipeline) == before
 
 
-def test_no_file_is_no_fact(made_pipeline: Path, tmp_path: Path) -> None:
+def test_a_folder_or_a_pipe_is_not_a_sidecar(made_pipeline: Path, tmp_path: Path) -> None:
     path = Path(shutil.copy(made_pipeline / "val.npy", tmp_path))
     (tmp_path / "val.npy.json").mkdir()
     assert token_facts(path) is None
@@ -109,7 +109,7 @@ def test_no_file_is_no_fact(made_pipeline: Path, tmp_path: Path) -> None:
 
 
 class TestLinks:
-    """A project whose data lie elsewhere, and links to them, all below one root that may move."""
+    """A project that links to its data in another folder. Both lie below one root, which may move."""
 
     @pytest.fixture
     def root(self, made_pipeline: Path, tmp_path: Path) -> Path:
@@ -125,7 +125,7 @@ class TestLinks:
 
     @pytest.mark.parametrize("absolute", [False, True], ids=["relative", "absolute"])
     @pytest.mark.parametrize("named", ["tokenizer", "linked-tokenizer", "data/../../../project/tokenizer"])
-    def test_a_token_file_names_its_tokenizer_however_it_is_reached(
+    def test_a_token_file_finds_its_tokenizer_by_every_path(
         self, root: Path, monkeypatch: pytest.MonkeyPatch, named: str, absolute: bool
     ) -> None:
         monkeypatch.chdir(root / "project")
@@ -165,27 +165,27 @@ class TestLinks:
         (tmp_path / "link.npy").symlink_to(Path("data", "pairs.npy"))
         assert len(open_pairs(tmp_path / "link.npy", MODEL)) == len(PAIRS)
 
-    def test_what_lies_beside_the_link_goes_first(self, made_pipeline: Path, tmp_path: Path) -> None:
+    def test_a_sidecar_beside_the_link_goes_first(self, made_pipeline: Path, tmp_path: Path) -> None:
         (tmp_path / "link.npy").symlink_to(made_pipeline / "val.npy")
         (tmp_path / "link.npy.json").write_text("{}")
         assert token_facts(tmp_path / "link.npy") is None
 
-    def test_links_that_lead_nowhere(self, tmp_path: Path) -> None:
+    def test_a_broken_link_has_no_facts(self, tmp_path: Path) -> None:
         (tmp_path / "circle.npy").symlink_to("circle.npy")
         (tmp_path / "none.npy").symlink_to("nowhere")
         for name in ("circle.npy", "none.npy"):
             assert token_facts(tmp_path / name) is None
 
 
-def evaluated(capsys: Capture, pipeline: Path, tokens: Path) -> dict[str, float]:
-    """The numbers of lm eval by name."""
+def evaluate(capsys: Capture, pipeline: Path, tokens: Path) -> dict[str, float]:
+    """Run lm eval and return its numbers by name."""
     capsys.readouterr()
     assert lm("eval", "--checkpoint", pipeline / "torch", "--tokens", tokens) == 0
     lines = capsys.readouterr().out.splitlines()
     return {line[:15].strip(): float(re.findall(r"[\d.]+", line[15:])[0]) for line in lines}
 
 
-def test_facts_of_a_file_that_was_overwritten_are_not_believed(pipeline: Path, capsys: Capture) -> None:
+def test_facts_of_an_overwritten_file_are_not_used(pipeline: Path, capsys: Capture) -> None:
     path, tokenizer = pipeline / "val.npy", Tokenizer.load(pipeline / "tokenizer")
     config, ids = load_config(pipeline / "tiny.toml"), np.load(path)
     whole = text_facts(path, open_evaluation(config, path), config, None)
@@ -195,7 +195,7 @@ def test_facts_of_a_file_that_was_overwritten_are_not_believed(pipeline: Path, c
         np.save(path, others)
         size = {"tokens": len(others), "bytes": len(tokenizer.decode(others).encode())}
         assert text_facts(path, open_evaluation(config, path), config, tokenizer) == size
-    found = evaluated(capsys, pipeline, path)
+    found = evaluate(capsys, pipeline, path)
     assert "entropy floor" not in found
     bits = found["loss"] / math.log(2) * size["tokens"] / size["bytes"]
     assert found["bits per byte"] == pytest.approx(bits, abs=2e-4)
@@ -206,8 +206,8 @@ def test_facts_of_a_file_that_was_overwritten_are_not_believed(pipeline: Path, c
     assert (read_facts(pipeline / "new") or {})["floor"] is None
 
 
-def test_bytes_that_nobody_can_count_are_left_out(pipeline: Path) -> None:
-    """Of a file that was overwritten: with another tokenizer, and with an id that the tokenizer lacks."""
+def test_bytes_that_cannot_be_counted_are_left_out(pipeline: Path) -> None:
+    """An overwritten file has no recorded bytes. Another tokenizer, or one that lacks an id, cannot count them."""
     path, config = pipeline / "val.npy", load_config(pipeline / "tiny.toml")
     np.save(path, np.load(path)[:100])
     data = open_evaluation(config, path)

@@ -13,7 +13,7 @@ from lm.run import checkpoint
 from lm.run.facts import load_facts
 from lm.run.loading import load_tokenizer
 from tests.lm.conftest import lm, refused, snapshot, train_command
-from tests.lm.data.test_windows import TOKENS, marked
+from tests.lm.data.test_windows import TOKENS, write_marked
 from tokenizer import InputError, Tokenizer
 
 Capture = pytest.CaptureFixture[str]
@@ -36,7 +36,7 @@ def test_open_tokens_maps_the_file(tmp_path: Path) -> None:
     [np.zeros((4, 4), np.uint16), np.zeros(40, np.float32), np.array([{}] * 40)],
     ids=["two-dimensional", "float", "object"],
 )
-def test_other_arrays_are_refused(tmp_path: Path, array: np.ndarray) -> None:
+def test_arrays_of_other_kinds_are_refused(tmp_path: Path, array: np.ndarray) -> None:
     path = tmp_path / "tokens.npy"
     np.save(path, array, allow_pickle=True)
     with pytest.raises(InputError, match=r"tokens\.npy: not a .*\.npy file.*lm tokenizer encode"):
@@ -56,17 +56,17 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["gone", "cut short", "another", "unreadable"])
-def test_a_file_that_changes_is_named(tmp_path: Path, what: str) -> None:
-    path = marked(tmp_path, "a.npy", 0, 100_000)
+def test_a_file_that_changes_during_use_is_refused(tmp_path: Path, what: str) -> None:
+    path = write_marked(tmp_path, "a.npy", 0, 100_000)
     tokens = open_tokens(path, 50, 8)
     get_batch(tokens, 0, 0, 2, 8)
     match what:
         case "gone":
             path.unlink()
         case "cut short":
-            os.truncate(path, 500)  # touching the map beyond its first page would be a bus error from here on
+            os.truncate(path, 500)  # from here on, touching the map beyond its first page is a bus error
         case "another":
-            marked(tmp_path, "b.npy", 0, 100_001).rename(path)
+            write_marked(tmp_path, "b.npy", 0, 100_001).rename(path)
         case "unreadable":
             path.unlink()
             path.mkdir()
@@ -79,7 +79,7 @@ def test_a_file_that_changes_is_named(tmp_path: Path, what: str) -> None:
             use()
 
 
-def test_parts_of_a_map_are_what_they_are_of_an_array(tmp_path: Path) -> None:
+def test_parts_of_a_memory_map_equal_those_of_an_array(tmp_path: Path) -> None:
     np.save(tmp_path / "tokens.npy", TOKENS)
     tokens = open_tokens(tmp_path / "tokens.npy", 50, 8)
     for part in (slice(None), slice(0, 100), slice(3, 700), slice(500, None)):
@@ -93,29 +93,29 @@ def test_parts_of_a_map_are_what_they_are_of_an_array(tmp_path: Path) -> None:
         np.testing.assert_array_equal(batches[0].inputs, batches[1].inputs)
 
 
-def resident() -> int:
-    """Bytes of this process's memory, mapped files included."""
+def resident_bytes() -> int:
+    """Return the bytes of this process's memory, including mapped files."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
-def test_40_gb_take_little_memory_and_time(tmp_path: Path) -> None:
-    path = marked(tmp_path, "huge.npy", 0, 10)
+def test_a_file_of_40_gb_takes_little_memory_and_time(tmp_path: Path) -> None:
+    path = write_marked(tmp_path, "huge.npy", 0, 10)
     size = 20_000_000_000
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<u2", "fortran_order": False, "shape": (size,)})
         offset = file.tell()
         file.truncate(offset + 2 * size)
-    before, start = resident(), time.perf_counter()
+    before, start = resident_bytes(), time.perf_counter()
     first = fingerprint(path)
     corpus, _ = open_corpus([path], (), 50, 256)
     for step in range(1000):
         batch = get_batch(corpus, 0, step, 32, 256)
     assert not batch.inputs.any()
-    assert resident() - before < 50_000_000
+    assert resident_bytes() - before < 50_000_000
     assert time.perf_counter() - start < 20
-    # Other contents are noticed at the ends, and in the sample; so are ids out of range.
+    # A change at either end changes the fingerprint, and an id out of range is found there.
     for position in (0, size - 1):
         with path.open("r+b") as file:
             file.seek(offset + 2 * position)
@@ -129,12 +129,12 @@ def test_40_gb_take_little_memory_and_time(tmp_path: Path) -> None:
     assert fingerprint(path) == first
 
 
-# Token files of other programs: nanoGPT's train.bin and val.bin, and .npy that names no tokenizer.
+# Token files of other programs: nanoGPT's train.bin and val.bin, and .npy without a sidecar.
 
 
 @pytest.fixture
 def foreign(pipeline: Path) -> Path:
-    """The pipeline, its token files also as nanoGPT writes them, and as .npy without a sidecar."""
+    """The pipeline, with its token files also in nanoGPT's format, and as .npy without a sidecar."""
     for name in ("train", "val"):
         ids = np.load(pipeline / f"{name}.npy")
         ids.astype(np.uint16).tofile(pipeline / f"{name}.bin")
@@ -142,16 +142,18 @@ def foreign(pipeline: Path) -> Path:
     return pipeline
 
 
-def weights(folder: Path) -> bytes:
+def read_weights(folder: Path) -> bytes:
     return (checkpoint.latest(folder) / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize(("train", "val"), [("train.bin", "val.bin"), ("train-plain.npy", "val-plain.npy")])
-def test_they_train_like_our_own(foreign: Path, capsys: Capture, train: str, val: str) -> None:
+def test_token_files_of_other_programs_train_as_ours_do(
+    foreign: Path, capsys: Capture, train: str, val: str
+) -> None:
     data = ("--train", foreign / train, "--val", foreign / val)
     named = ("--tokenizer", foreign / "tokenizer")
     assert lm(*train_command(foreign, "torch", foreign / "named", *data, *named)) == 0
-    assert weights(foreign / "named") == weights(foreign / "torch")
+    assert read_weights(foreign / "named") == read_weights(foreign / "torch")
     ours = Tokenizer.load(foreign / "tokenizer")
     assert load_tokenizer(foreign / "named").sha256 == ours.sha256
     assert load_facts(checkpoint.latest(foreign / "named"))[1]["tokenizer_sha256"] == ours.sha256
@@ -163,7 +165,7 @@ def test_they_train_like_our_own(foreign: Path, capsys: Capture, train: str, val
     assert losses[0] == losses[1]
 
 
-def test_without_a_name_there_is_no_tokenizer(foreign: Path, capsys: Capture) -> None:
+def test_token_files_without_a_sidecar_name_no_tokenizer(foreign: Path, capsys: Capture) -> None:
     data = ("--train", foreign / "*.bin", "--val", foreign / "val.bin", "--steps", 1)
     out = foreign / "unnamed"
     assert lm(*train_command(foreign, "jax", out, *data)) == 0
@@ -174,7 +176,7 @@ def test_without_a_name_there_is_no_tokenizer(foreign: Path, capsys: Capture) ->
     assert "tokenizer_sha256 differs" in refused(capsys, *command)
 
 
-def test_a_name_may_not_contradict_the_file(foreign: Path, capsys: Capture) -> None:
+def test_a_given_tokenizer_must_be_the_one_that_the_file_names(foreign: Path, capsys: Capture) -> None:
     Tokenizer({i: bytes([i]) for i in range(256)}, []).save(foreign / "bytes")
     command = train_command(foreign, "torch", foreign / "new", "--tokenizer", foreign / "bytes")
     line = refused(capsys, *command)
@@ -193,7 +195,7 @@ def test_a_name_may_not_contradict_the_file(foreign: Path, capsys: Capture) -> N
         (b"\x2b\x01" * 30 + b"\x2c\x01", r"x.bin: token id 300 is outside 0 .. 299"),
     ],
 )
-def test_broken_bin_files(foreign: Path, capsys: Capture, content: bytes, message: str) -> None:
+def test_broken_bin_files_are_refused(foreign: Path, capsys: Capture, content: bytes, message: str) -> None:
     (foreign / "x.bin").write_bytes(content)
     before = snapshot(foreign)
     line = refused(capsys, *train_command(foreign, "torch", foreign / "new", "--train", foreign / "x.bin"))
@@ -201,6 +203,6 @@ def test_broken_bin_files(foreign: Path, capsys: Capture, content: bytes, messag
     assert snapshot(foreign) == before
 
 
-def test_ids_are_little_endian(foreign: Path) -> None:
+def test_ids_in_bin_files_are_little_endian(foreign: Path) -> None:
     (foreign / "x.bin").write_bytes(b"\x01\x00\x02\x01")
     assert open_tokens(foreign / "x.bin", 300, 1).tolist() == [1, 258]

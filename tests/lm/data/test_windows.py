@@ -27,7 +27,7 @@ def test_targets_follow_inputs_in_the_text(seed: int, step: int, micro: int) -> 
 def test_a_batch_is_a_function_of_seed_and_step(seed: int, step: int) -> None:
     batch = get_batch(TOKENS, seed, step, 8, 16)
     np.testing.assert_array_equal(batch.inputs, get_batch(TOKENS, seed, step, 8, 16).inputs)
-    # Micro-batches divide the batch, they do not change it.
+    # Micro-batches divide the batch without changing it.
     split = get_batch(TOKENS, seed, step, 8, 16, micro_batches=4)
     np.testing.assert_array_equal(batch.inputs.reshape(4, 2, 16), split.inputs)
     assert (batch.inputs != get_batch(TOKENS, seed, step + 1, 8, 16).inputs).any()
@@ -44,7 +44,7 @@ def test_windows_start_everywhere_equally_often() -> None:
 
 
 @given(size=st.integers(2, 200), batch_size=st.sampled_from([1, 3]))
-def test_evaluation_predicts_each_token_but_the_first_once(size: int, batch_size: int) -> None:
+def test_evaluation_predicts_each_token_except_the_first_once(size: int, batch_size: int) -> None:
     tokens = np.arange(size, dtype=np.uint16)
     batches = list(eval_batches(tokens, batch_size, 16))
     assert {b.inputs.shape for b in batches} == {(1, batch_size, 16)}
@@ -55,29 +55,29 @@ def test_evaluation_predicts_each_token_but_the_first_once(size: int, batch_size
     assert sum(b.num_targets for b in batches) == size - 1
 
 
-def marked(folder: Path, name: str, mark: int, size: int, dtype: str = "uint16") -> Path:
-    """A token file that holds one id only."""
+def write_marked(folder: Path, name: str, mark: int, size: int, dtype: str = "uint16") -> Path:
+    """Write a token file that holds a single id."""
     path = folder / name
     np.save(path, np.full(size, mark, dtype))
     return path
 
 
-def shares(corpus: Corpus, count: int = 20_000) -> np.ndarray:
-    """How many of the windows come from each of the files marked 0, 1, 2."""
+def count_windows(corpus: Corpus, count: int = 20_000) -> np.ndarray:
+    """Count the windows that come from the files marked 0, 1 and 2."""
     return np.bincount(get_batch(corpus, 0, 0, count, 8).inputs[..., 0].ravel(), minlength=3)
 
 
 def test_several_files_are_one_corpus(tmp_path: Path) -> None:
-    marked(tmp_path, "a.npy", 0, 108)
-    marked(tmp_path, "b.npy", 1, 308)
-    c = marked(tmp_path, "c.npy", 2, 608, "uint32").rename(tmp_path / "c.other")
+    write_marked(tmp_path, "a.npy", 0, 108)
+    write_marked(tmp_path, "b.npy", 1, 308)
+    c = write_marked(tmp_path, "c.npy", 2, 608, "uint32").rename(tmp_path / "c.other")
     corpus, paths = open_corpus([tmp_path / "*.npy", c], (), 50, 8)
     assert [path.name for path in paths] == ["a.npy", "b.npy", "c.other"]
     # Every window of every file is as likely as any other.
-    np.testing.assert_allclose(shares(corpus) / 20_000, [0.1, 0.3, 0.6], atol=0.01)
+    np.testing.assert_allclose(count_windows(corpus) / 20_000, [0.1, 0.3, 0.6], atol=0.01)
     assert get_batch(corpus, 0, 0, 8, 8).inputs.dtype == np.int32
     weighted, _ = open_corpus([tmp_path / "*.npy", c], (3.0, 1.0), 50, 8)
-    np.testing.assert_allclose(shares(weighted) / 20_000, [0.75 / 4, 0.75 * 3 / 4, 0.25], atol=0.01)
+    np.testing.assert_allclose(count_windows(weighted) / 20_000, [0.75 / 4, 0.75 * 3 / 4, 0.25], atol=0.01)
 
 
 def test_a_corpus_of_one_file_gives_that_files_batches(tmp_path: Path) -> None:
@@ -91,8 +91,8 @@ def test_a_corpus_of_one_file_gives_that_files_batches(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("weights", [(1.0,), (1.0, 2.0, 3.0), (1.0, 0.0), (1.0, -1.0), (1.0, float("nan"))])
-def test_weights_that_do_not_fit(tmp_path: Path, weights: tuple[float, ...]) -> None:
-    files = [marked(tmp_path, name, 0, 100) for name in ("a.npy", "b.npy")]
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path, weights: tuple[float, ...]) -> None:
+    files = [write_marked(tmp_path, name, 0, 100) for name in ("a.npy", "b.npy")]
     with pytest.raises(InputError, match="give one number above 0 for each of the 2"):
         open_corpus(files, weights, 50, 8)
     with pytest.raises(FileNotFoundError, match="none"):

@@ -1,21 +1,27 @@
-"""The same text from both backends, cached or not, batched or alone; and text given out in whole characters."""
+"""Generated tokens: equal in both backends, cached or not, batched or alone."""
 
 import dataclasses
-from typing import Any
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lm.backend import load
 from lm.config import ModelConfig, TrainConfig
-from lm.text.complete import Completion, complete
-from lm.text.generate import Drawn, Ending, generate
+from lm.text.generate import Ending, drawable_tokens, generate
 from lm.text.sampling import SamplingConfig
+from tests.lm.conftest import lm, train_command
+from tests.lm.run.test_train import BACKENDS
+from tests.lm.text.models import BYTES, fake_steps
 from tokenizer import InputError, Tokenizer
 
+Capture = pytest.CaptureFixture[str]
+
+
 CONFIG = TrainConfig(ModelConfig(32, 8, 16, 2, 2), compute_dtype="float64")
+
+
 PROMPTS = [[3], [1, 2, 3, 4, 5, 6, 7, 8], [9, 9]]
 
 
@@ -26,7 +32,7 @@ def write(
     stop: set[int] | None = None,
     config: TrainConfig = CONFIG,
 ) -> tuple[dict[int, list[int]], dict[int, Ending]]:
-    """The tokens of each row, and why it ended."""
+    """Generate, and return the tokens of each row and why each row ended."""
     backend = load(backend_name, config)  # type: ignore[arg-type]
     steps = backend.make_prefill(config), backend.make_decode_step(config)
     endings: dict[int, Ending] = {}
@@ -51,7 +57,7 @@ def test_both_backends_write_the_same_batched_or_alone() -> None:
 
 
 @pytest.mark.parametrize("backend_name", ["torch", "jax"])
-def test_a_stop_token_ends_its_row_only(backend_name: str) -> None:
+def test_a_stop_token_ends_only_its_row(backend_name: str) -> None:
     sampling = SamplingConfig(max_new_tokens=12, seed=1)
     free, _ = write(backend_name, PROMPTS, sampling)
     stop = free[1][4]
@@ -70,7 +76,7 @@ def test_learned_positions_end_the_text(backend_name: str) -> None:
         SamplingConfig(max_new_tokens=12),
         config=dataclasses.replace(CONFIG, model=model),
     )
-    # The token after the last position is told by it, and not read.
+    # The last position predicts one more token, which is not read.
     assert [len(prompt) + len(tokens[row]) for row, prompt in enumerate(PROMPTS)] == [9, 9, 9]
     assert set(endings.values()) == {"context"}
 
@@ -79,13 +85,13 @@ def test_the_caller_may_end_a_row() -> None:
     backend = load("torch", CONFIG)
     steps = backend.make_prefill(CONFIG), backend.make_decode_step(CONFIG)
     endings: dict[int, Ending] = {}
-    seen = []
+    rows = []
     sampling = SamplingConfig(max_new_tokens=5)
     for drawn in generate(*steps, backend.init_state(CONFIG, 0), CONFIG, PROMPTS, sampling, (), endings):
-        seen.append(drawn.row)
+        rows.append(drawn.row)
         if drawn.row == 1:
             endings[1] = "stop"
-    assert seen == [0, 1, 2] + [0, 2] * 4
+    assert rows == [0, 1, 2] + [0, 2] * 4
 
 
 @pytest.mark.parametrize("prompt", [[], [0] * 9])
@@ -100,7 +106,7 @@ def test_within_the_context_the_cache_changes_nothing(backend_name: str) -> None
     prefill, decode_step = backend.make_prefill(CONFIG), backend.make_decode_step(CONFIG)
     state = backend.init_state(CONFIG, 0)
     ids = np.arange(16, dtype=np.int32).reshape(2, 8)
-    # Two prompts of different lengths in one batch, padded with what must not be seen.
+    # Two prompts of different lengths in one batch. The padding must not be attended to.
     lengths = np.array([2, 5])
     logits, cache = prefill(state, ids, lengths)
     for _ in range(3):
@@ -111,8 +117,8 @@ def test_within_the_context_the_cache_changes_nothing(backend_name: str) -> None
 
 
 @pytest.mark.parametrize(("prompt_tokens", "new_tokens"), [(17, 4), (3, 70)])
-def test_the_cache_has_room_for_the_prompt_and_for_what_follows(prompt_tokens: int, new_tokens: int) -> None:
-    """Of 17 and 4 tokens it once had 24 slots, and the prompt's pass wrote 32; 70 are beyond the context."""
+def test_the_cache_has_room_for_the_prompt_and_the_new_tokens(prompt_tokens: int, new_tokens: int) -> None:
+    """For 17 and 4 tokens the cache once had 24 slots, but the prefill wrote 32. 70 tokens exceed the context."""
     config = dataclasses.replace(CONFIG, model=ModelConfig(32, 64, 16, 2, 2))
     prompts, sampling = [[5] * prompt_tokens, [7, 1]], SamplingConfig(max_new_tokens=new_tokens)
     torch, _ = write("torch", prompts, sampling, config=config)
@@ -120,16 +126,8 @@ def test_the_cache_has_room_for_the_prompt_and_for_what_follows(prompt_tokens: i
     assert torch[1] == write("torch", prompts[1:], sampling, config=config)[0][0]
 
 
-def fake_steps(logits: np.ndarray) -> tuple[Any, Any]:
-    """A model that says the same at every step."""
-    return lambda state, ids, lengths, slots=None: (logits, None), lambda state, cache, ids, positions: (
-        logits,
-        None,
-    )
-
-
 def test_log_probabilities_and_ties() -> None:
-    """Log-probabilities are the model's own; two tokens within rounding are reported, others are not."""
+    """Log-probabilities ignore temperature and top-k. A runner-up is reported if rounding may have decided."""
     near = np.array([[5.0, 5.0 - 1e-5, -5.0]])
     for logits, tied in ((near, True), (near.round(2) - [[0, 1, 0]], False)):
         config = dataclasses.replace(CONFIG, compute_dtype="float32")
@@ -150,59 +148,29 @@ def test_logits_that_are_not_finite_are_refused(bad: float, temperature: float) 
         list(generate(*fake_steps(np.array([[0.0, bad]])), None, CONFIG, [[1]], sampling))
 
 
-BYTES = Tokenizer({i: bytes([i]) for i in range(256)}, [], ["<|endoftext|>"])
+def test_gaps_in_a_tokenizer_are_not_drawable_but_stop_tokens_are() -> None:
+    gaps = Tokenizer({i + 100 * (i > 5): bytes([i]) for i in range(256)}, [], ["<|endoftext|>"])
+    drawable = drawable_tokens(gaps, [50, 10**6], 400)
+    assert drawable is not None
+    assert np.flatnonzero(drawable).tolist() == [*range(6), 50, *range(106, 357)]
+    assert drawable_tokens(Tokenizer(BYTES, []), (), 256) is None
+    with pytest.raises(InputError, match="has text for none of the model's ids, 0 to 4"):
+        drawable_tokens(Tokenizer({i + 9: bytes([i]) for i in range(256)}, []), (), 5)
 
 
-def drawn(token: int) -> Drawn:
-    return Drawn(0, token, 0.0, None)
-
-
-@given(st.binary(max_size=20))
-def test_characters_are_never_halved(data: bytes) -> None:
-    completion = Completion("", BYTES)
-    given_out = [completion.add(drawn(byte)) for byte in data]
-    given_out.append(completion.finish("length"))
-    assert "".join(given_out) == completion.text == data.decode("utf-8", "replace")
-    for n, text in enumerate(given_out[:-1]):
-        # So far exactly what no later byte can change.
-        certain = len("".join(given_out[: n + 1]))
-        assert all(
-            (data[: n + 1] + more).decode("utf-8", "replace")[:certain] == completion.text[:certain]
-            for more in (b"", b"a", b"\x80", data[n + 1 :])
-        )
-        assert text == "" or text in completion.text
-
-
-@given(st.text("abé", max_size=12), st.lists(st.text("abé", min_size=1, max_size=3), max_size=3))
-def test_stop_texts(text: str, stop: list[str]) -> None:
-    completion = Completion("", BYTES, tuple(stop))
-    given_out = ""
-    for byte in text.encode():
-        given_out += completion.add(drawn(byte))
-        assert not any(s in given_out for s in stop)
-        if completion.ending:
-            break
-    given_out += completion.finish("length")
-    # The first end of a stop text is where it is noticed; the text goes up to the first start.
-    ends = [n for n in range(len(text) + 1) if any(text[:n].endswith(s) for s in stop)]
-    if not ends:
-        assert (given_out, completion.ending) == (text, "length")
-    else:
-        cut = min(text[: ends[0]].find(s) for s in stop if s in text[: ends[0]])
-        assert (given_out, completion.ending) == (text[:cut], "stop")
-
-
-def test_completions_end_each_for_its_own_reason() -> None:
-    logits = np.zeros((2, 257))
-    logits[0, ord("x")] = logits[1, BYTES.special_tokens["<|endoftext|>"]] = 50.0
-    config = TrainConfig(ModelConfig(257, 8, 16, 1, 2))
-    for stop, texts, reasons in (
-        ((), ["xxx", ""], ["length", "stop"]),
-        (("xx",), ["", ""], ["stop", "stop"]),
-    ):
-        sampling = SamplingConfig(max_new_tokens=3, stop=stop)
-        completions = [Completion(prompt, BYTES, stop) for prompt in ("a", "")]
-        pieces = list(complete(fake_steps(logits), None, config, BYTES, completions, sampling))
-        for completion, text, reason in zip(completions, texts, reasons, strict=True):
-            assert "".join(piece for c, piece in pieces if c is completion) == completion.text == text
-            assert completion.ending == reason
+def test_ids_without_text_are_never_drawn(pipeline: Path, capsys: Capture) -> None:
+    """The model has 320 ids, padded as in nanoGPT, and the tokenizer 300. Samples in training, and both backends."""
+    new = pipeline / "padded"
+    flags = ("--model.vocab-size", 320, "--sample-every", 2, "--steps", 3, "--eval-interval", 3)
+    assert lm(*train_command(pipeline, "torch", new, *flags)) == 0
+    records = [json.loads(line) for line in (new / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records if "sample" in r] == [2]
+    hot = ("--temperature", 100, "--max-new-tokens", 60, "--samples", 3, "--stop-token", "", "--json")
+    written = []
+    for backend in BACKENDS:
+        capsys.readouterr()
+        assert lm("generate", "--checkpoint", new, "--prompt", "Once", *hot, "--backend", backend) == 0
+        written.append([json.loads(line)["token_ids"] for line in capsys.readouterr().out.splitlines()])
+    assert written[0] == written[1]
+    assert [len(ids) for ids in written[0]] == [60] * 3
+    assert 250 < max(map(max, written[0])) < 300

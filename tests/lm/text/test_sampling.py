@@ -1,4 +1,4 @@
-"""Which token comes next: every rule against a plain oracle, and the distribution of the draws."""
+"""The choice of the next token: each rule against a simple oracle, and the distribution of the draws."""
 
 import itertools
 import sys
@@ -19,13 +19,13 @@ from lm.text.sampling import (
 )
 from tokenizer import InputError
 
-# Halves, so that ties are common and shifts exact.
+# Multiples of one half, so that ties are common and shifts are exact.
 LOGITS = st.lists(st.integers(-8, 8), min_size=1, max_size=12).map(lambda x: np.array(x, float) / 2)
 TEMPERATURES = st.sampled_from([0.5, 1.0, 2.0])
 
 
 def oracle(logits: np.ndarray, c: SamplingConfig) -> np.ndarray:
-    """The rules one after the other, over a list of ids from the likeliest, the smaller id first."""
+    """Apply the rules in turn to a list of ids, the likeliest first, and the smaller id first among equals."""
     p = np.exp(logits / c.temperature)
     kept = sorted(range(len(p)), key=lambda i: (-p[i], i))[: c.top_k]
     total = sum(p[i] for i in kept)
@@ -46,7 +46,7 @@ def oracle(logits: np.ndarray, c: SamplingConfig) -> np.ndarray:
     st.sampled_from([0.05, 0.5, 0.9, 0.999, 1.0]),
     st.sampled_from([0.0, 0.1, 0.7, 1.0]),
 )
-def test_the_rules(
+def test_the_rules_give_the_oracles_probabilities(
     logits: np.ndarray, temperature: float, top_k: int | None, top_p: float, min_p: float
 ) -> None:
     config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
@@ -54,30 +54,33 @@ def test_the_rules(
     np.testing.assert_allclose(ours, oracle(logits, config), rtol=1e-12)
 
 
-def test_ties_and_whole_nuclei() -> None:
+def test_the_smaller_id_wins_ties_and_a_nucleus_may_be_everything() -> None:
     flat = np.zeros(4)
-    # Of equals the smaller ids: top-k keeps k, and half of the probability takes two of four.
+    # Among equals the smaller ids are kept: top-k keeps k, and half of the probability keeps two of four.
     for config in (SamplingConfig(top_k=2), SamplingConfig(top_p=0.5)):
         assert next_token_probabilities(flat, config).tolist() == [0.5, 0.5, 0, 0]
     unlikely = np.array([0.0, -40.0])
     assert next_token_probabilities(unlikely, SamplingConfig(top_p=1.0))[1] > 0
-    # What top-p sorts is a part of the vocabulary: here all of it is needed.
+    # top-p sorts only a part of the vocabulary, but here it needs all tokens.
     assert np.count_nonzero(next_token_probabilities(np.zeros(1000), SamplingConfig(top_p=0.9995))) == 1000
 
 
 @given(LOGITS, st.lists(st.integers(0, 3), min_size=1), st.sampled_from([0.5, 1.0, 1.5]))
-def test_the_repetition_penalty(logits: np.ndarray, seen: list[int], penalty: float) -> None:
+def test_the_repetition_penalty_makes_previous_tokens_less_likely(
+    logits: np.ndarray, previous: list[int], penalty: float
+) -> None:
     logits = np.concatenate([logits, np.arange(-2.0, 2.0)])
     expected = [
-        x if i not in seen else x / penalty if x > 0 else x * penalty for i, x in enumerate(logits.tolist())
+        x if i not in previous else x / penalty if x > 0 else x * penalty
+        for i, x in enumerate(logits.tolist())
     ]
     before = logits.copy()
-    assert penalize_repetition(logits, seen, penalty).tolist() == expected
+    assert penalize_repetition(logits, previous, penalty).tolist() == expected
     np.testing.assert_array_equal(logits, before)
 
 
 @given(LOGITS)
-def test_temperature_0_takes_the_first_likeliest(logits: np.ndarray) -> None:
+def test_temperature_0_takes_the_first_of_the_likeliest(logits: np.ndarray) -> None:
     choice = choose_token(logits, [0], SamplingConfig(temperature=0.0), 0)
     assert choice.token == logits.tolist().index(logits.max())
     others = np.delete(logits, choice.token)
@@ -106,12 +109,12 @@ def test_draws_follow_the_probabilities(config: SamplingConfig) -> None:
 
 
 @given(LOGITS, TEMPERATURES, st.integers(0, 1000), st.sampled_from([0.1, 30.0]))
-def test_leaving_out_hopeless_tokens_changes_nothing(
+def test_excluding_tokens_that_cannot_win_changes_nothing(
     logits: np.ndarray, temperature: float, position: int, spread: float
 ) -> None:
-    """The winner, and a near runner-up, of all tokens' scores, where most are never computed.
+    """The winner, and a runner-up close to it, are those of all scores, although most scores are never computed.
 
-    Logits that hardly spread leave it to the loudest tokens; of others, the likeliest are looked at first.
+    If logits hardly differ, the loudest tokens decide. Otherwise, the likeliest tokens decide.
     """
     logits = np.concatenate([logits * spread / 30, np.linspace(-spread, 0, 100)])
     config = SamplingConfig(temperature=temperature, seed=3)
@@ -139,17 +142,17 @@ def test_leaving_out_hopeless_tokens_changes_nothing(
 def test_no_temperature_or_penalty_is_too_small_or_large(
     dtype: type, logits: np.ndarray, temperature: float, penalty: float, position: int
 ) -> None:
-    """The noise decides among equal logits at any temperature; and whichever way the contenders are found."""
+    """At any temperature, the noise decides among equal logits, and both ways to find contenders agree."""
     logits = np.concatenate([logits, logits]).astype(dtype)
-    seen = [1] * position
+    previous = [1] * position
     config = SamplingConfig(temperature=temperature, repetition_penalty=penalty, seed=3)
-    choice = choose_token(logits, seen, config, 0)
-    assert choice.token == choose_token(logits, seen, replace(config, top_k=99), 0).token
-    left = penalize_repetition(logits, seen, penalty)
-    assert np.isfinite(left).all()
+    choice = choose_token(logits, previous, config, 0)
+    assert choice.token == choose_token(logits, previous, replace(config, top_k=99), 0).token
+    penalized = penalize_repetition(logits, previous, penalty)
+    assert np.isfinite(penalized).all()
     noise = -np.log(-np.log(uniform(philox(3, "sample/0", position).random_raw(len(logits)))))
     if temperature < 1e-4:
-        equals = np.flatnonzero(left == left.max())
+        equals = np.flatnonzero(penalized == penalized.max())
         assert choice.token == equals[noise[equals].argmax()]
     if temperature > 1e200 and penalty == 1:
         assert choice.token == noise.argmax()
@@ -162,15 +165,17 @@ def test_a_token_that_may_not_be_drawn_never_is(
     drawable = np.array(data.draw(st.permutations([True] + [data.draw(st.booleans()) for _ in logits[1:]])))
     rules = data.draw(st.sampled_from([{}, {"top_k": 2}, {"top_p": 0.5}, {"min_p": 0.5}]))
     config = SamplingConfig(temperature=temperature, repetition_penalty=2.0, **rules)  # type: ignore[arg-type]
-    seen = [0] * position
-    choice = choose_token(logits, seen, config, 0, drawable=drawable)
+    previous = [0] * position
+    choice = choose_token(logits, previous, config, 0, drawable=drawable)
     assert drawable[choice.token]
     assert choice.gap == np.inf or drawable[choice.runner_up]
-    # What may be drawn is drawn as if there were nothing else.
+    # The choice is the one among the drawable tokens alone.
     hidden = np.where(drawable, logits, -1e9)
-    assert choice.token == choose_token(hidden, seen, config, 0).token
+    assert choice.token == choose_token(hidden, previous, config, 0).token
     everything = np.ones(len(logits), bool)
-    assert choose_token(logits, seen, config, 0, drawable=everything) == choose_token(logits, seen, config, 0)
+    assert choose_token(logits, previous, config, 0, drawable=everything) == choose_token(
+        logits, previous, config, 0
+    )
 
 
 def test_a_draw_depends_on_seed_sample_and_position() -> None:
@@ -185,7 +190,7 @@ def test_a_draw_depends_on_seed_sample_and_position() -> None:
     assert len(set(draws.values())) > 100
 
 
-def test_the_gap_is_what_changes_the_choice() -> None:
+def test_the_choice_changes_when_the_runner_up_gains_the_gap() -> None:
     logits = np.array([0.3, 0.1, -0.2, 0.0])
     for temperature in (0.0, 0.5, 1.0):
         config = SamplingConfig(temperature=temperature)

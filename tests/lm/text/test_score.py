@@ -1,4 +1,4 @@
-"""How likely a model finds a text: each number against a plain reading of the logits."""
+"""The score of a text: each number is compared with one computed directly from the logits."""
 
 import dataclasses
 import io
@@ -32,14 +32,14 @@ def model(made_pipeline: Path) -> Model:
 
 
 def nats_after(model: Model, before: list[int], token: int) -> float:
-    """-log p of a token after some others, from its definition."""
+    """Return -log p of a token after the tokens before it, from its definition."""
     logits = model.logits(before)[-1].astype(np.float64)
     return -math.log(np.exp(logits[token]) / np.exp(logits).sum())
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("stride", [1, 5, None, T])
-def test_every_token_sees_what_the_stride_promises(
+def test_every_token_sees_as_many_tokens_as_the_stride_promises(
     made_pipeline: Path, model: Model, backend: str, stride: int | None
 ) -> None:
     ours = twinlm.load(made_pipeline / "torch", backend).score(TEXT, stride)  # type: ignore[arg-type]
@@ -47,7 +47,7 @@ def test_every_token_sees_what_the_stride_promises(
     assert len(sequence) - 1 > 2 * T
     stride = stride or T // 2
     assert ours.stride == stride
-    # A token is scored in the first window that it is a target of; the last window ends with the text.
+    # The first window that has a token as a target scores it. The last window ends with the text.
     starts = [min(start, len(sequence) - 1 - T) for start in range(0, len(sequence), stride)]
     expected = []
     for t in range(1, len(sequence)):
@@ -58,7 +58,7 @@ def test_every_token_sees_what_the_stride_promises(
     assert relative_error(np.array(ours.nats, float), np.array(expected)) < BUDGET
 
 
-def test_the_sums(model: Model) -> None:
+def test_perplexity_and_bits_per_byte_follow_from_the_nats(model: Model) -> None:
     score = model.score(TEXT)
     assert b"".join(score.tokens).decode() == TEXT
     assert (score.num_predicted, score.num_bytes) == (len(score.token_ids), len(TEXT.encode()))
@@ -69,7 +69,7 @@ def test_the_sums(model: Model) -> None:
     assert TextScore([1], [b"a"], [1e6], 1).perplexity == math.inf
 
 
-def test_without_overlap_it_is_the_loss_of_lm_eval(model: Model) -> None:
+def test_the_score_without_overlap_is_the_loss_of_lm_eval(model: Model) -> None:
     ids = model.tokenizer.encode(TEXT)[: 2 * T]
     sequence = np.array([model.tokenizer.special_tokens["<|endoftext|>"], *ids], np.int32)
     windows = Batch(sequence[:-1].reshape(1, 2, T), sequence[1:].reshape(1, 2, T))
@@ -79,7 +79,7 @@ def test_without_overlap_it_is_the_loss_of_lm_eval(model: Model) -> None:
     assert relative_error(np.array(score.total_nats), np.array(total)) < BUDGET
 
 
-def test_a_first_token_that_nothing_comes_before(model: Model) -> None:
+def test_a_first_token_without_one_before_it_has_no_nats(model: Model) -> None:
     plain = Tokenizer(model.tokenizer.vocab, model.tokenizer.merges)
     logits = model.backend.make_logits(model.config)
     score = score_text(logits, model.state, model.config, plain, TEXT)
@@ -104,7 +104,7 @@ def test_only_a_decoder_gives_a_text_a_probability(model: Model, architecture: A
             dataclasses.replace(model, config=config).logits(TEXT)
 
 
-def test_text_file_and_standard_input(
+def test_a_text_a_file_and_standard_input_have_one_score(
     made_pipeline: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, model: Model
 ) -> None:
     file = tmp_path / "text.txt"
@@ -126,7 +126,7 @@ def test_surprising_tokens_are_coloured(
 ) -> None:
     ids = Tokenizer.load(made_pipeline / "tokenizer").encode("He\nran")
     tokens = [Tokenizer.load(made_pipeline / "tokenizer").vocab[i] for i in ids]
-    # Just on the two sides of one half, a tenth, a hundredth, a thousandth.
+    # Probabilities just above and below one half, then just below a tenth, a hundredth and a thousandth.
     nats = [0.69, 0.7, 2.31, 4.61, 6.91][: len(ids)]
     assert len(nats) == len(ids)
     monkeypatch.setattr("lm.text.score.score_text", lambda *_: TextScore(ids, tokens, nats, 8))  # type: ignore[arg-type]
@@ -152,7 +152,7 @@ def test_surprising_tokens_are_coloured(
         (["a", "--checkpoint", "none"], "none: holds no checkpoint"),
     ],
 )
-def test_what_lm_score_refuses(
+def test_lm_score_refuses_wrong_arguments(
     made_pipeline: Path,
     tmp_path: Path,
     capsys: Capture,

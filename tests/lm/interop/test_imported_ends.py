@@ -1,0 +1,75 @@
+"""The tokens that begin and end texts, in an import, in the runs that start from it, and in an export."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lm as twinlm
+from lm.text.ends import Ends
+from tests.lm.conftest import lm, refused
+from tests.lm.interop.models import MODEL, make_run
+from tests.lm.text.models import fake_steps
+from tokenizer import InputError, Tokenizer
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.mark.parametrize("eos", [7, [7, 9]])
+def test_ends_are_imported_kept_and_exported(
+    made_pipeline: Path, tmp_path: Path, capsys: Capture, eos: int | list[int]
+) -> None:
+    tokenizer = Tokenizer.load(made_pipeline / "tokenizer")
+    assert lm("export", "--format", "hf", make_run(tmp_path / "run", MODEL, tokenizer), tmp_path / "hf") == 0
+
+    def imported(name: str, **files: dict[str, Any]) -> Ends:
+        folder = shutil.copytree(tmp_path / "hf", tmp_path / name)
+        for file, changes in files.items():
+            path = folder / f"{file}.json"
+            facts = json.loads(path.read_text()) if path.exists() else {}
+            path.write_text(json.dumps(facts | changes))
+        assert lm("import", "--format", "hf", folder, tmp_path / f"{name}.run") == 0
+        return twinlm.load(tmp_path / f"{name}.run").ends
+
+    none = {"bos_token_id": None, "eos_token_id": None}
+    end = tokenizer.special_tokens["<|endoftext|>"]
+    assert imported("unchanged") == Ends(end, end)
+    assert imported("generation", generation_config={"bos_token_id": 3, "eos_token_id": eos}) == Ends(3, eos)
+    assert imported(
+        "config", generation_config=none, config={"bos_token_id": 3, "eos_token_id": eos}
+    ) == Ends(3, eos)
+    texts = {"bos_token": None, "eos_token": {"content": "<|endoftext|>", "lstrip": False}}
+    assert imported("texts", generation_config=none, config=none, tokenizer_config=texts) == Ends(None, end)
+    for file in ("config", "generation_config"):
+        assert lm("export", "--format", "hf", tmp_path / "generation.run", tmp_path / f"{file}.out") == 0
+        facts = json.loads((tmp_path / f"{file}.out" / f"{file}.json").read_text())
+        assert (facts["bos_token_id"], facts["eos_token_id"]) == (3, eos)
+    (tmp_path / "hf" / "config.json").write_text(
+        json.dumps(json.loads((tmp_path / "hf" / "config.json").read_text()) | {"eos_token_id": 300})
+    )
+    line = refused(capsys, "import", "--format", "hf", tmp_path / "hf", tmp_path / "bad")
+    assert "hf/config.json: eos_token_id is 300, and the model has the token ids 0 to 299" in line
+    # They stop a text without a --stop-token, and a run that starts from the model keeps them.
+    model = twinlm.load(tmp_path / "generation.run")
+    flat = np.zeros((1, 300), np.float32)
+    flat[0, 7] = 99.0
+    model.__dict__["_steps"] = fake_steps(flat)
+    assert [c.ending for c in model.complete(["a"], max_new_tokens=2)] == ["stop"]
+    assert [c.ending for c in model.complete(["a"], "", max_new_tokens=2)] == ["length"]
+    with pytest.raises(InputError, match=r"stop-token '<end>' is not one of .*: <\|endoftext\|>"):
+        model.generate("a", "<end>")
+    data = (
+        "--train",
+        made_pipeline / "train.npy",
+        "--val",
+        made_pipeline / "val.npy",
+        "--out",
+        tmp_path / "tuned",
+    )
+    settings = ("--config", tmp_path / "generation.run" / "config.toml", "--steps", 1, "--batch-size", 2)
+    command = ("train", "--backend", "torch", *settings, *data)
+    assert lm(*command, "--init-from", tmp_path / "generation.run") == 0
+    assert twinlm.load(tmp_path / "tuned").ends == Ends(3, eos)
