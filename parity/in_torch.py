@@ -122,7 +122,7 @@ def _loss(a: Tensors, c: Tensors, s: dict[str, Any]) -> Callable[[Tensors], Tens
 
 
 class _EncoderStack(Stack):
-    """An encoder's blocks alone."""
+    """The blocks of an encoder, without embeddings and head."""
 
     def forward(self, x_BTD: Tensor, num_tokens_B: Tensor) -> Tensor:
         T = x_BTD.shape[1]

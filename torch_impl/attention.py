@@ -126,9 +126,9 @@ class MultiHeadSelfAttention(nn.Module):
     With a cache, the new keys and values are written into their slots, and the first S slots are read.
 
     Args:
-        num_kv_heads: Heads of keys and values; num_heads if not given.
+        num_kv_heads: Heads of keys and values; by default num_heads.
         qk_norm_eps: Epsilon of an RMSNorm over each head's queries and keys, before RoPE (Dehghani et al., 2023,
-            section 2); no norm if not given.
+            section 2); by default there is no norm.
         attention_dropout: Share of the attention weights that training drops.
     """
 

@@ -1,4 +1,4 @@
-"""Types of numbers: where precision is promoted, and names of types."""
+"""Types of numbers: promotion of precision, and names of types."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 Device = torch.device | str | None
-"""Where a layer's weights lie; torch's default if None."""
+"""The device of a layer's weights; None is torch's default."""
 Dtype = torch.dtype | None
-"""Type of a layer's weights; torch's default if None."""
+"""The type of a layer's weights; None is torch's default."""
 
 
 def at_least_float32(x: Tensor) -> Tensor:

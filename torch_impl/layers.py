@@ -75,7 +75,7 @@ class LayerNorm(nn.Module):
 
 
 class Identity(nn.Module):
-    """x itself: a norm that is left out."""
+    """x itself, in place of a norm that the model does not have."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x

@@ -1,4 +1,4 @@
-"""The Transformer: blocks of attention and feed-forward on one residual stream."""
+"""The Transformer: blocks of attention and feed-forward on one residual stream, and the language model."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +19,7 @@ from torch_impl.functional import DropoutKey, dropout, gelu, project, relu, silu
 from torch_impl.layers import Embedding, FeedForward, Identity, LayerNorm, Linear, RMSNorm, SwiGLU
 
 Tables = tuple[Tensor, ...]
-"""What `lm.init.position_tables` returns for some positions."""
+"""`lm.init.position_tables` of the positions."""
 
 NORMS: dict[str, Callable[..., nn.Module]] = {"rmsnorm": RMSNorm, "layernorm": LayerNorm}
 FEED_FORWARDS: dict[str, Callable[..., nn.Module]] = {
@@ -31,26 +31,27 @@ FEED_FORWARDS: dict[str, Callable[..., nn.Module]] = {
 
 
 def make_norm(config: ModelConfig, device: Device = None, dtype: Dtype = None) -> nn.Module:
-    """Return a norm of the residual stream's width, or Identity if the model has none."""
+    """Return a norm of the residual stream, or `Identity` if the model has none."""
     if config.norm == "none":
         return Identity()
     return NORMS[config.norm](config.d_model, config.norm_eps, device, dtype)
 
 
 def pre_norm(norm: nn.Module, x: Tensor, config: ModelConfig) -> Tensor:
-    """Normalise what a branch reads, if the model is pre-norm."""
+    """Normalise what a branch reads, in a pre-norm model."""
     return norm(x) if config.norm_position == "pre" else x
 
 
 def post_norm(norm: nn.Module, x: Tensor, config: ModelConfig) -> Tensor:
-    """Normalise the stream after a branch is added, if the model is post-norm."""
+    """Normalise the stream after a branch is added, in a post-norm model."""
     return norm(x) if config.norm_position == "post" else x
 
 
 class TransformerBlock(nn.Module):
     """Attention, then feed-forward, each added to the residual stream.
 
-    Pre-norm normalises what each branch reads, post-norm the stream after each sum (Xiong et al., 2020, figure 1).
+    The stream is normalised before each branch reads it, or after each branch is added: pre-norm or post-norm
+    (Xiong et al., 2020, figure 1).
     """
 
     def __init__(self, config: ModelConfig, device: Device = None, dtype: Dtype = None) -> None:
@@ -104,7 +105,7 @@ BLOCKS = {"sequential": TransformerBlock, "parallel": ParallelBlock}
 
 
 def recomputed(block: nn.Module, *args: Any) -> Tensor:
-    """Apply a block, and keep only its input: the backward pass computes the rest again (Chen et al., 2016).
+    """Apply a block and keep only its input. The backward pass computes the rest again (Chen et al., 2016).
 
     The recomputation uses the weights of the forward pass, even if functional_call had swapped them in only for that
     pass.
@@ -118,11 +119,11 @@ def recomputed(block: nn.Module, *args: Any) -> Tensor:
 
 
 class Stack(nn.Module):
-    """A Transformer without its head: embeddings, blocks, and the norm at their end.
+    """A Transformer without its head: embeddings, blocks and the last norm.
 
     Args:
-        length: Longest sequence that the stack reads, and the number of learned positions.
-        compute_dtype: Type of the activations; the type of the weights if not given.
+        length: Number of learned positions, and the most positions of a sequence without a prefix.
+        compute_dtype: Type of the activations; by default the weights' own.
     """
 
     def __init__(
@@ -176,7 +177,7 @@ class Stack(nn.Module):
     def hidden_states(
         self, x_BTD: Float[Tensor, "B T D"], context: Context, caches: list[LayerCache] | None = None
     ) -> Float[Tensor, "B T D"]:
-        """Return the residual stream after the last block, normalised; write each layer's cache, if there are any."""
+        """Return the residual stream after the last block, normalised. Write each layer's cache if caches are given."""
         for i, layer in enumerate(self.layers):
             block = partial(self.recompute, layer) if self.recompute else layer
             x_BTD = block(x_BTD, context.within(f"layers.{i}"), caches[i] if caches else None)
@@ -184,7 +185,7 @@ class Stack(nn.Module):
 
 
 class TransformerLM(Stack):
-    """Token ids to logits of the next token: a stack and its head."""
+    """Token ids to logits of the next token."""
 
     def __init__(
         self, config: ModelConfig, compute_dtype: Dtype = None, device: Device = None, dtype: Dtype = None
@@ -195,7 +196,7 @@ class TransformerLM(Stack):
         )
 
     def logits(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
-        """Apply the head, whose weight tied models share with their embeddings (Press and Wolf, 2017)."""
+        """Apply the head. Tied models share the head's weight with their embeddings (Press and Wolf, 2017)."""
         head = self.token_embeddings if self.lm_head is None else self.lm_head
         return project(x, head.weight)
 

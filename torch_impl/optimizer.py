@@ -1,4 +1,4 @@
-"""AdamW and SGD. The state of a parameter is a dict, as torch's optimizers keep it."""
+"""AdamW and SGD. A parameter's state is a dict, as in torch's optimizers."""
 
 import math
 from collections.abc import Iterable
@@ -36,7 +36,7 @@ class AdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Update every parameter that has a gradient. Returns the closure's loss, if one is given."""
+        """Update every parameter that has a gradient. Return the closure's loss if a closure is given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -82,7 +82,7 @@ def adamw_update(
 
 
 class SGD(Optimizer):
-    """Gradient descent with the step size lr / sqrt(t + 1), t counting steps from 0."""
+    """Gradient descent with step size lr / sqrt(t + 1); t counts steps from 0."""
 
     def __init__(self, params: Iterable[Any], lr: float = 1e-3) -> None:
         if lr < 0:
@@ -91,7 +91,7 @@ class SGD(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Update every parameter that has a gradient. Returns the closure's loss, if one is given."""
+        """Update every parameter that has a gradient. Return the closure's loss if a closure is given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

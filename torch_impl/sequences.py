@@ -1,4 +1,4 @@
-"""Models that read more than the tokens before a place: the encoder, and the decoder after an encoded prefix."""
+"""The other architectures on the same stack: encoder, decoder after a prefix, and both together."""
 
 from collections.abc import Callable
 from typing import Any
@@ -47,9 +47,10 @@ def after_prefix(
     token_ids_BT: Int[Tensor, "B T"],
     key: DropoutKey | None = None,
 ) -> tuple[Float[Tensor, "B S D"], Context]:
-    """Return what the blocks read: a prefix's hidden states in P places and the tokens after it, and their context.
+    """Return the stream before the first block, of a hidden prefix and the tokens after it, and the blocks' context.
 
-    Added positions count the tokens from 0. RoPE continues where the prefix ends, so that padding counts nowhere.
+    Added positions count the tokens from 0. RoPE's positions of the tokens continue from the prefix's end, so that
+    padding counts nowhere.
     """
     (P, T), device = (hidden_BPD.shape[1], token_ids_BT.shape[1]), hidden_BPD.device
     is_token_BP1 = (torch.arange(P, device=device) < num_tokens_B[:, None])[..., None]
@@ -65,10 +66,10 @@ def after_prefix(
 
 
 class PrefixDecoder(TransformerLM):
-    """The hidden states of a prefix, and token ids after it, to logits of the next token.
+    """Hidden states of a prefix, and the token ids after it, to logits of the next token.
 
-    The hidden states are put before the tokens' embeddings: all blocks see one sequence, in which the prefix attends
-    to all of the prefix, and a token to all of the prefix and to the tokens up to itself.
+    The prefix is put before the tokens' embeddings. All blocks see one sequence, in which the prefix attends to all of
+    the prefix, and a token to all of the prefix and to the tokens up to itself.
     """
 
     def forward(  # type: ignore[override]
@@ -83,7 +84,7 @@ class PrefixDecoder(TransformerLM):
 
 
 class EncoderDecoder(nn.Module):
-    """An encoder's hidden states of a prefix, and token ids that follow, to logits of the next token."""
+    """A prefix, which the encoder reads, and the token ids after it, to logits of the next token."""
 
     def __init__(
         self, config: ModelConfig, compute_dtype: Dtype = None, device: Device = None, dtype: Dtype = None
@@ -110,4 +111,4 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "encoder": TransformerEncoder,
     "encoder_decoder": EncoderDecoder,
 }
-"""Each takes a batch's inputs, its num_tokens and prefix if it has them, and a dropout key."""
+"""Each takes a batch's inputs, num_tokens and prefix if the batch has them, and a dropout key."""

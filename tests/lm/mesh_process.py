@@ -36,7 +36,7 @@ def small_blocks(backend: str) -> Iterator[list[tuple[str, int]]]:
 
     with (
         mock.patch("lm.init.philox", counted),
-        mock.patch(f"{backend}_impl.backend.initial_weights", weights),
+        mock.patch(f"{backend}_impl.state.initial_weights", weights),
     ):
         yield drawn
 

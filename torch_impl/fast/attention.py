@@ -1,4 +1,4 @@
-"""Faster forms of attention and of RoPE."""
+"""Faster forms of attention and of RoPE. docs/benchmarks.md has the measurements."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +14,7 @@ from torch_impl.fast.blocks import ROWS_BLOCK, ROWS_BLOCK_GPU
 from torch_impl.fast.gradients import apply, cast, differentiable_once
 
 _KEPT_KEYS = 512
-"""Up to this many keys, the scores are smaller than a block's other activations, and are kept for the gradient."""
+"""With at most this many keys, scores are smaller than a block's other activations, and are kept for the gradient."""
 _QUERIES = 64
 """Queries in a block of scores on a CPU."""
 Drop = Callable[[Tensor], Tensor]
@@ -29,8 +29,8 @@ def single_query_attention(
 ) -> Any:
     """Attend with one query a sequence, without a gradient: a decode step.
 
-    It takes a third of the formula's operations, whose time is that of their calls. Keys and values must be finite,
-    those that the mask hides too: a cache holds zeros until it is written.
+    This form takes a third of the formula's operations; so small an operation takes the time of its call. All keys and
+    values must be finite, even those that the mask hides: a cache holds zeros until it is written.
     """
     if q_BHTK.ndim != 4 or q_BHTK.shape[2] > 1 or drop is not None or torch.is_grad_enabled():
         return NotImplemented
@@ -39,7 +39,7 @@ def single_query_attention(
     scores_NRS = torch.bmm(q_NRK, at_least_float32(k_BGSK).flatten(0, 1).mT)
     if mask is not None:
         scores_NRS.view(B, H, 1, S).masked_fill_(~mask, -torch.inf)
-    # A query that may attend to nothing: zeros, whose sum is taken to be the smallest number.
+    # A query that may attend to nothing yields zeros: their sum is taken to be the smallest number.
     least = torch.finfo(scores_NRS.dtype)
     exp_NRS = scores_NRS.sub_(scores_NRS.amax(-1, keepdim=True).clamp_(min=least.min)).exp_()
     weights_NRS = exp_NRS.div_(exp_NRS.sum(-1, keepdim=True).clamp_(min=least.tiny))
@@ -53,7 +53,11 @@ def scaled_dot_product_attention(
     mask: Bool[Tensor, "... T S"] | None = None,
     drop: Drop | None = None,
 ) -> Any:
-    """Attend with `SmallAttention` or `Attention`, whatever the number of leading axes."""
+    """Attend with `SmallAttention` or `Attention`, for any number of leading axes.
+
+    Over long contexts the form keeps no scores. Forward and backward take 65 ms in place of the formula's 70 (batch 8,
+    16 heads, 256 tokens).
+    """
     if drop is not None:
         return NotImplemented
     lead, (T, S) = Q.shape[:-2], (Q.shape[-2], K.shape[-2])
@@ -68,7 +72,7 @@ def scaled_dot_product_attention(
 
 
 _known_masks = WeakTensorKeyDictionary()
-"""What `_hidden_keys` has found: the layers of a model share one mask."""
+"""Results of `_hidden_keys` by mask: the layers of a model share one mask."""
 
 
 def _hidden_keys(mask: Bool[Tensor, "... T S"]) -> Bool[Tensor, "T S"] | None:
@@ -247,7 +251,10 @@ def _scores(Q: Tensor, K: Tensor, hidden: Tensor | None) -> Tensor:
 
 
 def rope(x_TK: Float[Tensor, "*T K"], tables: tuple[Tensor, Tensor]) -> Float[Tensor, "*T K"]:
-    """Rotate by a product of complex numbers, cosine and sine, and keep only these for the gradient."""
+    """Rotate pairs as complex numbers, by one product with cosine + i sine, and keep only that factor for the gradient.
+
+    At batch 2 of the tinystories model, this form takes 0.5 ms in place of the formula's 2.0.
+    """
     x32, turn_TP = at_least_float32(x_TK), torch.complex(*tables)
     if x32.stride(-1) != 1 or any(s % 2 for s in (*x32.stride()[:-1], x32.storage_offset())):
         x32 = x32.contiguous()

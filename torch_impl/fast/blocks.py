@@ -1,4 +1,4 @@
-"""Elementwise passes over blocks that stay in the processor's cache."""
+"""Faster forms of elementwise formulas, in blocks that stay in the processor's cache (docs/benchmarks.md)."""
 
 from collections.abc import Callable, Iterator
 from functools import wraps
@@ -16,15 +16,15 @@ from torch_impl.fast.switch import is_on
 ROWS_BLOCK = 1 << 18
 """Most elements in a block of rows, such as scores or logits, on a CPU."""
 ROWS_BLOCK_GPU = 1 << 27
-"""Most elements in a block of rows on a GPU, where memory is the limit."""
+"""Most elements in a block of rows on a GPU. There blocks save memory alone."""
 _ELEMENTS = 1 << 17
 """Most elements in a block that is passed over element by element."""
 _SMALL = 1 << 16
-"""Up to this many elements, the formula of a gate or of the loss takes less time: C++ calls its gradient."""
+"""With at most this many elements, the formula of a gate or of the loss takes less time: C++ calls its gradient."""
 
 
 def cache_sized(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Yield the same elements of each tensor in blocks that fit the cache; all elements if one is a transpose."""
+    """Yield blocks of the tensors' elements that fit the cache, or all elements at once if a tensor is a transpose."""
     is_whole = tensors[0].device.type != "cpu" or tensors[0].numel() <= _ELEMENTS
     if is_whole or not all(x.is_contiguous() for x in tensors):
         yield tensors
@@ -36,7 +36,8 @@ def cache_sized(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 def blockwise(update: Callable[..., None]) -> Callable[..., None]:
     """Apply an elementwise in-place update of four arrays to blocks of them, while fast forms are on.
 
-    Each block goes through memory once, not once for every operation.
+    Each block goes through memory once, not once for every operation. AdamW on 8.2 million weights takes 17.5 ms in
+    place of 19.0.
     """
 
     @wraps(update)
@@ -48,12 +49,12 @@ def blockwise(update: Callable[..., None]) -> Callable[..., None]:
 
 
 def silu_gate(a: Float[Tensor, "..."], b: Float[Tensor, "..."]) -> Any:
-    """Compute the gate of a large array with `SiLUGate`."""
+    """Compute the gate of a large array with `SiLUGate`: 9.1 ms in place of 10.3 (2048 x 1344, with its gradient)."""
     return apply(SiLUGate, a, b) if a.numel() > _SMALL else NotImplemented
 
 
 class SiLUGate(Function):
-    """silu(a) * b in blocks; keeps a and b, while autograd keeps the sigmoid and both products, too."""
+    """silu(a) * b in blocks. It keeps a and b for the gradient; autograd also keeps the sigmoid and both products."""
 
     @staticmethod
     def forward(ctx: Any, a: Float[Tensor, "..."], b: Float[Tensor, "..."]) -> Tensor:
@@ -81,12 +82,12 @@ class SiLUGate(Function):
 
 
 def rmsnorm(norm: Any, x: Float[Tensor, "... D"]) -> Tensor:
-    """Compute `layers.RMSNorm` with the function below."""
+    """Compute `layers.RMSNorm` with the function below: 2.7 ms in place of 2.9 (2048 x 512, with its gradient)."""
     return apply(RMSNorm, x, norm.weight, norm.eps)
 
 
 class RMSNorm(Function):
-    """x / sqrt(mean(x^2) + eps) * weight; keeps x and one number a row, while autograd keeps three arrays."""
+    """x / sqrt(mean(x^2) + eps) * weight. It keeps x and one number a row; autograd keeps three arrays."""
 
     @staticmethod
     def forward(ctx: Any, x: Float[Tensor, "... D"], weight: Float[Tensor, " D"], eps: float) -> Tensor:
@@ -110,12 +111,12 @@ class RMSNorm(Function):
 
 
 def token_cross_entropy(logits: Float[Tensor, "*B V"], targets: Int[Tensor, "*B"]) -> Any:
-    """Compute the losses of many logits with `TokenCrossEntropy`."""
+    """Compute the losses of many logits with `TokenCrossEntropy`, in the formula's time and a third of its memory."""
     return apply(TokenCrossEntropy, logits, targets) if logits.numel() > _SMALL else NotImplemented
 
 
 class TokenCrossEntropy(Function):
-    """-log softmax(logits)[target]; keeps only the exponentials, while autograd keeps three arrays of their size."""
+    """-log softmax(logits)[target]. It keeps only the exponentials; autograd keeps three arrays of their size."""
 
     @staticmethod
     def forward(ctx: Any, logits: Float[Tensor, "*B V"], targets: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
@@ -136,7 +137,7 @@ class TokenCrossEntropy(Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         exp, total, wanted, at_target = ctx.saved_tensors
         d_logits = torch.mul(exp, (g.flatten() / total)[:, None]).to(exp.dtype)
-        # From the logarithm: the exponential of a likely target, rounded to bfloat16, has lost 1 - p.
+        # Computed from the logarithm: the exponential of a likely target, rounded to bfloat16, has lost 1 - p.
         d_logits.scatter_(-1, wanted, (at_target.expm1() * g.flatten()).to(exp.dtype)[:, None])
         return d_logits.view(*g.shape, -1), None
 

@@ -1,7 +1,7 @@
 """What the hand-written gradients share.
 
-Each gradient is written out, so that whole arrays are neither kept nor passed over for every operation of the formula.
-It can be computed again and again, as under retain_graph, but cannot be differentiated.
+Each gradient is written out. For every operation of the formula, autograd would keep an array and pass over memory
+again. A gradient can be computed several times, as under retain_graph, but cannot be differentiated.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class _NoGradient:
-    """Stands for autograd's context if there will be no backward pass: it keeps nothing."""
+    """Stand in for autograd's context if there will be no backward pass. It keeps nothing."""
 
     blocks: Any = None
 

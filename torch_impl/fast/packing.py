@@ -1,7 +1,7 @@
 """Small weights side by side in one array, so that clipping and the optimizer take few operations a step.
 
-An operation on a small array takes the time of its call, not of its arithmetic: a model of 21 weights spent an eighth
-of its step in AdamW (docs/benchmarks.md, "What helped, and what did not").
+An operation on a small array takes the time of its call. A model of 21 weights spent an eighth of its step in AdamW
+(docs/benchmarks.md, "What helped, and what did not").
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -58,8 +58,8 @@ def _join(tensors: Iterable[Tensor]) -> Float[Tensor, "R C"]:
 def pack(weights: Mapping[str, Tensor]) -> list[Array]:
     """Move the small weights, if there are several, into one array. Each stays the same Parameter in other memory.
 
-    With fast forms switched off, each weight is an array of its own. So is a mesh's share of a weight, whose memory
-    is not ours to move.
+    If fast forms are switched off, each weight is an array of its own. So is a process's share of a weight on a mesh,
+    whose memory belongs to fully_shard.
     """
     small = {n: p for n, p in weights.items() if isinstance(p, nn.Parameter) and p.numel() <= SMALL_WEIGHT}
     if len(small) < 2 or not is_on():

@@ -1,6 +1,6 @@
 """x W^T, the product of all layers, in the form that is fastest on this machine, as measured when it is first needed.
 
-docs/benchmarks.md has what that gains in training, and for few rows, as in decoding, under "Generation".
+docs/benchmarks.md says what the choice gains in training and, under "Generation", in decoding, which has few rows.
 """
 
 import time
@@ -18,23 +18,23 @@ from torch_impl.fast.gradients import apply
 from torch_impl.fast.packing import SMALL_WEIGHT
 
 _FEW_ROWS = 64
-"""Up to this many rows, copying the rows costs less than copying the weights."""
+"""With at most this many rows, copying the rows costs less than copying the weights."""
 _VERY_FEW_ROWS = 8
-"""Below this many rows, a convolution is slower than a product."""
+"""With fewer rows, a convolution is slower than a product."""
 _SOME_WEIGHTS = 1 << 14
-"""Below this many weights, every form takes the time of its call."""
+"""With fewer weights, every form takes the time of its call."""
 _MANY_WEIGHTS = 1 << 18
-"""From this many weights, all cores read them sooner than one."""
+"""At least this many weights are read sooner by all cores than by one core."""
 _BLOCK_ROWS = 256
 """Most rows in a block of weights."""
 _CONVOLVED = 1 << 22
-"""From this many multiplications, a convolution is worth its call; with its gradients, it takes four times as many."""
+"""Fewest multiplications that make a convolution worth its call; with its gradients, it takes four times as many."""
 _CLEARLY_FASTER = 1.25
 """The plain form takes at least this many times as long as a form that is chosen, so that noise changes no choice."""
 _SAMPLE = 256, 512, 512
 """Rows, inputs and outputs of the product that stands for all products of many rows."""
 _CACHED = 3 << 24
-"""Bytes that hardly a processor's cache holds: a decode step reads its large weights from memory."""
+"""More bytes than most caches hold: a decode step reads its large weights from memory."""
 
 Form = Callable[[Float[Tensor, "N I"], Float[Tensor, "O I"]], Float[Tensor, "N O"]]
 
@@ -43,50 +43,50 @@ _measured: set[str] = set()
 
 
 def choices(only_measured: bool = False) -> dict[str, str]:
-    """Return the name of the form that each kind of product takes in this process, if one was chosen.
+    """Return the name of the form that was chosen for each kind of product in this process.
 
     Args:
-        only_measured: Leave out the choices that `repeat` has given.
+        only_measured: Leave out the choices that `repeat` has set.
     """
     return {kind: name for kind, name in _choices.items() if kind in _measured or not only_measured}
 
 
 def repeat(choices: Mapping[str, str]) -> None:
-    """Take the forms that another process's `choices` returned, and do not time these products again."""
+    """Take the forms that another process chose (its `choices`), and do not time these products."""
     _choices.update((kind, name) for kind, name in choices.items() if name in FORMS)
     _chosen.clear()
 
 
 def keep_plain() -> None:
-    """Multiply many rows in the plain form from now on, without timing others."""
+    """Multiply many rows in the plain form from now on, without timing the other forms."""
     repeat({_kind(None, torch.empty(0)): rows_first.__name__})
 
 
 def _kind(rows: int | None, weight: Float[Tensor, "O I"]) -> str:
-    """Return a name for products of this many rows; of many rows, if it is None."""
+    """Return a name for products of this many rows, or of many rows if `rows` is None."""
     what = "many rows" if rows is None else f"{rows} rows, {tuple(weight.shape)}"
     return f"{what}, {weight.dtype}, {torch.get_num_threads()} threads"
 
 
 def project(x: Float[Tensor, "*B I"], weight: Float[Tensor, "O I"]) -> Float[Tensor, "*B O"]:
-    """Multiply in the chosen form, with weights that are cast once; the product of few rows may be a transpose."""
+    """Multiply in the chosen form, with weights that are cast once. The product of few rows may be a transpose."""
     weight = _cast(weight, x.dtype)
     d_in = x.shape[-1]
     rows = x.numel() // d_in
     form = chosen(rows, weight, torch.is_grad_enabled())
-    if form is rows_first:  # not a view of another product: fully_shard would warn
+    if form is rows_first:  # fully_shard would warn about a view of a product
         return x @ weight.T
     return form(x.reshape(rows, d_in), weight).view(*x.shape[:-1], len(weight))
 
 
 _casts = WeakTensorKeyDictionary()
-"""Weights in another type, and the version of the weight that each was cast from."""
+"""For each weight, the version that was cast, and the result."""
 
 
 def _cast(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the weight in this type. In inference mode, keep it for the next call, until the weight changes.
+    """Return the weight in this type. In inference mode, keep the result until the weight changes.
 
-    A decode step would otherwise read every weight twice.
+    Otherwise a decode step would read every weight twice.
     """
     if weight.dtype == dtype:
         return weight
@@ -94,7 +94,7 @@ def _cast(weight: Tensor, dtype: torch.dtype) -> Tensor:
         if _casts:
             _casts.clear()
         return weight.to(dtype)
-    # The version of a packed weight does not change with its numbers; an inference tensor has none.
+    # The version of a packed weight does not change with its numbers. An inference tensor has no version.
     if weight.numel() <= SMALL_WEIGHT or weight.is_inference():
         return weight.to(dtype)
     version = weight._version, dtype
@@ -106,7 +106,7 @@ def _cast(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 _chosen: dict[tuple[Any, ...], Form] = {}
-"""What `chosen` has returned for a number of rows, shape, type and number of threads."""
+"""Results of `chosen` by number of rows, shape, type, device and number of threads."""
 
 
 def chosen(rows: int, weight: Float[Tensor, "O I"], trains: bool = False) -> Form:
@@ -183,12 +183,12 @@ def fastest(forms: list[Form], rows: int | None, weight: Float[Tensor, "O I"]) -
 
 
 def rows_first(x_NI: Float[Tensor, "N I"], weight: Float[Tensor, "O I"]) -> Float[Tensor, "N O"]:
-    """x W^T as the formula has it. MKL copies the weights once for every thread, unless the rows are very few."""
+    """x W^T as in the formula. MKL copies the weights once for every thread, unless there are very few rows."""
     return x_NI @ weight.T
 
 
 def weights_first(x_NI: Float[Tensor, "N I"], weight: Float[Tensor, "O I"]) -> Float[Tensor, "N O"]:
-    """(W x^T)^T: MKL copies the rows."""
+    """(W x^T)^T. MKL copies the rows, not the weights."""
     return (weight @ x_NI.T).T
 
 
@@ -199,7 +199,7 @@ def in_blocks(x_NI: Float[Tensor, "N I"], weight: Float[Tensor, "O I"]) -> Float
     """
     d_out, d_in = weight.shape
     blocks = weight.reshape(-1, _block_rows(d_out), d_in)
-    # Flat first: for a column's strides MKL would take another kernel, which has a sixth of the speed.
+    # Flatten first: for the strides of a column MKL would take another kernel, with a sixth of the speed.
     x_IN = x_NI.reshape(-1).view(-1, d_in).T
     return torch.bmm(blocks, x_IN.expand(len(blocks), -1, -1)).view(d_out, -1).T
 
@@ -224,7 +224,7 @@ FORMS: dict[str, Form] = {
 
 
 class Convolution(Function):
-    """x W^T and both products of its gradient: one matrix has pixels as rows, the other has filters."""
+    """x W^T and both products of its gradient. The rows of one matrix are pixels, those of the other are filters."""
 
     @staticmethod
     def forward(ctx: Any, x_NI: Float[Tensor, "N I"], weight: Float[Tensor, "O I"]) -> Float[Tensor, "N O"]:
