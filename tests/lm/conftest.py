@@ -35,7 +35,7 @@ def lm(*arguments: object) -> int:
 
 
 def train_command(pipeline: Path, backend: str, out: Path, *more: object) -> list[object]:
-    """The command that trains on the pipeline's files, or on the files that `more` names."""
+    """Return the command that trains on the pipeline's files, or on the files in `more`."""
     data: list[object] = [] if "--train" in more else ["--train", pipeline / "train.npy"]
     data += ["--val", pipeline / "val.npy"]
     return ["train", "--backend", backend, "--config", pipeline / "tiny.toml", *data, "--out", out, *more]
@@ -62,7 +62,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, str]]:
 
 @pytest.fixture(scope="session")
 def made_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with all files of the pipeline. Do not change it."""
+    """Make the pipeline and return its folder. Tests must not change it."""
     folder = tmp_path_factory.mktemp("pipeline")
     (folder / "tiny.toml").write_text(CONFIG)
     for name, size, seed in (("train", 30_000, 1), ("val", 3_000, 2)):
@@ -79,5 +79,5 @@ def made_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pipeline(made_pipeline: Path, tmp_path: Path) -> Path:
-    """A copy of the pipeline's folder, which a test may change."""
+    """Return a copy of the pipeline's folder that a test may change."""
     return shutil.copytree(made_pipeline, tmp_path / "pipeline")

@@ -7,12 +7,12 @@ import numpy as np
 
 Cdf = Callable[[np.ndarray], np.ndarray]
 
-# Exceeded by one sample in a thousand: 2 exp(-2 x^2) = 0.001.
+# One sample in a thousand exceeds it: 2 exp(-2 x^2) = 0.001.
 KS_LIMIT = 1.95
 
 
 def ks_statistic(sample: np.ndarray, cdf: Cdf) -> float:
-    """sqrt(n) times the greatest distance between the sample's distribution and `cdf`."""
+    """Return sqrt(n) times the largest distance between the sample's distribution and `cdf`."""
     n = len(sample)
     probability = cdf(np.sort(sample))
     steps = np.arange(n + 1) / n
@@ -20,6 +20,6 @@ def ks_statistic(sample: np.ndarray, cdf: Cdf) -> float:
 
 
 def truncated_normal_cdf(limit: float, std: float = 1.0) -> Cdf:
-    """That of N(0, std^2) conditioned on [-limit std, limit std]."""
+    """Return the distribution of N(0, std^2) conditioned on [-limit std, limit std]."""
     erf = np.vectorize(math.erf)
     return lambda x: 0.5 + 0.5 * erf(x / std / math.sqrt(2)) / math.erf(limit / math.sqrt(2))

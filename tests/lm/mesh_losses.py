@@ -1,4 +1,4 @@
-"""A process with 8 virtual devices of its own, for tests/lm/test_mesh_jax.py: 50 steps on each mesh, told as JSON."""
+"""Take 50 steps on each mesh of 8 virtual devices and print them as JSON. tests/lm/test_mesh_jax.py runs this."""
 
 import json
 import sys
@@ -28,7 +28,7 @@ CONFIGS = {
 
 
 def batch(config: TrainConfig, step: int) -> Batch:
-    """Random windows, and some of their targets to count."""
+    """Return random windows with a random mask of targets."""
     draw, m = np.random.default_rng(step), config.model
     A, B = config.grad_accumulation, config.batch_size // config.grad_accumulation
     ids = draw.integers(0, m.vocab_size, (A, B, m.context_length + 1)).astype(np.int32)
@@ -36,7 +36,7 @@ def batch(config: TrainConfig, step: int) -> Batch:
 
 
 def losses(config: TrainConfig, mesh: Mesh | None) -> dict[str, Any]:
-    """Losses and gradient norms of 50 steps, an evaluation after them, and the elements of each leaf a device holds."""
+    """Return losses and gradient norms of 50 steps, an evaluation, and a device's number of elements of each leaf."""
     backend = load("jax", config, mesh)
     state: Any = backend.init_state(config, 0, mesh)
     step, evaluate = backend.make_train_step(config, mesh), backend.make_eval_step(config, mesh)

@@ -23,7 +23,7 @@ BLOCK = 64
 
 @contextlib.contextmanager
 def small_blocks(backend: str) -> Iterator[list[tuple[str, int]]]:
-    """Have initial weights drawn in small blocks, and list them: stream, number."""
+    """Draw initial weights in small blocks, and list each block's stream and number."""
     drawn: list[tuple[str, int]] = []
 
     def counted(seed: int, *stream: Any) -> Any:
@@ -42,7 +42,7 @@ def small_blocks(backend: str) -> Iterator[list[tuple[str, int]]]:
 
 
 def blocks(name: str, shape: tuple[int, ...], rows: slice) -> list[tuple[str, int]]:
-    """The blocks that hold some of a weight's rows, as they are drawn."""
+    """Return the blocks that hold some of a weight's rows, in the order in which they are drawn."""
     height = max(1, BLOCK // shape[1])
     return [(f"init/{name}", number) for number in sorted({i // height for i in range(shape[0])[rows]})]
 

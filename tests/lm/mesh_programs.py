@@ -1,4 +1,4 @@
-"""What XLA compiles for meshes of four devices, as JSON: tests/lm/accounting/test_plan.py runs it."""
+"""Print as JSON what XLA compiles for meshes of four devices. tests/lm/accounting/test_plan.py runs this."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from bench.program import read_program
 from lm.backend import load
 from lm.config import ModelConfig, TrainConfig
 from lm.mesh import Mesh
-from tests.lm.accounting.test_accounting import random_batch
+from tests.lm.accounting.cases import random_batch
 
 PLAIN = TrainConfig(ModelConfig(256, 64, 128, 2, 4, d_ff=256), batch_size=16)
 REMAT = replace(PLAIN, model=replace(PLAIN.model, remat="block"))
@@ -29,7 +29,7 @@ CASES = {
 
 
 def program(text: str, config: TrainConfig) -> dict[str, Any]:
-    """The step's program on a mesh, beside the formula."""
+    """Return facts of the step's program on a mesh."""
     mesh = Mesh.parse(text)
     backend = load("jax", config, mesh)
     state, step = backend.init_state(config, 0, mesh), backend.make_train_step(config, mesh)

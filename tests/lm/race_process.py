@@ -19,7 +19,7 @@ from lm.cli import main
 
 
 def wait_for(path: Path) -> None:
-    """Wait until a file is there."""
+    """Wait until a file exists."""
     until = time.monotonic() + 60
     while not path.exists():
         assert time.monotonic() < until, path

@@ -1,4 +1,4 @@
-"""A trained model from Python: `lm.load`, and what it can do; and the notebook that shows it."""
+"""A trained model from Python: `lm.load`, the methods of a model, and the notebook that shows them."""
 
 import json
 from pathlib import Path

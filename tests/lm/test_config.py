@@ -1,4 +1,4 @@
-"""A run's settings: what is accepted, and the one line that says what is not."""
+"""A run's settings: which are accepted, and the one-line errors for the others."""
 
 import copy
 import dataclasses
@@ -37,7 +37,7 @@ def test_d_ff_without_a_gate_is_four_times_d_model(ffn: Any) -> None:
 
 
 def test_a_config_says_only_what_was_given_and_can_be_copied() -> None:
-    """That a size was filled in is no part of a config: its copies know it, and its fields do not hold it."""
+    """Which sizes were filled in is not part of a config's fields, but its copies know it."""
     config = ModelConfig(20, 8, 16, 1, 2)
     assert ModelConfig(**vars(config)) == config
     for copied in (copy.copy(config), copy.deepcopy(config)):
@@ -57,7 +57,7 @@ def test_only_rope_needs_pairs(position: Any) -> None:
     assert ModelConfig(**MODEL | {"num_heads": 16}, position=position).d_head == 3
 
 
-def test_a_config_of_before_the_family_is_the_decoder_it_was() -> None:
+def test_an_old_config_is_still_the_decoder_that_it_was() -> None:
     old = MODEL | {"d_ff": 64, "rope_theta": 500.0}
     config = from_dict(ModelConfig, old, "here")
     assert dataclasses.asdict(config).items() >= old.items()
@@ -177,7 +177,7 @@ def test_the_model_must_be_given() -> None:
         from_dict(TrainConfig, 3, "here")
 
 
-def test_an_integer_will_do_for_a_float() -> None:
+def test_a_float_accepts_an_integer() -> None:
     config = from_dict(TrainConfig, {"model": MODEL | {"rope_theta": 500}}, "here")
     assert config.model.rope_theta == 500.0
     assert type(config.model.rope_theta) is float
@@ -276,7 +276,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 
 GIVEN = {"num_kv_heads": 4, "d_ff": 128, "prefix_length": 16}
-"""Sizes that are the derived ones of MODEL as an encoder-decoder."""
+"""The derived sizes of MODEL as an encoder-decoder."""
 
 
 @pytest.mark.parametrize("given", [(), *[(name,) for name in GIVEN], tuple(GIVEN)])

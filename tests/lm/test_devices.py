@@ -1,4 +1,4 @@
-"""Which devices a model may compute on: others are refused before any work."""
+"""Devices that a model may compute on. Others are refused before any work."""
 
 from pathlib import Path
 

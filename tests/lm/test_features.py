@@ -1,4 +1,4 @@
-"""What a run can do beside learning: decay, evaluation, early stopping, bad steps, fine-tuning, samples, traces."""
+"""Features of a run: decay, evaluation, early stopping, bad steps, fine-tuning, samples, traces."""
 
 import dataclasses
 import math
@@ -78,7 +78,7 @@ def test_patience_ends_a_run_that_no_longer_learns(pipeline: Path, capsys: Captu
     assert checkpoint.best(pipeline / "new").name == f"step-{best + 1:08d}"
     assert lm("eval", "--best", "--checkpoint", pipeline / "new", "--tokens", pipeline / "val.npy") == 0
     assert f"{losses[best]:.4f} nats" in capsys.readouterr().out
-    # Nor does it go on when it is resumed, unless it is told to.
+    # A resumed run does not train on either, unless it is given more patience.
     before = leaves(pipeline / "new")
     assert lm(*command, "--resume") == 0
     assert leaves(pipeline / "new") == before

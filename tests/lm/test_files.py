@@ -1,4 +1,4 @@
-"""Publishing files and folders."""
+"""Files and folders are published whole or not at all."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The numbers both backends start from."""
+"""The numbers that both backends start from."""
 
 import dataclasses
 import math
@@ -55,13 +55,13 @@ def test_names_and_shapes() -> None:
 
 
 def changes(**options: Any) -> tuple[dict[str, tuple[int, ...]], set[str]]:
-    """What options add to the names and shapes, or change of them, and the names that they take away."""
+    """Names and shapes that options add or change, and names that they remove."""
     before, after = parameter_shapes(CONFIG), parameter_shapes(dataclasses.replace(CONFIG, **options))
     return {n: s for n, s in after.items() if before.get(n) != s}, set(before) - set(after)
 
 
 def in_layers(**block: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """The names of a block, in both layers; "__" stands for a dot."""
+    """Return the names of a block in both layers; "__" stands for a dot."""
     return {f"layers.{i}.{n.replace('__', '.')}": s for i in (0, 1) for n, s in block.items()}
 
 
@@ -113,7 +113,7 @@ def test_tied_embeddings_start_smaller() -> None:
 
 
 def test_weights_are_pinned() -> None:
-    """Changing them changes every run ever made; the last bit may differ between processors."""
+    """If these numbers change, every earlier run changes. The last bit may differ between processors."""
     np.testing.assert_allclose(
         InitialWeight("layers.0.ffn.w1.weight", (2, 3), FLOAT64, 7)[...],
         [
@@ -125,7 +125,7 @@ def test_weights_are_pinned() -> None:
 
 
 def test_a_leaf_of_one_block_is_one_stream() -> None:
-    """As all leaves were before there were blocks, whose numbers these are; blocks are of different streams."""
+    """A leaf of one block has the numbers that it had before blocks existed. Blocks have different streams."""
     leaf = InitialWeight("layers.1.attn.q_proj.weight", (300, 40), FLOAT64, 7)
     assert leaf.block == 2**23
     whole = leaf[...]
@@ -142,7 +142,7 @@ ENDS = st.one_of(st.none(), st.integers(0, 9))
 
 @given(st.tuples(st.builds(slice, ENDS, ENDS), st.builds(slice, ENDS, ENDS)), st.integers(1, 70))
 def test_slices_of_a_leaf_are_those_of_the_whole(index: tuple[slice, slice], block: int) -> None:
-    """From as few blocks as hold some of it, each drawn once."""
+    """Only the blocks that hold some of the slice are drawn, each once."""
     leaf = InitialWeight("lm_head.weight", (9, 7), np.dtype(np.float32), 3, block=block)
     whole, height = leaf[...], max(1, block // 7)
     drawn: list[int] = []
@@ -174,7 +174,7 @@ def test_a_weight_depends_on_its_seed_and_name_alone(seed: int, names: list[str]
     assert all((w == found[n]).all() for n, w in weights(deeper, seed).items() if n in found)
 
 
-def test_no_two_weights_are_alike() -> None:
+def test_no_two_weights_are_equal() -> None:
     firsts = [w.ravel()[:4] for seed in (0, 1) for w in weights(CONFIG, seed).values()]
     random = [tuple(w) for w in firsts if (w != 1).any()]
     assert len(random) == 2 * (2 + 2 * 7)
@@ -238,7 +238,7 @@ def test_rope_tables_of_positions_in_a_batch() -> None:
 
 @pytest.mark.parametrize("d_model", [6, 7])
 def test_sinusoidal_table_is_that_of_the_paper(d_model: int) -> None:
-    """An entry at a time, as section 3.5 writes it; of an odd width the last cosine is left out."""
+    """Compare each entry with the formula of section 3.5. If the width is odd, the last cosine is left out."""
     table = sinusoidal_table(d_model, np.array([[0, 3, 700]]))
     assert table.shape == (1, 3, d_model)
     assert table.dtype == np.float64
@@ -250,7 +250,7 @@ def test_sinusoidal_table_is_that_of_the_paper(d_model: int) -> None:
 
 
 def test_torch_modules_of_their_own_start_with_the_same_distributions() -> None:
-    """Those that a program makes itself, whose weights `lm.init` never sees."""
+    """Weights that a program makes itself, without `lm.init`."""
     torch.manual_seed(0)
     std = math.sqrt(2 / (60 + 100))
     for weight, expected in (

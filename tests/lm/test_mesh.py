@@ -1,4 +1,4 @@
-"""Meshes as text, what fits them, which share of a leaf each device holds, and files that several processes write."""
+"""Meshes: their text, the models that fit, each device's share of a leaf, and files that several processes write."""
 
 import signal
 import threading
@@ -98,7 +98,7 @@ def test_a_file_is_what_safetensors_writes(tmp_path: Path) -> None:
 
 
 def quarters(array: np.ndarray) -> list[Index]:
-    """Four slices that make up an array, each half of its last two dimensions; of fewer, two or one."""
+    """Return four slices that make up an array, each half of its last two dimensions; fewer below two dimensions."""
     indices: list[Index] = [()]
     for axis, size in enumerate(array.shape):
         parts = [slice(0, size // 2), slice(size // 2, None)] if axis >= array.ndim - 2 else [slice(None)]
@@ -114,7 +114,7 @@ def share(array: np.ndarray, mine: Callable[[int], bool]) -> Share:
 
 
 def in_threads(count: int, act: Callable[[Processes], Any]) -> list[Any]:
-    """What `act` returns, or raises, in so many threads that take each other for processes."""
+    """Run `act` in threads that act as processes. Return what each returns or raises."""
     barrier, given = threading.Barrier(count, timeout=10), [0] * count
 
     def processes(index: int) -> Processes:
@@ -198,7 +198,7 @@ def test_a_step_waits_less_than_a_checkpoint() -> None:
 
 @pytest.fixture
 def sigterm() -> Iterator[None]:
-    """Put back what SIGTERM does."""
+    """Restore the handler of SIGTERM."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)

@@ -1,4 +1,4 @@
-"""JAX on 8 virtual devices, and in two processes: the numbers of one device, and checkpoints that move between all."""
+"""JAX on 8 virtual devices and in two processes: equal to one device, with checkpoints that move between them."""
 
 import json
 import os
@@ -27,7 +27,7 @@ from tests.source import ROOT
 
 EIGHT = "--xla_force_host_platform_device_count=8"
 FEW_PASSES = "--xla_backend_optimization_level=0"
-"""Of LLVM, whose passes are most of the time here; XLA's own, which divide the program, are as ever."""
+"""Turns off LLVM's optimisations, which take most of the time here. XLA's own passes partition the program as ever."""
 # Half a minute is what JAX waits for a process that is silent.
 BOUND = 60
 
@@ -35,7 +35,7 @@ BOUND = 60
 def started(
     arguments: list[object], said: str = "", flags: str = "", **environment: str
 ) -> subprocess.Popen[str]:
-    """A process that has been told something."""
+    """Start a process and write its standard input."""
     process = subprocess.Popen(
         [sys.executable, "-m", *map(str, arguments)],
         cwd=ROOT,
@@ -53,7 +53,7 @@ def started(
 
 
 def two(folder: Path, command: list[object]) -> list[subprocess.Popen[str]]:
-    """Two processes of one run, which write into a folder what they draw."""
+    """Start two processes of one run. They list in a folder which weights they draw."""
     address = f"127.0.0.1:{free_port()}"
     return [
         started(
@@ -68,7 +68,7 @@ def two(folder: Path, command: list[object]) -> list[subprocess.Popen[str]]:
 
 
 def ended(process: subprocess.Popen[str], timeout: float = 300) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr."""
+    """Return the exit code, stdout and stderr."""
     out, err = process.communicate(timeout=timeout)
     return process.returncode, out, err
 
@@ -104,7 +104,7 @@ def test_50_steps_have_the_numbers_of_one_device() -> None:
 
 
 def cut(folder: Path, to: Path, step: int) -> Path:
-    """A copy of a run, as if it had been ended after a step."""
+    """Copy a run as if it had ended after a step."""
     shutil.copytree(folder, to)
     for path in checkpoint.find_all(to):
         if path.name != f"step-{step:08d}":
@@ -144,7 +144,7 @@ def test_a_run_moves_between_meshes_processes_and_backends(made_pipeline: Path, 
     same(other)
 
 
-def test_a_process_is_killed_and_the_run_goes_on(made_pipeline: Path, tmp_path: Path) -> None:
+def test_a_process_is_killed_and_the_run_resumes(made_pipeline: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     more = ("--mesh", "fsdp=2", "--steps", 100_000, "--eval-interval", 1_000, "--save-interval", 5)
     command = train_command(made_pipeline, "jax", out, *more, "--keep-last", 3)

@@ -1,4 +1,4 @@
-"""torch in several processes on loopback: the numbers of one, checkpoints that cross, and processes that end."""
+"""torch in several processes on loopback: equal to one process, with checkpoints that move between them."""
 
 import json
 import os
@@ -48,13 +48,13 @@ PAIRS = (
 PAIRS += ("--model.architecture", "encoder_decoder", "--model.prefix-length", 11, "--model.bias")
 PAIRS += ("--model.remat", "block", "--compute-dtype", "float64", "--grad-accumulation", 2)
 SECONDS = 300.0
-"""Longer than anything here takes, on a machine that does much else."""
+"""Seconds; longer than anything here takes on a busy machine."""
 
 Process = subprocess.Popen[str]
 
 
 def started(command: Sequence[object], said: str = "", **environment: object) -> Process:
-    """A process that has been told something."""
+    """Start a process and write its standard input."""
     process = subprocess.Popen(
         [sys.executable, "-m", *map(str, command)],
         cwd=ROOT,
@@ -72,14 +72,14 @@ def started(command: Sequence[object], said: str = "", **environment: object) ->
 
 
 def in_processes(count: int, folder: Path, *commands: Sequence[object]) -> list[Process]:
-    """So many processes that run these commands."""
+    """Start `count` processes that run these commands."""
     said = json.dumps([[str(word) for word in command] for command in commands])
     process = ("tests.lm.mesh_process", folder)
     return [started(process, said, RANK=rank, WORLD_SIZE=count) for rank in range(count)]
 
 
 def ended(processes: list[Process], code: int = 0) -> list[tuple[str, str]]:
-    """What processes have printed when they have ended."""
+    """Wait for processes to end and return what they printed."""
     try:
         printed = [process.communicate(timeout=SECONDS) for process in processes]
         assert [process.returncode for process in processes] == [code] * len(processes), printed
@@ -97,7 +97,7 @@ def wait_for(path: Path, process: Process) -> None:
 
 
 def cut(folder: Path, last: int, new: Path) -> Path:
-    """A copy of a run as it would be, had it been killed after the checkpoint of a step."""
+    """Copy a run as if it had been killed after the checkpoint of a step."""
     shutil.copytree(folder, new)
     for path in checkpoint.find_all(new):
         if int(path.name[5:]) > last:
@@ -106,13 +106,13 @@ def cut(folder: Path, last: int, new: Path) -> Path:
 
 
 def curves(folder: Path) -> np.ndarray:
-    """The loss and the norm of the gradients at each step, and what each evaluation found."""
+    """Return the loss and gradient norm of each step, and the results of each evaluation."""
     pairs = (("train_loss", "grad_norm"), ("val_loss", "accuracy"))
     return np.array([[m[a], m[b]] for m in read_metrics(folder) for a, b in pairs if a in m])
 
 
 def assert_same(folder: Path, whole: Path) -> None:
-    """The same curves, and the same weights and moments in the end."""
+    """Require equal curves, and equal weights and moments at the end."""
     budget = RUN["float32" if whole.name == "float32" else "float64"]
     assert relative_error(curves(folder), curves(whole)) <= budget
     for file in ("model.safetensors", "optimizer.safetensors"):
@@ -124,7 +124,7 @@ def assert_same(folder: Path, whole: Path) -> None:
 
 @pytest.fixture(scope="module")
 def commands(made_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[object]]:
-    """Commands that train, but for --out and --mesh."""
+    """Return commands that train, without --out and --mesh."""
     folder = tmp_path_factory.mktemp("pairs")
     vocabulary = ("--vocab-size", 257, "--special-tokens", "<|endoftext|>", "--out", folder / "bytes")
     assert lm("tokenizer", "train", "--input", made_pipeline / "val.txt", *vocabulary) == 0
@@ -148,7 +148,7 @@ def commands(made_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> d
 
 @pytest.fixture(scope="module")
 def alone(commands: dict[str, list[object]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs in one process."""
+    """Make runs in one process."""
     folder = tmp_path_factory.mktemp("alone")
     with small_blocks("torch"):
         assert lm(*commands["float64"], "--out", folder / "float64") == 0
@@ -159,7 +159,7 @@ def alone(commands: dict[str, list[object]], tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="module")
 def four(commands: dict[str, list[object]], alone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs in four processes, one of them begun by one; the first alone has printed."""
+    """Make runs in four processes; one process began one of them. Only the first process printed."""
     folder = tmp_path_factory.mktemp("four")
     cut(alone / "pairs", 2, folder / "pairs")
     flags = {"float64": ("data=2,fsdp=2",), "pairs": ("fsdp=4", "--resume")}
@@ -190,7 +190,7 @@ def test_a_process_draws_the_blocks_that_hold_its_share(four: Path) -> None:
         assert [tuple(block) for block in drawn] == expected
 
 
-def test_a_run_of_four_goes_on_with_one(
+def test_a_run_of_four_resumes_with_one(
     commands: dict[str, list[object]], four: Path, alone: Path, tmp_path: Path
 ) -> None:
     one = cut(four / "float64", 20, tmp_path / "one")
@@ -198,7 +198,7 @@ def test_a_run_of_four_goes_on_with_one(
     assert_same(one, alone / "float64")
 
 
-def test_a_run_is_killed_and_stopped_and_goes_on_in_the_other_backend(
+def test_a_run_is_killed_and_stopped_and_resumes_in_the_other_backend(
     commands: dict[str, list[object]], alone: Path, tmp_path: Path
 ) -> None:
     folder, command = tmp_path / "run", commands["float32"]

@@ -1,4 +1,4 @@
-"""Compiled programs on disk: kept by default, the same bits, and never the end of a command."""
+"""Compiled programs on disk: they are kept by default, give equal bits, and never end a command."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ from tests.source import ROOT
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """A cache directory for this test; afterwards, JAX's settings are as before."""
+    """Return a cache directory for this test. Restore JAX's settings afterwards."""
     settings = ("jax_compilation_cache_dir", "jax_enable_compilation_cache", *kept_programs.PROGRAMS_KEPT)
     before = {name: getattr(jax.config, name) for name in settings}
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
@@ -29,7 +29,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 
 
 def kept() -> Path | None:
-    """Where programs are kept from now on."""
+    """Keep programs, and return their folder."""
     kept_programs.keep_programs()
     folder = getattr(jax.config, "jax_compilation_cache_dir")  # noqa: B009
     return None if folder is None else Path(folder)
@@ -95,7 +95,7 @@ def test_half_a_program_is_removed(tmp_path: Path) -> None:
 
 
 def generate(made_pipeline: Path, cache: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """The command, in a process whose user's cache directory this is."""
+    """Run the command in a process with this user's cache directory."""
     environment = {k: v for k, v in os.environ.items() if "CACHE" not in k}
     places = dict.fromkeys(("XDG_CACHE_HOME", "HOME", "LOCALAPPDATA"), str(cache))
     command = [sys.executable, "-m", "lm", "generate", "--checkpoint", str(made_pipeline / "jax")]
@@ -109,7 +109,7 @@ def generate(made_pipeline: Path, cache: Path, *flags: str) -> subprocess.Comple
 
 
 def test_a_kept_program_gives_the_same_bits(made_pipeline: Path, tmp_path: Path) -> None:
-    """Log-probabilities are printed to the last bit."""
+    """Equal bits show in the printed log-probabilities, which have all digits."""
     without = generate(made_pipeline, tmp_path / "none", "--no-compile-cache")
     assert not list((tmp_path / "none").rglob("*-cache"))
     first = generate(made_pipeline, tmp_path)
@@ -127,7 +127,7 @@ def test_a_kept_program_gives_the_same_bits(made_pipeline: Path, tmp_path: Path)
 def test_what_is_measured_is_kept_for_the_next_process(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Forms of products round differently, so the next command takes the same. A broken file changes nothing."""
+    """Forms of products round differently, so the next command repeats the choice. A broken file changes nothing."""
     monkeypatch.setattr(programs.platformdirs, "user_cache_path", lambda name: tmp_path / name)
     at_exit: list[tuple[Any, ...]] = []
     monkeypatch.setattr(programs.atexit, "register", lambda *call: at_exit.append(call))

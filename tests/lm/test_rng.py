@@ -1,4 +1,4 @@
-"""Random numbers are pure functions of their names, and distributed as they say."""
+"""Random numbers are pure functions of their names and have the promised distributions."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The learning rate over steps."""
+"""The learning rate at each step."""
 
 import math
 

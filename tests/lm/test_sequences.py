@@ -1,4 +1,4 @@
-"""Encoders and encoder-decoders by the command: they learn, stop and go on, write, and say what is wrong."""
+"""Encoders and encoder-decoders by the command: they learn, stop, resume, write, and report errors."""
 
 import json
 import shutil
@@ -47,7 +47,7 @@ PAIRS = 'norm = "layernorm"\nposition = "learned"\nffn = "gelu"\nbias = true\npr
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Token files and pairs, a config and a run of either architecture in each backend; not to be changed."""
+    """Make token files, pairs, configs, and a run of either architecture in each backend. Do not change them."""
     folder = tmp_path_factory.mktemp("sequences")
     (folder / "encoder.toml").write_text(CONFIG.format(architecture="encoder", vocab_size=300, more=""))
     (folder / "encoder_decoder.toml").write_text(
@@ -75,12 +75,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(made: Path, tmp_path: Path) -> Path:
-    """A copy of it all, to do anything to."""
+    """Return a copy of all files that a test may change."""
     return shutil.copytree(made, tmp_path / "sequences")
 
 
 def train_command(folder: Path, architecture: str, backend: str, out: Path, *more: object) -> list[object]:
-    """The command that trains on the architecture's own files, or on those that `more` says."""
+    """Return the command that trains on the architecture's files, or on the files in `more`."""
     names = [name for name in ("train", "val") if f"--{name}" not in more]
     data = [word for name in names for word in (f"--{name}", folder / f"{architecture}.{name}.npy")]
     config = folder / f"{architecture}.toml"
@@ -215,7 +215,7 @@ PREFIXES = [[3], [1, 2, 3, 4, 5, 6], [9, 9, 9]]
 def follow(
     backend_name: BackendName, prefixes: list[list[int]], config: TrainConfig, **sampling: Any
 ) -> tuple[dict[int, list[int]], dict[int, Any]]:
-    """The tokens that follow from each prefix, by row, and why each row ended."""
+    """Return the tokens that follow each prefix, by row, and why each row ended."""
     backend = load(backend_name, config)
     steps = backend.make_prefill(config), backend.make_decode_step(config)
     state, endings = backend.init_state(config, 0), {}
@@ -228,7 +228,7 @@ def follow(
 
 @pytest.mark.parametrize("position", ["rope", "learned", "none"])
 def test_prefixes_of_different_lengths_share_a_batch(position: Any) -> None:
-    """With RoPE and without positions the cache slides, far beyond the context of 8; learned positions end there."""
+    """With RoPE or without positions the cache slides far beyond the context of 8. Learned positions end there."""
     config = TrainConfig(MODEL.__class__(**{**vars(MODEL), "position": position}), compute_dtype="float64")
     torch, endings = follow("torch", PREFIXES, config, samples=2)
     assert (torch, endings) == follow("jax", PREFIXES, config, samples=2)

@@ -1,4 +1,4 @@
-"""`lm accounting --mesh`: against the programs that XLA compiles, by hand, and on the page docs/scaling.md."""
+"""`lm accounting --mesh` agrees with the programs that XLA compiles, with sums by hand, and with docs/scaling.md."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from lm.accounting.network import Collective, collectives
 from lm.accounting.plan import plan
 from lm.accounting.presets import PRESETS
 from lm.mesh import Mesh
-from tests.lm.accounting.test_accounting import tell
+from tests.lm.accounting.cases import tell
 from tests.lm.conftest import refused
 from tests.lm.mesh_programs import CASES
 from tests.lm.test_mesh_jax import FEW_PASSES
@@ -28,7 +28,7 @@ GPU = replace(PRESETS["llama-7b"], device="cuda")
 
 @pytest.fixture(scope="module")
 def programs() -> dict[str, dict[str, Any]]:
-    """What XLA compiled for each case, on virtual devices."""
+    """Return what XLA compiled for each case on virtual devices."""
     environment = os.environ | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count=4 {FEW_PASSES}",
         "JAX_PLATFORMS": "cpu",
@@ -46,18 +46,18 @@ def programs() -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("case", CASES)
 def test_bytes_and_memory_are_those_of_the_compiled_step(case: str, programs: dict[str, Any]) -> None:
-    """What a device sends within 2% (scalars, token ids), and what it holds within 15%."""
+    """A device sends the planned bytes within 2% (scalars and token ids are not planned), and holds them within 15%."""
     found = programs[case]
     assert found["memory_by_formula"] == pytest.approx(found["memory"], rel=0.15)
     by_xla, formula = Counter(found["sent"]), Counter(found["sent_by_formula"])
     assert formula.total() == pytest.approx(by_xla.total(), rel=0.02)
-    # Over two axes XLA sends some arrays by the one or by both where the formula has the other.
+    # Over two axes, XLA sends some arrays along one axis or both while the formula counts the other axis.
     for what, size in formula.items() if "," not in CASES[case][0] else ():
         assert size == pytest.approx(by_xla[what], rel=0.05), what
 
 
 def test_collectives_by_hand() -> None:
-    """ZeRO's three times the weights, and Megatron's all-reduces of the stream, in bfloat16 on GPUs."""
+    """ZeRO sends three times the weights, and Megatron all-reduces the residual stream, in bfloat16 on GPUs."""
     m = GPU.model
     assert m.d_ff is not None
     blocks, head = m.num_layers * (4 * m.d_model**2 + 3 * m.d_model * m.d_ff), m.vocab_size * m.d_model
@@ -69,7 +69,7 @@ def test_collectives_by_hand() -> None:
     assert (kept["gradients"].kind, kept["gradients"].sent) == ("reduce-scatter", whole * 63 // 64)
     again = {c.what: c for c in collectives(GPU, Mesh(fsdp=64))}
     assert again["weights, again"].bytes == 2 * blocks
-    # Gradients of a device's share go on over data.
+    # Gradients of a device's share are then summed over data.
     (over_data,) = [c for c in collectives(GPU, Mesh(data=2, fsdp=64)) if c.axis == "data"]
     gains = (2 * m.num_layers + 1) * m.d_model
     assert over_data.bytes == whole // 64 + 4 * gains

@@ -1,4 +1,4 @@
-"""Training that is left alone: real processes and real disks, signals at bad moments, and what a terminal shows."""
+"""Unattended training: real processes and disks, signals at bad moments, and what a terminal shows."""
 
 import fcntl
 import json
@@ -32,7 +32,7 @@ LONG = ("--steps", 24, "--eval-interval", 12)
 
 @contextmanager
 def started(command: list[object], **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that trains, and that does not outlive its test."""
+    """Start a process that trains. It ends with its test."""
     with subprocess.Popen(
         [sys.executable, "-m", "lm", *map(str, command)],
         cwd=ROOT,
@@ -55,14 +55,14 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 
 def all_intact(folder: Path) -> int:
-    """The step of the newest checkpoint, after a look at all of them."""
+    """Verify all checkpoints and return the newest step."""
     steps = [checkpoint.read_state(path)["iteration"] for path in checkpoint.find_all(folder)]
     return int(max(steps))
 
 
 @pytest.fixture(scope="module")
 def whole(made_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of LONG that was left alone."""
+    """Make a run of LONG without interruption."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     assert lm(*train_command(made_pipeline, "torch", folder, *LONG)) == 0
     return folder
@@ -133,7 +133,7 @@ def test_a_token_file_is_cut_short_in_the_middle_of_a_run(pipeline: Path, whole:
 
 @pytest.fixture
 def before_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], Any]], None]:
-    """Have something done in the middle of a run, once, before a step that counts from 0."""
+    """Do something once in the middle of a run, before a step (counted from 0)."""
     from lm.run import train as module
 
     learning_rate, done = module.learning_rate, set[int]()

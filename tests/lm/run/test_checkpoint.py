@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved is loaded, bit for bit, or refused."""
+"""Checkpoints: what is saved is loaded bit for bit, or refused."""
 
 import json
 from pathlib import Path
@@ -22,6 +22,11 @@ def facts(leaves: dict[str, np.ndarray]) -> dict[str, tuple[tuple[int, ...], str
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     return checkpoint.save(tmp_path / "checkpoints", 7, WEIGHTS.items(), OPTIMIZER.items(), {"seed": 3})
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """Return the steps of a run's checkpoints."""
+    return sorted(int(p.name[5:]) for p in (folder / "checkpoints").glob("step-*"))
 
 
 def remake_manifest(path: Path) -> None:
@@ -108,3 +113,33 @@ def test_what_could_not_be_saved_again_is_refused(saved: Path, value: str) -> No
     remake_manifest(saved)
     with pytest.raises(InputError, match=r"state\.json: not a JSON object, so it is corrupted"):
         checkpoint.read_state(saved)
+
+
+def test_best_checkpoints_are_kept(tmp_path: Path) -> None:
+    for step, loss in ((1, 5.0), (2, 3.0), (3, 4.0), (4, None), (5, 6.0), (6, float("nan"))):
+        facts = {"val_loss": loss}
+        if loss == loss:
+            checkpoint.save(tmp_path / "checkpoints", step, WEIGHTS.items(), OPTIMIZER.items(), facts)
+    assert checkpoint.best(tmp_path).name == "step-00000002"
+    assert [checkpoint.is_among_best(tmp_path, loss, 2) for loss in (2.0, 3.5, 4.0, 9.0)] == [1, 1, 0, 0]
+    assert not checkpoint.is_among_best(tmp_path, 0.0, 0)
+    checkpoint.prune(tmp_path, None, 0)
+    assert saved_steps(tmp_path) == [1, 2, 3, 4, 5]
+    checkpoint.prune(tmp_path, 2, 2)
+    assert saved_steps(tmp_path) == [2, 3, 4, 5]
+    checkpoint.prune(tmp_path, 1, 0)
+    assert saved_steps(tmp_path) == [5]
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000005"]
+
+
+def test_of_equal_losses_the_oldest_is_best(tmp_path: Path) -> None:
+    """A checkpoint is saved as best only if it beats the worst of the best. So a tie must not delete a saved one."""
+    for step in (1, 2, 3, 10):
+        assert checkpoint.is_among_best(tmp_path, 3.0, 1) == (step == 1)
+        facts = {"val_loss": 3.0}
+        checkpoint.save(tmp_path / "checkpoints", step, WEIGHTS.items(), OPTIMIZER.items(), facts)
+    assert checkpoint.best(tmp_path).name == "step-00000001"
+    checkpoint.prune(tmp_path, 1, 2)
+    assert saved_steps(tmp_path) == [1, 2, 10]
+    checkpoint.prune(tmp_path, 1, 1)
+    assert saved_steps(tmp_path) == [1, 10]

@@ -1,4 +1,4 @@
-"""A disk that is full: every command that writes says so in one line and leaves nothing that looks whole."""
+"""A full disk: every command that writes reports it in one line and leaves nothing that looks complete."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ if sys.platform != "win32":
 
     @contextlib.contextmanager
     def no_file_longer_than(size: int) -> Iterator[None]:
-        """The system refuses to write what lies beyond, as it refuses what a full disk cannot hold."""
+        """Make the system refuse writes beyond a size, like a full disk."""
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
         try:
@@ -43,7 +43,7 @@ if sys.platform != "win32":
 
     @pytest.fixture(scope="module")
     def disk(made_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """The pipeline's folder, with a model of another program, pairs and a short text."""
+        """Return a copy of the pipeline's folder, with a model in another program's format, pairs and a short text."""
         folder = shutil.copytree(made_pipeline, tmp_path_factory.mktemp("disk") / "disk")
         write(folder / "pairs.jsonl", PAIRS * 40)
         (folder / "word.txt").write_text("word")

@@ -1,4 +1,4 @@
-"""Two processes on one folder or file: one makes it, and the other is refused in one line."""
+"""Two processes on one folder or file: one makes it, the other is refused in one line."""
 
 import contextlib
 import json
@@ -154,7 +154,7 @@ def test_of_two_commands_that_write_to_one_place_one_does(
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """What commands have written to OUT, and beside it."""
+    """Return what commands have written to OUT and beside it."""
     return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if "OUT" in str(p) and p.is_file()}
 
 

@@ -1,4 +1,4 @@
-"""What lm runs and lm report show."""
+"""The output of lm runs and lm report."""
 
 import json
 import re
@@ -23,7 +23,7 @@ EVIL = "</script><script>document.title='evil'</script><img src=x onerror=alert(
 
 
 def page_data(page: str) -> dict[str, Any]:
-    """The numbers in a page."""
+    """Return the data in a page."""
     match = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
     assert match
     return dict(json.loads(match[1]))
@@ -124,7 +124,7 @@ def test_a_run_whose_newest_checkpoint_is_broken(pipeline: Path, content: str) -
 
 
 def evil_page(pipeline: Path) -> Path:
-    """A page of a run whose name and samples are an attack."""
+    """Make a page of a run whose name and samples attack the page."""
     folder = pipeline / EVIL.replace("/", "")
     shutil.copytree(pipeline / "torch", folder)
     with (folder / "metrics.jsonl").open("a") as file:
@@ -152,7 +152,7 @@ def test_a_page_is_complete_and_escapes_everything(pipeline: Path) -> None:
 
 
 def test_a_long_run_is_read_as_a_stream(pipeline: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What a screen shows of it remains: its ends, its peaks, numbers that are missing; memory and page stay small."""
+    """A long run keeps its ends, its peaks and its gaps. Memory and page stay small."""
     losses = np.random.default_rng(0).normal(3, 0.1, 30_000)
     losses[12_345], losses[5_555] = 99.5, -7.25
     with (pipeline / "torch" / "metrics.jsonl").open("w") as file:

@@ -1,4 +1,4 @@
-"""Copies of a run's metrics in the files of TensorBoard and of Weights & Biases, read back."""
+"""The files of TensorBoard and of Weights & Biases hold a run's metrics."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def assert_tensorboard_holds(folder: Path) -> None:
 
 
 def records(file: Path) -> list[Record]:
-    """The records of a .wandb file: LevelDB's log format, in blocks of 32 KiB, after a header of 7 bytes."""
+    """Return the records of a .wandb file. Its format is LevelDB's log: 7 bytes of header, then blocks of 32 KiB."""
     data, found, partial = file.read_bytes(), [], b""
     assert data[:4] == b":W&B"
     at = 7
@@ -75,7 +75,7 @@ def records(file: Path) -> list[Record]:
 
 
 def wandb_rows(folder: Path) -> tuple[set[str], list[dict[str, Any]]]:
-    """Identities of the runs in a folder's .wandb files, and the rows of their history."""
+    """Return the ids of the runs in a folder's .wandb files, and the rows of their history."""
     identities, rows = set(), []
     for file in sorted((folder / "wandb").glob("offline-run-*/run-*.wandb"), key=lambda f: f.stat().st_mtime):
         for record in records(file):
@@ -99,7 +99,7 @@ def assert_wandb_holds(folder: Path) -> None:
         assert [(row["_step"], row[key]) for row in rows if key in row] == expected(folder, key)
 
 
-def test_curves_of_a_run_that_stops_and_goes_on(pipeline: Path, capsys: Capture) -> None:
+def test_curves_of_a_run_that_stops_and_resumes(pipeline: Path, capsys: Capture) -> None:
     folder = pipeline / "new"
     flags = ("--track", "tensorboard", "wandb", "--sample-every", 2, "--sample-prompt", "Once")
     # A cosine would grow longer with the run, and repeat other numbers.

@@ -1,4 +1,4 @@
-"""The training loop: runs that learn, agree between backends, stop and go on."""
+"""The training loop: runs learn, agree between backends, stop, and resume."""
 
 import dataclasses
 import json
@@ -31,13 +31,13 @@ BACKENDS: tuple[BackendName, ...] = ("torch", "jax")
 
 
 def leaves(folder: Path) -> dict[str, bytes]:
-    """The bytes of the newest checkpoint's arrays."""
+    """Return the bytes of the newest checkpoint's arrays."""
     path = checkpoint.latest(folder)
     return {name: (path / name).read_bytes() for name in ("model.safetensors", "optimizer.safetensors")}
 
 
 def numbers(folder: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without what is measured by the clock."""
+    """Return metrics.jsonl without the times."""
     return [{key: m[key] for key in m if key != "seconds"} for m in read_metrics(folder)]
 
 
@@ -77,7 +77,7 @@ def test_stopping_and_resuming_changes_no_bit(pipeline: Path, backend: BackendNa
 @pytest.mark.parametrize(
     "number", [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 )
-def test_a_signal_saves_and_says_how_to_go_on(
+def test_a_signal_saves_and_says_how_to_resume(
     pipeline: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     out = pipeline / "stopped"
@@ -106,7 +106,7 @@ def test_a_signal_saves_and_says_how_to_go_on(
 
 
 @pytest.mark.parametrize("first", BACKENDS)
-def test_the_other_backend_goes_on(pipeline: Path, first: BackendName) -> None:
+def test_the_other_backend_resumes(pipeline: Path, first: BackendName) -> None:
     second = BACKENDS[1 - BACKENDS.index(first)]
     folder = pipeline / first
     shutil.rmtree(folder / "checkpoints" / "step-00000006")
