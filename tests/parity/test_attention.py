@@ -1,4 +1,4 @@
-"""scaled_dot_product_attention and causal_mask: parity, and their laws."""
+"""Parity of scaled_dot_product_attention, and laws of it and of causal_mask."""
 
 import numpy as np
 import pytest
@@ -31,12 +31,12 @@ def test_parity_of_scores_that_spread_far(seed: int, spread: float, dtype: Dtype
 
 
 def qkv(T: int = 5, S: int = 6) -> Arrays:
-    """Queries, keys and values of two heads."""
+    """Draw queries, keys and values of two heads."""
     return {"Q": normal(0, 2, T, 4), "K": normal(1, 2, S, 4), "V": normal(2, 2, S, 3)}
 
 
 def test_is_causal_by_gradient() -> None:
-    """Under the causal mask the output at t has exactly no gradient by any key or value behind t."""
+    """Under the causal mask the output at t has exactly zero gradient with respect to every key and value after t."""
     T, t = 6, 2
     cotangent = np.zeros((2, T, 3))
     cotangent[:, t] = normal(3, 2, 3)
@@ -61,7 +61,7 @@ def test_equal_scores_average_the_values() -> None:
 
 
 def test_is_scaled_by_the_root_of_the_key_size() -> None:
-    """With one key twice the score 2 ln 2 of the other, weights are 4 : 1 after division by sqrt(4)."""
+    """The keys' products with the query differ by 2 * 2 ln 2; after division by sqrt(4) their weights are 4 : 1."""
     arrays = {"Q": np.array([[4 * np.log(2), 0, 0, 0]]), "K": np.eye(4)[:2], "V": np.array([[5.0], [0.0]])}
     for output, _ in answers(LAYER, arrays).values():
         assert_close(output, [[4.0]])
@@ -119,14 +119,14 @@ def test_keys_and_values_that_no_query_may_see_do_not_leak(poison: float) -> Non
 
 
 def test_bfloat16_scores_are_summed_in_float32() -> None:
-    """256 + 0.5 is not a bfloat16: rounded to one, both keys would have the same score."""
+    """256 + 0.5 is no bfloat16 number: rounded, both keys would have the same score."""
     arrays = {"Q": np.array([[16.0, 0.5]]), "K": np.array([[16.0, 1.0], [16.0, 0.0]]), "V": np.eye(2)}
     for output, _ in answers(LAYER, arrays, dtype="bfloat16").values():
         assert_close(output, oracle.scaled_dot_product_attention(**arrays, mask=None), "bfloat16")
 
 
 def test_a_mask_is_not_a_large_negative_number() -> None:
-    """Scores near -1e9 stay what they are: an additive mask of -1e9 would let masked keys in here."""
+    """Scores near -1e9 keep their values. An additive mask of -1e9 would let masked keys in."""
     arrays = {"Q": np.full((1, 4), -3e4), "K": np.full((3, 4), 3e4), "V": np.array([[1.0], [2.0], [50.0]])}
     for output, _ in answers(LAYER, arrays, {"mask": np.array([[True, True, False]])}).values():
         assert_close(output, [[1.5]])

@@ -1,4 +1,4 @@
-"""Laws of a model that computes in bfloat16: what must hold exactly, or as well as in float32, all the same."""
+"""Laws of a model that computes in bfloat16: what still holds exactly, or to float32's accuracy."""
 
 from dataclasses import replace
 from typing import Any
@@ -26,7 +26,7 @@ CONFIG = TrainConfig(MODEL, batch_size=4, compute_dtype="bfloat16")
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_decoding_is_as_exact_as_the_whole(name: BackendName) -> None:
-    """Prompts of two lengths and the tokens after them, against the oracle in float64."""
+    """Prompts of two lengths and the tokens after them agree with the float64 oracle."""
     backend, ids = load(name, CONFIG), np.random.default_rng(0).integers(0, 64, (2, 12))
     state, lengths = backend.init_state(CONFIG, 0), np.array([5, 8])
     weights = {key: array.astype(np.float64) for key, array in backend.read_weights(state)}
@@ -43,7 +43,7 @@ def test_decoding_is_as_exact_as_the_whole(name: BackendName) -> None:
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_micro_batches_are_added_in_float32(name: BackendName) -> None:
-    """Four times the same micro-batch has the gradient of one: bfloat16 rounds three times a number."""
+    """Four equal micro-batches have the gradient of one. Sums in bfloat16 would round three times the gradient."""
     windows = np.random.default_rng(0).integers(0, 64, (1, 4, 17)).astype(np.int32)
     moments = []
     for count in (1, 4):
@@ -57,7 +57,7 @@ def test_micro_batches_are_added_in_float32(name: BackendName) -> None:
 
 
 def test_the_loss_of_bfloat16_logits_is_a_float32_loss() -> None:
-    """The logits are exact numbers, whatever their type."""
+    """The loss takes the logits as exact numbers, whatever their type."""
     logits = as_dtype(8 * normal(0, 6, 64), "bfloat16")
     targets = np.random.default_rng(0).integers(0, 64, 6)
     expected = np.log(np.exp(logits).sum(-1)) - logits[np.arange(6), targets]
@@ -71,7 +71,7 @@ def test_the_loss_of_bfloat16_logits_is_a_float32_loss() -> None:
 
 @pytest.mark.parametrize(("dtype", "offset"), [("float32", 2.0), ("bfloat16", 8.0)])
 def test_what_all_values_have_in_common_moves_no_weight(dtype: Dtype, offset: float) -> None:
-    """A query's weights add up to 1: what is added to all values changes no gradient by queries and keys."""
+    """A query's weights add up to 1, so a constant added to all values changes no gradient of queries and keys."""
     shape = (1, 2, 12, 8)
     arrays = {"Q": normal(0, *shape), "K": normal(1, *shape), "V": np.round(4 * normal(2, *shape)) / 4}
     arrays = {key: as_dtype(x, "bfloat16") for key, x in arrays.items()}
@@ -86,7 +86,7 @@ def test_what_all_values_have_in_common_moves_no_weight(dtype: Dtype, offset: fl
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_nothing_holds_weights_that_were_trained_on(name: BackendName) -> None:
-    """Sample, train, sample, by the same functions: as functions do that are made after the training."""
+    """Functions made before training sample from the trained weights, as functions made after it do."""
     backend, ids, at = load(name, CONFIG), np.arange(8)[None, :] % 3, np.array([8])
     state, step = backend.init_state(CONFIG, 0), backend.make_train_step(CONFIG)
 
@@ -108,7 +108,7 @@ def test_nothing_holds_weights_that_were_trained_on(name: BackendName) -> None:
 
 
 def test_a_decoded_query_tells_scores_apart_that_bfloat16_rounds_to_one() -> None:
-    """128 and 128.5, whose weights are sigmoid(-0.5) and sigmoid(0.5)."""
+    """Scores 128 and 128.5 have the weights sigmoid(-0.5) and sigmoid(0.5)."""
     q = torch.tensor([[[[16.0, 1.0, 0.0, 0.0]]]]).bfloat16()
     k = torch.tensor([[[[16.0, 0.0, 0.0, 0.0], [16.0, 1.0, 0.0, 0.0]]]]).bfloat16()
     v = torch.tensor([[[[0.0] * 4, [1.0] * 4]]]).bfloat16()

@@ -1,4 +1,4 @@
-"""What measures the errors, and the oracle, measured themselves."""
+"""Tests of the measures of error, and of the oracle."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_relative_error() -> None:
 def test_a_gradient_that_is_zero_is_judged_by_what_flowed_in() -> None:
     assert relative_error(np.full(1, 1e-17), np.full(1, 1e-18), flow=10.0) == pytest.approx(9e-19)
     assert relative_error(np.full(1, 2e-3), np.full(1, 1e-3), flow=10.0) == 1
-    # Of two gradients that are both no more than rounding, a third says that they are zero.
+    # Two gradients are both rounding errors; a third, exact one says that they are zero.
     a, b = np.full(1, 2e-7), np.full(1, -1e-7)
     assert relative_error(a, b, flow=10.0) == pytest.approx(3)
     assert relative_error(a, b, flow=10.0, exact=np.zeros(1)) == pytest.approx(3e-8)
@@ -56,7 +56,7 @@ def test_rounding_to_bfloat16_is_torchs(x: float) -> None:
 @examples(30)
 @given(st.sampled_from(list(LAYERS)), st.integers(0, 2**32 - 1), st.sampled_from(SCALES), st.data())
 def test_the_complex_step_is_the_derivative(layer: str, seed: int, scale: float, data: st.DataObject) -> None:
-    """Along a random direction, against the central difference, as far as that one reaches."""
+    """Along a random direction it agrees with the central difference, to the accuracy of that difference."""
     case = Case(
         layer,
         data.draw(st.sampled_from(LAYERS[layer].shapes)),
@@ -81,7 +81,7 @@ def test_the_complex_step_is_the_derivative(layer: str, seed: int, scale: float,
 
 
 def spreads(case: Case, monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How far the attention scores of a case spread, layer by layer."""
+    """Return how far the attention scores of a case spread, layer by layer."""
     found: list[float] = []
     scores_of = oracle.attention_scores
 
@@ -107,7 +107,7 @@ def spreads(case: Case, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     ],
 )
 def test_scores_of_drawn_cases_spread_as_the_table_asks(layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rarely more than 10, and never much more."""
+    """Scores rarely spread by more than 10, and never by much more."""
     found = [
         max(spreads(Case(layer, shape, seed), monkeypatch))
         for shape in LAYERS[layer].shapes
@@ -119,7 +119,7 @@ def test_scores_of_drawn_cases_spread_as_the_table_asks(layer: str, monkeypatch:
 
 @pytest.mark.parametrize("spread", [30.0, 100.0])
 def test_beyond_the_spread_conditioning_takes_over(spread: float) -> None:
-    """At a spread of 100 inputs off by one rounding alone move a float32 query gradient by more than its budget."""
+    """At a spread of 100, one rounding of the inputs alone moves a float32 query gradient by more than its budget."""
     dtype: Dtype = "float32"
     case = Case("scaled_dot_product_attention", (7, 9, 8, 5), 0, mask="full", spread=spread)
     problem = Problem(case, dtype)
@@ -154,7 +154,7 @@ def test_the_oracle_on_numbers_worked_by_hand() -> None:
 
 
 def test_attention_of_the_oracle_agrees_with_a_loop() -> None:
-    """A query at a time, a key at a time, as one would do by hand."""
+    """The loop takes a query at a time and a key at a time, as one would by hand."""
     Q, K, V = normal(0, 4, 3), normal(1, 5, 3), normal(2, 5, 2)
     mask = np.random.default_rng(0).random((4, 5)) < 0.5
     expected = np.zeros((4, 2))

@@ -1,4 +1,4 @@
-"""clip_gradients and global_norm: parity, and their laws."""
+"""Parity and laws of clip_gradients and global_norm."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +23,7 @@ def test_parity(case: Case, layer: str, dtype: Dtype) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_exactly_at_the_limit_nothing_changes(dtype: Dtype) -> None:
-    """The norm of (3, 4) is 5 in any precision; the 1e-6 in the denominator must not touch it."""
+    """The norm of (3, 4) is 5 in any precision, and the 1e-6 in the denominator must not act."""
     for output, _ in answers(
         "clip_gradients", {"a": np.array([3.0]), "b": np.array([4.0])}, dtype=dtype, max_norm=5.0
     ).values():
@@ -50,7 +50,7 @@ def test_max_norm_zero_stops_all() -> None:
 
 
 def test_tiny_gradients_are_not_scaled_up() -> None:
-    """Squares of 1e-25 vanish in float32; the norm is then 0 in both, and the gradients pass as they are."""
+    """Squares of 1e-25 vanish in float32: the norm is 0 in both backends, and the gradients stay unchanged."""
     tiny = np.full(5, np.float64(np.float32(1e-25)))
     norms = answers("global_norm", {"a": tiny})
     assert [float(norm) for norm, _ in norms.values()] == [0.0] * len(norms)
@@ -65,7 +65,7 @@ def test_bfloat16_gradients_are_measured_in_float32() -> None:
 
 
 def test_millions_of_float32_gradients() -> None:
-    """In one sum of 4 million squares, as torch's own norm makes it on a CPU, four digits are lost."""
+    """One sum of 4 million squares, which torch's norm computes on a CPU, loses four digits."""
     gradient = normal(2, 1 << 13, 512)
     exact = np.linalg.norm(gradient)
     assert_close(torch_impl.functional.global_norm([torch.tensor(gradient, dtype=torch.float32)]), exact)

@@ -1,4 +1,4 @@
-"""cross_entropy and token_cross_entropy: parity, and their laws."""
+"""Parity and laws of cross_entropy and token_cross_entropy."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def test_gradient_sums_to_zero_over_the_vocabulary() -> None:
 
 
 def test_bfloat16_logits_are_summed_in_float32() -> None:
-    """Of 4,096 equal logits each has probability 1/4096; a bfloat16 sum of their exponents stops at 256."""
+    """Each of 4,096 equal logits has probability 1/4096; a bfloat16 sum of their exponentials stops at 256."""
     arrays, constants = {"logits": np.zeros((1, 4096))}, {"targets": np.array([7])}
     for losses, _ in answers("token_cross_entropy", arrays, constants, dtype="bfloat16").values():
         assert_close(losses, np.log(4096))

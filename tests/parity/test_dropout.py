@@ -1,4 +1,4 @@
-"""Dropout: the same masks in both backends and in NumPy, their statistics, and what must not change them."""
+"""Dropout has the same masks in both backends and in NumPy; their statistics, and what must not change them."""
 
 from itertools import combinations
 from typing import Any
@@ -35,7 +35,7 @@ def dropped(
     rows: Any = None,
     dtype: str = "float64",
 ) -> dict[str, np.ndarray]:
-    """What either backend makes of x, whose first axis are these rows."""
+    """Return what each backend's dropout makes of x, whose first axis are these rows."""
     rows = np.arange(len(x), dtype=np.int32) if rows is None else np.asarray(rows, np.int32)
     torch_key = torch_impl.functional.DropoutKey(seed, step, torch.tensor(rows))
     jax_draw = jax_impl.functional.DropoutKey(seed, jnp.int32(step), jnp.array(rows))
@@ -63,7 +63,7 @@ def test_both_drop_what_the_reference_drops(seed: int, step: int, rows: Any, rat
 
 @given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=70))
 def test_the_hash_is_the_published_one_in_all_three(words: list[int]) -> None:
-    """One word at a time in Python's integers, with the constants of Wellons' page."""
+    """The hash agrees with Python's integers, one word at a time, and the constants of Wellons' page."""
 
     def lowbias32(x: int) -> int:
         x = (x ^ x >> 16) * 0x7FEB352D % 2**32
@@ -79,7 +79,7 @@ def test_the_hash_is_the_published_one_in_all_three(words: list[int]) -> None:
 
 
 def test_masks_are_pinned() -> None:
-    """Changing them would part a resumed run from itself."""
+    """Other masks would make a resumed run differ from the uninterrupted run."""
     assert hashes(7, "embedding", 3, np.array([0, 5], np.int32), 3).tolist() == PINNED
 
 
@@ -87,14 +87,14 @@ PINNED = [[-1089396968, 431319715, -74902073], [-803537550, -716003803, 14786158
 
 
 def chi_square(values: np.ndarray, bins: int) -> float:
-    """Of the hashes' highest bits against the uniform distribution, in standard deviations of the statistic."""
+    """Compare the hashes' highest bits with the uniform distribution, in standard deviations of the statistic."""
     counts = np.bincount((values.astype(np.int64) + 2**31) * bins >> 32, minlength=bins)
     expected = values.size / bins
     return float(((counts - expected) ** 2 / expected).sum() - (bins - 1)) / (2 * (bins - 1)) ** 0.5
 
 
 def many() -> dict[str, np.ndarray]:
-    """A million hashes each: of one long row, of many rows, of many steps, of many places."""
+    """Return a million hashes each of one long row, of many rows, of many steps, and of many places."""
     row, one = np.zeros(1, np.int32), range(16)
     return {
         "elements": hashes(0, "embedding", 0, row, 2**20).ravel(),
@@ -115,7 +115,7 @@ def test_hashes_are_uniform() -> None:
 
 
 def test_hashes_are_independent() -> None:
-    """Over neighbouring elements, rows, steps, seeds and places: no correlation, and pairs fill the square evenly."""
+    """Neighbouring elements, rows, steps, seeds and places are uncorrelated, and pairs fill the square evenly."""
     n, r = 2**14, np.arange(4, dtype=np.int32)
     drawn = {
         (seed, place, step, row): values
@@ -131,13 +131,13 @@ def test_hashes_are_independent() -> None:
         assert abs(correlation) < 5 / n**0.5, (a, b)
         cells = ((drawn[a].astype(np.int64) + 2**31 >> 28) << 28) + (drawn[b].astype(np.int64) + 2**31 >> 4)
         assert abs(chi_square((cells - 2**31).astype(np.int32), 256)) < 5, (a, b)
-        # Nor has one the other's hashes in another order.
+        # One set is not the other set in another order.
         assert np.isin(drawn[a], drawn[b]).mean() < 0.01 or "shifted" in (a[0], b[0]), (a, b)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 def test_the_share_and_the_mean(rate: float) -> None:
-    """A share `rate` is dropped, and what is left is scaled so that the mean stays."""
+    """A share `rate` is dropped, and the rest is scaled so that the mean stays."""
     for output in dropped(np.ones((64, 1024)), rate, "embedding").values():
         assert (output == 0).mean() == pytest.approx(rate, abs=5 * (rate * (1 - rate) / output.size) ** 0.5)
         assert output.max() == 1 / (1 - rate)
@@ -151,7 +151,7 @@ def test_values_are_the_same_bits(dtype: Dtype) -> None:
 
 
 def test_rate_0_and_evaluation_cost_nothing() -> None:
-    """Not an operation: torch returns the very tensor, and JAX traces the program of a model that never drops."""
+    """torch returns the same tensor, and JAX traces the program of a model without dropout."""
     x = torch.ones(2, 3)
     key = torch_impl.functional.DropoutKey(0, 0, torch.zeros(2, dtype=torch.int32))
     assert torch_impl.functional.dropout(x, 0.0, key, "embedding") is x
@@ -172,7 +172,7 @@ def run(
     dtype: Dtype = "float64",
     **model: Any,
 ) -> tuple[list[float], dict[str, np.ndarray]]:
-    """Losses and last weights of four steps; after `stop` steps, from a state that was written and read again."""
+    """Return losses and last weights of four steps; after `stop` steps the state is written and read again."""
     config = TrainConfig(
         ModelConfig(11, 6, 16, 2, 4, 12, **RATES | model),
         OptimizerConfig(learning_rate=1e-2),
@@ -198,8 +198,8 @@ def run(
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_what_changes_a_runs_masks_and_what_does_not(name: BackendName) -> None:
-    """A resumed run repeats its masks to the bit; micro-batches drop what the whole batch does; another seed drops
-    other things, of the same weights and batches."""
+    """A resumed run repeats its masks to the bit. Micro-batches drop what the whole batch drops. Another seed, with the
+    same weights and batches, drops other elements."""
     losses, weights = run(name)
     again, resumed = run(name, stop=2)
     assert losses == again
@@ -214,8 +214,8 @@ def test_what_changes_a_runs_masks_and_what_does_not(name: BackendName) -> None:
     assert all(abs(a - b) > 1e-4 for a, b in zip(losses, plain, strict=True))
 
 
-def test_each_step_drops_anew() -> None:
-    """On the same batch at a learning rate of almost zero, only the masks change from step to step."""
+def test_each_step_drops_other_elements() -> None:
+    """With the same batch and a learning rate of almost zero, only the masks change from step to step."""
     config = TrainConfig(ModelConfig(11, 6, 16, 1, 4, 12, **RATES), batch_size=4, compute_dtype="float64")
     batch = get_batch(np.random.default_rng(0).integers(0, 11, 200), 0, 0, 4, 6)
     losses: dict[str, list[float]] = {}
@@ -235,7 +235,7 @@ def test_each_step_drops_anew() -> None:
 
 
 def test_every_rate_acts_at_its_place() -> None:
-    """Each alone changes the loss, and training with all of them agrees between the backends."""
+    """Each rate alone changes the loss, and the backends agree on training with all of them."""
     losses = {name: run("torch", **{other: 0.0 for other in RATES if other != name})[0] for name in RATES}
     assert len({tuple(values) for values in losses.values()}) == 3
     (torch_losses, torch_weights), (jax_losses, jax_weights) = run("torch"), run("jax")
@@ -245,8 +245,8 @@ def test_every_rate_acts_at_its_place() -> None:
 
 
 @pytest.mark.parametrize("architecture", ["encoder", "encoder_decoder"])
-def test_the_other_architectures_drop_alike(architecture: Any) -> None:
-    """In both backends, and in the halves of an encoder-decoder not the same."""
+def test_both_backends_drop_the_same_in_all_architectures(architecture: Any) -> None:
+    """Both backends drop the same elements; the halves of an encoder-decoder drop different ones."""
     model = ModelConfig(11, 6, 16, 1, 4, 12, architecture=architecture, **RATES)
     config = TrainConfig(model, batch_size=4, compute_dtype="float64")
     ids = np.random.default_rng(0).integers(0, 11, (2, 1, 4, 6)).astype(np.int32)

@@ -1,4 +1,4 @@
-"""embedding: parity, and its laws."""
+"""Parity and laws of embedding."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""transformer_encoder: parity with an oracle that knows no padding, and its laws."""
+"""Parity of transformer_encoder with an oracle that has no padding, and its laws."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ ROPE, LEARNED = variant(position="rope", num_kv_heads=1), variant(position="lear
 
 
 def model(seed: int, layer: str = MODEL) -> Given:
-    """The arguments of a model of the family; its sequences have 1, 3 and 5 tokens in some order."""
+    """Draw a model of the family, and sequences of 1, 3 and 5 tokens in some order."""
     return Problem(Case(layer, LAYERS[layer].shapes[0], seed), "float64").given
 
 
@@ -48,7 +48,7 @@ def test_a_token_sees_both_ways_and_no_padding(seed: int) -> None:
             MODEL, given.arrays, constants, dtype="float64", **given.statics
         ).items():
             changed = np.abs(output - whole[name][0]).max(-1) > 0
-            # All tokens of a sequence, if it is one of them; none, not by a bit, if it is padding.
+            # A token changes the outputs at all tokens of its sequence; padding changes none, not by a bit.
             for b, n in enumerate(num_tokens):
                 np.testing.assert_array_equal(changed[b, :n], place < n)
             if (place >= num_tokens).all():
@@ -66,11 +66,11 @@ def test_how_much_padding_there_is_changes_nothing(seed: int) -> None:
 
 
 def test_padding_reaches_no_gradient() -> None:
-    """Neither the embedding of what only stands in padding, nor that of a position where there is only padding."""
+    """An id that stands only in padding, and a position with nothing but padding, have no gradient."""
     given = model(LEARNED)
     constants = {"token_ids": given.constants["token_ids"] % 10, "num_tokens": np.array([3, 1, 2])}
     constants["token_ids"][np.arange(5) >= constants["num_tokens"][:, None]] = 10
-    # The head is tied: what the embedding gets as a head is the same with another id in the padding.
+    # The head is tied: its part of the embedding's gradient is the same with another id in the padding.
     found = []
     for padding in (10, 9):
         ids = np.where(constants["token_ids"] == 10, padding, constants["token_ids"])
@@ -98,7 +98,7 @@ def test_padded_keys_are_not_read_whatever_they_hold(seed: int, what: float) -> 
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_padding_counts_in_neither_loss_nor_step(name: BackendName) -> None:
-    """Padding to another length, with other ids and targets in it: the same loss, accuracy, gradients and weights."""
+    """With longer padding and other ids and targets in it, loss, accuracy, gradients and weights stay the same."""
     # Which attention weights are dropped depends on how many there are, padding included.
     family = dataclasses.replace(model(ROPE).statics["config"], attention_dropout=0.0)
     config = TrainConfig(family, compute_dtype="float64")
@@ -127,7 +127,7 @@ def test_padding_counts_in_neither_loss_nor_step(name: BackendName) -> None:
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_logits_of_each_token(name: BackendName) -> None:
-    """What a backend offers is what the model gives."""
+    """A backend's logits are those of the model."""
     given = model(ROPE)
     config = TrainConfig(given.statics["config"], compute_dtype="float64")
     backend, num_tokens = load(name, config), given.constants["num_tokens"]

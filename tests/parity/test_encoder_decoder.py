@@ -1,4 +1,4 @@
-"""encoder_decoder, and its decoder behind a hidden cache: parity with an oracle that knows no padding, and laws."""
+"""Parity of encoder_decoder, and of its decoder alone, with an oracle that has no padding; their laws."""
 
 import numpy as np
 import pytest
@@ -22,12 +22,12 @@ ROPE, LEARNED = variant(position="rope", num_kv_heads=1), variant(position="lear
 
 
 def model(seed: int, layer: str = MODEL) -> Given:
-    """The arguments of a model of the family; its prefixes have 1, 3 and 5 tokens in some order."""
+    """Draw a model of the family, and prefixes of 1, 3 and 5 tokens in some order."""
     return Problem(Case(layer, LAYERS[layer].shapes[0], seed), "float64").given
 
 
 def outputs(given: Given, layer: str = MODEL, **constants: np.ndarray) -> dict[str, np.ndarray]:
-    """The logits by backend."""
+    """Return the logits by backend."""
     found = answers(layer, given.arrays, given.constants | constants, dtype="float64", **given.statics)
     return {name: output for name, (output, _) in found.items()}
 
@@ -61,7 +61,7 @@ def test_tokens_see_all_of_the_prefix_and_the_tokens_before_them(seed: int) -> N
 
 @pytest.mark.parametrize("seed", [ROPE, LEARNED])
 def test_how_much_padding_there_is_changes_nothing(seed: int) -> None:
-    """RoPE's angles, too, go on where the prefix ends, not its padding."""
+    """RoPE's positions, too, continue from the prefix's end, not from its padding's end."""
     given = model(seed)
     whole = outputs(given)
     for name, output in outputs(given, prefix=np.pad(given.constants["prefix"], ((0, 0), (0, 1)))).items():
@@ -70,8 +70,8 @@ def test_how_much_padding_there_is_changes_nothing(seed: int) -> None:
 
 @pytest.mark.parametrize("what", [np.nan, np.inf, 1e30])
 @pytest.mark.parametrize("seed", [ROPE, LEARNED])
-def test_padding_of_the_cache_reaches_nothing_whatever_it_holds(seed: int, what: float) -> None:
-    """Neither logits nor any gradient; its own gradient is zero."""
+def test_padding_of_the_prefix_reaches_nothing_whatever_it_holds(seed: int, what: float) -> None:
+    """The padding reaches neither logits nor a gradient, and its own gradient is zero."""
     given = model(seed, DECODER)
     is_padding = np.arange(5) >= given.constants["num_tokens"][:, None]
     hidden = given.arrays["x"].copy()
@@ -90,7 +90,7 @@ def test_padding_of_the_cache_reaches_nothing_whatever_it_holds(seed: int, what:
 @pytest.mark.parametrize("seed", [ROPE, LEARNED])
 @pytest.mark.parametrize("name", BACKENDS)
 def test_prefill_and_decoding_give_the_logits_of_the_whole(name: BackendName, seed: int) -> None:
-    """At every position, of prefixes of different lengths and with starts of different lengths."""
+    """The logits agree at every position, for prefixes and starts of different lengths."""
     given = model(seed)
     config = TrainConfig(given.statics["config"], compute_dtype="float64")
     ids, prefix, num_tokens = (given.constants[name] for name in ("token_ids", "prefix", "num_tokens"))
@@ -110,7 +110,7 @@ def test_prefill_and_decoding_give_the_logits_of_the_whole(name: BackendName, se
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_beyond_the_context_the_prefix_stays_in_sight(name: BackendName) -> None:
-    """The tokens' slots slide, the prefix's do not: a token far on still depends on it, and not on the first token."""
+    """Only the tokens' slots slide: a late token still depends on the prefix, and not on the first token."""
     given = model(ROPE)
     config = TrainConfig(given.statics["config"], compute_dtype="float64")
     backend = load(name, config)
@@ -119,7 +119,7 @@ def test_beyond_the_context_the_prefix_stays_in_sight(name: BackendName) -> None
 
     def last(prefix: np.ndarray, first: int) -> np.ndarray:
         logits, cache = prefill(state, np.array([[first]]), np.array([1]), None, prefix, np.array([5]))
-        for position in range(1, 9):  # of a context of 4
+        for position in range(1, 9):  # the context has 4
             logits, cache = decode(state, cache, np.array([position]), np.array([position]))
         return logits
 
@@ -129,7 +129,7 @@ def test_beyond_the_context_the_prefix_stays_in_sight(name: BackendName) -> None
 
 
 def test_steps_of_training() -> None:
-    """Losses, and weights after ten steps in micro-batches, torch against JAX; a row without any target is no NaN."""
+    """torch and JAX agree on losses, and on weights after ten steps; a row without targets yields no NaN."""
     given = model(LEARNED)
     config = TrainConfig(given.statics["config"], compute_dtype="float64")
     results = []
@@ -172,7 +172,7 @@ def test_a_tied_head_is_the_decoders_embedding() -> None:
     given = model(LEARNED)
     assert "encoder.token_embeddings.weight" in given.arrays
     assert not any("lm_head" in name for name in given.arrays)
-    # The encoder's embedding is no head: unseen ids of it change no logit.
+    # The encoder's embedding is no head: its rows of unseen ids change no logit.
     unseen = np.setdiff1d(np.arange(11), given.constants["prefix"])
     weight = "encoder.token_embeddings.weight"
     other = given.arrays[weight].copy()

@@ -1,4 +1,4 @@
-"""Every option of the decoder, and every pair of them: parity, decoding, training, and the laws of options."""
+"""Every option of the decoder and every pair of options: parity, decoding, training, and laws."""
 
 import math
 import re
@@ -34,17 +34,17 @@ BACKENDS: tuple[BackendName, ...] = ("torch", "jax")
 
 
 def label(options: Options) -> str:
-    """What is not the default."""
+    """Return what differs from the default."""
     return " ".join(f"{n}={v}" for n, v in options.items() if v != OPTIONS[n][0]) or "defaults"
 
 
 def model(options: Options, layers: int = 2, context_length: int = 6) -> ModelConfig:
-    """A tiny decoder."""
+    """Return the config of a tiny decoder."""
     return ModelConfig(11, context_length, 16, layers, 4, 12, rope_theta=100.0, **options)
 
 
 def each_value() -> list[Options]:
-    """Variants in which every value of every option appears, if not every pair."""
+    """Return variants in which every value of every option appears, but not every pair."""
     missing, chosen = {(name, value) for name, values in OPTIONS.items() for value in values}, []
     for variant in VARIANTS:
         if missing & set(variant.items()):
@@ -63,7 +63,7 @@ def test_every_pair_of_options_is_among_the_variants() -> None:
 
 @pytest.mark.parametrize("number", range(len(VARIANTS)), ids=lambda i: label(VARIANTS[i]))
 def test_parity(number: int) -> None:
-    """Logits, and their gradients by every weight, against the oracle."""
+    """The logits, and their gradients with respect to every weight, are the oracle's."""
     assert_parity(Case(FAMILY, SHAPE, number), "float64")
 
 
@@ -74,13 +74,13 @@ def test_parity_in_float32(number: int) -> None:
 
 @pytest.mark.parametrize("options", each_value(), ids=label)
 def test_cached_logits_are_those_of_the_whole(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prompts of two lengths, then token by token; beyond the context each token sees the last context_length."""
+    """After prompts of two lengths, token by token. Beyond the context a token sees the last context_length tokens."""
     S, T, lengths = 6, 9, np.array([2, 4])
     slides = options["position"] != "learned"
     rng = np.random.default_rng(0)
     config = TrainConfig(model(options, context_length=S), compute_dtype="float64")
     weights, ids = model_weights(rng, config.model), rng.integers(0, 11, (2, T if slides else S))
-    # The oracle's mask, but for what has slid out of the cache.
+    # The oracle's mask, without the keys that have left the cache.
     seen = oracle.causal_mask(ids.shape[1])
     monkeypatch.setattr("parity.oracle.model.causal_mask", lambda T: np.triu(seen, 1 - S))
     whole = oracle.transformer_lm(weights, ids, config.model)
@@ -97,13 +97,13 @@ def test_cached_logits_are_those_of_the_whole(options: Options, monkeypatch: pyt
 
 
 def key_biases_are_free(config: ModelConfig) -> bool:
-    """Without positions in the keys, a bias adds the same to all scores of a query: no gradient but rounding."""
+    """Return whether key biases have no gradient: without positions they add the same to all scores of a query."""
     return config.bias and config.position != "rope" and not config.qk_norm
 
 
 @pytest.mark.parametrize("options", each_value(), ids=label)
 def test_training_steps(options: Options) -> None:
-    """The same losses and weights after a few steps, in two micro-batches, and the same again in the other's hands."""
+    """torch and JAX agree on losses and weights after a few steps in two micro-batches, and after exchanging states."""
     optimizer = OptimizerConfig(learning_rate=1e-2, max_grad_norm=0.5, decay="matrices", weight_decay=0.3)
     config = TrainConfig(
         model(options), optimizer, batch_size=4, grad_accumulation=2, compute_dtype="float64"
@@ -126,19 +126,19 @@ def test_training_steps(options: Options) -> None:
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_learned_positions_end(name: BackendName) -> None:
-    """A clear error, where a table would be read beyond its end, or clamped."""
+    """A position beyond the table's end is refused: JAX would clamp it."""
     config = TrainConfig(model({"position": "learned"}, layers=1))
     backend = load(name, config)
     state, tokens = backend.init_state(config, 0), np.zeros((1, 7), np.int32)
     _, cache = backend.make_prefill(config)(state, tokens[:, :6], np.array([6]))
     with pytest.raises(InputError, match="position 6 has no embedding: the model learned 6"):
         backend.make_decode_step(config)(state, cache, tokens[:, 0], np.array([6]))
-    # Position 5 is the last that there is.
+    # Position 5 is the last position.
     backend.make_decode_step(config)(state, cache, tokens[:, 0], np.array([5]))
 
 
 def grouped(num_kv_heads: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any]]:
-    """Arguments of attention with four query heads of four dimensions."""
+    """Draw attention with four query heads of four dimensions."""
     weights = {f"{n}_proj.weight": normal(i, 16, 16) / 4 for i, n in enumerate(("q", "output"))}
     biases = {f"{n}_proj.bias": normal(i, 16) for i, n in enumerate(("q", "output"), 2)}
     weights |= {f"{n}_proj.weight": normal(i, 4 * num_kv_heads, 16) / 4 for i, n in enumerate("kv", 4)}
@@ -149,7 +149,7 @@ def grouped(num_kv_heads: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndar
 
 
 def test_a_shared_key_is_as_good_as_copies() -> None:
-    """Grouped-query attention is attention whose key and value heads are repeated, each next to itself."""
+    """Grouped-query attention is attention in which each key and value head stands several times in a row."""
     arrays, constants, statics = grouped(2)
     repeated = dict(arrays)
     for name in ("k_proj.weight", "v_proj.weight", "k_proj.bias", "v_proj.bias"):
@@ -162,7 +162,7 @@ def test_a_shared_key_is_as_good_as_copies() -> None:
 
 
 def test_no_shared_key_is_repeated_in_memory() -> None:
-    """Nothing is made, nor kept for the backward pass, of the size that keys of all heads would have."""
+    """No array, computed or kept for the backward pass, is as large as the keys of all query heads."""
     B, H, G, T, S, K = 2, 6, 2, 3, 7, 5
     q, k, v, mask = np.ones((B, H, T, K)), np.ones((B, G, S, K)), np.ones((B, G, S, K)), np.ones((T, S), bool)
     jaxpr = jax.make_jaxpr(jax_impl.attention.grouped_query_attention)(q, k, v, mask)
@@ -226,7 +226,7 @@ def test_the_names_are_those_of_the_config(options: Options, name: BackendName) 
 
 
 def test_torch_modules_start_with_the_leaves_of_the_config() -> None:
-    """Their state dict too: no leaf is kept twice, and none is left from an option that was not chosen."""
+    """So does their state dict: no leaf stands there twice, and none belongs to an option that was not chosen."""
     for options in VARIANTS:
         config = model(options)
         state = TransformerLM(config).state_dict()
@@ -235,7 +235,7 @@ def test_torch_modules_start_with_the_leaves_of_the_config() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_activations_keep_their_type(dtype: Dtype) -> None:
-    """Weights are float32, and logits come out in the type of the activations, whatever the options."""
+    """With float32 weights, the logits have the activations' type, whatever the options."""
     for options in VARIANTS:
         config = TrainConfig(model(options, layers=1), compute_dtype=dtype)
         backend = load("jax", config)

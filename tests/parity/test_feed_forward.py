@@ -1,4 +1,4 @@
-"""feed_forward: parity, and its laws."""
+"""Parity and laws of feed_forward."""
 
 from typing import Any
 

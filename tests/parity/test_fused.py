@@ -1,4 +1,4 @@
-"""The hand-written gradients: what autograd asks of them beside the parity that all layers are held to."""
+"""Hand-written gradients: what autograd asks of them, apart from the parity that all layers are held to."""
 
 from collections.abc import Callable
 
@@ -39,7 +39,7 @@ CASES: dict[str, tuple[Callable[..., Tensor], list[Tensor]]] = {
 
 @pytest.fixture(autouse=True)
 def sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is small, and the case says whether scores fit one block, and whether several blocks' are kept."""
+    """Set all size limits so that no array is small; the case says whether scores fit one block and are kept."""
     monkeypatch.setattr(fast.blocks, "_SMALL", 0)
     if "blocks" in request.node.name or "many keys" in request.node.name:
         monkeypatch.setattr(fast.attention, "ROWS_BLOCK", 200)
@@ -49,7 +49,7 @@ def sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("name", CASES)
 def test_plain_and_fast_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The blocks of large arrays, at sizes that a test can afford."""
+    """Large arrays are computed in blocks; here the blocks are small instead."""
     function, inputs = CASES[name]
     monkeypatch.setattr(fast.blocks, "_ELEMENTS", 7)
     answers = []
@@ -63,7 +63,7 @@ def test_plain_and_fast_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_again_from_the_same_saved_values(name: str) -> None:
-    """Under retain_graph the second gradient has the same bits, and twice the flow twice the gradient."""
+    """With retain_graph the second gradient has the same bits, and twice the flow gives twice the gradient."""
     function, inputs = CASES[name]
     output = function(*inputs)
     flow = torch.tensor(normal(9, *output.shape))
@@ -84,14 +84,14 @@ def test_gradients_of_gradients_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["swiglu", "cross_entropy"])
 def test_small_arrays_can_be_differentiated_twice(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take the plain formula, whose gradient C++ calls: the hand-written one would take longer."""
+    """Small arrays take the formula, whose gradient C++ calls: the hand-written gradient would take longer."""
     monkeypatch.undo()
     function, inputs = CASES[name]
     assert torch.autograd.gradgradcheck(function, inputs)
 
 
-def test_keys_that_a_block_of_queries_does_not_see_are_passed_over() -> None:
-    """Under a mask of two halves each sees its own; what is NaN in the other does not reach it."""
+def test_a_block_of_queries_skips_the_keys_that_it_may_not_see() -> None:
+    """Under a mask of two halves each half sees only its own keys."""
     mask = torch.zeros(2 * T, 2 * T, dtype=torch.bool)
     mask[:T, :T], mask[T:, T:] = True, True
     Q, K, V = (tensor(i, 40, 1, 2 * T, 4) for i in range(3))
@@ -102,7 +102,7 @@ def test_keys_that_a_block_of_queries_does_not_see_are_passed_over() -> None:
 
 
 def test_jax_attention_can_be_differentiated_twice() -> None:
-    """Against differences of its gradient."""
+    """Its second derivative agrees with differences of its gradient."""
     Q, K, V = (jnp.array(normal(i, 1, 3, 2)) for i in range(3))
     mask = jax_impl.attention.causal_mask(3)
 

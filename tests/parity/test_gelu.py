@@ -1,4 +1,4 @@
-"""gelu and relu: parity, and their laws."""
+"""Parity and laws of gelu and relu."""
 
 import math
 
@@ -22,7 +22,7 @@ def test_parity(case: Case, layer: str, dtype: Dtype) -> None:
 
 
 def test_is_the_exact_one() -> None:
-    """As torch computes it by default, and not the approximation by tanh, which is off by 4.7e-4."""
+    """It is torch's default, not the approximation by tanh, which is off by 4.7e-4."""
     x = np.linspace(-4, 4, 1001)
     exact = torch.nn.functional.gelu(torch.tensor(x)).numpy()
     for output, _ in answers("gelu", {"x": x}, dtype="float64").values():
@@ -38,7 +38,7 @@ def test_odd_part_is_half_the_identity() -> None:
 
 
 def test_the_tail_keeps_its_digits() -> None:
-    """1 + erf(-6) is 0 in float32; the tail's condition number is x^2, hence 36 roundings and a few."""
+    """1 + erf(-6) is 0 in float32. The tail's condition number is x^2, so 36 roundings and a few are allowed."""
     x = np.array([-6.0])
     expected = -6 * math.erfc(6 / 2**0.5) / 2
     for output, _ in answers("gelu", {"x": x}).values():
@@ -46,14 +46,14 @@ def test_the_tail_keeps_its_digits() -> None:
 
 
 def test_relu_at_zero() -> None:
-    """Its gradient there is 0 in both, where torch's clamp would say 1."""
+    """Its gradient at 0 is 0 in both backends; that of torch's clamp is 1."""
     for output, gradients in answers("relu", {"x": np.array([-1.0, 0.0, 2.0])}).values():
         np.testing.assert_array_equal(output, [0, 0, 2])
         np.testing.assert_array_equal(gradients["x"], [0, 0, 1])
 
 
 def test_bfloat16_is_computed_in_float32() -> None:
-    """One rounding, of the result."""
+    """Only the result is rounded."""
     x = as_dtype(3 * normal(1, 64), "bfloat16")
     for output, _ in answers("gelu", {"x": x}, dtype="bfloat16").values():
         np.testing.assert_array_equal(output, as_dtype(oracle.gelu(x), "bfloat16"))

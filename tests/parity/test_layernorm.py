@@ -1,4 +1,4 @@
-"""layernorm: parity, and its laws."""
+"""Parity and laws of layernorm."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_parity(case: Case, dtype: Dtype) -> None:
 
 
 def arrays(D: int = 8) -> Arrays:
-    """An input of six rows, gains and biases."""
+    """Draw an input of six rows, gains and biases."""
     return {"x": normal(0, 6, D), "weight": 1 + normal(1, D) / 4, "bias": normal(2, D)}
 
 
@@ -32,7 +32,7 @@ def test_is_that_of_torch() -> None:
 
 
 def test_ignores_a_scale_and_a_shift() -> None:
-    """Away from epsilon."""
+    """This holds if epsilon is small beside the variance."""
     given = arrays()
     moved = given | {"x": 2.0**12 * given["x"] + 2.0**12}
     near = answers("layernorm", given | {"x": 2.0**12 * given["x"]}, dtype="float64", eps=1e-5)
@@ -48,7 +48,7 @@ def test_epsilon_is_inside_the_root() -> None:
 
 
 def test_bfloat16_is_computed_in_float32() -> None:
-    """One rounding, of the result."""
+    """Only the result is rounded."""
     given = arrays()
     given["x"] = as_dtype(given["x"], "bfloat16")
     for output, _ in answers("layernorm", given, dtype="bfloat16", eps=1e-5).values():

@@ -1,4 +1,4 @@
-"""linear: parity, and its laws."""
+"""Parity and laws of linear."""
 
 import json
 
@@ -52,7 +52,7 @@ def test_parity_with_bias(case: Case, dtype: Dtype) -> None:
 
 
 def test_the_weight_is_d_out_by_d_in() -> None:
-    """Row o of the weight makes output o: on small integers exactly, in both directions."""
+    """Row o of the weight computes output o, exactly for small integers, forward and backward."""
     x, weight = np.array([[1.0, 2.0]]), np.array([[1.0, 0.0], [0.0, 1.0], [3.0, 4.0]])
     for output, gradients in answers("linear", {"x": x, "weight": weight}).values():
         np.testing.assert_array_equal(output, [[1, 2, 11]])
@@ -61,7 +61,7 @@ def test_the_weight_is_d_out_by_d_in() -> None:
 
 
 def test_is_homogeneous() -> None:
-    """Twice the input is twice the output, bit by bit: there is no bias."""
+    """Twice the input gives exactly twice the output: there is no bias."""
     x, weight = normal(0, 3, 8), normal(1, 5, 8)
     once, twice = (answers("linear", {"x": factor * x, "weight": weight}) for factor in (1, 2))
     for name in once:
@@ -72,14 +72,14 @@ def test_is_homogeneous() -> None:
 @pytest.mark.parametrize("d_out", [512, 48, 5])
 @pytest.mark.parametrize("form", [rows_first, weights_first, in_blocks, by_convolution])
 def test_forms_without_gradients(rows: int, d_out: int, form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every form of the product, whichever is chosen here, of rows as they lie and of a transpose."""
+    """Every form of the product agrees, whichever this machine chooses, for contiguous rows and for a transpose."""
     monkeypatch.setattr(product, "chosen", lambda rows, weight, trains: form)
     x, weight = normal(0, rows, 1, 12), normal(1, d_out, 12)
     expected = np.einsum("btd,od->bto", x, weight)
     with torch.no_grad():
         by_torch = project(torch.tensor(x), torch.tensor(weight))
         of_a_transpose = project(torch.tensor(x.T).permute(2, 1, 0), torch.tensor(weight))
-    # Where the weights come first the product is a transpose.
+    # If the weights come first, the product is a transpose.
     assert by_torch.is_contiguous() == (
         form is rows_first or (form is by_convolution and rows == 65) or rows == 1
     )
@@ -90,14 +90,14 @@ def test_forms_without_gradients(rows: int, d_out: int, form: Form, monkeypatch:
 @pytest.mark.parametrize("rows", [1, 2, 8, 9, 64, 65])
 @pytest.mark.parametrize("d_out", [256, 48, 5])
 def test_few_rows_in_jax(rows: int, d_out: int) -> None:
-    """As in decoding: the weights come first."""
+    """With few rows, as in decoding, the weights come first."""
     x, weight = normal(0, rows, 1, 12), normal(1, d_out, 12)
     by_jax = np.asarray(jax_impl.functional.project(jnp.asarray(x), jnp.asarray(weight)))
     assert_close(by_jax, np.einsum("btd,od->bto", x, weight), "float64")
 
 
 def test_a_form_is_chosen_by_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another form than the plain one takes the place only if it is clearly faster, in the best of its rounds."""
+    """Another form replaces the plain one only if the best of its rounds is clearly faster."""
     now = [0.0]
     monkeypatch.setattr(product.time, "perf_counter", lambda: now[0])
 
@@ -110,14 +110,14 @@ def test_a_form_is_chosen_by_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return form
 
-    weight = torch.empty(2048, 6144)  # of which one copy is as large as a cache
+    weight = torch.empty(2048, 6144)  # one copy is as large as a cache
     for plain, other, is_clear in ((5.0, 3.9, True), (5.0, 4.1, False), (4.0, 5.0, False)):
         forms = [taking(9.0, plain, 9.0, 9.0), taking(*(20 * other,) * 3, other), taking(*(8.0,) * 4)]
         assert fastest(forms, 8, weight) is forms[is_clear]
 
 
 def test_a_choice_is_made_once_and_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process takes the recorded forms without timing, and forms that it does not know leave it unmoved."""
+    """Another process takes the recorded forms without timing, and ignores forms that it does not know."""
     weight, timed = torch.empty(512, 1024), []
 
     def last(forms: list[Form], rows: int | None, weight: torch.Tensor) -> Form:
@@ -144,23 +144,21 @@ def test_forms_that_can_pay() -> None:
     weight = torch.empty(1024, 1024)
     assert applicable(9, weight, trains=True) == [rows_first]
     assert applicable(16, weight, trains=True) == [rows_first, by_convolution]
-    assert by_convolution not in applicable(
-        9, weight.double(), trains=False
-    )  # oneDNN has it in float32 alone
+    assert by_convolution not in applicable(9, weight.double(), trains=False)  # oneDNN has it only in float32
     assert applicable(9, weight[:4, :4], trains=False) == [rows_first]  # which costs less to call
     assert applicable(9, weight.to("meta"), trains=False) == [rows_first]
 
 
 @pytest.mark.parametrize("rows", [3, 65])
 def test_gradients_by_convolution(rows: int) -> None:
-    """The first, and the second, which the plain product has too, against differences."""
+    """First and second derivatives, which the plain product has too, agree with differences."""
     x, weight = (torch.tensor(a, requires_grad=True) for a in (normal(0, rows, 4), normal(1, 5, 4)))
     assert torch.autograd.gradcheck(by_convolution, (x, weight))
     assert torch.autograd.gradgradcheck(by_convolution, (x, weight))
 
 
 def test_training_by_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also of a weight that is frozen, and of gradients that are all one."""
+    """Frozen weights and gradients of ones are supported, too."""
     monkeypatch.setattr(product, "chosen", lambda rows, weight, trains: by_convolution)
     x, weight = normal(0, 4, 20, 12), normal(1, 7, 12)
     x32, weight32 = (torch.tensor(a, dtype=torch.float32, requires_grad=True) for a in (x, weight))
@@ -176,7 +174,7 @@ def test_training_by_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_transposes_are_gated_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a product without gradients may give, where there is more than fits the processor's cache."""
+    """A product without gradients may return a transpose, if it does not fit the processor's cache."""
     monkeypatch.setattr(blocks, "_ELEMENTS", 16)
     a, b = normal(0, 8, 6), normal(1, 8, 6)
     with torch.no_grad():

@@ -43,11 +43,11 @@ def test_jax_without_jit(layer: str) -> None:
 
 
 def test_torch_compiled() -> None:
-    """In a process of its own: torch.compile cannot trace signatures that are checked at every call.
+    """No layer may break the graph. The thorough profile generates code by inductor, which needs a C++ compiler.
 
-    No layer may break the graph. The thorough profile generates code by inductor, which needs a C++ compiler.
+    The test has a process of its own: torch.compile cannot trace signatures that are checked at every call.
     """
-    # Whole models have the others in them.
+    # Whole models contain the other layers.
     models = {"training loss", "transformer_lm of the family", "encoder_decoder"}
     within = set() if THOROUGH else COMPOSED - models
     layers = [layer for layer in LAYERS if layer not in within]

@@ -1,4 +1,4 @@
-"""Multi-head self-attention, with and without RoPE and a cache: parity, and its laws."""
+"""Parity and laws of multi-head self-attention, with and without RoPE and a cache."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,12 +30,12 @@ def test_parity(case: Case, layer: str, dtype: Dtype) -> None:
 @examples(4)
 @given(case=cases(GROUPS))
 def test_parity_of_groups(case: Case, dtype: Dtype) -> None:
-    """Query heads that share keys, biases, and norms of queries and keys."""
+    """Query heads share keys; there are biases, and norms of queries and keys."""
     assert_parity(case, dtype)
 
 
 def arrays(T: int = 6, D: int = 8) -> Arrays:
-    """An input of batch 2, and weights."""
+    """Draw an input of batch 2, and weights."""
     weights = {
         f"{name}_proj.weight": normal(i, D, D) / D**0.5 for i, name in enumerate(("q", "k", "v", "output"))
     }
@@ -54,7 +54,7 @@ def test_is_causal_by_gradient() -> None:
 
 
 def test_heads_are_contiguous_rows_of_the_projections() -> None:
-    """Values of head 0 alone reach the output when the output projection reads the first half alone."""
+    """If the output projection reads only the first half, only head 0's values reach the output."""
     given = arrays()
     given["output_proj.weight"] = np.eye(8) * (np.arange(8) < 4)
     for output, gradients in answers(PLAIN, given, {"mask": oracle.causal_mask(6)}, num_heads=2).values():
@@ -83,7 +83,7 @@ def test_depends_on_position_differences_alone(shift: int) -> None:
 
 
 def test_a_cache_changes_nothing() -> None:
-    """Token by token against the cache, in slots that wrap around, is the whole sequence at once."""
+    """Token by token with a cache whose slots wrap around, the output is that of the whole sequence at once."""
     given, T, S, heads = arrays(), 6, 6, 2
     constants = {"mask": oracle.causal_mask(T)}
     whole = answers(PLAIN, given, constants, dtype="float64", num_heads=heads)

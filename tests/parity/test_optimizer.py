@@ -1,4 +1,4 @@
-"""AdamW and SGD: parity over one step and over 500, and their boundaries."""
+"""Parity of AdamW and SGD over one step and over 500, and their limits."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -34,7 +34,7 @@ def test_parity(case: Case, layer: str, dtype: Dtype) -> None:
 
 
 def run_torch(weight: np.ndarray, gradient: Gradient, steps: int, dtype: str, **options: Any) -> Run:
-    """Weights and moments after so many steps of torch's AdamW."""
+    """Return weights and moments after `steps` steps of torch's AdamW."""
     p = torch.nn.Parameter(torch.tensor(weight, dtype=getattr(torch, dtype)))
     optimizer = AdamW([p], **options)
     for t in range(steps):
@@ -45,7 +45,7 @@ def run_torch(weight: np.ndarray, gradient: Gradient, steps: int, dtype: str, **
 
 
 def run_jax(weight: np.ndarray, gradient: Gradient, steps: int, dtype: str, **options: Any) -> Run:
-    """The same of JAX's."""
+    """Return those of JAX's AdamW."""
     params = jnp.array(weight, dtype)
     state = adamw_init(params)
     update = jax.jit(lambda *args: adamw_update(*args, **options))
@@ -57,7 +57,7 @@ def run_jax(weight: np.ndarray, gradient: Gradient, steps: int, dtype: str, **op
 
 
 def run_oracle(weight: np.ndarray, gradient: Gradient, steps: int, dtype: str, **options: Any) -> Run:
-    """The same of the oracle's, whose gradients are as rounded as the others'."""
+    """Return those of the oracle's AdamW, which gets the same rounded gradients."""
     optimizer = oracle.AdamW(options["betas"], options["eps"], options["weight_decay"])
     weights = {"w": weight}
     for t in range(steps):
@@ -68,19 +68,19 @@ def run_oracle(weight: np.ndarray, gradient: Gradient, steps: int, dtype: str, *
 def both(
     weight: np.ndarray, gradient: Gradient, steps: int = 1, dtype: str = "float32", **changes: Any
 ) -> list[Run]:
-    """torch's run, JAX's and the oracle's, with the usual hyperparameters but for `changes`."""
+    """Return torch's, JAX's and the oracle's run, with the usual hyperparameters except `changes`."""
     options = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.1} | changes
     return [run(weight, gradient, steps, dtype, **options) for run in (run_torch, run_jax, run_oracle)]
 
 
 def gradients(t: int) -> np.ndarray:
-    """Of step t: rows of very different size, and signs that change."""
+    """Draw the gradients of step t: rows of very different size, with changing signs."""
     return SCALES[:, None] * np.random.default_rng(t).standard_normal((len(SCALES), 16))
 
 
 @pytest.mark.parametrize("dtype", RUN)
 def test_500_steps_of_adamw(dtype: Literal["float64", "float32"]) -> None:
-    """Row by row, so that large gradients do not hide small ones."""
+    """Rows are compared one by one, so that large gradients do not hide small ones."""
     start = normal(0, len(SCALES), 16)
     torch_run, jax_run, oracle_run = both(start, gradients, STEPS, dtype)
     for (a, a_moments), (b, b_moments) in (
@@ -91,7 +91,7 @@ def test_500_steps_of_adamw(dtype: Literal["float64", "float32"]) -> None:
         for row, scale in enumerate(SCALES):
             assert relative_error(a[row], b[row]) <= RUN[dtype]
             assert relative_error(a_moments["m"][row], b_moments["m"][row]) <= RUN[dtype]
-            if dtype == "float64" or scale >= 1e-9:  # else float32's second moment is denormal, or zero
+            if dtype == "float64" or scale >= 1e-9:  # otherwise float32's second moment is denormal, or zero
                 assert relative_error(a_moments["v"][row], b_moments["v"][row]) <= RUN[dtype]
 
 
@@ -122,7 +122,7 @@ def test_500_steps_of_sgd(dtype: Literal["float64", "float32"]) -> None:
     st.sampled_from([0.0, 0.1]),
 )
 def test_hyperparameters(betas: tuple[float, float], eps: float, weight_decay: float) -> None:
-    """The change of the weights, not the weights: a step of 1e-3 hides its own errors behind them."""
+    """The changes of the weights are compared: beside the weights, errors of a step of 1e-3 would not show."""
     start = np.zeros(12)
     runs = both(start, lambda t: normal(t, 12), 3, betas=betas, eps=eps, weight_decay=weight_decay)
     for run in runs[:2]:

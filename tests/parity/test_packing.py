@@ -1,4 +1,4 @@
-"""Small weights packed into one array: the same training, by fewer operations."""
+"""Small weights packed into one array train as before, with fewer operations."""
 
 import numpy as np
 import pytest
@@ -29,9 +29,9 @@ def leaves(state: TrainState) -> dict[str, np.ndarray]:
 
 
 def test_packed_weights_take_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """AdamW acts on each number alone: weights and moments have the same bits, however they lie."""
+    """AdamW acts on each number alone, so weights and moments have the same bits, packed or not."""
     packed = trained(backend.init_state(CONFIG, 0), 3)
-    assert len(packed.arrays) == 2  # one that decays, and one of gains and biases
+    assert len(packed.arrays) == 2  # one with decay, and one of gains and biases without
     monkeypatch.setattr(packing, "SMALL_WEIGHT", 0)
     apart = trained(backend.init_state(CONFIG, 0), 3)
     assert len(apart.arrays) == len(apart.weights)
@@ -43,7 +43,7 @@ def test_packed_weights_take_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_what_is_read_is_loaded() -> None:
-    """A state that goes on from another's leaves takes the same steps, and shares no memory with it."""
+    """A state loaded from another's leaves takes the same steps, and shares no memory with it."""
     state = trained(backend.init_state(CONFIG, 0), 2)
     weights, optimizer = dict(backend.read_weights(state)), dict(backend.read_optimizer(state))
     again = backend.load_state(CONFIG, iter(weights.items()), iter(optimizer.items()))

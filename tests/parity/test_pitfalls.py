@@ -1,4 +1,4 @@
-"""docs/pitfalls.md names tests that exist, one at least for each entry."""
+"""docs/pitfalls.md names tests that exist, at least one for each entry."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""remat: the same numbers as without it, from less memory."""
+"""With remat a model computes the same numbers in less memory."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ AGAIN = dataclasses.replace(MODEL, remat="block")
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_losses_and_weights_are_the_same(name: BackendName) -> None:
-    """With dropout, whose masks are made again too; in torch to the bit, in XLA as far as it fuses alike."""
+    """Dropout's masks are computed again, too. torch gives the same bits; XLA may fuse differently."""
     results = []
     for model in (MODEL, AGAIN):
         config = TrainConfig(dataclasses.replace(model, num_layers=2), batch_size=2, compute_dtype="float64")
@@ -40,7 +40,7 @@ def test_losses_and_weights_are_the_same(name: BackendName) -> None:
 
 
 def test_torch_keeps_less() -> None:
-    """Of six blocks, what one needs and each one's input; the rest is made again."""
+    """torch keeps each block's input and one block's activations, not all activations of six blocks."""
     ids, kept = torch.zeros((4, 16), dtype=torch.int64), []
     for model in (MODEL, AGAIN):
         config = TrainConfig(model)
@@ -58,7 +58,7 @@ def test_torch_keeps_less() -> None:
 
 
 def test_xla_needs_less() -> None:
-    """Temporary memory of the compiled gradient."""
+    """XLA's compiled gradient takes less than half the temporary memory."""
     ids, needed = jnp.zeros((16, 16), jnp.int32), []
     for model in (MODEL, AGAIN):
         config = TrainConfig(model)

@@ -1,4 +1,4 @@
-"""rmsnorm: parity, and its laws."""
+"""Parity and laws of rmsnorm."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def test_parity(case: Case, dtype: Dtype) -> None:
 
 
 def test_ignores_a_scale() -> None:
-    """Away from epsilon: by a power of two, which costs no rounding."""
+    """The scale is a power of two, which costs no rounding, and epsilon is small beside the mean square."""
     x, weight = normal(0, 6, 8), normal(1, 8)
     near, far = (
         answers("rmsnorm", {"x": scale * x, "weight": weight}, eps=1e-5) for scale in (2.0**8, 2.0**20)
@@ -49,7 +49,7 @@ def test_denormals_cannot_reach_the_root() -> None:
 
 
 def test_bfloat16_is_squared_in_float32() -> None:
-    """1 + 2^-7 is a bfloat16, but its square is not; one rounding, of the result."""
+    """1 + 2^-7 is a bfloat16 number, but its square is not; only the result is rounded."""
     x = np.full((1, 512), 1 + 2.0**-7)
     for output, _ in answers(
         "rmsnorm", {"x": x, "weight": np.ones(512)}, dtype="bfloat16", eps=1e-5

@@ -1,4 +1,4 @@
-"""rope: parity, and its laws."""
+"""Parity and laws of rope."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_parity(case: Case, dtype: Dtype) -> None:
 
 
 def rotated(x: np.ndarray, positions: np.ndarray, dtype: Dtype = "float32") -> dict[str, np.ndarray]:
-    """Each backend's rope of x."""
+    """Return each backend's rope of x."""
     found = answers("rope", {"x": x}, {"positions": positions}, dtype=dtype, d_head=x.shape[-1], theta=1e4)
     return {name: output for name, (output, _) in found.items()}
 
@@ -56,8 +56,8 @@ def test_neighbours_are_the_pairs() -> None:
         np.testing.assert_array_equal(output, [[-2, 1, -4, 3]], err_msg=name)
 
 
-def test_half_split_is_a_permutation_of_ours() -> None:
-    """Rotating halves, as GPT-NeoX and Hugging Face do, is ours on weights whose rows were permuted."""
+def test_half_split_rotation_is_a_permutation_of_ours() -> None:
+    """Rotating halves, as GPT-NeoX and Hugging Face do, equals our rotation with permuted rows of the weights."""
     x, positions = normal(4, 5, 8), np.arange(5)
     cos, sin = rope_tables(1e4, 8, positions)
     first, second = x[:, :4], x[:, 4:]
@@ -68,7 +68,7 @@ def test_half_split_is_a_permutation_of_ours() -> None:
 
 
 def test_angles_keep_their_accuracy_far_from_zero() -> None:
-    """In float32 an angle at position 100,000 would be off by 4e-3, in bfloat16 one above 256 by 1."""
+    """Computed in float32, an angle at position 100,000 would be off by 4e-3; in bfloat16, above 256, by 1."""
     x, positions = normal(5, 4, 16), np.array([257, 1023, 32_769, 100_001])
     expected = oracle.rope(x, positions, 1e4)
     for output in rotated(x, positions).values():
@@ -78,8 +78,8 @@ def test_angles_keep_their_accuracy_far_from_zero() -> None:
         assert_close(output, oracle.rope(x, positions, 1e4), "bfloat16")
 
 
-def test_bfloat16_is_turned_in_float32() -> None:
-    """One rounding, of the result."""
+def test_bfloat16_is_rotated_in_float32() -> None:
+    """Only the result is rounded."""
     x, positions = as_dtype(normal(6, 5, 8), "bfloat16"), np.array([0, 1, 17, 300, 2047])
     for output in rotated(x, positions, "bfloat16").values():
         np.testing.assert_array_equal(output, as_dtype(oracle.rope(x, positions, 1e4), "bfloat16"))

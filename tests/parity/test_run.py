@@ -1,4 +1,4 @@
-"""What `lm parity` prints, writes and draws."""
+"""Tests of what `lm parity` prints, writes and draws."""
 
 import dataclasses
 import json
@@ -47,7 +47,7 @@ def test_random_cases_take_every_shape_and_depend_on_the_seed() -> None:
 def test_what_is_over_budget_fails(
     wrong: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """NaN too, which compares as less than nothing."""
+    """So does NaN, for which every comparison is false."""
     evaluators = module.evaluators()
 
     def evaluate(*args: object) -> object:

@@ -1,4 +1,4 @@
-"""The same command gives the same bits again, on several threads too, and so does a run that was resumed."""
+"""A repeated command gives the same bits, on several threads too, and so does a resumed run."""
 
 import os
 import subprocess
@@ -36,7 +36,7 @@ CONFIGS = [
 
 
 def label(config: TrainConfig) -> str:
-    """What is not the default."""
+    """Return what differs from the default."""
     given = {item for item in vars(config.model).items() if item[0] in OPTIONS} - vars(MODEL).items()
     return " ".join(
         [f"{name}={value}" for name, value in sorted(given)]
@@ -45,7 +45,7 @@ def label(config: TrainConfig) -> str:
 
 
 def batches(config: TrainConfig, count: int) -> list[Batch]:
-    """Tokens as in a text: few ids are most of it, so that many gradients meet in their rows."""
+    """Draw tokens as in a text: few ids are frequent, so that many gradients are added in their rows."""
     m, rng = config.model, np.random.default_rng(0)
     shape = config.grad_accumulation, config.batch_size // config.grad_accumulation, m.context_length
     made = []
@@ -59,7 +59,7 @@ def batches(config: TrainConfig, count: int) -> list[Batch]:
 
 @pytest.fixture
 def two_threads() -> Iterator[None]:
-    """The tests around these have one thread, whose bits are the same anyway."""
+    """Give torch two threads: with one, as in other tests, the bits are the same anyway."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -67,7 +67,7 @@ def two_threads() -> Iterator[None]:
 
 
 def leaves(backend: Any, state: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Copies of weights and moments."""
+    """Return copies of weights and moments."""
     weights, moments = (
         {name: leaf.copy() for name, leaf in read(state)}
         for read in (backend.read_weights, backend.read_optimizer)
@@ -76,12 +76,12 @@ def leaves(backend: Any, state: Any) -> tuple[dict[str, np.ndarray], dict[str, n
 
 
 def bits(arrays: tuple[dict[str, np.ndarray], ...]) -> dict[str, bytes]:
-    """Their bytes by name."""
+    """Return the bytes of the leaves by name."""
     return {name: array.tobytes() for some in arrays for name, array in some.items()}
 
 
 def trained(name: BackendName, config: TrainConfig, resumes: bool) -> dict[str, bytes]:
-    """What two steps come to, with a checkpoint between them that the second goes on from, or without."""
+    """Return the leaves after two steps, with or without a checkpoint from which the second step resumes."""
     backend = load(name, config)
     step, state = backend.make_train_step(config), backend.init_state(config, 0)
     for i, batch in enumerate(batches(config, 2)):
@@ -93,7 +93,7 @@ def trained(name: BackendName, config: TrainConfig, resumes: bool) -> dict[str, 
 
 
 def differing(name: BackendName, config: TrainConfig) -> list[str]:
-    """The leaves that are others when a run is repeated, and when it is stopped and resumed."""
+    """Return the leaves that differ if a run is repeated, and if it is stopped and resumed."""
     whole = trained(name, config, resumes=False)
     again = [trained(name, config, resumes) for resumes in (False, True)]
     return [key for key in whole if any(other[key] != whole[key] for other in again)]
@@ -111,8 +111,8 @@ for i in {numbers!r}:
 """
 
 
-def test_the_same_in_jax() -> None:
-    """In a process of its own, since XLA's threads are as many as at its start; these are as many as by default."""
+def test_jax_steps_end_in_the_same_bits() -> None:
+    """The test has a process of its own, since XLA fixes its number of threads at the start; here it is the default."""
     numbers = range(len(CONFIGS)) if THOROUGH else [2, -2]
     program = IN_JAX.format(numbers=list(numbers))
     environment = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "NPROC")}
@@ -123,7 +123,7 @@ def test_the_same_in_jax() -> None:
     assert done.stdout.splitlines() == ["[]"] * len(numbers)
 
 
-def test_xla_knows_what_it_is_asked_on_a_gpu() -> None:
+def test_xla_accepts_the_options_for_a_gpu() -> None:
     options = same_bits(TrainConfig(MODEL, device="cuda:1"))
     assert options
     assert jax.jit(lambda x: x + x, compiler_options=options)(1.0) == 2.0
@@ -132,7 +132,7 @@ def test_xla_knows_what_it_is_asked_on_a_gpu() -> None:
 
 
 def test_torch_is_left_as_it_was_found() -> None:
-    """The process may be another program's, which takes algorithms that are not deterministic."""
+    """The process may belong to another program, which uses algorithms that are not deterministic."""
     config = TrainConfig(replace(MODEL, d_model=8), batch_size=2)
     found = torch.get_deterministic_debug_mode(), torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     trained("torch", config, resumes=False)

@@ -1,4 +1,4 @@
-"""The cosine schedule: one function for both backends, held to the oracle's, and its boundaries."""
+"""The cosine schedule, one function for both backends, agrees with the oracle's; its limits."""
 
 import pytest
 from hypothesis import given
@@ -25,7 +25,7 @@ def test_parity(step: int, highest: float, fraction: float, warmup: int, decay: 
 @pytest.mark.parametrize(
     ("step", "rate"),
     [
-        (0, 0.0),  # The first step of a warm-up does nothing to the weights but decay them by nothing.
+        (0, 0.0),  # The first step of a warm-up leaves the weights unchanged.
         (1, 0.25),
         (3, 0.75),
         (4, 1.0),  # The maximum, once.

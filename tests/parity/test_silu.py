@@ -1,4 +1,4 @@
-"""silu: parity, ULPs included, and its laws."""
+"""Parity of silu, in units in the last place too, and its laws."""
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ def test_odd_part_is_half_the_identity() -> None:
 
 
 def test_far_from_zero() -> None:
-    """The identity to the right, zero to the left, without overflow, and accurate to the end of the range."""
+    """silu is the identity to the right and zero to the left, without overflow, to the end of the range."""
     x = np.array([-1e30, -1000.0, -85.0, -20.0, 20.0, 85.0, 1000.0, 1e30])
     expected = oracle.silu(x)
     for output, gradients in answers("silu", {"x": x}).values():
@@ -38,7 +38,7 @@ def test_far_from_zero() -> None:
 
 
 def test_is_no_gelu() -> None:
-    """GELU is exact by default in torch, approximate in JAX, and the two differ by 4.7e-4: we use neither."""
+    """GELU is exact by default in torch and approximate in JAX. The two differ by 4.7e-4, and silu is neither."""
     x = np.linspace(-4, 4, 1001)
     exact = torch.nn.functional.gelu(torch.tensor(x)).numpy()
     approximate = np.asarray(jax.nn.gelu(jnp.array(x)))
@@ -48,7 +48,7 @@ def test_is_no_gelu() -> None:
 
 
 def test_bfloat16_is_computed_in_float32() -> None:
-    """One rounding, of the result."""
+    """Only the result is rounded."""
     x = as_dtype(3 * normal(1, 64), "bfloat16")
     for output, _ in answers("silu", {"x": x}, dtype="bfloat16").values():
         np.testing.assert_array_equal(output, as_dtype(oracle.silu(x), "bfloat16"))

@@ -1,4 +1,4 @@
-"""softmax: parity, and its laws."""
+"""Parity and laws of softmax."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_rows_sum_to_one(axis: int) -> None:
 
 @pytest.mark.parametrize("shift", [1024.0, -1024.0, 2.0**100])
 def test_ignores_a_shift(shift: float) -> None:
-    """Bit by bit where the shift itself is exact, and whatever its size: nothing overflows."""
+    """The bits are the same if the shift is exact, whatever its size: nothing overflows."""
     x = np.round(normal(1, 6, 7) * 64) / 64
     shifted = x + shift if abs(shift) < 1e6 else np.full_like(x, shift)
     base = answers("softmax", {"x": x if abs(shift) < 1e6 else np.zeros_like(x)}, axis=-1)
@@ -41,7 +41,7 @@ def test_gradient_is_orthogonal_to_a_shift() -> None:
 
 
 def test_bfloat16_is_computed_in_float32() -> None:
-    """One rounding, of the result: a sum of 4,096 equal terms in bfloat16 would stop growing at 256."""
+    """Only the result is rounded: a sum of 4,096 equal terms in bfloat16 would stop growing at 256."""
     for output, _ in answers("softmax", {"x": np.zeros((1, 4096))}, dtype="bfloat16", axis=-1).values():
         np.testing.assert_array_equal(output, np.full((1, 4096), 1 / 4096))
     x = as_dtype(normal(4, 6, 7), "bfloat16")
@@ -50,7 +50,7 @@ def test_bfloat16_is_computed_in_float32() -> None:
 
 
 def test_equal_largest_elements() -> None:
-    """The subtracted maximum is no part of the gradient, however many elements reach it."""
+    """The subtracted maximum has no part in the gradient, however many elements are equal to it."""
     x, cotangent = np.array([[2.0, 2.0, 2.0, 0.0]]), np.array([[1.0, 0.0, 0.0, 0.0]])
     p = np.exp(x - 2) / np.exp(x - 2).sum()
     for _, gradients in answers("softmax", {"x": x}, cotangent=cotangent, axis=-1).values():

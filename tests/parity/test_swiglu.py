@@ -1,4 +1,4 @@
-"""swiglu: parity, and its laws."""
+"""Parity and laws of swiglu."""
 
 import numpy as np
 import pytest

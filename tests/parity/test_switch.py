@@ -105,11 +105,11 @@ def test_no_form_is_called_without_fast_and_every_form_with_it(name: BackendName
 def test_torch_without_fast_packs_no_weights_and_measures_no_products() -> None:
     backend = load("torch", PLAIN)
     state = backend.init_state(PLAIN, 0)
-    assert len(state.arrays) == len(state.held)
+    assert len(state.arrays) == len(state.weights)
     use_everything("torch", PLAIN)
     assert backend.choices(only_measured=True) == {}
     state = load("torch", CONFIG).init_state(CONFIG, 0)
-    assert len(state.arrays) < len(state.held)
+    assert len(state.arrays) < len(state.weights)
 
 
 def test_jax_without_fast_asks_no_options_of_xla_and_pads_no_shape() -> None:

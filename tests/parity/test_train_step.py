@@ -1,4 +1,4 @@
-"""What surrounds the model in a process: compilation, memory, ids, threads, defaults."""
+"""Tests of what surrounds the model in a process: compilation, memory, ids, threads, defaults."""
 
 import dataclasses
 import os
@@ -29,13 +29,13 @@ TOKENS = np.random.default_rng(0).integers(0, 13, 300).astype(np.uint16)
 
 
 def batch(step: int = 0) -> Batch:
-    """The batch of a step."""
+    """Return the batch of a step."""
     return get_batch(TOKENS, 0, step, 4, 6)
 
 
 @contextmanager
 def compilations() -> Iterator[list[str]]:
-    """Counts what XLA compiles meanwhile."""
+    """Count the programs that XLA compiles inside this context."""
     names: list[str] = []
     listening = True
 
@@ -129,7 +129,7 @@ def test_counts_of_prompts_share_programs() -> None:
 
 
 def leaves(backend: Any, state: Any) -> list[np.ndarray]:
-    """Copies of all weights."""
+    """Return copies of all weights."""
     return [array.copy() for _, array in backend.read_weights(state)]
 
 
@@ -148,8 +148,8 @@ def test_a_state_does_not_share_memory_with_what_it_was_loaded_from(name: Backen
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-def test_a_step_has_done_with_its_batch_when_it_returns(name: BackendName) -> None:
-    """JAX returns before it has computed: a batch that the caller fills anew must not reach that step."""
+def test_a_step_that_has_returned_no_longer_reads_its_batch(name: BackendName) -> None:
+    """JAX may return before it has computed: a batch that the caller overwrites must not change that step."""
     backend = load(name, CONFIG)
     results = []
     for overwrite in (False, True):
@@ -167,7 +167,7 @@ def test_a_step_has_done_with_its_batch_when_it_returns(name: BackendName) -> No
 @pytest.mark.parametrize("bad", [-1, 13, 2**31 + 1, 2**32, -(2**33)])
 @pytest.mark.parametrize("name", BACKENDS)
 def test_ids_out_of_range_are_refused_by_every_step(name: BackendName, bad: int) -> None:
-    """2^32 would be id 0 after JAX's truncation to int32, 13 the last row after XLA's clamp, -1 torch's last."""
+    """2^32 would be id 0 after JAX's cast to int32, 13 the last row after XLA's clamp, and -1 torch's last."""
     backend = load(name, CONFIG)
     state, good = backend.init_state(CONFIG, 0), np.zeros((1, 2, 6), np.int64)
     wrong = good.copy()
@@ -184,7 +184,7 @@ def test_ids_out_of_range_are_refused_by_every_step(name: BackendName, bad: int)
 
 
 def test_float32_means_float32() -> None:
-    """Off the CPU, XLA may multiply float32 in three bfloat16 passes, or in TF32, unless told not to."""
+    """On accelerators XLA may multiply float32 in three bfloat16 passes, or in TF32, unless it is told not to."""
     for name in BACKENDS:
         load(name, CONFIG)
     assert jax.config.values["jax_default_matmul_precision"] == "highest"
@@ -194,7 +194,7 @@ def test_float32_means_float32() -> None:
 
 
 def test_steps_on_a_cpu_wait_for_each_other() -> None:
-    """Else JAX gives a step its temporary memory before the last step's is freed, and needs twice as much."""
+    """Otherwise JAX allocates a step's temporary memory before the last step's is freed, and needs twice as much."""
     load("jax", CONFIG)
     assert jax.config.values["jax_cpu_enable_async_dispatch"] is False
 
@@ -237,7 +237,7 @@ for name in ("torch", "jax"):
 
 
 def test_import_order_and_threads_change_no_bit() -> None:
-    """Both frameworks in one process, either imported first, with one thread or two each."""
+    """Both frameworks run in one process, with either imported first, and with one thread or two each."""
     processes = []
     for first, second, threads in (("torch", "jax", "1"), ("jax", "torch", "2")):
         environment = os.environ | {"OMP_NUM_THREADS": threads, "NPROC": threads}
@@ -254,7 +254,7 @@ def test_import_order_and_threads_change_no_bit() -> None:
 
 
 def test_nothing_forks_a_process_that_holds_a_framework() -> None:
-    """A forked child inherits locks of threads that it does not have, and may wait for ever: we never fork."""
+    """A forked child inherits locks of threads that it does not have, and may wait for ever."""
     for package in ("tokenizer", "lm", "torch_impl", "jax_impl"):
         for file in (ROOT / package).rglob("*.py"):
             text = file.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Whole training runs: torch against JAX over 300 steps, both against the oracle over a few, and their batches."""
+"""Training runs: torch and JAX agree over 300 steps, both agree with the oracle over a few, on the same batches."""
 
 import dataclasses
 from pathlib import Path
@@ -26,7 +26,7 @@ BACKENDS: tuple[BackendName, ...] = ("torch", "jax")
 
 
 def token_file(folder: Path, vocab_size: int, count: int = 4000) -> Path:
-    """Tokens that each depend on the one before, so that there is something to learn."""
+    """Write tokens that depend on the token before them, so that there is something to learn."""
     rng = np.random.default_rng(0)
     likely = rng.integers(0, vocab_size, (vocab_size, 3))
     tokens = [0]
@@ -38,7 +38,7 @@ def token_file(folder: Path, vocab_size: int, count: int = 4000) -> Path:
 
 @pytest.mark.parametrize("dtype", RUN)
 def test_300_steps(dtype: Literal["float64", "float32"], tmp_path: Path) -> None:
-    """At every step the same loss, at the end the same weights and moments, to rounding."""
+    """Every step has the same loss, and the end the same weights and moments, up to rounding."""
     config = TrainConfig(
         ModelConfig(vocab_size=48, context_length=16, d_model=32, num_layers=2, num_heads=4, d_ff=64),
         OptimizerConfig(learning_rate=1e-3, warmup_steps=30),
@@ -65,7 +65,7 @@ def test_300_steps(dtype: Literal["float64", "float32"], tmp_path: Path) -> None
 
 
 def oracle_run(config: TrainConfig, tokens: np.ndarray) -> tuple[list[float], dict[str, np.ndarray]]:
-    """Losses and final weights of the oracle's own training loop."""
+    """Return losses and final weights of the oracle's training loop."""
     o, model = config.optimizer, config.model
     weights = {name: leaf[...] for name, leaf in initial_weights(model, config.seed, "float64")}
     optimizer, losses = oracle.AdamW((o.beta1, o.beta2), o.eps, o.weight_decay), []
@@ -89,7 +89,7 @@ def oracle_run(config: TrainConfig, tokens: np.ndarray) -> tuple[list[float], di
 
 @pytest.mark.parametrize("micro_batches", [1, 2])
 def test_the_first_steps_are_the_oracles(micro_batches: int, tmp_path: Path) -> None:
-    """Loss, gradient, clipping, schedule, AdamW and decay, all at work: large rates, a low limit, strong decay."""
+    """Loss, gradient, clipping, schedule, AdamW and decay all act: rates are large, the limit low, the decay strong."""
     config = TrainConfig(
         ModelConfig(vocab_size=13, context_length=5, d_model=8, num_layers=1, num_heads=2, d_ff=12),
         OptimizerConfig(0.1, 0.02, warmup_steps=3, weight_decay=0.3, max_grad_norm=0.7, eps=1e-3),
@@ -143,7 +143,7 @@ def test_both_see_bitwise_the_same_batches(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("writer", BACKENDS)
 def test_checkpoints_cross_bit_by_bit(writer: BackendName, tmp_path: Path) -> None:
-    """Weights, both moments and the step count: written by one, read by either, and again the same bits."""
+    """Weights, both moments and the step count keep their bits, whichever backend writes and reads them."""
     config = TrainConfig(
         ModelConfig(vocab_size=13, context_length=5, d_model=8, num_layers=2, num_heads=2, d_ff=12),
         steps=3,
@@ -167,7 +167,7 @@ def test_checkpoints_cross_bit_by_bit(writer: BackendName, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("writer", BACKENDS)
 def test_the_other_backend_takes_the_next_step(writer: BackendName, tmp_path: Path) -> None:
-    """Three steps in one and two in the other are five in either: nothing of the state is left behind."""
+    """Three steps in one backend and two in the other equal five in either: no part of the state is lost."""
     model = ModelConfig(vocab_size=13, context_length=5, d_model=8, num_layers=2, num_heads=2, d_ff=12)
     config = TrainConfig(model, OptimizerConfig(0.05, 0.01, 2), batch_size=4, compute_dtype="float64")
     tokens = np.load(token_file(tmp_path, 13))
@@ -194,7 +194,7 @@ def test_the_other_backend_takes_the_next_step(writer: BackendName, tmp_path: Pa
 
 
 def test_a_step_says_what_it_did() -> None:
-    """Loss and gradient norm of the metrics are the oracle's, before clipping."""
+    """The metrics' loss, and gradient norm before clipping, are the oracle's."""
     model = ModelConfig(vocab_size=13, context_length=5, d_model=8, num_layers=1, num_heads=2, d_ff=12)
     config = TrainConfig(model, OptimizerConfig(max_grad_norm=0.1), compute_dtype="float64")
     tokens = np.random.default_rng(0).integers(0, 13, 200)

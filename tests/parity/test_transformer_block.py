@@ -1,4 +1,4 @@
-"""transformer_block: parity, and its laws."""
+"""Parity and laws of transformer_block."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def test_parity(case: Case, dtype: Dtype) -> None:
 
 
 def block(mask: str = "causal") -> Given:
-    """The arguments of one block."""
+    """Draw the arguments of one block."""
     return Problem(Case(LAYER, (2, 6, 2, 8, 24), 0, mask=mask), "float32").given
 
 
@@ -34,7 +34,7 @@ def test_is_causal_by_gradient() -> None:
 
 
 def test_without_its_two_branches_it_is_the_identity() -> None:
-    """The norms stand inside the branches, not on the residual stream: pre-norm."""
+    """In a pre-norm block the norms stand inside the branches, not on the residual stream."""
     given = block()
     silent = {"attn.output_proj.weight", "ffn.w2.weight"}
     arrays = {name: np.zeros_like(a) if name in silent else a for name, a in given.arrays.items()}

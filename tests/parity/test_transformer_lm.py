@@ -1,4 +1,4 @@
-"""transformer_lm and the training loss: parity, and their laws."""
+"""Parity and laws of transformer_lm and of the training loss."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def test_parity(case: Case, layer: str, dtype: Dtype) -> None:
 
 
 def model() -> Given:
-    """The arguments of a model of two layers."""
+    """Draw the arguments of a model of two layers."""
     return Problem(Case(LAYER, (2, 6, 2, 2, 8, 24, 19), 0), "float64").given
 
 
@@ -60,7 +60,7 @@ def test_an_untied_head_leaves_unseen_embeddings_without_gradient() -> None:
 
 @pytest.mark.parametrize("backend_name", ["torch", "jax"])
 def test_prefill_and_decoding_give_the_logits_of_the_whole(backend_name: BackendName) -> None:
-    """Prompts of two lengths, then token by token: the same logits as one pass over the whole sequence."""
+    """After prompts of two lengths, token by token, the logits are those of one pass over the whole sequence."""
     given = model()
     config = TrainConfig(given.statics["config"], compute_dtype="float64")
     backend = load(backend_name, config)
