@@ -50,25 +50,25 @@ def open_pairs(path: Path, model: ModelConfig) -> PairFile:
     Raises:
         InputError: it is not a file of pairs, an id is vocab_size or more, or a pair is too long for the model.
     """
-    where = find_beside(path, OFFSETS)
-    if path.suffix == ".jsonl" or (path.exists() and not where.exists()):
+    bounds_path = find_beside(path, OFFSETS)
+    if path.suffix == ".jsonl" or (path.exists() and not bounds_path.exists()):
         raise InputError(
             f"{path}: not a file of encoded pairs; make one: lm tokenizer encode --tokenizer FOLDER --input "
             "PAIRS.jsonl --out PAIRS.npy"
         )
     tokens = open_tokens(path, model.vocab_size, 0)
-    require_file(where)
+    require_file(bounds_path)
     try:
-        offsets = map_npy(where)
+        offsets = map_npy(bounds_path)
     except ValueError as error:
         raise InputError(
-            f"{where}: does not hold the bounds of pairs ({error}); encode the pairs again"
+            f"{bounds_path}: does not hold the bounds of pairs ({error}); encode the pairs again"
         ) from None
     if offsets.dtype != np.int64:
-        raise InputError(f"{where}: does not hold the bounds of pairs; encode the pairs again")
+        raise InputError(f"{bounds_path}: does not hold the bounds of pairs; encode the pairs again")
     if len(offsets) < 3 or len(offsets) % 2 == 0 or offsets[0] != 0 or offsets[-1] != len(tokens):
-        raise InputError(f"{where}: the bounds do not fit the pairs beside it; encode the pairs again")
-    longest = [_longest(offsets, len(tokens), part, where) for part in (0, 1)]
+        raise InputError(f"{bounds_path}: the bounds do not fit the pairs beside it; encode the pairs again")
+    longest = [_longest(offsets, len(tokens), part, bounds_path) for part in (0, 1)]
     # The model reads the end token before the target, and predicts the one after it.
     for what, length, limit in (
         ("prefix", longest[0], "prefix_length"),
@@ -82,7 +82,7 @@ def open_pairs(path: Path, model: ModelConfig) -> PairFile:
     return PairFile(tokens, offsets)
 
 
-def _longest(offsets: np.ndarray, num_tokens: int, part: int, where: Path) -> int:
+def _longest(offsets: np.ndarray, num_tokens: int, part: int, bounds_path: Path) -> int:
     """Return the length of the longest prefix (part 0), or of the longest target with its end tokens (part 1)."""
     longest, block = 0, 1 << 20
     for start in range(0, len(offsets) - 1, block):
@@ -90,7 +90,7 @@ def _longest(offsets: np.ndarray, num_tokens: int, part: int, where: Path) -> in
         lengths = np.diff(bounds)[part::2]
         # The bounds are checked too, because differences of huge numbers may wrap around.
         if lengths.min() < 1 + part or bounds.min() < 0 or bounds.max() > num_tokens:
-            raise InputError(f"{where}: does not hold the bounds of pairs; encode the pairs again")
+            raise InputError(f"{bounds_path}: does not hold the bounds of pairs; encode the pairs again")
         longest = max(longest, int(lengths.max()))
     return longest
 
@@ -134,9 +134,9 @@ def pair_batch(pairs: Sequence[Pair], batch_size: int, model: ModelConfig, micro
     prefix = np.zeros((batch_size, model.prefix_length), np.int32)
     inputs, targets = np.zeros((2, batch_size, model.context_length), np.int32)
     num_tokens, num_targets = np.zeros((2, batch_size), np.int32)
-    for row, (before, target) in enumerate(pairs):
-        num_tokens[row], num_targets[row] = len(before), len(target) - 1
-        prefix[row, : len(before)] = before
+    for row, (prefix_ids, target) in enumerate(pairs):
+        num_tokens[row], num_targets[row] = len(prefix_ids), len(target) - 1
+        prefix[row, : len(prefix_ids)] = prefix_ids
         inputs[row, : len(target) - 1] = target[:-1]
         targets[row, : len(target) - 1] = target[1:]
     loss_mask = np.arange(model.context_length) < num_targets[:, None]

@@ -25,7 +25,7 @@ class SamplingConfig:
     top_k: int | None = None
     """Choose among this many of the likeliest tokens; by default among all."""
     top_p: float = 1.0
-    """Choose among the likeliest tokens, as few as reach this sum of probabilities (nucleus sampling)."""
+    """Choose among the fewest of the likeliest tokens whose probabilities sum to at least this (nucleus sampling)."""
     min_p: float = 0.0
     """Choose among tokens whose probability is at least this share of the likeliest token's."""
     repetition_penalty: float = 1.0
