@@ -10,6 +10,7 @@ but computed nothing, so that a start takes little. They have as many threads as
 import os
 import signal
 import sys
+from functools import partial
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # while the modules load
@@ -102,6 +103,11 @@ def newest_name(out: Path) -> int:
     return max((int(path.name[5:]) for path in checkpoint.find_all(out)), default=-1)
 
 
+def has_reached(out: Path, step: int) -> bool:
+    """Return whether a checkpoint of this step or a later one is there."""
+    return newest_name(out) >= step
+
+
 def result(out: Path) -> tuple[bytes, ...]:
     """What a finished run came to, but for the clock."""
     from lm.run import checkpoint
@@ -136,8 +142,7 @@ def torture(backend: str, kills: int, seed: int, folder: Path) -> None:
         elif draw.random() < 0.15:
             status = ended(child, draw.uniform(0, duration))
         else:
-            target = before + draw.randint(1, 20)
-            status = ended(child, 600, lambda target=target: newest_name(out) >= target)
+            status = ended(child, 600, partial(has_reached, out, before + draw.randint(1, 20)))
             time.sleep(draw.uniform(0, 0.02))
         if status is None:
             os.kill(child, signal.SIGKILL)

@@ -16,7 +16,7 @@ def ks_statistic(sample: np.ndarray, cdf: Cdf) -> float:
     n = len(sample)
     probability = cdf(np.sort(sample))
     steps = np.arange(n + 1) / n
-    return math.sqrt(n) * max((steps[1:] - probability).max(), (probability - steps[:-1]).max())
+    return math.sqrt(n) * float(max((steps[1:] - probability).max(), (probability - steps[:-1]).max()))
 
 
 def truncated_normal_cdf(limit: float, std: float = 1.0) -> Cdf:

@@ -1,6 +1,7 @@
 """A trained model from Python: `lm.load`, the methods of a model, and the notebook that shows them."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,19 @@ IDS = np.arange(16, dtype=np.int32).reshape(2, 8)
 
 
 def test_both_backends_give_the_logits_of_every_position() -> None:
-    per_backend = []
+    per_backend: list[np.ndarray] = []
     for name in BACKENDS:
         backend = load(name, CONFIG)
         state = backend.init_state(CONFIG, 0)
         logits = backend.make_logits(CONFIG)(state, IDS)
-        assert (logits.shape, logits.dtype) == ((2, 8, 32), np.float32)
+        assert logits.shape == (2, 8, 32)
+        assert logits.dtype == np.float32
         prefill = backend.make_prefill(CONFIG)
         for T in (3, 8):
             last, _ = prefill(state, IDS, np.array([T, T]))
             assert relative_error(logits[:, T - 1], last) < BUDGETS["float32"].model_forward
         per_backend.append(logits)
-    assert relative_error(*per_backend) < BUDGETS["float32"].model_forward
+    assert relative_error(per_backend[0], per_backend[1]) < BUDGETS["float32"].model_forward
 
 
 @pytest.mark.parametrize("backend_name", BACKENDS)
@@ -80,18 +82,20 @@ def test_which_checkpoint_and_which_backend(pipeline: Path) -> None:
 
 
 def facts_of(path: Path) -> dict[str, Any]:
-    return json.loads((path / "state.json").read_text())
+    facts: dict[str, Any] = json.loads((path / "state.json").read_text())
+    return facts
 
 
 def test_what_the_api_refuses(made_pipeline: Path) -> None:
-    model = twinlm.load(made_pipeline / "torch")
-    for what, message in (
-        (lambda: twinlm.load("none"), "none: holds no checkpoint"),
+    load: Any = twinlm.load  # without types, which refuse most of these before they run
+    model: Any = load(made_pipeline / "torch")
+    cases: tuple[tuple[Callable[[], object], str], ...] = (
+        (lambda: load("none"), "none: holds no checkpoint"),
         (
-            lambda: twinlm.load(made_pipeline / "torch", "tensorflow"),
+            lambda: load(made_pipeline / "torch", "tensorflow"),
             "backend is 'tensorflow': give jax or torch",
         ),
-        (lambda: twinlm.load(made_pipeline / "torch", device="abacus"), "device 'abacus'"),
+        (lambda: load(made_pipeline / "torch", device="abacus"), "device 'abacus'"),
         (lambda: model.logits([]), "the ids are"),
         (lambda: model.logits(""), "the ids are"),
         (lambda: model.logits([0.5]), "the ids are float64"),
@@ -114,9 +118,10 @@ def test_what_the_api_refuses(made_pipeline: Path) -> None:
         (lambda: model.score([1, 2]), r"the text is \[1, 2\]: give a string"),
         (lambda: model.generate("a", temperature=-1.0), "temperature is -1"),
         (lambda: model.generate("a", samples=2), "samples is 2, but generate returns one text; use complete"),
-    ):
+    )
+    for what, message in cases:
         with pytest.raises(InputError, match=message):
-            what()  # type: ignore[no-untyped-call]
+            what()
 
 
 @pytest.mark.parametrize("backend_name", BACKENDS)
@@ -124,7 +129,8 @@ def test_nothing_asked_is_nothing_answered(made_pipeline: Path, backend_name: Ba
     model = twinlm.load(made_pipeline / "torch", backend_name)
     assert model.complete([]) == []
     logits = model.logits(np.zeros((0, 3), int))
-    assert (logits.shape, logits.dtype) == ((0, 3, 300), np.float32)
+    assert logits.shape == (0, 3, 300)
+    assert logits.dtype == np.float32
 
 
 @pytest.mark.parametrize("backend_name", BACKENDS)
@@ -141,14 +147,14 @@ def test_import_lm_is_light() -> None:
     heavy = {"numpy", "torch", "jax", "safetensors", "torch_impl", "jax_impl", "tyro"}
     assert not loaded_after("import lm; lm.__version__") & heavy
     with pytest.raises(AttributeError, match="module 'lm' has no attribute 'lode'"):
-        twinlm.lode  # type: ignore[attr-defined]  # noqa: B018
+        twinlm.lode  # noqa: B018
 
 
 def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import nbformat
     from nbclient import NotebookClient
 
-    notebook = nbformat.read(ROOT / "docs" / "tour.ipynb", as_version=4)
+    notebook: Any = nbformat.read(ROOT / "docs" / "tour.ipynb", as_version=4)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     # As committed, it has been run from top to bottom, and shows what came of it.
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))

@@ -53,5 +53,6 @@ def test_commands_refuse_a_device_in_one_line(
     for words in (["eval", "--tokens", tmp_path / "none.npy"], ["generate", "--prompt", "a"], ["score", "a"]):
         assert said in refused(capsys, *words, *model, "--device", "mps")
     assert not list(tmp_path.iterdir())
-    model = ("--backend", backend, "--checkpoint", made_pipeline / backend, "--device", "cuda:99")
-    assert "device 'cuda:99' cannot be used by" in refused(capsys, "generate", "--prompt", "a", *model)
+    model = ("--backend", backend, "--checkpoint", made_pipeline / backend)
+    said = refused(capsys, "generate", "--prompt", "a", *model, "--device", "cuda:99")
+    assert "device 'cuda:99' cannot be used by" in said

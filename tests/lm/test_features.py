@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from lm.backend import BackendName, load
 from lm.config import ModelConfig, load_config
 from lm.data.batch import Batch
+from lm.files import discard
 from lm.flops import train_flops_per_token
 from lm.init import optimizer_shapes, parameter_shapes
 from lm.run import checkpoint
@@ -31,7 +32,11 @@ def test_gains_do_not_decay_with_the_matrices(made_pipeline: Path, backend_name:
     ids = np.random.default_rng(0).integers(0, 300, (1, 4, 17)).astype(np.int32)
     backend = load(backend_name, config)
     weights = {}
-    for name, decay, amount in (("none", "all", 0.0), ("matrices", "matrices", 10.0)):
+    cases: tuple[tuple[str, Literal["all", "matrices"], float], ...] = (
+        ("none", "all", 0.0),
+        ("matrices", "matrices", 10.0),
+    )
+    for name, decay, amount in cases:
         optimizer = dataclasses.replace(config.optimizer, weight_decay=amount, decay=decay)
         c = dataclasses.replace(config, optimizer=optimizer)
         state, _ = backend.make_train_step(c)(
@@ -66,7 +71,16 @@ def test_evaluation_of_the_first_windows(pipeline: Path) -> None:
 
 def test_patience_ends_a_run_that_no_longer_learns(pipeline: Path, capsys: Capture) -> None:
     # At this rate it soon gets worse.
-    flags = ("--steps", 40, "--eval-interval", 1, "--patience", 3, "--optimizer.learning-rate", 3.0)
+    flags: tuple[object, ...] = (
+        "--steps",
+        40,
+        "--eval-interval",
+        1,
+        "--patience",
+        3,
+        "--optimizer.learning-rate",
+        3.0,
+    )
     flags += ("--keep-last", 1)
     command = train_command(pipeline, "torch", pipeline / "new", *flags, "--save-interval", 100)
     assert lm(*command) == 0
@@ -96,7 +110,7 @@ def test_a_step_that_is_not_finite(pipeline: Path, capsys: Capture, backend: Bac
         for file, of in (("model", shapes(start)), ("optimizer", shapes(start, optimizer=True)))
     )
     weights["ln_final.weight"] = np.full(16, np.inf, np.float32)
-    checkpoint.discard(pipeline / backend / "checkpoints" / "step-00000006")
+    discard(pipeline / backend / "checkpoints" / "step-00000006")
     del facts["format_version"], facts["iteration"]
     checkpoint.save(pipeline / backend / "checkpoints", 3, weights.items(), moments.items(), facts)
     command = train_command(
@@ -129,7 +143,7 @@ def test_fine_tuning_starts_from_the_weights_of_another_run(
     pipeline: Path, capsys: Capture, backend: BackendName
 ) -> None:
     other = pipeline / ("jax" if backend == "torch" else "torch")
-    flags = ("--init-from", other, "--steps", 1, "--optimizer.learning-rate", 1e-30)
+    flags: tuple[object, ...] = ("--init-from", other, "--steps", 1, "--optimizer.learning-rate", 1e-30)
     flags += ("--optimizer.min-learning-rate", 0)
     assert lm(*train_command(pipeline, backend, pipeline / "tuned", *flags)) == 0
     ours, theirs = (leaves(folder)["model.safetensors"] for folder in (pipeline / "tuned", other))

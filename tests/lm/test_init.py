@@ -146,7 +146,12 @@ def test_slices_of_a_leaf_are_those_of_the_whole(index: tuple[slice, slice], blo
     leaf = InitialWeight("lm_head.weight", (9, 7), np.dtype(np.float32), 3, block=block)
     whole, height = leaf[...], max(1, block // 7)
     drawn: list[int] = []
-    with mock.patch("lm.init.philox", lambda *stream: drawn.append(stream[2]) or philox(*stream)):
+
+    def noted(*stream: Any) -> Any:
+        drawn.append(stream[2])
+        return philox(*stream)
+
+    with mock.patch("lm.init.philox", noted):
         part = leaf[index]
     assert part.dtype == np.float32
     np.testing.assert_array_equal(part, whole[index])

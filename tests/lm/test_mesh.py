@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tests.lm.conftest import refused, snapshot, train_command
 from tokenizer import InputError
 
 RANDOM = np.random.default_rng(0)
-LEAVES = {
+LEAVES: dict[str, np.ndarray] = {
     "b.weight": RANDOM.normal(size=(6, 4)).astype(np.float32),
     "a.weight": RANDOM.normal(size=(4, 6)),
     "c.weight": RANDOM.normal(size=(2, 4, 6)).astype(np.float32),
@@ -179,16 +180,19 @@ def test_slices_of_a_file_are_those_of_the_leaf(tmp_path: Path) -> None:
     expected = {name: (array.shape, str(array.dtype)) for name, array in LEAVES.items()}
     for name, leaf in checkpoint.read_leaves(tmp_path / "file", expected):
         assert (leaf.shape, leaf.dtype) == (LEAVES[name].shape, LEAVES[name].dtype)
-        for index in (..., *quarters(LEAVES[name])):
+        indices: list[Any] = [..., *quarters(LEAVES[name])]
+        for index in indices:
             np.testing.assert_array_equal(leaf[index], LEAVES[name][index])
 
 
 def test_a_step_waits_less_than_a_checkpoint() -> None:
     asked: list[str] = []
-    patient, soon = (
-        lambda value, kind=kind: asked.append(kind) or [0, value] for kind in ("patient", "soon")
-    )
-    processes = Processes(0, 2, patient, gather_soon=soon)
+
+    def gather(kind: str, value: int) -> list[int]:
+        asked.append(kind)
+        return [0, value]
+
+    processes = Processes(0, 2, partial(gather, "patient"), gather_soon=partial(gather, "soon"))
     assert processes.any(True)
     assert not processes.any(False)
     with processes.together():

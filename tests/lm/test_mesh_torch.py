@@ -26,12 +26,23 @@ from tests.lm.run.test_train import leaves
 from tests.source import ROOT
 
 # Shapes are divided unevenly, and of d_ff = 9 rows the last of four processes has none.
-COMMON = ("--steps", 50, "--eval-interval", 25, "--eval-windows", 8, "--save-interval", 10, "--batch-size", 8)
+COMMON: tuple[object, ...] = (
+    "--steps",
+    50,
+    "--eval-interval",
+    25,
+    "--eval-windows",
+    8,
+    "--save-interval",
+    10,
+    "--batch-size",
+    8,
+)
 COMMON += ("--optimizer.learning-rate", 5e-3, "--model.vocab-size", 301, "--model.d-ff", 9)
 COMMON += ("--model.num-layers", 1, "--optimizer.max-grad-norm", 0.5)
 FLOAT64 = (*COMMON, "--compute-dtype", "float64", "--model.residual-dropout", 0.1)
 FLOAT32 = (*COMMON, "--model.tie-embeddings", "--model.position", "learned")
-PAIRS = (
+PAIRS: tuple[object, ...] = (
     "--steps",
     4,
     "--eval-interval",

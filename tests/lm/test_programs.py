@@ -45,13 +45,13 @@ def test_a_folder_for_each_processor_and_number_of_threads(
     assert folder.name.endswith("-3")
     assert folder.stat().st_mode & 0o077 == 0 or os.name == "nt"
     assert kept() == folder
-    monkeypatch.setattr(machine.platform, "machine", lambda: "another")
+    monkeypatch.setattr("lm.machine.platform.machine", lambda: "another")
     assert not folder.name.startswith(machine.processor_id())
 
 
 def test_by_default_in_the_users_cache_directory(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-    monkeypatch.setattr(programs.platformdirs, "user_cache_path", lambda name: fresh / name)
+    monkeypatch.setattr("lm.programs.platformdirs.user_cache_path", lambda name: fresh / name)
     programs.program_folder.cache_clear()
     for name in kept_programs.PROGRAMS_KEPT:
         monkeypatch.delenv(name.upper(), raising=False)
@@ -128,10 +128,11 @@ def test_what_is_measured_is_kept_for_the_next_process(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Forms of products round differently, so the next command repeats the choice. A broken file changes nothing."""
-    monkeypatch.setattr(programs.platformdirs, "user_cache_path", lambda name: tmp_path / name)
+    monkeypatch.setattr("lm.programs.platformdirs.user_cache_path", lambda name: tmp_path / name)
     at_exit: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(programs.atexit, "register", lambda *call: at_exit.append(call))
-    told, measured = {}, {"many rows": "by_convolution"}
+    monkeypatch.setattr("lm.programs.atexit.register", lambda *call: at_exit.append(call))
+    told: dict[str, str] = {}
+    measured = {"many rows": "by_convolution"}
     backend = SimpleNamespace(
         versions=lambda: {"torch": "2"}, repeat=told.update, choices=lambda only_measured: measured
     )

@@ -172,10 +172,13 @@ def test_what_is_refused(folder: Path, capsys: Capture) -> None:
     assert "the prefix has 0 tokens; give from 1 to the model's prefix_length 10" in refuse(*run_of_pairs, "")
     assert "the prefix has 11 tokens" in refuse(*run_of_pairs, "abcdefghijk")
     out = folder / "new"
-    pairs, masked = (
-        lambda *more, architecture=architecture: train_command(folder, architecture, "torch", out, *more)
-        for architecture in ("encoder_decoder", "encoder")
-    )
+
+    def pairs(*more: object) -> list[object]:
+        return train_command(folder, "encoder_decoder", "torch", out, *more)
+
+    def masked(*more: object) -> list[object]:
+        return train_command(folder, "encoder", "torch", out, *more)
+
     assert "the longest prefix takes 10 tokens" in refuse(*pairs("--model.prefix-length", 9))
     assert "writes no text without" not in refuse(*pairs("--train", folder / "train.jsonl"))
     said = refuse(*pairs("--train", folder / "train.jsonl"))
@@ -218,7 +221,8 @@ def follow(
     """Return the tokens that follow each prefix, by row, and why each row ended."""
     backend = load(backend_name, config)
     steps = backend.make_prefill(config), backend.make_decode_step(config)
-    state, endings = backend.init_state(config, 0), {}
+    state = backend.init_state(config, 0)
+    endings: dict[int, Any] = {}
     rules = SamplingConfig(max_new_tokens=20, seed=1, **sampling)
     tokens: dict[int, list[int]] = {row: [] for row in range(len(prefixes) * rules.samples)}
     for drawn in generate_after_prefixes(*steps, state, config, prefixes, rules, 0, (), endings):

@@ -128,9 +128,14 @@ def add(parts: list[Result]) -> Result:
 
 def test_few_tasks_are_on_their_way(client: Client, tmp_path: Path) -> None:
     (tmp_path / "died").touch()
-    given = []
-    tasks = ([i] for i in range(30) if not given.append(i))
-    results = map_tasks(DyingOnce(str(tmp_path / "died")), tasks, client)
+    given: list[int] = []
+
+    def tasks() -> Iterator[list[int]]:
+        for i in range(30):
+            given.append(i)
+            yield [i]
+
+    results = map_tasks(DyingOnce(str(tmp_path / "died")), tasks(), client)
     for number, result in enumerate(results):
         assert result[0] == [number]
         assert len(given) <= number + 2 * dask_engine.AHEAD

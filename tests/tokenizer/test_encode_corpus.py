@@ -15,7 +15,7 @@ import pytest
 from tests.tokenizer.texts import CORNER_CASES
 from tokenizer import InputError, Tokenizer, train_bpe
 from tokenizer.encode_corpus import EncodeWorker, encode_corpus
-from tokenizer.parallel import ranges, workers
+from tokenizer.parallel import ranges
 from tokenizer.parallel.workers import Result, Task, run_tasks
 
 ROOT = Path(__file__).parents[2]
@@ -152,11 +152,14 @@ def test_a_worker_that_dies_is_an_error(how: str, message: str) -> None:
 
 
 def test_results_come_in_order_and_workers_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    started = []
+    started: list[subprocess.Popen[bytes]] = []
     popen = subprocess.Popen
-    monkeypatch.setattr(
-        workers.subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1]
-    )
+
+    def start(*arguments: Any, **settings: Any) -> subprocess.Popen[bytes]:
+        started.append(popen(*arguments, **settings))
+        return started[-1]
+
+    monkeypatch.setattr("tokenizer.parallel.workers.subprocess.Popen", start)
     # As many tasks as it takes until all three have run some.
     seen: set[int] = set()
     tasks = itertools.takewhile(lambda i: len(seen) < 3 or i < 100, itertools.count())

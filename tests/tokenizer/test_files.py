@@ -201,7 +201,7 @@ def exchange_lines(path: Path, one: int, other: int) -> None:
     path.write_text("".join(lines))
 
 
-DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no merges": (lambda folder: (folder / "merges.txt").write_text(""), "which no line of merges.txt makes"),
     "a merge less": (
         lambda folder: drop_lines(folder / "merges.txt", 2, 3),

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from threading import Thread
 
@@ -91,7 +91,7 @@ def test_what_is_no_plain_file_is_read(
     tokenizer: Tokenizer,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    how: Callable[[Path, bytes], "contextmanager[str]"],
+    how: Callable[[Path, bytes], AbstractContextManager[str]],
     num_workers: int,
 ) -> None:
     monkeypatch.setattr(ranges, "SMALL", 0)

@@ -190,7 +190,7 @@ def find_files(path: str) -> list[str]:
 def _file_system(path: str) -> Any:
     """Return the file system that an address is in, and the file's name there."""
     try:
-        from fsspec.core import url_to_fs  # type: ignore[import-untyped]
+        from fsspec.core import url_to_fs
     except ModuleNotFoundError:
         raise InputError(
             f"reading {path} needs fsspec; install it with: pip install 'twinlm[dask]'"

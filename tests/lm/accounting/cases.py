@@ -41,6 +41,7 @@ def random_batch(config: TrainConfig) -> Batch:
     inputs, mask = ids[..., :-1], np.ones((*rows, m.context_length), bool)
     if m.architecture == "encoder":
         return Batch(inputs, ids[..., 1:], mask, np.full(rows, m.context_length, np.int32))
+    assert m.prefix_length
     prefix = rng.integers(0, m.vocab_size, (*rows, m.prefix_length)).astype(np.int32)
     return Batch(inputs, ids[..., 1:], mask, np.full(rows, m.prefix_length, np.int32), prefix)
 

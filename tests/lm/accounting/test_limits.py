@@ -92,10 +92,11 @@ def test_a_step_is_refused_just_above_what_the_machine_has(
     monkeypatch.setattr(limits, "total_memory", lambda: share)
     refuse_step(CONFIG, backend, Mesh(fsdp=2))
     refuse_weights(CONFIG)
-    for refuse, needed in (
+    cases: tuple[tuple[Callable[[], None], float], ...] = (
         (lambda: refuse_weights(CONFIG), needs.weights),
         (lambda: refuse_step(CONFIG, backend, Mesh(fsdp=2)), share),
-    ):
+    )
+    for refuse, needed in cases:
         monkeypatch.setattr(limits, "total_memory", lambda needed=needed: needed - 1)
         with pytest.raises(OutOfMemoryError, match="by lm accounting"):
             refuse()

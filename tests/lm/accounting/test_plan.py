@@ -41,7 +41,7 @@ def programs() -> dict[str, dict[str, Any]]:
         text=True,
         check=True,
     )
-    return json.loads(child.stdout)  # type: ignore[no-any-return]
+    return json.loads(child.stdout)
 
 
 @pytest.mark.parametrize("case", CASES)

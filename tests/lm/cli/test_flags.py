@@ -156,7 +156,12 @@ def test_the_benchmarks_gather_lists_too(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_gathered_values_replace_the_default_of_argparse() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--x", type=int, nargs="+", default=[7], action=Gather)
-    lines = ([], ["--x", "1", "2"], ["--x", "1", "--x", "2"], ["--x=1", "--x", "2", "3", "--x=4"])
+    lines: list[list[str]] = [
+        [],
+        ["--x", "1", "2"],
+        ["--x", "1", "--x", "2"],
+        ["--x=1", "--x", "2", "3", "--x=4"],
+    ]
     assert [parser.parse_args(line).x for line in lines] == [[7], [1, 2], [1, 2], [1, 2, 3, 4]]
     assert parser.parse_args([]).x == [7]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lm.text.sampling import choose_token
 from tests.lm.conftest import lm, refused
 
 Capture = pytest.CaptureFixture[str]
@@ -69,19 +70,17 @@ def test_many_prompts_in_json(
 def test_ctrl_c_keeps_the_text_so_far(
     made_pipeline: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lm.text import generate
-
     command = ("generate", "--checkpoint", made_pipeline / "torch", "--prompt", "One", "--json")
     assert lm(*command, "--max-new-tokens", 4) == 0
     first_four = json.loads(capsys.readouterr().out)
-    draw, calls = generate.choose_token, itertools.count()
+    calls = itertools.count()
 
     def interrupted(*arguments: Any, **settings: Any) -> Any:
         if next(calls) == 4:
             raise KeyboardInterrupt
-        return draw(*arguments, **settings)
+        return choose_token(*arguments, **settings)
 
-    monkeypatch.setattr(generate, "choose_token", interrupted)
+    monkeypatch.setattr("lm.text.generate.choose_token", interrupted)
     assert lm(*command, "--max-new-tokens", 100) == 0
     assert json.loads(capsys.readouterr().out) == first_four | {"ending": "interrupted"}
     calls = itertools.count()

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from lm.run.metrics import read_metrics
+from lm.schedule import learning_rate
 from tests.lm.conftest import lm, train_command
 from tests.lm.run.test_train import leaves, numbers
 from tests.source import ROOT
@@ -196,9 +197,7 @@ def test_training_ends_in_a_process_without_standard_files(pipeline: Path, close
 def test_training_saves_if_the_disk_is_too_full_for_metrics(
     pipeline: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lm.run import log
-
-    write = log.json.dumps
+    write = json.dumps
 
     def full(value: Any, **more: Any) -> str:
         if isinstance(value, dict) and value.get("step") == 4:
@@ -207,7 +206,7 @@ def test_training_saves_if_the_disk_is_too_full_for_metrics(
 
     command = train_command(pipeline, "torch", pipeline / "new")
     with monkeypatch.context() as patch:
-        patch.setattr(log.json, "dumps", full)
+        patch.setattr("lm.run.log.json.dumps", full)
         assert lm(*command) == 2
     said = capsys.readouterr().err
     assert f"{pipeline / 'new' / 'metrics.jsonl'}: cannot be written ({os.strerror(28)})" in said
@@ -218,15 +217,11 @@ def test_training_saves_if_the_disk_is_too_full_for_metrics(
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="sends SIGHUP, which Windows has not")
 def test_training_continues_under_nohup(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lm.run import train as module
-
-    learning_rate = module.learning_rate
-
     def hang_up(step: int, *more: Any) -> float:
         os.kill(os.getpid(), signal.SIGHUP)
         return learning_rate(step, *more)
 
-    monkeypatch.setattr(module, "learning_rate", hang_up)
+    monkeypatch.setattr("lm.run.train.learning_rate", hang_up)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         assert lm(*train_command(pipeline, "torch", pipeline / "new")) == 0

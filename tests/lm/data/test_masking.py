@@ -71,7 +71,7 @@ def test_a_batch_is_a_function_of_seed_and_step(seed: int, step: int) -> None:
         np.testing.assert_array_equal(whole.reshape(parts.shape), parts)
     assert (batch.inputs != masked_batch(CORPUS, config, step + 1).inputs).any()
     other = masked_batch(CORPUS, replace(config, seed=seed + 1), step)
-    assert (batch.loss_mask != other.loss_mask).any()
+    assert np.any(batch.loss_mask != other.loss_mask)
 
 
 def test_targets_are_the_tokens_before_masking() -> None:
@@ -81,7 +81,7 @@ def test_targets_are_the_tokens_before_masking() -> None:
     np.testing.assert_array_equal(batch.inputs[~batch.loss_mask], batch.targets[~batch.loss_mask])
     assert (batch.inputs != batch.targets).sum() > 8
     assert batch.num_targets == 8 * 2
-    assert (batch.num_tokens == 16).all()
+    assert np.all(batch.num_tokens == 16)
 
 
 def concatenate(batches: list[Batch], name: str) -> np.ndarray:

@@ -1,6 +1,7 @@
 """`lm experiment`: a folder keeps its runs, and the same command resumes and uses them again."""
 
 import json
+import math
 import re
 import shutil
 import signal
@@ -30,13 +31,13 @@ def test_one_folder_holds_configs_metrics_plots_and_a_report(swept: Path) -> Non
     assert (swept / "learning-rate.png").read_bytes().startswith(b"\x89PNG")
     runs = sorted(path.name for path in (swept / "runs").iterdir())
     assert runs == ["rate-0.001", "rate-0.03", "rate-0.03_seed-1", "rate-10000"]
-    losses = {}
+    losses: dict[str, float] = {}
     for name in runs:
         facts = read_facts(swept / "runs" / name)
         assert facts
         assert facts["config"]["optimizer"]["learning_rate"] == float(name.split("_")[0].split("-")[1])
         metrics = read_metrics(swept / "runs" / name)
-        losses[name] = next((m["val_loss"] for m in reversed(metrics) if "val_loss" in m), None)
+        losses[name] = next((m["val_loss"] for m in reversed(metrics) if "val_loss" in m), math.nan)
     report = (swept / "report.md").read_text()
     assert losses["rate-0.03"] < losses["rate-0.001"]
     mean = (losses["rate-0.03"] + losses["rate-0.03_seed-1"]) / 2

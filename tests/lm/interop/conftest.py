@@ -17,7 +17,8 @@ def transformers() -> Iterator[Any]:
         patch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         import transformers
 
-        transformers.utils.logging.disable_progress_bar()
+        logging: Any = transformers.utils.logging
+        logging.disable_progress_bar()
         yield transformers
 
 

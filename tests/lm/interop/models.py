@@ -79,7 +79,8 @@ def logits_of(model: Any, ids: np.ndarray) -> np.ndarray:
     import torch
 
     with torch.no_grad():
-        return model(torch.tensor(ids)).logits.numpy()
+        logits: np.ndarray = model(torch.tensor(ids)).logits.numpy()
+    return logits
 
 
 def read_json(path: Path) -> Any:

@@ -94,8 +94,11 @@ def test_export_and_import_change_no_bit(tmp_path: Path, capsys: Capture, comput
     config, facts = load_facts(after)
     assert (config.model, config.compute_dtype, facts["iteration"]) == (model, compute_dtype, 0)
     shapes = {name: (shape, config.param_dtype) for name, shape in parameter_shapes(model).items()}
-    leaves = (checkpoint.read_leaves(path / "model.safetensors", shapes) for path in (before, after))
-    np.testing.assert_equal(*({name: leaf[...] for name, leaf in some} for some in leaves))
+    ours, theirs = (
+        {name: leaf[...] for name, leaf in checkpoint.read_leaves(path / "model.safetensors", shapes)}
+        for path in (before, after)
+    )
+    np.testing.assert_equal(ours, theirs)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,9 @@ from typing import Any
 
 import pytest
 
+from lm.data.sources import open_source
 from lm.run import checkpoint
+from lm.schedule import learning_rate
 from tests.lm.conftest import lm, refused, train_command
 from tests.lm.run.test_train import leaves, numbers
 from tests.source import ROOT
@@ -134,9 +136,7 @@ def test_a_token_file_is_cut_short_in_the_middle_of_a_run(pipeline: Path, whole:
 @pytest.fixture
 def before_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], Any]], None]:
     """Do something once in the middle of a run, before a step (counted from 0)."""
-    from lm.run import train as module
-
-    learning_rate, done = module.learning_rate, set[int]()
+    done: set[int] = set()
 
     def arrange(when: int, act: Callable[[], Any]) -> None:
         def learning_rate_and_act(step: int, *more: Any) -> float:
@@ -145,7 +145,7 @@ def before_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], 
                 act()
             return learning_rate(step, *more)
 
-        monkeypatch.setattr(module, "learning_rate", learning_rate_and_act)
+        monkeypatch.setattr("lm.run.train.learning_rate", learning_rate_and_act)
 
     return arrange
 
@@ -180,17 +180,13 @@ def test_sigterm_while_jax_compiles(pipeline: Path) -> None:
 def test_sigterm_while_the_data_are_read(
     pipeline: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lm.run import opening as module
-
-    open_source = module.open_source
-
     def open_source_and_signal(*arguments: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
         return open_source(*arguments)
 
     command = train_command(pipeline, "torch", pipeline / "new")
     with monkeypatch.context() as patch:
-        patch.setattr(module, "open_source", open_source_and_signal)
+        patch.setattr("lm.run.opening.open_source", open_source_and_signal)
         assert lm(*command) == 0
     assert "stopped and saved" in capsys.readouterr().out
     assert all_intact(pipeline / "new") == 0
@@ -201,7 +197,11 @@ def test_sigterm_while_the_data_are_read(
 def test_an_impatient_person_loses_nothing(
     pipeline: Path, capfd: pytest.CaptureFixture[str], before_step: Any
 ) -> None:
-    before_step(4, lambda: [os.kill(os.getpid(), signal.SIGINT) for _ in range(3)])
+    def interrupt() -> None:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before_step(4, interrupt)
     command = train_command(pipeline, "torch", pipeline / "new")
     assert lm(*command) == 0
     assert capfd.readouterr().err.count("SIGINT: will save and end after this step") == 1

@@ -11,8 +11,14 @@ from lm.run import checkpoint
 from tokenizer import InputError
 
 RANDOM = np.random.default_rng(0)
-WEIGHTS = {"a.weight": RANDOM.normal(size=(3, 4)).astype(np.float32), "b.weight": RANDOM.normal(size=5)}
-OPTIMIZER = {"m.a.weight": RANDOM.normal(size=(3, 4)).astype(np.float32), "step": np.array(7, np.int32)}
+WEIGHTS: dict[str, np.ndarray] = {
+    "a.weight": RANDOM.normal(size=(3, 4)).astype(np.float32),
+    "b.weight": RANDOM.normal(size=5),
+}
+OPTIMIZER: dict[str, np.ndarray] = {
+    "m.a.weight": RANDOM.normal(size=(3, 4)).astype(np.float32),
+    "step": np.array(7, np.int32),
+}
 
 
 def facts(leaves: dict[str, np.ndarray]) -> dict[str, tuple[tuple[int, ...], str]]:

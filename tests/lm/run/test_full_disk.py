@@ -27,7 +27,7 @@ if sys.platform != "win32":
 
     Capture = pytest.CaptureFixture[str]
     NAMED = ("--tokenizer", "tokenizer")
-    WRITERS = {
+    WRITERS: dict[str, list[object]] = {
         "stories": ["stories", "--out", "new", "--bytes", 3000],
         "pairs": ["pairs", "reverse", "--out", "new", "--count", 1000],
         "tokenizer train": ["tokenizer", "train", "--input", "val.txt", "--out", "new", "--vocab-size", 290],

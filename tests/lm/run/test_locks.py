@@ -109,12 +109,12 @@ def test_a_fast_start_within_a_slow_one_is_not_overwritten(
     assert facts["seed"] == 7
 
 
-STORIES = ["stories", "--out", "OUT.txt", "--bytes", "500", "--seed"]
-PAIRS = ["pairs", "reverse", "--out", "OUT.jsonl", "--count", "5", "--seed"]
-LEARN = ["tokenizer", "train", "--input", "val.txt", "--out", "OUT", "--vocab-size"]
-ENCODE = ["tokenizer", "encode", "--tokenizer", "tokenizer", "--out", "OUT.npy", "--input"]
+STORIES: list[object] = ["stories", "--out", "OUT.txt", "--bytes", "500", "--seed"]
+PAIRS: list[object] = ["pairs", "reverse", "--out", "OUT.jsonl", "--count", "5", "--seed"]
+LEARN: list[object] = ["tokenizer", "train", "--input", "val.txt", "--out", "OUT", "--vocab-size"]
+ENCODE: list[object] = ["tokenizer", "encode", "--tokenizer", "tokenizer", "--out", "OUT.npy", "--input"]
 # Two commands that write to one place, and what each calls after its first look there.
-RIVALS = {
+RIVALS: dict[str, tuple[str, list[object], list[object]]] = {
     "stories": ("lm.corpora.stories.iter_stories", [*STORIES, "1"], [*STORIES, "2"]),
     "pairs": ("lm.corpora.pair_tasks.reversed_words", [*PAIRS, "1"], [*PAIRS, "2"]),
     "tokenizer train": ("tokenizer.train_bpe.train", [*LEARN, "260"], [*LEARN, "261"]),

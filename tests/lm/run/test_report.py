@@ -216,7 +216,7 @@ def test_a_short_run_is_shown_whole_and_a_broken_one_not(pipeline: Path) -> None
     assert data["runs"][0]["train"]["step"] == [*range(480)]
     (pipeline / "torch" / "metrics.jsonl").write_text("no\n")
     with pytest.raises(InputError, match=r"metrics\.jsonl, line 1: not a record"):
-        list_runs(pipeline / "torch") and write_report([pipeline / "torch"], pipeline / "other.html")
+        list_runs(pipeline / "torch")
 
 
 @pytest.mark.skipif(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lm.files import alone_in
+from lm.files import alone_in, discard
 from lm.run import checkpoint
 from lm.run.facts import read_facts
 from lm.run.metrics import read_metrics
@@ -65,25 +65,38 @@ def test_what_does_not_decide_the_numbers_may_change(pipeline: Path) -> None:
         for suffix in (".npy", ".npy.json"):
             (pipeline / f"{name}{suffix}").rename(pipeline / f"moved-{name}{suffix}")
     moved = ("--train", pipeline / "moved-train.npy", "--val", pipeline / "moved-val.npy")
-    flags = ("--steps", 8, "--log-interval", 2, "--eval-interval", 4, "--save-interval", 1, "--threads", 1)
+    flags: tuple[object, ...] = (
+        "--steps",
+        8,
+        "--log-interval",
+        2,
+        "--eval-interval",
+        4,
+        "--save-interval",
+        1,
+        "--threads",
+        1,
+    )
     flags += ("--keep-last", 2, "--no-fast")
     command = train_command(pipeline, "torch", pipeline / "torch", "--resume", *moved, *flags)
     assert lm(*command) == 0
     assert saved_steps(pipeline / "torch") == [7, 8]
-    config = read_facts(pipeline / "torch")["config"]
+    config = (read_facts(pipeline / "torch") or {})["config"]
     assert config["steps"] == 8
     assert config["fast"] is False
     assert [m["step"] for m in read_metrics(pipeline / "torch")] == [1, 2, 3, 3, 4, 5, 6, 6, 8, 8]
+
+
+def exchange_optimizer(path: Path) -> None:
+    (path / "optimizer.safetensors").write_bytes((path / "model.safetensors").read_bytes())
+    remake_manifest(path)
 
 
 BREAKAGES: dict[str, Callable[[Path], object]] = {
     "model.safetensors": lambda p: (p / "model.safetensors").write_bytes(b"no"),
     "manifest.json": lambda p: (p / "manifest.json").unlink(),
     "state.json": lambda p: (p / "state.json").unlink(),
-    "optimizer.safetensors": lambda p: (
-        (p / "optimizer.safetensors").write_bytes((p / "model.safetensors").read_bytes())
-        and remake_manifest(p)
-    ),
+    "optimizer.safetensors": exchange_optimizer,
 }
 
 
@@ -120,7 +133,7 @@ def test_a_run_that_ended_before_it_saved_starts_again(pipeline: Path) -> None:
     folder, expected = pipeline / "torch", leaves(pipeline / "torch")
     for keep in ({"run.json", "tokenizer", "metrics.jsonl"}, {"run.json"}, set[str]()):
         for path in [p for p in folder.iterdir() if p.name not in keep]:
-            checkpoint.discard(path) if path.is_dir() else path.unlink()
+            discard(path) if path.is_dir() else path.unlink()
         (folder / ".run.json.1.tmp").touch()
         (folder / "checkpoints").mkdir()
         (folder / "checkpoints" / ".step-00000003.1.tmp").mkdir()

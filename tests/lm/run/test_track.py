@@ -1,5 +1,6 @@
 """The files of TensorBoard and of Weights & Biases hold a run's metrics."""
 
+import importlib
 import json
 import os
 import shutil
@@ -13,7 +14,6 @@ from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from wandb.proto.wandb_internal_pb2 import Record
 
 from lm.run.metrics import read_metrics
 from lm.run.track import export
@@ -23,6 +23,7 @@ from tests.source import ROOT
 from tokenizer import InputError
 
 Capture = pytest.CaptureFixture[str]
+RECORDS: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")  # its types name no Record
 KEYS = ("train_loss", "lr", "grad_norm", "val_loss", "accuracy", "perplexity", "bits_per_byte")
 
 
@@ -55,7 +56,7 @@ def assert_tensorboard_holds(folder: Path) -> None:
         assert [value for _, value in scalars] == pytest.approx(numbers, rel=1e-6)
 
 
-def records(file: Path) -> list[Record]:
+def records(file: Path) -> list[Any]:
     """Return the records of a .wandb file. Its format is LevelDB's log: 7 bytes of header, then blocks of 32 KiB."""
     data, found, partial = file.read_bytes(), [], b""
     assert data[:4] == b":W&B"
@@ -69,7 +70,7 @@ def records(file: Path) -> list[Record]:
         partial += data[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):  # a whole record, or its last part
-            found.append(Record.FromString(partial))
+            found.append(RECORDS.Record.FromString(partial))
             partial = b""
     return found
 
@@ -101,7 +102,15 @@ def assert_wandb_holds(folder: Path) -> None:
 
 def test_curves_of_a_run_that_stops_and_resumes(pipeline: Path, capsys: Capture) -> None:
     folder = pipeline / "new"
-    flags = ("--track", "tensorboard", "wandb", "--sample-every", 2, "--sample-prompt", "Once")
+    flags: tuple[object, ...] = (
+        "--track",
+        "tensorboard",
+        "wandb",
+        "--sample-every",
+        2,
+        "--sample-prompt",
+        "Once",
+    )
     # A cosine would grow longer with the run, and repeat other numbers.
     flags += ("--optimizer.schedule", "constant")
     command = train_command(pipeline, "torch", folder, *flags)

@@ -24,6 +24,7 @@ from lm.run.inputs import Inputs
 from lm.run.loading import load_state, load_tokenizer
 from lm.run.metrics import read_metrics
 from lm.run.train import train
+from lm.schedule import learning_rate
 from tests.lm.conftest import lm, train_command
 from tokenizer import InputError
 
@@ -84,23 +85,19 @@ def test_a_signal_saves_and_says_how_to_resume(
     command = [str(word) for word in train_command(pipeline, "torch", out)]
 
     # The signal comes in the middle of the second step.
-    from lm.run import train as module
-
-    learning_rate = module.learning_rate
-
     def learning_rate_and_signal(step: int, steps: int, optimizer: OptimizerConfig) -> float:
         if step == 1:
             os.kill(os.getpid(), number)
         return learning_rate(step, steps, optimizer)
 
-    monkeypatch.setattr(module, "learning_rate", learning_rate_and_signal)
+    monkeypatch.setattr("lm.run.train.learning_rate", learning_rate_and_signal)
     monkeypatch.setattr("sys.argv", ["lm", *command])
     handler = signal.getsignal(number)
     assert main(command) == 0
     assert signal.getsignal(number) is handler
     assert checkpoint.latest(out).name == "step-00000002"
     assert capsys.readouterr().out == f"stopped and saved; to resume: lm {' '.join(command)} --resume\n"
-    monkeypatch.setattr(module, "learning_rate", learning_rate)
+    monkeypatch.setattr("lm.run.train.learning_rate", learning_rate)
     assert main([*command, "--resume"]) == 0
     assert leaves(out) == leaves(pipeline / "torch")
 

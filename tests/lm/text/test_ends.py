@@ -45,9 +45,11 @@ def test_each_end_stops_and_an_empty_prompt_begins_with_the_start() -> None:
             logits[0, end] = 99.0
             prefill, step = fake_steps(logits)
 
-            def noting(state: Any, ids: np.ndarray, lengths: np.ndarray, slots: int) -> Any:
+            def noting(
+                state: Any, ids: np.ndarray, lengths: np.ndarray, slots: int | None = None, *more: Any
+            ) -> Any:
                 asked.append(ids[0, : lengths[0]].tolist())
-                return prefill(state, ids, lengths, slots)  # noqa: B023
+                return prefill(state, ids, lengths, slots, *more)  # noqa: B023
 
             completion = Completion("", tokenizer)
             sampling = SamplingConfig(max_new_tokens=3)

@@ -57,7 +57,7 @@ def test_another_tokenizer_is_refused(pipeline: Path, capsys: Capture, how: str)
     model = twinlm.load(run)
     for use in (lambda: model.tokenizer, lambda: model.generate("a"), lambda: model.score("ab")):
         with pytest.raises(InputError, match=message):
-            use()  # type: ignore[no-untyped-call]
+            use()
     with pytest.raises(InputError, match=message):
         twinlm.load(run, tokenizer=run / "tokenizer")
     assert twinlm.load(run, tokenizer=str(ours)).tokenizer.encode("a") == Tokenizer.load(ours).encode("a")

@@ -36,7 +36,8 @@ def oracle(logits: np.ndarray, c: SamplingConfig) -> np.ndarray:
             break
         reached += p[i]
     kept = [i for i in kept if p[i] >= c.min_p * p[kept[0]]]
-    return np.array([p[i] if i in kept else 0.0 for i in range(len(p))]) / sum(p[i] for i in kept)
+    chosen = np.array([p[i] if i in kept else 0.0 for i in range(len(p))])
+    return chosen / chosen.sum()
 
 
 @given(
