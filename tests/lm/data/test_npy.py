@@ -169,7 +169,7 @@ def test_pipes_folders_and_devices_are_refused_at_once(tmp_path: Path, name: str
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     signal.alarm(20)  # reading a pipe would wait for its writer
     try:
-        with pytest.raises(InputError, match=rf"{name}: is a .*, and must be a file"):
+        with pytest.raises(InputError, match=rf"{name}: is a .*, but must be a file"):
             open_tokens(path, 40, 8)
     finally:
         signal.alarm(0)
