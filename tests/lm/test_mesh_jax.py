@@ -160,7 +160,7 @@ def test_a_process_is_killed_and_the_run_resumes(made_pipeline: Path, tmp_path: 
         lines = [line for line in err.splitlines() if line.startswith("lm: ")]
         assert len(lines) == 1
         assert "a process of this run has ended, or cannot be reached" in lines[0]
-        assert "with the same command and --resume" in lines[0]
+        assert "with their command and --resume" in lines[0]
         # Of the columns that a process holds all rows are drawn, of the rows half.
         expected = []
         for name, shape in parameter_shapes(load_config(made_pipeline / "tiny.toml").model).items():

@@ -227,7 +227,7 @@ def test_a_run_is_killed_and_stopped_and_resumes_in_the_other_backend(
     assert time.monotonic() - killed_at < 60
     (line,) = [line for line in errors.splitlines() if line.startswith("lm: ")] or [errors]
     assert re.fullmatch(
-        r"lm: a process of this run has ended, .*: start all .* with the same command and --resume", line
+        r"lm: a process of this run has ended, .*: start all .* with their command and --resume", line
     )
     newest = max(checkpoint.read_state(path)["iteration"] for path in checkpoint.find_all(folder))
     assert 4 <= newest < 50
