@@ -20,7 +20,7 @@ from jax_impl.trees import nested
 from lm.config import TrainConfig
 from lm.init import parameter_shapes
 from lm.mesh import Mesh, Processes
-from lm.run.checkpoint import Index, Leaf
+from lm.run.leaves import Index, Leaf
 from tokenizer.errors import InputError
 
 

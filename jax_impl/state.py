@@ -14,7 +14,7 @@ from jax_impl.trees import named_leaves, nested
 from lm.config import TrainConfig
 from lm.init import initial_moments, initial_weights
 from lm.mesh import Mesh
-from lm.run.checkpoint import Leaves, Share, Shares
+from lm.run.leaves import Leaves, Share, Shares
 from tokenizer.errors import InputError
 
 

@@ -15,7 +15,7 @@ from lm.config import TrainConfig
 from lm.data.batch import Batch
 from lm.mesh import Mesh, Processes
 from lm.programs import keep_choices
-from lm.run.checkpoint import Leaves, Shares
+from lm.run.leaves import Leaves, Shares
 
 BackendName = Literal["jax", "torch"]
 

@@ -50,7 +50,7 @@ def hashes(
     return mix(mix(elements ^ first_B[:, None]) ^ second_B[:, None]).view(np.int32)
 
 
-def kept(
+def dropout_mask(
     seed: int, place: str, step: int, rows_B: Int[np.ndarray, " B"], shape: tuple[int, ...], rate: float
 ) -> Bool[np.ndarray, "B ..."]:
     """Return the mask of rows of this shape: True for elements that are kept."""

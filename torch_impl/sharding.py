@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lm.config import TrainConfig
 from lm.mesh import Mesh, Processes
-from lm.run.checkpoint import Index, Leaf
+from lm.run.leaves import Index, Leaf
 from tokenizer.errors import InputError
 from torch_impl.functional import global_norm
 from torch_impl.sequences import EncoderDecoder

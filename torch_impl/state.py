@@ -12,7 +12,7 @@ from torch import Tensor
 from lm.config import TrainConfig
 from lm.init import initial_weights
 from lm.mesh import Mesh
-from lm.run.checkpoint import Leaves, Share, Shares
+from lm.run.leaves import Leaves, Share, Shares
 from torch_impl import fast, sharding
 from torch_impl.dtypes import dtype_named
 from torch_impl.optimizer import AdamW

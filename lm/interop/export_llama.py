@@ -17,8 +17,8 @@ from lm.interop.llama import (
     llama_name,
     split_halves,
 )
-from lm.run import checkpoint
 from lm.run.facts import load_facts
+from lm.run.leaves import Leaves, read_leaves, save_file
 from lm.run.loading import load_ends
 from lm.text.ends import Ends
 from tokenizer import Tokenizer
@@ -35,7 +35,7 @@ def export_llama(step_path: Path, tokenizer: Tokenizer | None, out: Path) -> Non
     model = config.model
     check_expressible(model, step_path)
     expected = {name: (shape, config.param_dtype) for name, shape in parameter_shapes(model).items()}
-    weights = checkpoint.read_leaves(step_path / "model.safetensors", expected)
+    weights = read_leaves(step_path / "model.safetensors", expected)
     ends = load_ends(step_path, tokenizer)
     with reserved(out), published(out) as temporary:
         temporary.mkdir()
@@ -48,7 +48,7 @@ def export_llama(step_path: Path, tokenizer: Tokenizer | None, out: Path) -> Non
 
 def write_llama(
     model: ModelConfig,
-    weights: checkpoint.Leaves,
+    weights: Leaves,
     folder: Path,
     ends: Mapping[str, int | list[int] | None],
 ) -> None:
@@ -59,7 +59,7 @@ def write_llama(
         else leaf[...]
         for name, leaf in weights
     }
-    checkpoint.save_file(theirs, folder / "model.safetensors", {"format": "pt"})
+    save_file(theirs, folder / "model.safetensors", {"format": "pt"})
     dtype = str(next(iter(theirs.values())).dtype)
     write_json(folder / "config.json", llama_config(model, dtype) | dict(ends))
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from lm.config import ModelConfig, from_dict
 from lm.files import read_object
-from lm.run.checkpoint import Leaves
+from lm.run.leaves import Leaves
 from tokenizer.errors import InputError
 
 # The settings of ours that make a Llama.

@@ -11,6 +11,7 @@ from lm.mesh import Mesh, Processes
 from lm.run import checkpoint
 from lm.run.facts import load_facts, read_facts, refuse_changes
 from lm.run.inputs import Inputs
+from lm.run.leaves import Leaves, read_leaves
 from lm.text.ends import Ends, choose_ends, read_ends
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
@@ -96,7 +97,7 @@ def load_state(
     moments = _expected(optimizer_shapes(config.model), config)
     return backend.load_state(
         config,
-        checkpoint.read_leaves(step_path / "model.safetensors", weights),
+        read_leaves(step_path / "model.safetensors", weights),
         _read_optimizer(step_path / "optimizer.safetensors", {**moments, "step": ((), "int32")})
         if with_optimizer
         else None,
@@ -109,8 +110,8 @@ def _expected(shapes: dict[str, tuple[int, ...]], config: TrainConfig) -> dict[s
     return {name: (shape, config.param_dtype) for name, shape in shapes.items()}
 
 
-def _read_optimizer(file: Path, expected: dict[str, Any]) -> checkpoint.Leaves:
-    for name, leaf in checkpoint.read_leaves(file, expected):
+def _read_optimizer(file: Path, expected: dict[str, Any]) -> Leaves:
+    for name, leaf in read_leaves(file, expected):
         if name == "step" and leaf[...] < 0:
             raise InputError(f"{file}: 'step' is {leaf[...]}, not a number of steps; use another checkpoint")
         yield name, leaf
@@ -133,9 +134,7 @@ def initial_state(
         raise InputError(
             f"{path}: was trained with another tokenizer than {inputs.train[0]}; encode the text with the run's own"
         )
-    leaves = checkpoint.read_leaves(
-        path / "model.safetensors", _expected(parameter_shapes(config.model), config)
-    )
+    leaves = read_leaves(path / "model.safetensors", _expected(parameter_shapes(config.model), config))
     return backend.load_state(config, leaves, initial_moments(config.model, config.param_dtype), mesh)
 
 

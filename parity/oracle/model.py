@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from lm.config import ModelConfig
-from lm.dropout import kept
+from lm.dropout import dropout_mask
 from parity.oracle.attention import causal_mask, multihead_self_attention
 from parity.oracle.gradients import Weights
 from parity.oracle.layers import embedding, feed_forward, layernorm, linear, rmsnorm
@@ -83,7 +83,7 @@ def make_drop(seed: int, step: int, rows: np.ndarray) -> Drop:
         if rate == 0:
             return x
         shape = x.shape[-3:] if place.endswith("weights") else x.shape[-2:]
-        return x * kept(seed, place, step, rows, shape, rate) / (1 - rate)
+        return x * dropout_mask(seed, place, step, rows, shape, rate) / (1 - rate)
 
     return drop
 

@@ -16,6 +16,7 @@ from lm.flops import train_flops_per_token
 from lm.init import optimizer_shapes, parameter_shapes
 from lm.run import checkpoint
 from lm.run.facts import load_facts, read_facts
+from lm.run.leaves import read_leaves
 from lm.run.metrics import read_metrics
 from tests.lm.conftest import lm, refused, train_command
 from tests.lm.run.test_train import BACKENDS, leaves, numbers
@@ -106,7 +107,7 @@ def test_a_step_that_is_not_finite(pipeline: Path, capsys: Capture, backend: Bac
     start = pipeline / backend / "checkpoints" / "step-00000003"
     _, facts = load_facts(start)
     weights, moments = (
-        {name: leaf[...] for name, leaf in checkpoint.read_leaves(start / f"{file}.safetensors", of)}
+        {name: leaf[...] for name, leaf in read_leaves(start / f"{file}.safetensors", of)}
         for file, of in (("model", shapes(start)), ("optimizer", shapes(start, optimizer=True)))
     )
     weights["ln_final.weight"] = np.full(16, np.inf, np.float32)

@@ -16,7 +16,7 @@ from lm.config import ModelConfig, TrainConfig
 from lm.init import optimizer_shapes, parameter_shapes
 from lm.mesh import Mesh, Processes
 from lm.run import checkpoint
-from lm.run.checkpoint import Index, Share
+from lm.run.leaves import Index, Share, read_leaves, save_file
 from lm.run.signals import stop_signals
 from tests.lm.conftest import refused, snapshot, train_command
 from tokenizer import InputError
@@ -94,7 +94,7 @@ def test_the_command_refuses_a_mesh_that_is_not_there(pipeline: Path, capsys: An
 
 def test_a_file_is_what_safetensors_writes(tmp_path: Path) -> None:
     safetensors.numpy.save_file(LEAVES, tmp_path / "theirs")
-    checkpoint.save_file(LEAVES, tmp_path / "ours")
+    save_file(LEAVES, tmp_path / "ours")
     assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
 
 
@@ -176,9 +176,9 @@ def test_what_one_process_cannot_write_none_publishes(tmp_path: Path, fails: int
 
 
 def test_slices_of_a_file_are_those_of_the_leaf(tmp_path: Path) -> None:
-    checkpoint.save_file(LEAVES, tmp_path / "file")
+    save_file(LEAVES, tmp_path / "file")
     expected = {name: (array.shape, str(array.dtype)) for name, array in LEAVES.items()}
-    for name, leaf in checkpoint.read_leaves(tmp_path / "file", expected):
+    for name, leaf in read_leaves(tmp_path / "file", expected):
         assert (leaf.shape, leaf.dtype) == (LEAVES[name].shape, LEAVES[name].dtype)
         indices: list[Any] = [..., *quarters(LEAVES[name])]
         for index in indices:

@@ -19,7 +19,7 @@ from lm.budgets import BUDGETS, Dtype, relative_error
 from lm.config import ModelConfig, OptimizerConfig, TrainConfig
 from lm.data.batch import Batch
 from lm.data.windows import get_batch
-from lm.dropout import hashes, kept, mix
+from lm.dropout import dropout_mask, hashes, mix
 from tests.parity.support import examples, normal
 
 BACKENDS: tuple[BackendName, ...] = ("torch", "jax")
@@ -56,7 +56,7 @@ def dropped(
 )
 def test_both_drop_what_the_reference_drops(seed: int, step: int, rows: Any, rate: float, place: str) -> None:
     x = np.ones((3, 5, 7))
-    expected = kept(seed, place, step, np.array(rows, np.int32), (5, 7), rate) / (1 - rate)
+    expected = dropout_mask(seed, place, step, np.array(rows, np.int32), (5, 7), rate) / (1 - rate)
     for output in dropped(x, rate, place, seed, step, rows).values():
         np.testing.assert_array_equal(output, expected)
 

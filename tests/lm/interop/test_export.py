@@ -13,6 +13,7 @@ from lm.config import ModelConfig
 from lm.init import parameter_shapes
 from lm.run import checkpoint
 from lm.run.facts import load_facts
+from lm.run.leaves import read_leaves
 from tests.lm.conftest import lm, refused, snapshot
 from tests.lm.interop.models import IDS, MODEL, logits_of, make_run, read_json
 from tests.lm.run.test_train import BACKENDS
@@ -95,7 +96,7 @@ def test_export_and_import_change_no_bit(tmp_path: Path, capsys: Capture, comput
     assert (config.model, config.compute_dtype, facts["iteration"]) == (model, compute_dtype, 0)
     shapes = {name: (shape, config.param_dtype) for name, shape in parameter_shapes(model).items()}
     ours, theirs = (
-        {name: leaf[...] for name, leaf in checkpoint.read_leaves(path / "model.safetensors", shapes)}
+        {name: leaf[...] for name, leaf in read_leaves(path / "model.safetensors", shapes)}
         for path in (before, after)
     )
     np.testing.assert_equal(ours, theirs)

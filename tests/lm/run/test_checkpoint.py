@@ -8,6 +8,7 @@ import pytest
 
 from lm.files import file_sha256, json_text
 from lm.run import checkpoint
+from lm.run.leaves import read_leaves
 from tokenizer import InputError
 
 RANDOM = np.random.default_rng(0)
@@ -45,7 +46,7 @@ def test_leaves_come_back_bit_for_bit(saved: Path) -> None:
     assert saved.name == "step-00000007"
     assert checkpoint.read_state(saved) == {"format_version": 1, "iteration": 7, "seed": 3}
     for file, leaves in (("model.safetensors", WEIGHTS), ("optimizer.safetensors", OPTIMIZER)):
-        read = {name: leaf[...] for name, leaf in checkpoint.read_leaves(saved / file, facts(leaves))}
+        read = {name: leaf[...] for name, leaf in read_leaves(saved / file, facts(leaves))}
         assert list(read) == list(leaves)
         for name, array in leaves.items():
             assert read[name].dtype == array.dtype
@@ -92,9 +93,9 @@ def test_a_consistent_checkpoint_of_another_model_is_refused(saved: Path) -> Non
         (("c.weight", ((1,), "float32")), "'c.weight' is missing"),
     ):
         with pytest.raises(InputError, match=message):
-            list(checkpoint.read_leaves(file, facts(WEIGHTS) | dict([leaf])))
+            list(read_leaves(file, facts(WEIGHTS) | dict([leaf])))
     with pytest.raises(InputError, match=r"'b\.weight' is unknown to this model"):
-        list(checkpoint.read_leaves(file, facts({"a.weight": WEIGHTS["a.weight"]})))
+        list(read_leaves(file, facts({"a.weight": WEIGHTS["a.weight"]})))
 
 
 def test_another_format_version_is_refused(saved: Path) -> None:
@@ -109,7 +110,7 @@ def test_a_file_that_is_no_safetensors_is_refused(saved: Path) -> None:
     for content in (b"", b"\xff" * 100, b"\x08\x00\x00\x00\x00\x00\x00\x00{not js}"):
         (saved / "model.safetensors").write_bytes(content)
         with pytest.raises(InputError, match="not a readable safetensors file"):
-            list(checkpoint.read_leaves(saved / "model.safetensors", facts(WEIGHTS)))
+            list(read_leaves(saved / "model.safetensors", facts(WEIGHTS)))
 
 
 @pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", '"\\ud800"', "[" * 9999 + "]" * 9999])

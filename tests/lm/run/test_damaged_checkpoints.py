@@ -21,6 +21,7 @@ from lm.init import initial_weights, optimizer_shapes
 from lm.mesh import Mesh
 from lm.run import checkpoint
 from lm.run.facts import load_facts
+from lm.run.leaves import Leaves
 from lm.run.loading import load_state
 from lm.run.progress import Progress, read_progress
 from tests.lm.run.test_checkpoint import remake_manifest
@@ -35,7 +36,7 @@ COUNT = 2300
 
 
 def collect(
-    config: TrainConfig, weights: checkpoint.Leaves, optimizer: checkpoint.Leaves | None, mesh: Mesh | None
+    config: TrainConfig, weights: Leaves, optimizer: Leaves | None, mesh: Mesh | None
 ) -> dict[str, Any]:
     """Shapes and types that a backend would load."""
     assert optimizer is not None
