@@ -43,7 +43,7 @@ def single_query_attention(
 
     The formula copies keys and values, since those that no query sees may be NaN. A cache is finite: it holds zeros
     until it is written. For one text of tinystories, a layer's attention then takes a third of the time
-    (docs/benchmarks.md)..
+    (docs/benchmarks.md).
     """
     *B, H, T, K = q_BHTK.shape
     G, S = k_BGSK.shape[-3:-1]

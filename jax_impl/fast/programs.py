@@ -31,7 +31,7 @@ def training_options(device: str) -> dict[str, Any]:
 def decoding_options() -> dict[str, Any]:
     """Return the compiler options of a decode step: whole AVX-512 registers, of which XLA by default uses half.
 
-    Then the products of one row read the weights faster (docs/benchmarks.md)..
+    Then the products of one row read the weights faster (docs/benchmarks.md).
     """
     return {"xla_cpu_prefer_vector_width": 512} if switch.is_on() else {}
 
