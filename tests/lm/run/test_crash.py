@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from lm.run import checkpoint
+from lm.run.leaves import save_file
 from tests.lm.conftest import lm, refused, train_command
 from tests.lm.run.test_checkpoint import OPTIMIZER, WEIGHTS, saved_steps
 from tests.lm.run.test_train import leaves
@@ -67,7 +68,7 @@ def machine() -> Machine:
 def test_a_crash_at_any_file_operation_of_a_save(
     tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch, again: bool
 ) -> None:
-    save_file, fsync = checkpoint.save_file, os.fsync
+    fsync = os.fsync
 
     def torn_save_file(tensors: dict[str, np.ndarray], path: Path) -> None:
         save_file(tensors, path)
