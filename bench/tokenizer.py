@@ -1,8 +1,7 @@
 """Time the tokenizer beside tiktoken and tokenizers: `python -m bench tokenizer`.
 
-Every measurement is a process of its own, so that none finds another's caches, and the contenders take turns,
-so that a machine that becomes slower does so for all. Encoding is timed with a tokenizer that has seen no
-text.
+Every measurement runs in a process of its own, so that none finds the caches of another. The contenders take turns, so
+that all of them suffer if the machine becomes slower. Encoding is timed with a tokenizer that has seen no text.
 """
 
 import argparse
@@ -20,7 +19,7 @@ from bench.report import save
 from lm.files import refuse_existing
 from tokenizer import END_OF_TEXT
 
-# What is measured, and the functions of `bench.tokenizer_runs` that do: ours, then those to compare with.
+# Each row of the table, and the functions of `bench.tokenizer_runs` that measure it: ours first, then the others.
 ROWS = {
     "train": ("train_twinlm", "train_tokenizers"),
     "train 130 kB, vocabulary 500": ("train_small_twinlm", "train_small_tokenizers"),
@@ -33,13 +32,19 @@ BUILT_IN = {"story": (200, 10_000), "web": (90, 32_000)}  # megabytes, vocabular
 
 
 def main(arguments: list[str]) -> None:
-    """Measure, print a table, write JSON if asked to."""
+    """Measure and print a table. With --json, write the samples."""
     parser = argparse.ArgumentParser(prog="python -m bench tokenizer", description=__doc__.split("\n")[0])
     parser.add_argument(
         "--corpus", default="story", help="a text file, or a built-in corpus: story (default), web"
     )
-    parser.add_argument("--megabytes", type=int, help="size of a built-in corpus (story: 200, web: 90)")
-    parser.add_argument("--vocab-size", type=int, help="default: 10,000 for story, else 32,000")
+    parser.add_argument(
+        "--megabytes", type=int, help="size of a built-in corpus (default: 200 for story, 90 for web)"
+    )
+    parser.add_argument(
+        "--vocab-size",
+        type=int,
+        help="number of tokens (default: 10,000 for story, 32,000 for other corpora)",
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", help="measure only rows that contain this text")
     parser.add_argument("--json", type=Path, help="write every sample, the hardware and the versions here")
@@ -96,7 +101,7 @@ def _write_built_in(name: str, path: Path, num_bytes: int) -> None:
 
 
 def _prepare(corpus: Path, vocab_size: int, folder: Path) -> dict[str, Any]:
-    """Write what the measurements need: parts of the corpus, and a tokenizer trained on it."""
+    """Write parts of the corpus, and a tokenizer trained on it. Return their paths."""
     from tokenizer import Tokenizer, train_bpe
 
     with open(corpus, "rb") as file:
@@ -115,7 +120,7 @@ def _measure(
     row: str, runs: tuple[str, ...], job: dict[str, Any], rounds: int
 ) -> dict[str, list[dict[str, Any]]]:
     samples: dict[str, list[dict[str, Any]]] = {run: [] for run in runs}
-    # An installed package has its bytecode, so let processes keep that of ours.
+    # Installed packages have their bytecode, so our processes may keep theirs.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     for number in range(rounds):
         for run, results in samples.items():

@@ -1,10 +1,10 @@
-"""A corpus that resembles text from the web: many scripts, and a vocabulary that keeps growing."""
+"""Write a corpus that resembles text from the web: many scripts, and a vocabulary that keeps growing."""
 
 from pathlib import Path
 
 import numpy as np
 
-# First and last letter of a script, its share of the words, and what separates its words.
+# First and last letter of a script, its share of the words, and the separator of its words.
 _SCRIPTS = (
     ("a", "z", 0.80, " "),
     ("à", "ÿ", 0.05, " "),
@@ -19,7 +19,7 @@ _SEPARATORS = (". ", ", ", "\n", "/", "-", "_", "'s ", " (", ") ", ": ", "\n\n",
 def write_web(path: Path, num_bytes: int, seed: int = 0) -> None:
     """Write text whose words follow Zipf's law: a few are very frequent, and about every hundred bytes one is new.
 
-    The same seed gives the same text. A word is spelled from its number, so that memory does not grow with the text.
+    The same seed gives the same text. A word is spelled from its number, so memory does not grow with the text.
     """
     rng = np.random.Generator(np.random.Philox(seed))
     written = 0
