@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 import jax_impl.attention
 import jax_impl.functional
@@ -57,7 +58,7 @@ def _via_jax(function: Callable[..., Any], *args: Any) -> Tensor:
 
     # On the CPU even where there is a GPU, whose matrix products may round to 10 bits.
     with jax.default_device(jax.devices("cpu")[0]):
-        return torch.from_dlpack(function(*jax.tree.map(to_jax, args))).clone()
+        return from_dlpack(function(*jax.tree.map(to_jax, args))).clone()
 
 
 def _loaded(module: Module, weights: Mapping[str, Tensor]) -> Module:

@@ -85,7 +85,7 @@ def test_no_mask_is_a_mask_of_true() -> None:
 def test_masks_broadcast_over_heads_and_batch() -> None:
     arrays = {"QKV"[i]: normal(i, 3, 2, *size) for i, size in enumerate([(4, 5), (6, 5), (6, 2)])}
     mask = np.random.default_rng(0).random((3, 1, 4, 6)) < 0.7
-    expected = oracle.scaled_dot_product_attention(*arrays.values(), mask)
+    expected = oracle.scaled_dot_product_attention(**arrays, mask=mask)
     for output, _ in answers(LAYER, arrays, {"mask": mask}).values():
         assert_close(output, expected)
 

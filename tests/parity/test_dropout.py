@@ -24,6 +24,7 @@ from tests.parity.support import examples, normal
 
 BACKENDS: tuple[BackendName, ...] = ("torch", "jax")
 RATES: dict[str, Any] = {"embedding_dropout": 0.1, "attention_dropout": 0.2, "residual_dropout": 0.3}
+NO_DROPOUT: dict[str, Any] = dict.fromkeys(RATES, 0.0)
 
 
 def dropped(
@@ -117,7 +118,7 @@ def test_hashes_are_uniform() -> None:
 def test_hashes_are_independent() -> None:
     """Neighbouring elements, rows, steps, seeds and places are uncorrelated, and pairs fill the square evenly."""
     n, r = 2**14, np.arange(4, dtype=np.int32)
-    drawn = {
+    drawn: dict[tuple[int | str, str, int, int], np.ndarray] = {
         (seed, place, step, row): values
         for seed in (0, 1)
         for place in ("layers.0.attn", "layers.1.attn")
@@ -186,11 +187,11 @@ def run(
     state, step = backend.init_state(config, 0), backend.make_train_step(config)
     for t in range(4):
         if t == stop:
-            leaves = [
+            weights, moments = (
                 [(k, a.copy()) for k, a in read(state)]
                 for read in (backend.read_weights, backend.read_optimizer)
-            ]
-            state = backend.load_state(config, *leaves)
+            )
+            state = backend.load_state(config, weights, moments)
         state, metrics = step(state, get_batch(tokens, 0, t, 4, 6, micro_batches), 1e-2)
         losses.append(float(metrics["loss"]))
     return losses, {key: array.copy() for key, array in backend.read_weights(state)}
@@ -209,7 +210,7 @@ def test_what_changes_a_runs_masks_and_what_does_not(name: BackendName) -> None:
     for key, array in accumulated.items():
         assert relative_error(array, weights[key]) <= BUDGETS["float64"].model_gradient, key
     other, _ = run(name, seed=1)
-    plain, _ = run(name, embedding_dropout=0.0, attention_dropout=0.0, residual_dropout=0.0)
+    plain, _ = run(name, **NO_DROPOUT)
     assert all(abs(a - b) > 1e-4 for a, b in zip(losses, other, strict=True))
     assert all(abs(a - b) > 1e-4 for a, b in zip(losses, plain, strict=True))
 
@@ -236,7 +237,7 @@ def test_each_step_drops_other_elements() -> None:
 
 def test_every_rate_acts_at_its_place() -> None:
     """Each rate alone changes the loss, and the backends agree on training with all of them."""
-    losses = {name: run("torch", **{other: 0.0 for other in RATES if other != name})[0] for name in RATES}
+    losses = {name: run("torch", **NO_DROPOUT | {name: rate})[0] for name, rate in RATES.items()}
     assert len({tuple(values) for values in losses.values()}) == 3
     (torch_losses, torch_weights), (jax_losses, jax_weights) = run("torch"), run("jax")
     assert relative_error(np.array(torch_losses), np.array(jax_losses)) <= BUDGETS["float64"].model_forward

@@ -109,8 +109,12 @@ def test_padding_counts_in_neither_loss_nor_step(name: BackendName) -> None:
     inputs, targets = rng.integers(0, 11, (2, 1, 3, 5))
     results = []
     for other in (0, 1):
+        padded_inputs, padded_targets = (
+            np.where(is_token, ids, (ids + other) % 11)[..., : 5 - other] for ids in (inputs, targets)
+        )
         batch = Batch(
-            *(np.where(is_token, ids, (ids + other) % 11)[..., : 5 - other] for ids in (inputs, targets)),
+            padded_inputs,
+            padded_targets,
             (is_token & (inputs % 2 == 0))[..., : 5 - other],
             num_tokens,
         )

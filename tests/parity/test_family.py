@@ -176,9 +176,9 @@ def test_no_shared_key_is_repeated_in_memory() -> None:
         kept.append(x.untyped_storage().nbytes() // 8)
         return x
 
-    tensors = [torch.tensor(x, requires_grad=True) for x in (q, k, v)]
+    q_BHTK, k_BGSK, v_BGSK = (torch.tensor(x, requires_grad=True) for x in (q, k, v))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        torch_impl.attention.grouped_query_attention(*tensors, torch.tensor(mask))
+        torch_impl.attention.grouped_query_attention(q_BHTK, k_BGSK, v_BGSK, torch.tensor(mask))
     assert B * H * T * S in sizes  # the weights
     for found in (sizes, set(kept)):
         assert B * G * S * K in found  # the keys

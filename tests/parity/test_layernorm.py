@@ -52,4 +52,4 @@ def test_bfloat16_is_computed_in_float32() -> None:
     given = arrays()
     given["x"] = as_dtype(given["x"], "bfloat16")
     for output, _ in answers("layernorm", given, dtype="bfloat16", eps=1e-5).values():
-        np.testing.assert_array_equal(output, as_dtype(oracle.layernorm(*given.values()), "bfloat16"))
+        np.testing.assert_array_equal(output, as_dtype(oracle.layernorm(**given, eps=1e-5), "bfloat16"))

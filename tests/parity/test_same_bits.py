@@ -16,7 +16,7 @@ from jax_impl.sharding import same_bits
 from lm.backend import BackendName, load
 from lm.config import ModelConfig, TrainConfig
 from lm.data.batch import Batch
-from parity.family import OPTIONS
+from parity.family import OPTIONS, Options
 from tests.parity.support import THOROUGH
 from tests.parity.test_family import each_value
 from tests.source import ROOT
@@ -25,7 +25,7 @@ from tests.source import ROOT
 MODEL = ModelConfig(vocab_size=512, context_length=64, d_model=64, num_layers=1, num_heads=4)
 
 
-PAIRS = {"architecture": "encoder_decoder", "prefix_length": 64}
+PAIRS: Options = {"architecture": "encoder_decoder", "prefix_length": 64}
 CONFIGS = [
     TrainConfig(MODEL, batch_size=32, grad_accumulation=2),
     *(TrainConfig(replace(MODEL, **options), batch_size=16) for options in each_value()),
@@ -131,13 +131,15 @@ def test_xla_accepts_the_options_for_a_gpu() -> None:
         jax.jit(lambda x: x + x, compiler_options={f"{name}_": True for name in options})(1.0)
 
 
+def torch_settings() -> tuple[int, bool]:
+    settings: Any = torch.utils.deterministic
+    return torch.get_deterministic_debug_mode(), settings.fill_uninitialized_memory
+
+
 def test_torch_is_left_as_it_was_found() -> None:
     """The process may belong to another program, which uses algorithms that are not deterministic."""
     config = TrainConfig(replace(MODEL, d_model=8), batch_size=2)
-    found = torch.get_deterministic_debug_mode(), torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    found = torch_settings()
     trained("torch", config, resumes=False)
     assert found == (0, True)
-    assert found == (
-        torch.get_deterministic_debug_mode(),
-        torch.utils.deterministic.fill_uninitialized_memory,
-    )  # type: ignore[attr-defined]
+    assert found == torch_settings()

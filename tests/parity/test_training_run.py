@@ -60,8 +60,8 @@ def test_300_steps(dtype: Literal["float64", "float32"], tmp_path: Path) -> None
     assert len(losses[0]) == 300
     assert losses[0][-1] < losses[0][0] - 1
     np.testing.assert_array_less(np.abs(losses[0] - losses[1]) / losses[1], RUN[dtype])
-    for name, array in leaves[0].items():
-        assert relative_error(array, leaves[1][name]) <= RUN[dtype], name
+    for leaf, array in leaves[0].items():
+        assert relative_error(array, leaves[1][leaf]) <= RUN[dtype], leaf
 
 
 def oracle_run(config: TrainConfig, tokens: np.ndarray) -> tuple[list[float], dict[str, np.ndarray]]:

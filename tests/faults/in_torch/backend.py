@@ -16,12 +16,12 @@ def _(clip_gradients: Any) -> Any:
     last = WeakTensorKeyDictionary()
 
     def broken(parameters: Iterable[Tensor], *args: Any) -> Tensor:
-        parameters = [p for p in parameters if p.grad is not None]
-        for p in parameters:
-            p.grad.add_(last.get(p, 0.0))
-        norm = clip_gradients(parameters, *args)
-        for p in parameters:
-            last[p] = p.grad.clone()
+        gradients = {p: p.grad for p in parameters if p.grad is not None}
+        for p, gradient in gradients.items():
+            gradient.add_(last.get(p, 0.0))
+        norm = clip_gradients(gradients, *args)
+        for p, gradient in gradients.items():
+            last[p] = gradient.clone()
         return norm
 
     return broken
