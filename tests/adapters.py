@@ -56,7 +56,7 @@ def _via_jax(function: Callable[..., Any], *args: Any) -> Tensor:
     def to_jax(x: Any) -> Any:
         return jnp.from_dlpack(x.detach().cpu().contiguous()) if isinstance(x, Tensor) else x
 
-    # On the CPU even where there is a GPU, whose matrix products may round to 10 bits.
+    # Use the CPU even if there is a GPU: its matrix products may round to 10 bits.
     with jax.default_device(jax.devices("cpu")[0]):
         return from_dlpack(function(*jax.tree.map(to_jax, args))).clone()
 

@@ -27,7 +27,7 @@ from tests.adapters import _loaded, _use_jax, _via_jax
 
 
 def _draws(rows: int) -> tuple[torch_impl.functional.DropoutKey, jax_impl.functional.DropoutKey]:
-    """A new draw for so many rows, for either backend."""
+    """Make a new dropout key for this many rows, for either backend."""
     seed = int(torch.randint(2**63 - 1, ()))
     return (
         torch_impl.functional.DropoutKey(seed, 0, torch.arange(rows, dtype=torch.int32)),
@@ -67,7 +67,7 @@ def run_scaled_dot_product_attention(
     mask: Bool[Tensor, "... queries keys"] | None = None,
     pdrop: float | None = None,
 ) -> Float[Tensor, "... queries d_v"]:
-    """Here the mask is True where a query may NOT attend to a key."""
+    """Here the mask is True if a query may NOT attend to a key."""
     may_attend = None if mask is None else ~mask
     of_torch, of_jax = _draws(Q.shape[0])
     rate = pdrop or 0.0

@@ -1,4 +1,4 @@
-"""The project where Python has no module or function of Unix alone: `python -m tests.elsewhere FOLDER`.
+"""Run the project in a Python without the modules and functions that only Unix has: `python -m tests.elsewhere FOLDER`.
 
 It imports every module and runs the commands, all in one process, whose Python has lost them.
 """

@@ -121,7 +121,7 @@ def violations(trees: dict[str, ast.Module]) -> Iterator[str]:
     imports = {module: imported_names(module, tree, is_package[module]) for module, tree in trees.items()}
 
     def follow(name: str) -> str:
-        """Where a name leads that one of our own modules has imported itself."""
+        """Return what a name stands for that one of our own modules has imported itself."""
         parts = name.split(".")
         for i in range(len(parts) - 1, 0, -1):
             owner = imports.get(".".join(parts[:i]), {})
@@ -130,7 +130,7 @@ def violations(trees: dict[str, ast.Module]) -> Iterator[str]:
         return name
 
     def resolve(module: str, node: ast.AST) -> str | None:
-        """The dotted name that an expression stands for; None where it is not one that was imported."""
+        """Return the dotted name that an expression stands for; None if its name was not imported."""
         match node:
             case ast.Name(id) if id in imports[module]:
                 return follow(imports[module][id])

@@ -32,7 +32,7 @@ def test_commands_print_what_is_shown(command: str, shown: str, capsys: Capture)
     assert lm(*shlex.split(command)) == 0
     printed = iter([words(line) for line in capsys.readouterr().out.split("\n")])
     for line in shown.splitlines():
-        # Lines come in the order shown, since the iterator goes on after each.
+        # Lines come in the order shown, because the iterator continues after each.
         assert words(line) == "..." or words(line) in printed, line
 
 

@@ -19,7 +19,7 @@ def test_everything_works_where_python_lacks_what_is_of_unix_alone(tmp_path: Pat
     done = subprocess.run(
         [sys.executable, "-m", "tests.elsewhere", tmp_path],
         cwd=ROOT,
-        # JAX locks its programs by a lock of Unix, or of Windows, of which this process has neither.
+        # JAX locks its programs with a Unix or a Windows lock. This process has neither.
         env=os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"},
         capture_output=True,
         encoding="utf-8",

@@ -88,7 +88,7 @@ def ended(child: int, seconds: float, reached: Callable[[], bool] = lambda: Fals
 
 
 def newest(out: Path) -> int:
-    """The step of the newest intact checkpoint; -1 where there is none."""
+    """The step of the newest intact checkpoint; -1 if there is none."""
     from lm.run import checkpoint
 
     for path in checkpoint.find_all(out):
@@ -97,7 +97,7 @@ def newest(out: Path) -> int:
 
 
 def newest_name(out: Path) -> int:
-    """The step that the newest checkpoint is named after; -1 where there is none."""
+    """The step that the newest checkpoint is named after; -1 if there is none."""
     from lm.run import checkpoint
 
     return max((int(path.name[5:]) for path in checkpoint.find_all(out)), default=-1)
@@ -109,7 +109,7 @@ def has_reached(out: Path, step: int) -> bool:
 
 
 def result(out: Path) -> tuple[bytes, ...]:
-    """What a finished run came to, but for the clock."""
+    """Return what a finished run came to, except times."""
     from lm.run import checkpoint
 
     path = checkpoint.latest(out)
@@ -123,7 +123,7 @@ def result(out: Path) -> tuple[bytes, ...]:
 
 
 def torture(backend: str, kills: int, seed: int, folder: Path) -> None:
-    """Kill runs of a backend so many times."""
+    """Kill runs of a backend `kills` times."""
     draw, log = random.Random(seed), folder / "log.txt"
     whole, out = folder / f"{backend}-whole", folder / backend
     start = time.monotonic()
@@ -177,7 +177,7 @@ def run() -> None:
     for name in ("OMP_NUM_THREADS", "NPROC"):  # as the tests are run
         os.environ.pop(name, None)
     warnings.filterwarnings("ignore", message=".*os.fork")
-    # In memory where that can be: what a kill leaves does not depend on the disk, and it is much faster.
+    # Use a disk in memory if the system has one. A kill leaves what it leaves on any disk, and memory is much faster.
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
         folder = Path(name)

@@ -52,7 +52,7 @@ def encode_pairs(
         progress: show a progress bar on stderr.
 
     Raises:
-        InputError: a line is no pair, the tokenizer lacks the end token, or the output exists.
+        InputError: a line is not a pair, the tokenizer lacks the end token, or the output exists.
     """
     output_path = Path(output_path)
     refuse_existing(output_path)

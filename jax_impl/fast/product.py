@@ -34,7 +34,7 @@ def _forward(x: Array, weight: Array) -> tuple[Array, tuple[Array, Array]]:
 
 
 def _backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    """Return autodiff's gradients, of which a tall weight's is computed as its transpose.
+    """Return autodiff's gradients. The gradient of a tall weight is computed as its transpose.
 
     Otherwise XLA on a CPU would copy all of g: 82 MB for the logits of tinystories (docs/benchmarks.md).
     """

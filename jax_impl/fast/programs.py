@@ -29,7 +29,7 @@ def training_options(device: str) -> dict[str, Any]:
 
 
 def decoding_options() -> dict[str, Any]:
-    """Return the compiler options of a decode step: whole AVX-512 registers, of which XLA by default uses half.
+    """Return the compiler options of a decode step: use whole AVX-512 registers. By default XLA uses half of each.
 
     Then the products of one row read the weights faster (docs/benchmarks.md).
     """

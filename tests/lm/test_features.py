@@ -182,7 +182,7 @@ def test_a_profile_is_the_frameworks_own_trace(pipeline: Path, backend: BackendN
     assert trace.stat().st_size > 1000
     assert leaves(pipeline / "new") == leaves(pipeline / backend)
     written = trace.stat().st_mtime_ns
-    # And again when it goes on.
+    # And again when the run resumes.
     command = train_command(pipeline, backend, pipeline / "new", "--profile", "--resume", "--steps", 10)
     assert lm(*command) == 0
     assert max(p.stat().st_mtime_ns for p in (pipeline / "new" / "profile").glob(pattern)) > written

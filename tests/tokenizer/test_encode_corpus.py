@@ -180,7 +180,7 @@ def test_results_come_in_order_and_workers_end(monkeypatch: pytest.MonkeyPatch) 
 
 
 class Failing(Dying):
-    """A worker that fails at once where another process has begun a task, which fails later."""
+    """A worker that fails at once. Meanwhile another process has begun an earlier task, which fails later."""
 
     def run(self, task: Task) -> Result:
         has_begun = Path(self.how)

@@ -102,7 +102,7 @@ def test_hostile_values_are_read_or_refused_in_one_line(tmp_path: Path, name: st
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[NaN]", "NaN is no number"),
+        ("[NaN]", "NaN is not a number"),
         ("9" * 6000, "6000 digits"),
         ("[" * 100_000, "nested too deeply"),
         (r'["\ud800"]', "lone surrogate"),

@@ -1,4 +1,4 @@
-"""Where text may come from: plain files, pipes, compressed files, files of pairs; and what is refused at once."""
+"""The sources of text: plain files, pipes, compressed files, files of pairs; and what is refused at once."""
 
 import gzip
 import io

@@ -81,7 +81,7 @@ def test_equals_tiktoken_and_tokenizers(
     text, specials = text_specials
     tokenizer = by_specials[tuple(specials)]
     ids = tokenizer.encode(text)
-    # tiktoken takes special tokens in an order of its own where one is a prefix of another.
+    # If one special token is a prefix of another, tiktoken takes them in an order of its own.
     if not any(a != b and b.startswith(a) for a, b in itertools.product(specials, repeat=2)):
         assert ids == as_tiktoken(tokenizer).encode(text, allowed_special="all")
     path = tmp_path_factory.getbasetemp() / "tokenizer.json"

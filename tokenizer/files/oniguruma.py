@@ -28,7 +28,7 @@ _TOKEN = regex.compile(
     """,
     regex.DOTALL,
 )
-_SAME_ESCAPES = frozenset("sSdDnrtfvA")  # and of what is no letter and no digit
+_SAME_ESCAPES = frozenset("sSdDnrtfvA")  # and escapes of characters that are neither letters nor digits
 
 
 def translate(pattern: str) -> str:

@@ -89,7 +89,7 @@ def test_a_disk_fails_in_the_middle_of_a_run(
                     while True:
                         file.write(bytes(2**20))
             else:
-                # Made read-only in another place, where no file is being written: here it could be "busy".
+                # Remount it read-only at another place, in which no file is being written: here it could be "busy".
                 subprocess.run(["mount", "--bind", checkpoints, elsewhere], check=True)
                 subprocess.run(["mount", "-o", "remount,ro,bind", elsewhere], check=True)
                 subprocess.run(["mount", "--bind", elsewhere, checkpoints], check=True)

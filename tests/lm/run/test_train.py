@@ -223,7 +223,7 @@ def test_the_validation_loss_does_not_depend_on_the_batch_size(
 @pytest.mark.parametrize(
     ("vocab_size", "num_tokens", "batch_size", "mesh", "rows"),
     [
-        (300, 16 * 10 + 1, None, None, [10]),  # not 32, of which 22 would be empty
+        (300, 16 * 10 + 1, None, None, [10]),  # not 32: 22 of them would be empty
         (300, 16 * 33 + 1, None, None, [17, 17]),  # one shape, for one compilation
         (32_000, 16 * 64 + 1, None, None, [32, 32]),
         (320_000, 16 * 9 + 1, None, None, [3, 3, 3]),  # 20 MB of logits a window
