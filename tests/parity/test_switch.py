@@ -21,6 +21,7 @@ from lm.backend import BackendName, load
 from lm.config import ModelConfig, TrainConfig
 from lm.data.batch import Batch
 from tests.parity.support import assert_close
+from torch_impl.fast import product
 
 BACKENDS: tuple[BackendName, ...] = ("torch", "jax")
 CONFIG = TrainConfig(ModelConfig(64, 8, 16, 2, 4, num_kv_heads=2), batch_size=8)
@@ -102,7 +103,11 @@ def test_no_form_is_called_without_fast_and_every_form_with_it(name: BackendName
         assert_close(fast[what], value, kind="model_forward")
 
 
-def test_torch_without_fast_packs_no_weights_and_measures_no_products() -> None:
+def test_torch_without_fast_packs_no_weights_and_measures_no_products(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("_choices", "_measured", "_chosen"):  # other tests have measured products in this process
+        monkeypatch.setattr(product, name, type(getattr(product, name))())
     backend = load("torch", PLAIN)
     state = backend.init_state(PLAIN, 0)
     assert len(state.arrays) == len(state.weights)
