@@ -49,9 +49,9 @@ class LayerCache:
         slots_BT: Int[Tensor, "B T"],
     ) -> None:
         """Store the new keys and values in their slots."""
-        slots_BHTK = slots_BT[:, None, :, None].expand(k_BHTK.shape)
-        self.k_BHSK.scatter_(2, slots_BHTK, k_BHTK)
-        self.v_BHSK.scatter_(2, slots_BHTK, v_BHTK)
+        rows_B1 = torch.arange(len(slots_BT), device=slots_BT.device)[:, None]
+        self.k_BHSK[rows_B1, :, slots_BT] = k_BHTK.transpose(1, 2)
+        self.v_BHSK[rows_B1, :, slots_BT] = v_BHTK.transpose(1, 2)
 
 
 @fast.path(fast.rope)
