@@ -42,13 +42,12 @@ class LayerCache(NamedTuple):
     """Keys and values of one layer, of num_kv_heads heads, in S slots; position t takes slot t mod S."""
 
     k_BHKS: Float[Array, "B H K S"]
-    """Transposed, since a single query's scores are computed from the transposed keys."""
+    """Transposed, as the scores Q K^T need them."""
     v_BHSK: Float[Array, "B H S K"]
 
     def write(self, k_BHTK: Array, v_BHTK: Array, slots_BT: Int[Array, "B T"]) -> "LayerCache":
         """Return the cache with the new keys and values in their slots."""
         B, H = self.v_BHSK.shape[:2]
-        # The heads are indexed, too: otherwise XLA would write the whole cache again if B is 1.
         b, h, s = jnp.arange(B)[:, None, None], jnp.arange(H)[None, :, None], slots_BT[:, None]
         return LayerCache(self.k_BHKS.at[b, h, :, s].set(k_BHTK), self.v_BHSK.at[b, h, s].set(v_BHTK))
 
