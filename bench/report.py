@@ -1,12 +1,14 @@
 """The results of `bench train-step` as tables and as a chart."""
 
+import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bench.children import quartiles
+from lm.files import read_object
 from lm.tables import markdown_table
 
 BASELINE = "baseline"
@@ -167,6 +169,22 @@ def _targets(result: dict[str, Any]) -> Iterator[Target]:
             )
     yield from ratio("torch / baseline", "micro/8/float32", "torch", BASELINE, 1.1, 1.0)
     yield from ratio("JAX / torch", "micro/8/float32", "jax", "torch", 0.5, 0.3)
+
+
+def publish(
+    given: argparse.Namespace,
+    measure: Callable[[argparse.Namespace], dict[str, Any]],
+    to_text: Callable[[dict[str, Any]], str],
+) -> dict[str, Any]:
+    """Measure, or read the results of --read. Print the tables, write --json and --markdown, and return the result."""
+    result = read_object(given.read, "measure again") if given.read else measure(given)
+    if given.json:
+        save(result, given.json)
+    tables = to_text(result)
+    print(tables)
+    if given.markdown:
+        given.markdown.write_text(tables + "\n", encoding="utf-8", newline="")
+    return result
 
 
 def save(result: dict[str, Any], file: Path) -> None:

@@ -34,7 +34,6 @@ from lm.budgets import BUDGETS, relative_error
 from lm.cli.flags import Gather
 from lm.config import TrainConfig
 from lm.data.batch import Batch
-from lm.files import read_object
 from lm.mesh import Mesh
 from tokenizer.errors import InputError
 
@@ -76,13 +75,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--markdown", type=Path, help="write the tables to this file")
     parser.add_argument("--read", type=Path, help="measure nothing, and print the results of this JSON file")
     given = options.parse(parser, arguments)
-    result = read_object(given.read, "measure again") if given.read else measure(given)
-    if given.json:
-        report.save(result, given.json)
-    text = scaling_report.text(result)
-    print(text)
-    if given.markdown:
-        given.markdown.write_text(text + "\n", encoding="utf-8", newline="")
+    result = report.publish(given, measure, scaling_report.text)
     if result["failures"]:
         sys.exit("\n".join(result["failures"]))
 

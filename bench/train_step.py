@@ -32,7 +32,6 @@ from bench.contenders import DTYPES, SIZES, Work
 from bench.machine import describe, flags
 from lm.budgets import BUDGETS, relative_error
 from lm.cli.flags import Gather
-from lm.files import read_object
 from lm.flops import train_flops_per_token
 from lm.init import initial_weights
 from tokenizer.errors import InputError
@@ -90,13 +89,7 @@ def main(arguments: list[str]) -> None:
         "--read", type=Path, help="measure nothing, and print or draw the results of this JSON file"
     )
     given = options.parse(parser, arguments)
-    result = read_object(given.read, "measure again") if given.read else measure(given)
-    if given.json:
-        report.save(result, given.json)
-    text = report.text(result)
-    print(text)
-    if given.markdown:
-        given.markdown.write_text(text + "\n", encoding="utf-8", newline="")
+    result = report.publish(given, measure, report.text)
     if given.plot:
         report.plot(result, given.plot)
     failures = [line for row in result["rows"] for line in row["failures"]]

@@ -20,7 +20,6 @@ from parity.family import OPTIONS, Options
 from tests.parity.support import THOROUGH
 from tests.parity.test_family import each_value
 from tests.source import ROOT
-from torch_impl import backend
 from torch_impl.backend import sum_losses
 
 # With fewer elements torch's kernels stay on one thread, whatever it is allowed.
@@ -68,11 +67,11 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def leaves(framework: Any, state: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def leaves(backend: Any, state: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return copies of weights and moments."""
     weights, moments = (
         {name: leaf.copy() for name, leaf in read(state)}
-        for read in (framework.read_weights, framework.read_optimizer)
+        for read in (backend.read_weights, backend.read_optimizer)
     )
     return weights, moments
 
@@ -84,14 +83,14 @@ def bits(arrays: tuple[dict[str, np.ndarray], ...]) -> dict[str, bytes]:
 
 def trained(name: BackendName, config: TrainConfig, resumes: bool) -> dict[str, bytes]:
     """Return the leaves after two steps, with or without a checkpoint from which the second step resumes."""
-    framework = load(name, config)
-    step, state = framework.make_train_step(config), framework.init_state(config, 0)
+    backend = load(name, config)
+    step, state = backend.make_train_step(config), backend.init_state(config, 0)
     for i, batch in enumerate(batches(config, 2)):
         if resumes and i == 1:
-            weights, moments = leaves(framework, state)
-            state = framework.load_state(config, weights.items(), moments.items())
+            weights, moments = leaves(backend, state)
+            state = backend.load_state(config, weights.items(), moments.items())
         state, _ = step(state, batch, 1e-3)
-    return bits(leaves(framework, state))
+    return bits(leaves(backend, state))
 
 
 def differing(name: BackendName, config: TrainConfig) -> list[str]:
@@ -148,7 +147,7 @@ def test_a_step_takes_deterministic_algorithms_and_leaves_torch_as_it_was(
         inside.append(torch_settings())
         return sum_losses(*args)
 
-    monkeypatch.setattr(backend, "sum_losses", watched)
+    monkeypatch.setattr("torch_impl.backend.sum_losses", watched)
     config = TrainConfig(replace(MODEL, d_model=8), batch_size=2)
     found = torch_settings()
     trained("torch", config, resumes=False)

@@ -114,7 +114,7 @@ class _Learner:
                 if count >= self._threshold:
                     yield symbol, places, count
         elif len(symbols):
-            # Of many symbols, most do not reach the threshold.
+            # Most of many symbols do not reach the threshold.
             symbols, edges, at = sort_runs(symbols, np.asarray(at))
             counts = np.add.reduceat(self._weights[at], edges[:-1])
             for i in (counts >= self._threshold).nonzero()[0].tolist():

@@ -33,7 +33,7 @@ def _(original: Any) -> Any:
     return lambda gradients, max_norm: (gradients, original(gradients, max_norm)[1])
 
 
-@fault("a new learning rate compiles anew", "jax_impl.backend.make_train_step", STEP)
+@fault("a new learning rate compiles again", "jax_impl.backend.make_train_step", STEP)
 def _(original: Any) -> Any:
     def broken(*args: Any) -> Any:
         step = cache(lambda lr: original(*args))

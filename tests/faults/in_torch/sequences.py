@@ -9,7 +9,7 @@ from torch import Tensor
 from tests.faults.fault import PREFIXED, fault
 
 
-@fault("RoPE goes on behind a prefix's padding", "torch_impl.sequences.after_prefix", PREFIXED)
+@fault("RoPE continues after a prefix's padding", "torch_impl.sequences.after_prefix", PREFIXED)
 def _(after_prefix: Any) -> Any:
     def broken(decoder: Any, hidden_BPD: Tensor, num_tokens_B: Tensor, *others: Any) -> tuple[Tensor, Any]:
         x_BSD, context = after_prefix(decoder, hidden_BPD, num_tokens_B, *others)
