@@ -45,6 +45,40 @@ def scaled_dot_product_attention(
     return np.einsum("...ts,...sv->...tv", attention_weights(Q, K, mask), np.where(is_seen, V, 0))
 
 
+def project(weights: Weights, name: str, x: np.ndarray) -> np.ndarray:
+    """Apply the linear layer {name}_proj."""
+    return linear(x, weights[f"{name}_proj.weight"], weights.get(f"{name}_proj.bias", 0.0))
+
+
+def split_heads(x: np.ndarray, K: int) -> list[np.ndarray]:
+    """Return the heads of x (T, D): head h is columns h K .. (h + 1) K."""
+    return [x[..., start : start + K] for start in range(0, x.shape[-1], K)]
+
+
+def merge_heads(heads: list[np.ndarray]) -> np.ndarray:
+    """Concatenate the heads' columns."""
+    return np.concatenate(np.broadcast_arrays(*heads), -1)
+
+
+def share_heads(heads: list[np.ndarray], num_heads: int) -> list[np.ndarray]:
+    """Return a key (or value) head for each query head: successive query heads share one."""
+    return [heads[h * len(heads) // num_heads] for h in range(num_heads)]
+
+
+def position_heads(
+    weights: Weights,
+    name: str,
+    heads: list[np.ndarray],
+    positions: np.ndarray | None,
+    theta: float,
+    eps: float,
+) -> list[np.ndarray]:
+    """Normalise queries or keys if the weights have a gain for this, then rotate them if there are positions."""
+    if f"{name}_norm.weight" in weights:
+        heads = [rmsnorm(head, weights[f"{name}_norm.weight"], eps) for head in heads]
+    return heads if positions is None else [rope(head, positions, theta) for head in heads]
+
+
 def multihead_self_attention(
     weights: Weights,
     x: np.ndarray,
@@ -55,35 +89,17 @@ def multihead_self_attention(
     eps: float = 1e-5,
     drop: Callable[[np.ndarray], np.ndarray] = lambda weights: weights,
 ) -> np.ndarray:
-    """Concatenate the heads' outputs, and multiply them by output_proj.
-
-    Query head h is attention with rows h K .. (h + 1) K of q_proj. If keys and values have fewer heads, each of these
-    serves equally many successive query heads. Queries and keys are normalised if the weights have gains for this, and
-    then rotated if there are positions.
-    """
-    K = x.shape[-1] // num_heads
-    queries_per_key = num_heads * K // weights["k_proj.weight"].shape[-2]
-    weights_of_heads, values = [], []
-    for h in range(num_heads):
-        projected = {}
-        for name, head in (("q", h), ("k", h // queries_per_key), ("v", h // queries_per_key)):
-            rows = slice(head * K, (head + 1) * K)
-            bias = weights[f"{name}_proj.bias"][..., rows] if f"{name}_proj.bias" in weights else 0.0
-            projected[name] = linear(x, weights[f"{name}_proj.weight"][..., rows, :], bias)
-        for name in "qk":
-            if f"{name}_norm.weight" in weights:
-                projected[name] = rmsnorm(projected[name], weights[f"{name}_norm.weight"], eps)
-            if positions is not None:
-                projected[name] = rope(projected[name], positions, theta)
-        weights_of_heads.append(attention_weights(projected["q"], projected["k"], mask))
-        values.append(projected["v"])
+    """Project x to queries, keys and values, attend a head at a time, and multiply the merged heads by output_proj."""
+    q, k, v = (split_heads(project(weights, name, x), x.shape[-1] // num_heads) for name in "qkv")
+    q = position_heads(weights, "q", q, positions, theta, eps)
+    k = share_heads(position_heads(weights, "k", k, positions, theta, eps), num_heads)
+    weights_of_heads = [attention_weights(*head, mask) for head in zip(q, k, strict=True)]
     dropped = drop(np.stack(np.broadcast_arrays(*weights_of_heads), -3))
-    heads = [np.einsum("...ts,...sv->...tv", dropped[..., h, :, :], v) for h, v in enumerate(values)]
-    return linear(
-        np.concatenate(np.broadcast_arrays(*heads), -1),
-        weights["output_proj.weight"],
-        weights.get("output_proj.bias", 0.0),
-    )
+    heads = [
+        np.einsum("...ts,...sv->...tv", dropped[..., h, :, :], values)
+        for h, values in enumerate(share_heads(v, num_heads))
+    ]
+    return project(weights, "output", merge_heads(heads))
 
 
 def causal_mask(T: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from parity.oracle.layers import embedding, feed_forward, layernorm, linear, rms
 
 Drop = Callable[[np.ndarray, float, str], np.ndarray]
 """What training does to an array in a step: (array, rate, place) -> array."""
+Sublayer = Callable[[np.ndarray], np.ndarray]
 
 
 def submodule(weights: Weights, prefix: str) -> dict[str, np.ndarray]:
@@ -26,6 +27,27 @@ def norm(weights: Weights, name: str, x: np.ndarray, config: ModelConfig) -> np.
     if config.norm == "rmsnorm":
         return rmsnorm(x, weights[f"{name}.weight"], config.norm_eps)
     return layernorm(x, weights[f"{name}.weight"], weights[f"{name}.bias"], config.norm_eps)
+
+
+def residual_stream(
+    x: np.ndarray,
+    attend: Sublayer,
+    feed: Sublayer,
+    ln: Callable[[int, np.ndarray], np.ndarray],
+    config: ModelConfig,
+) -> np.ndarray:
+    """Arrange a block's sublayers and its norms `ln(1, x)` and `ln(2, x)` on the residual stream x."""
+    match config.norm_position, config.block:
+        case "pre", "sequential":
+            x = x + attend(ln(1, x))
+            return x + feed(ln(2, x))
+        case "post", "sequential":
+            x = ln(1, x + attend(x))
+            return ln(2, x + feed(x))
+        case "pre", "parallel":
+            normed = ln(1, x)
+            return x + attend(normed) + feed(normed)
+    return ln(1, x + attend(x) + feed(x))
 
 
 def transformer_block(
@@ -54,17 +76,10 @@ def transformer_block(
     def feed(x: np.ndarray) -> np.ndarray:
         return drop(feed_forward(submodule(weights, "ffn."), x, config.ffn), config.residual_dropout, "ffn")
 
-    match config.norm_position, config.block:
-        case "pre", "sequential":
-            x = x + attend(norm(weights, "ln1", x, config))
-            return x + feed(norm(weights, "ln2", x, config))
-        case "post", "sequential":
-            x = norm(weights, "ln1", x + attend(x), config)
-            return norm(weights, "ln2", x + feed(x), config)
-        case "pre", "parallel":
-            normed = norm(weights, "ln1", x, config)
-            return x + attend(normed) + feed(normed)
-    return norm(weights, "ln1", x + attend(x) + feed(x), config)
+    def ln(i: int, x: np.ndarray) -> np.ndarray:
+        return norm(weights, f"ln{i}", x, config)
+
+    return residual_stream(x, attend, feed, ln, config)
 
 
 def sinusoids(d_model: int, positions: np.ndarray) -> np.ndarray:

@@ -8,12 +8,19 @@ from parity.oracle.gradients import Weights
 from parity.oracle.model import embed, hidden_states, logits, submodule
 
 
+def full_mask(n: int) -> np.ndarray:
+    """Let all tokens see all tokens."""
+    return np.ones((n, n), bool)
+
+
+def prefix_mask(n: int, S: int) -> np.ndarray:
+    """Let all S tokens see the first n, and each token see the tokens up to itself."""
+    return causal_mask(S) | (np.arange(S) < n)
+
+
 def encoder_stack(weights: Weights, x: np.ndarray, num_tokens: np.ndarray, config: ModelConfig) -> np.ndarray:
     """Apply the blocks of an encoder to x (B, T, D), in which all tokens see all tokens; 0 at the padding."""
-    rows = [
-        hidden_states(weights, x[..., b, :n, :], config, np.ones((n, n), bool))
-        for b, n in enumerate(num_tokens)
-    ]
+    rows = [hidden_states(weights, x[..., b, :n, :], config, full_mask(n)) for b, n in enumerate(num_tokens)]
     return pad(rows, x.shape[-2])
 
 
@@ -23,7 +30,7 @@ def transformer_encoder(
     """Token ids (B, T) to logits (B, T, V) of the token at each place; 0 at the padding."""
     rows = []
     for ids, n in zip(token_ids, num_tokens, strict=True):
-        x = hidden_states(weights, embed(weights, ids[:n], config), config, np.ones((n, n), bool))
+        x = hidden_states(weights, embed(weights, ids[:n], config), config, full_mask(n))
         rows.append(logits(weights, x, config))
     return pad(rows, token_ids.shape[1])
 
@@ -39,7 +46,7 @@ def prefix_decoder(
     for b, n in enumerate(num_tokens):
         x = concatenate(hidden[..., b, :n, :], embed(weights, token_ids[b], config))
         S = n + token_ids.shape[1]
-        x = hidden_states(weights, x, config, causal_mask(S) | (np.arange(S) < n))
+        x = hidden_states(weights, x, config, prefix_mask(n, S))
         rows.append(logits(weights, x[..., n:, :], config))
     return pad(rows, token_ids.shape[1])
 
@@ -52,7 +59,7 @@ def encoder_decoder(
     rows = []
     for b, n in enumerate(num_tokens):
         x = embed(encoder, prefix[b, :n], config)
-        hidden_1PD = hidden_states(encoder, x, config, np.ones((n, n), bool))[..., None, :, :]
+        hidden_1PD = hidden_states(encoder, x, config, full_mask(n))[..., None, :, :]
         rows.append(prefix_decoder(decoder, hidden_1PD, token_ids[b : b + 1], np.array([n]), config))
     return np.concatenate(np.broadcast_arrays(*rows), axis=-3)
 
