@@ -5,6 +5,8 @@ sequences -> optimizer. Gradients come from the complex step (`gradients`). So e
 complex128 and stays analytic: it takes no absolute value and no conjugate, and a maximum, which only shifts an
 exponent, is the maximum of the real part. Every array, weights included, may have further leading axes, so that many
 perturbations are computed at once.
+
+`bpe` and `data` are apart: they say exactly what texts, token ids, batches and checkpoints are right.
 """
 
 from parity.oracle.attention import (

@@ -18,8 +18,31 @@ def cosine_schedule(step: int, highest: float, lowest: float, warmup_steps: int,
     return lowest + (highest - lowest) * (1 + math.cos(angle)) / 2
 
 
+def adamw_update(
+    weight: np.ndarray,
+    gradient: np.ndarray,
+    m: Any,
+    v: Any,
+    t: int,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+) -> tuple[np.ndarray, Any, Any]:
+    """Return one weight and its two moments after step t = 1, 2, ...
+
+    The formula is Loshchilov and Hutter (2019), algorithm 2, with the course's epsilon and order of decay.
+    """
+    beta1, beta2 = betas
+    m = beta1 * m + (1 - beta1) * gradient
+    v = beta2 * v + (1 - beta2) * gradient**2
+    rate = lr * math.sqrt(1 - beta2**t) / (1 - beta1**t)
+    weight = weight - rate * m / (np.sqrt(v) + eps)
+    return weight * (1 - lr * weight_decay), m, v
+
+
 class AdamW:
-    """Loshchilov and Hutter (2019), algorithm 2, with the course's epsilon and order of decay."""
+    """All weights' moments, and the number of steps taken."""
 
     def __init__(self, betas: tuple[float, float], eps: float, weight_decay: float) -> None:
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
@@ -28,15 +51,13 @@ class AdamW:
         self.t = 0
 
     def step(self, weights: Weights, gradients: Weights, lr: float) -> dict[str, np.ndarray]:
-        """Return the weights after one more step."""
+        """Return the weights after one more step. A weight without gradient stays."""
         self.t += 1
-        (beta1, beta2), new = self.betas, {}
+        new = dict(weights)
         for name, g in gradients.items():
-            self.m[name] = beta1 * self.m.get(name, 0.0) + (1 - beta1) * g
-            self.v[name] = beta2 * self.v.get(name, 0.0) + (1 - beta2) * g**2
-            rate = lr * math.sqrt(1 - beta2**self.t) / (1 - beta1**self.t)
-            new[name] = weights[name] - rate * self.m[name] / (np.sqrt(self.v[name]) + self.eps)
-            new[name] = new[name] * (1 - lr * self.weight_decay)
+            m, v = self.m.get(name, 0.0), self.v.get(name, 0.0)
+            options = (self.betas, self.eps, self.weight_decay)
+            new[name], self.m[name], self.v[name] = adamw_update(weights[name], g, m, v, self.t, lr, *options)
         return new
 
 
