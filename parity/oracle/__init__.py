@@ -36,6 +36,7 @@ from parity.oracle.model import (
     transformer_lm,
 )
 from parity.oracle.optimizer import SGD, AdamW, cosine_schedule
+from parity.oracle.replacing import function, replaced
 from parity.oracle.sequences import encoder_decoder, encoder_stack, prefix_decoder, transformer_encoder
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "encoder_decoder",
     "encoder_stack",
     "feed_forward",
+    "function",
     "gelu",
     "global_norm",
     "gradient",
@@ -61,6 +63,7 @@ __all__ = [
     "multihead_self_attention",
     "prefix_decoder",
     "relu",
+    "replaced",
     "rmsnorm",
     "rope",
     "scaled_dot_product_attention",

@@ -1,0 +1,53 @@
+"""What can be checked: each subject with the names and arguments by which a file may define it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from parity.case import Case, Given, Layer
+
+
+@dataclass(frozen=True)
+class Array:
+    """An argument that is an array of the Given, or some of its rows."""
+
+    name: str
+    rows: tuple[int, int] | None = None
+
+
+Arguments = dict[str, Any]
+"""Arguments by parameter, in order: plain values, `Array`s, and dicts and lists of these."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A way to define a subject: a function's name and its arguments.
+
+    Two calls of one name, such as the course's of 2024 and 2025, are told apart by the names of their parameters.
+    """
+
+    function: str
+    arguments: Callable[[Given], Arguments]
+    through: str = ""
+    """Name of the function of `child.objects` that calls the user's function. Empty: the child calls it directly."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One thing that can be checked."""
+
+    name: str
+    """Key in `parity.layers.LAYERS`, if that has the subject."""
+    calls: tuple[Call, ...]
+    layer: Layer
+    """How the arguments are drawn, and the oracle that computes the right answer from them."""
+    cases: tuple[Case, ...]
+    """In the course's contract: few shapes, whose sizes differ."""
+    beyond: tuple[Case, ...] = ()
+    """Outside the contract: what they find is a note."""
+
+    def given(self, case: Case, seed: int = 0) -> Given:
+        """Draw the arguments of a case; another seed gives fresh ones."""
+        return self.layer.draw(np.random.default_rng((case.seed, seed)), case)
