@@ -79,6 +79,17 @@ def position_heads(
     return heads if positions is None else [rope(head, positions, theta) for head in heads]
 
 
+def queries_keys_values(
+    weights: Weights, x: np.ndarray, num_heads: int, positions: np.ndarray | None, theta: float, eps: float
+) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+    """Project x, and return the queries, keys and values of each of `num_heads` heads."""
+    q, k, v = (split_heads(project(weights, name, x), x.shape[-1] // num_heads) for name in "qkv")
+    q, k = (
+        position_heads(weights, name, heads, positions, theta, eps) for name, heads in (("q", q), ("k", k))
+    )
+    return q, share_heads(k, num_heads), share_heads(v, num_heads)
+
+
 def multihead_self_attention(
     weights: Weights,
     x: np.ndarray,
@@ -89,16 +100,11 @@ def multihead_self_attention(
     eps: float = 1e-5,
     drop: Callable[[np.ndarray], np.ndarray] = lambda weights: weights,
 ) -> np.ndarray:
-    """Project x to queries, keys and values, attend a head at a time, and multiply the merged heads by output_proj."""
-    q, k, v = (split_heads(project(weights, name, x), x.shape[-1] // num_heads) for name in "qkv")
-    q = position_heads(weights, "q", q, positions, theta, eps)
-    k = share_heads(position_heads(weights, "k", k, positions, theta, eps), num_heads)
+    """Attend a head at a time, merge the heads' outputs, and multiply them by output_proj."""
+    q, k, v = queries_keys_values(weights, x, num_heads, positions, theta, eps)
     weights_of_heads = [attention_weights(*head, mask) for head in zip(q, k, strict=True)]
     dropped = drop(np.stack(np.broadcast_arrays(*weights_of_heads), -3))
-    heads = [
-        np.einsum("...ts,...sv->...tv", dropped[..., h, :, :], values)
-        for h, values in enumerate(share_heads(v, num_heads))
-    ]
+    heads = [np.einsum("...ts,...sv->...tv", dropped[..., h, :, :], values) for h, values in enumerate(v)]
     return project(weights, "output", merge_heads(heads))
 
 
