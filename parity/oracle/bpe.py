@@ -13,7 +13,7 @@ Vocab = dict[int, bytes]
 
 
 def split_specials(text: str, specials: Sequence[str]) -> list[str]:
-    """Cut text at special tokens, the longest first. Special tokens stand at odd places of the list."""
+    """Cut text before and after each special token. The longest that fits counts."""
     pattern = "|".join(map(regex.escape, sorted(specials, key=len, reverse=True)))
     return regex.split(f"({pattern})", text) if specials else [text]
 
@@ -23,10 +23,15 @@ def pretokenize(text: str) -> list[str]:
     return list(regex.findall(PATTERN, text))
 
 
+def single_bytes(text: str) -> Word:
+    """Return the bytes of a text as tokens."""
+    return tuple(bytes([byte]) for byte in text.encode())
+
+
 def count_words(text: str, specials: Sequence[str]) -> Counter[Word]:
     """Count the pieces of a text between special tokens, each as a tuple of bytes."""
-    pieces = [word for piece in split_specials(text, specials)[::2] for word in pretokenize(piece)]
-    return Counter(tuple(bytes([byte]) for byte in word.encode()) for word in pieces)
+    pieces = [piece for piece in split_specials(text, specials) if piece not in specials]
+    return Counter(single_bytes(part) for piece in pieces for part in pretokenize(piece))
 
 
 def count_pairs(words: Mapping[Word, int]) -> Counter[Pair]:
@@ -89,12 +94,12 @@ def encode(text: str, vocab: Vocab, merges: Sequence[Pair], specials: Sequence[s
     for special in specials:
         ids.setdefault(special.encode(), len(ids))
     tokens: list[bytes] = []
-    for place, piece in enumerate(split_specials(text, specials)):
-        if place % 2:
+    for piece in split_specials(text, specials):
+        if piece in specials:
             tokens.append(piece.encode())
-            continue
-        for part in pretokenize(piece):
-            tokens += apply_merges(tuple(bytes([byte]) for byte in part.encode()), merges, vocab)
+        else:
+            for part in pretokenize(piece):
+                tokens += apply_merges(single_bytes(part), merges, vocab)
     return [ids[token] for token in tokens]
 
 
@@ -105,6 +110,11 @@ def decode(ids: Iterable[int], vocab: Vocab, specials: Sequence[str] = ()) -> st
 
 def encode_iterable(
     texts: Iterable[str], vocab: Vocab, merges: Sequence[Pair], specials: Sequence[str]
-) -> Iterator[int]:
-    """Yield the ids of the texts' concatenation. A right encoder yields them before it has read all texts."""
+) -> Iterator[int | list[int]]:
+    """Yield the ids of the texts' concatenation."""
     yield from encode("".join(texts), vocab, merges, specials)
+
+
+def texts_before_first_id(texts: int) -> int:
+    """Return how many of many texts a right encoder has read, at most, when its first id comes."""
+    return texts // 2

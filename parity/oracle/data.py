@@ -4,11 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+Batch = tuple[np.ndarray, np.ndarray]
+
 
 def get_batch(
-    dataset: np.ndarray, batch_size: int, context_length: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+    dataset: np.ndarray, batch_size: int, context_length: int, device: str, rng: np.random.Generator
+) -> Batch:
     """Draw windows from all places that leave room for the window and its targets, one token further on."""
+    if device != "cpu":
+        raise RuntimeError(f"there is no device {device}")
     starts = rng.integers(0, len(dataset) - context_length, (batch_size, 1))
     places = starts + np.arange(context_length)
     return dataset[places].astype(np.int64), dataset[places + 1].astype(np.int64)

@@ -1,7 +1,7 @@
 """AdamW, SGD, and the learning rate's schedule, in plain numbers."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,27 +18,31 @@ def cosine_schedule(step: int, highest: float, lowest: float, warmup_steps: int,
     return lowest + (highest - lowest) * (1 + math.cos(angle)) / 2
 
 
-def adamw_update(
-    weight: np.ndarray,
-    gradient: np.ndarray,
-    m: Any,
-    v: Any,
-    t: int,
-    lr: float,
-    betas: tuple[float, float],
-    eps: float,
-    weight_decay: float,
-) -> tuple[np.ndarray, Any, Any]:
-    """Return one weight and its two moments after step t = 1, 2, ...
+class Update(NamedTuple):
+    """One weight before an optimizer's step t = 1, 2, ..."""
+
+    weight: np.ndarray
+    gradient: np.ndarray
+    m: Any
+    v: Any
+    t: int
+    lr: float
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float
+
+
+def adamw_update(u: Update) -> tuple[np.ndarray, Any, Any]:
+    """Return the weight and its two moments after the step.
 
     The formula is Loshchilov and Hutter (2019), algorithm 2, with the course's epsilon and order of decay.
     """
-    beta1, beta2 = betas
-    m = beta1 * m + (1 - beta1) * gradient
-    v = beta2 * v + (1 - beta2) * gradient**2
-    rate = lr * math.sqrt(1 - beta2**t) / (1 - beta1**t)
-    weight = weight - rate * m / (np.sqrt(v) + eps)
-    return weight * (1 - lr * weight_decay), m, v
+    beta1, beta2 = u.betas
+    m = beta1 * u.m + (1 - beta1) * u.gradient
+    v = beta2 * u.v + (1 - beta2) * u.gradient**2
+    rate = u.lr * math.sqrt(1 - beta2**u.t) / (1 - beta1**u.t)
+    weight = u.weight - rate * m / (np.sqrt(v) + u.eps)
+    return weight * (1 - u.lr * u.weight_decay), m, v
 
 
 class AdamW:
@@ -53,12 +57,17 @@ class AdamW:
     def step(self, weights: Weights, gradients: Weights, lr: float) -> dict[str, np.ndarray]:
         """Return the weights after one more step. A weight without gradient stays."""
         self.t += 1
-        new = dict(weights)
-        for name, g in gradients.items():
-            m, v = self.m.get(name, 0.0), self.v.get(name, 0.0)
-            options = (self.betas, self.eps, self.weight_decay)
-            new[name], self.m[name], self.v[name] = adamw_update(weights[name], g, m, v, self.t, lr, *options)
-        return new
+        return {
+            **weights,
+            **{name: self.update(name, weights[name], gradients[name], lr) for name in gradients},
+        }
+
+    def update(self, name: str, weight: np.ndarray, gradient: np.ndarray, lr: float) -> np.ndarray:
+        """Return one weight after the step, and keep its moments."""
+        m, v = self.m.get(name, 0.0), self.v.get(name, 0.0)
+        u = Update(weight, gradient, m, v, self.t, lr, self.betas, self.eps, self.weight_decay)
+        weight, self.m[name], self.v[name] = adamw_update(u)
+        return weight
 
 
 class SGD:

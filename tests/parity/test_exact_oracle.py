@@ -42,7 +42,7 @@ def test_batches_are_drawn_from_all_places() -> None:
     dataset, rng = np.arange(100, 107, dtype=np.uint16), np.random.default_rng(0)
     ours, oracles = set[int](), set[int]()
     for step in range(30):
-        x, y = data.get_batch(dataset, 3, 4, rng)
+        x, y = data.get_batch(dataset, 3, 4, "cpu", rng)
         assert x.dtype == y.dtype == np.int64
         for row, targets in zip(x, y, strict=True):
             assert list(row) == list(range(row[0], row[0] + 4))
