@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,12 @@ def made_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pipeline(made_pipeline: Path, tmp_path: Path) -> Path:
     """Return a copy of the pipeline's folder that a test may change."""
     return shutil.copytree(made_pipeline, tmp_path / "pipeline")
+
+
+@pytest.fixture
+def hangup_is_noticed() -> Iterator[None]:
+    """Let SIGHUP arrive, even if the tests were started with nohup, which has it ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL) if hasattr(signal, "SIGHUP") else None
+    yield
+    if before is not None:
+        signal.signal(signal.SIGHUP, before)

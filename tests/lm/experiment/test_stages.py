@@ -12,6 +12,7 @@ from tests.source import ROOT
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGTERM and SIGHUP")
+@pytest.mark.usefixtures("hangup_is_noticed")
 @pytest.mark.parametrize(
     "number", [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 )

@@ -75,6 +75,7 @@ def test_stopping_and_resuming_changes_no_bit(pipeline: Path, backend: BackendNa
     assert numbers(stopped) == numbers(whole)
 
 
+@pytest.mark.usefixtures("hangup_is_noticed")
 @pytest.mark.parametrize(
     "number", [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 )
