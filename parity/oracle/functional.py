@@ -31,6 +31,11 @@ def gelu(x: np.ndarray) -> np.ndarray:
     return x * phi
 
 
+def gelu_tanh(x: np.ndarray) -> np.ndarray:
+    """x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 (Hendrycks and Gimpel, 2016, section 2)."""
+    return x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
+
+
 def relu(x: np.ndarray) -> np.ndarray:
     """x if it is positive, otherwise 0."""
     return x * (x.real > 0)

@@ -13,7 +13,7 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | float = 0.0) ->
 
 def embedding(weight: np.ndarray, token_ids: np.ndarray) -> np.ndarray:
     """The weight's rows at the ids, as the weight times one-hot vectors."""
-    return linear(one_hot(token_ids, weight.shape[-2]), weight.swapaxes(-1, -2))
+    return (one_hot(token_ids, weight.shape[-2])[..., None, :] @ weight)[..., 0, :]
 
 
 def rmsnorm(x: np.ndarray, weight: np.ndarray, eps: float = 1e-5) -> np.ndarray:
@@ -24,7 +24,8 @@ def rmsnorm(x: np.ndarray, weight: np.ndarray, eps: float = 1e-5) -> np.ndarray:
 def layernorm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float = 1e-5) -> np.ndarray:
     """(x - mean) / sqrt(variance + eps) * weight + bias."""
     centred = x - x.sum(-1, keepdims=True) / x.shape[-1]
-    return rmsnorm(centred, weight, eps) + bias
+    variance = (centred * centred).sum(-1, keepdims=True) / x.shape[-1]
+    return centred / np.sqrt(variance + eps) * weight + bias
 
 
 ACTIVATIONS = {"silu": silu, "gelu": gelu, "relu": relu}

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -57,3 +58,11 @@ def test_bfloat16_is_computed_in_float32() -> None:
     x = as_dtype(3 * normal(1, 64), "bfloat16")
     for output, _ in answers("gelu", {"x": x}, dtype="bfloat16").values():
         np.testing.assert_array_equal(output, as_dtype(oracle.gelu(x), "bfloat16"))
+
+
+def test_the_oracles_tanh_form_is_the_one_of_both_frameworks() -> None:
+    x = np.linspace(-6, 6, 97)
+    assert_close(
+        torch.nn.functional.gelu(torch.tensor(x), approximate="tanh").numpy(), oracle.gelu_tanh(x), "float64"
+    )
+    assert_close(np.asarray(jax.nn.gelu(x, approximate=True)), oracle.gelu_tanh(x), "float64")

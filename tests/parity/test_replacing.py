@@ -41,10 +41,10 @@ def test_a_table_of_functions_holds_the_variant() -> None:
 
 
 def test_the_original_comes_back_after_an_error() -> None:
-    original = oracle.rmsnorm
-    with pytest.raises(ZeroDivisionError), oracle.replaced("rmsnorm", lambda *args: 1 / 0):
-        oracle.layernorm(np.ones(2), np.ones(2), np.ones(2))
-    assert oracle.rmsnorm is original
+    original = oracle.causal_mask
+    with pytest.raises(ZeroDivisionError), oracle.replaced("causal_mask", lambda T: 1 / 0):
+        oracle.causal_mask(3)
+    assert oracle.causal_mask is original
 
 
 def test_an_unknown_name_is_refused() -> None:
