@@ -122,7 +122,7 @@ def make_jax(part: str, arrays: dict[str, np.ndarray], name: str, threads: int) 
     import jax
     import jax.numpy as jnp
 
-    from jax_impl import attention, functional, layers, optimizer
+    from jax_impl import attention, functional, layers, masks, optimizer
 
     a = {key: jnp.array(value) for key, value in arrays.items()}
     if part == "adamw":
@@ -135,7 +135,7 @@ def make_jax(part: str, arrays: dict[str, np.ndarray], name: str, threads: int) 
             return (jax.block_until_ready(params)["w"],)
 
         return step
-    mask = attention.causal_mask(T)
+    mask = masks.causal_mask(T).pairs(T)
     functions: dict[str, Callable[..., Any]] = {
         "attention": lambda Q, K, V: attention.scaled_dot_product_attention(Q, K, V, mask),
         "swiglu": lambda x, w1, w2, w3: layers.swiglu(
@@ -158,7 +158,7 @@ def make_torch(part: str, arrays: dict[str, np.ndarray], name: str, threads: int
     import torch
     import torch.nn.functional as functions
 
-    from torch_impl import attention, functional, layers, optimizer
+    from torch_impl import attention, functional, layers, masks, optimizer
 
     torch.set_num_threads(threads)
     ours = name == "torch"
@@ -182,7 +182,7 @@ def make_torch(part: str, arrays: dict[str, np.ndarray], name: str, threads: int
     if part == "attention":
         # Heads lie side by side in memory, as the projections leave them.
         inputs = [x.detach().transpose(1, 2).contiguous().transpose(1, 2).requires_grad_() for x in inputs]
-    mask = attention.causal_mask(T)
+    mask = masks.causal_mask(T).pairs(T)
 
     def swiglu(x: Any, w1: Any, w2: Any, w3: Any) -> Any:
         if not ours:

@@ -1,8 +1,6 @@
 """Rotary positions, scaled dot-product attention, and multi-head self-attention with and without a cache."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -12,8 +10,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jax_impl import fast
 from jax_impl.dtypes import Params, at_least_float32
-from jax_impl.functional import DropoutKey, dropout
+from jax_impl.functional import Dropout, DropoutKey
 from jax_impl.layers import linear, rmsnorm
+from jax_impl.masks import Mask
 
 Rope = tuple[Float[Array | np.ndarray, "... P"], Float[Array | np.ndarray, "... P"]]
 """Cosines and sines of the positions (`lm.init.rope_tables`), P = d_head / 2."""
@@ -24,8 +23,8 @@ Rope = tuple[Float[Array | np.ndarray, "... P"], Float[Array | np.ndarray, "... 
 class Context:
     """What all blocks of a forward pass share."""
 
-    mask: Bool[Array, "*M T S"] | None
-    """True if the query may attend to the key; without a mask every query attends to every key."""
+    mask: Mask | Bool[Array, "*M T S"] | None
+    """The keys that a query may attend to, or True if it may; without a mask every query attends to every key."""
     rope: Rope | None = None
     """RoPE's tables, which broadcast against (B, H, T, P); None if the model does not rotate."""
     slots_BT: Int[Array, "B T"] | None = None
@@ -69,7 +68,7 @@ def scaled_dot_product_attention(
     K: Float[Array, "*B S K"],
     V: Float[Array, "*B S V"],
     mask: Bool[Array, "... T S"] | None = None,
-    drop: Callable[[Array], Array] | None = None,
+    drop: Dropout | None = None,
 ) -> Float[Array, "*B T V"]:
     """softmax(Q K^T / sqrt(d_k)) V (Vaswani et al., 2017, eq. 1).
 
@@ -99,18 +98,20 @@ def grouped_query_attention(
     q_BHTK: Float[Array, "*B H T K"],
     k_BGSK: Float[Array, "*B G S K"],
     v_BGSK: Float[Array, "*B G S K"],
-    mask: Bool[Array, "*M T S"] | None,
-    drop: Callable[[Array], Array] | None = None,
+    mask: Mask | Bool[Array, "*M T S"] | None,
+    drop: Dropout | None = None,
 ) -> Float[Array, "*B H T K"]:
     """Attention whose key head g serves the query heads g H/G .. (g + 1) H/G (Ainslie et al., 2023).
 
     The queries that share a key are rows of one matrix product, so that no key is repeated in memory.
     """
     *B, H, T, K = q_BHTK.shape
-    G = k_BGSK.shape[-3]
+    G, S = k_BGSK.shape[-3:-1]
     rows = q_BHTK.reshape(*B, G, -1, K)
+    if isinstance(mask, Mask):
+        mask = mask.pairs(S)
     if mask is not None:
-        *M, _, S = mask.shape
+        M = mask.shape[:-2]
         mask = jnp.broadcast_to(mask[..., None, :, :], (*M, H // G, T, S)).reshape(*M, -1, S)
     return scaled_dot_product_attention(rows, k_BGSK, v_BGSK, mask, drop).reshape(q_BHTK.shape)
 
@@ -126,7 +127,8 @@ def multihead_self_attention(
 ) -> tuple[Float[Array, "*B T D"], LayerCache | None]:
     """Attention of num_heads heads over one sequence, with RoPE if the context has its tables.
 
-    With a cache, the new keys and values are written into their slots, and the first S slots are read.
+    With a cache, the new keys and values are written into their slots, and as many of the first slots are read as the
+    mask has keys; a `Mask` has one for each query.
 
     Args:
         qk_norm_eps: Epsilon of the RMSNorm over each head's queries and keys, before RoPE (Dehghani et al., 2023,
@@ -150,31 +152,11 @@ def multihead_self_attention(
     if cache is not None:
         assert context.mask is not None
         assert context.slots_BT is not None
-        cache, S = cache.write(k_BHTK, v_BHTK, context.slots_BT), context.mask.shape[-1]
+        cache = cache.write(k_BHTK, v_BHTK, context.slots_BT)
+        S = x_BTD.shape[-2] if isinstance(context.mask, Mask) else context.mask.shape[-1]
         k_BHTK, v_BHTK = cache.k_BHKS[..., :S].mT, cache.v_BHSK[:, :, :S]
     drop = None
     if context.key is not None and attention_dropout > 0.0:
-        drop = partial(dropout, rate=attention_dropout, key=context.key, place="weights")
+        drop = Dropout(attention_dropout, context.key, "weights")
     out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, context.mask, drop)
     return linear(params["output_proj"], out_BHTK.swapaxes(-2, -3).reshape(x_BTD.shape)), cache
-
-
-def causal_mask(T: int) -> Bool[Array, "T T"]:
-    """True if query t may see key s: s <= t."""
-    return jnp.tril(jnp.ones((T, T), dtype=bool))
-
-
-def padding_mask(num_tokens_B: Int[Array, " B"], T: int) -> Bool[Array, "B 1 T T"]:
-    """True if key s is a token of the sequence, not padding: s < num_tokens."""
-    valid_BT = jnp.arange(T, dtype=num_tokens_B.dtype)[None, :] < num_tokens_B[:, None]
-    return jnp.broadcast_to(valid_BT[:, None, None, :], (len(num_tokens_B), 1, T, T))
-
-
-def prefix_mask(num_tokens_B: Int[Array, " B"], P: int, T: int) -> Bool[Array, "B 1 S S"]:
-    """The mask of a prefix padded to P places, followed by T tokens.
-
-    Every query sees the prefix, and each token sees the tokens up to itself.
-    """
-    place_1S = jnp.arange(P + T, dtype=num_tokens_B.dtype)[None, :]
-    valid_BS = (place_1S < num_tokens_B[:, None]) | (place_1S >= P)
-    return valid_BS[:, None, None, :] & (causal_mask(P + T) | (place_1S < P))[None, None]

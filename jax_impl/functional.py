@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Int32, PyTree, UInt32
+from jaxtyping import Array, Bool, Float, Int, Int32, PyTree, UInt32
 
 from jax_impl import fast
 from jax_impl.dtypes import at_least_float32
@@ -79,19 +79,37 @@ class DropoutKey:
         return replace(self, place=f"{self.place}{place}.")
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Dropout:
+    """Dropout at one place in the model: a share `rate` of the elements is dropped (Srivastava et al., 2014)."""
+
+    rate: float = field(metadata={"static": True})
+    key: DropoutKey
+    place: str = field(metadata={"static": True})
+
+    def mask(self, elements: UInt32[Array, "*E"]) -> Bool[Array, "B *E"]:
+        """Return which elements of each row are kept, for elements that are named by their index in the row."""
+        key, rows = self.key, (-1,) + (1,) * elements.ndim
+        step, rows_B = key.step.astype(np.uint32), key.rows_B.astype(np.uint32)
+        first_B, second_B = (
+            mix(rows_B ^ mix(step ^ jnp.uint32(word))).reshape(rows)
+            for word in place_key(key.seed, key.place + self.place)
+        )
+        return mix(mix(elements[None] ^ first_B) ^ second_B).astype(np.int32) >= threshold(self.rate)
+
+    def __call__(self, x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
+        """Return x / (1 - rate), with zeros for the elements that are dropped."""
+        elements = jnp.arange(math.prod(x.shape[1:]), dtype=np.uint32)
+        scaled = at_least_float32(x) * (1 / (1 - self.rate))
+        return jnp.where(self.mask(elements).reshape(x.shape), scaled, 0.0).astype(x.dtype)
+
+
 def dropout(
     x: Float[Array, "B ..."], rate: float, key: DropoutKey | None, place: str
 ) -> Float[Array, "B ..."]:
-    """x / (1 - rate) with a share `rate` of the elements set to zero (Srivastava et al., 2014); x without a key."""
-    if key is None or rate == 0.0:
-        return x
-    step, rows_B = key.step.astype(np.uint32), key.rows_B.astype(np.uint32)
-    first_B1, second_B1 = (
-        mix(rows_B ^ mix(step ^ jnp.uint32(word)))[:, None] for word in place_key(key.seed, key.place + place)
-    )
-    elements = jnp.arange(math.prod(x.shape[1:]), dtype=np.uint32)[None, :]
-    kept = mix(mix(elements ^ first_B1) ^ second_B1).astype(np.int32) >= threshold(rate)
-    return jnp.where(kept.reshape(x.shape), at_least_float32(x) * (1 / (1 - rate)), 0.0).astype(x.dtype)
+    """Apply `Dropout`; return x without a key."""
+    return x if key is None or rate == 0.0 else Dropout(rate, key, place)(x)
 
 
 @fast.path(fast.token_cross_entropy)

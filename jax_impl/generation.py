@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jax_impl import fast, sharding
-from jax_impl.attention import Context, LayerCache, causal_mask
+from jax_impl.attention import Context, LayerCache
 from jax_impl.dtypes import Params, at_least_float32, dtype_named
 from jax_impl.fast import few_lengths, few_rows, padded
+from jax_impl.masks import causal_mask
 from jax_impl.model import Tables, embed, hidden_states, logits
 from jax_impl.sequences import MODELS, after_prefix, encode
 from jax_impl.state import TrainState

@@ -11,10 +11,11 @@ from jax.sharding import Sharding
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from jax_impl.attention import Context, LayerCache, causal_mask, multihead_self_attention
+from jax_impl.attention import Context, LayerCache, multihead_self_attention
 from jax_impl.dtypes import Params
 from jax_impl.functional import DropoutKey, dropout, gelu, relu, silu
 from jax_impl.layers import embedding, feed_forward, identity, layernorm, linear, rmsnorm, swiglu
+from jax_impl.masks import causal_mask
 from jax_impl.sharding import constrain
 from lm.config import ModelConfig
 from lm.init import position_tables

@@ -9,9 +9,10 @@ from jax.sharding import Sharding
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from jax_impl.attention import Context, padding_mask, prefix_mask
+from jax_impl.attention import Context
 from jax_impl.dtypes import Params
 from jax_impl.functional import DropoutKey
+from jax_impl.masks import padding_mask, prefix_mask
 from jax_impl.model import embed, hidden_states, logits, transformer_lm
 from lm.config import ModelConfig
 from lm.init import position_tables

@@ -13,7 +13,6 @@ from jax_impl import fast
 from jax_impl.attention import (
     Context,
     multihead_self_attention,
-    padding_mask,
     rope,
     scaled_dot_product_attention,
 )
@@ -30,6 +29,7 @@ from jax_impl.functional import (
     token_cross_entropy,
 )
 from jax_impl.layers import embedding, layernorm, linear, rmsnorm, swiglu
+from jax_impl.masks import padding_mask
 from jax_impl.model import BLOCKS, FEED_FORWARDS, hidden_states, transformer_lm
 from jax_impl.optimizer import adamw_init, adamw_update, sgd_init, sgd_update
 from jax_impl.sequences import encoder_decoder, prefix_decoder, transformer_encoder

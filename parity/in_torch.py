@@ -18,7 +18,6 @@ from torch_impl import fast
 from torch_impl.attention import (
     Context,
     MultiHeadSelfAttention,
-    padding_mask,
     rope,
     scaled_dot_product_attention,
 )
@@ -34,6 +33,7 @@ from torch_impl.functional import (
     token_cross_entropy,
 )
 from torch_impl.layers import Embedding, LayerNorm, Linear, RMSNorm, SwiGLU
+from torch_impl.masks import padding_mask
 from torch_impl.model import BLOCKS, FEED_FORWARDS, Stack, TransformerLM
 from torch_impl.optimizer import SGD, AdamW
 from torch_impl.sequences import EncoderDecoder, PrefixDecoder, TransformerEncoder

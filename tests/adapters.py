@@ -21,10 +21,12 @@ from torch.utils.dlpack import from_dlpack
 import jax_impl.attention
 import jax_impl.functional
 import jax_impl.layers
+import jax_impl.masks
 import jax_impl.model
 import torch_impl.attention
 import torch_impl.functional
 import torch_impl.layers
+import torch_impl.masks
 import torch_impl.model
 from jax_impl.trees import nested
 from lm.config import ModelConfig
@@ -162,19 +164,19 @@ def _attention_weights(q: Tensor, k: Tensor, v: Tensor, output: Tensor) -> dict[
 def _attention(
     d_model: int, num_heads: int, weights: dict[str, Tensor], x: Tensor, tables: tuple[Tensor, Tensor] | None
 ) -> Tensor:
-    mask = torch_impl.attention.causal_mask(x.shape[-2], x.device)
     if _use_jax():
+        mask = jax_impl.masks.causal_mask(x.shape[-2])
         return _via_jax(
-            lambda params, x, *shared: jax_impl.attention.multihead_self_attention(
-                params, x, jax_impl.attention.Context(*shared), num_heads
+            lambda params, x, tables: jax_impl.attention.multihead_self_attention(
+                params, x, jax_impl.attention.Context(mask, tables), num_heads
             )[0],
             nested(weights),
             x,
-            mask,
             tables,
         )
     module = torch_impl.attention.MultiHeadSelfAttention(d_model, num_heads)
-    return _loaded(module, weights)(x, torch_impl.attention.Context(mask, tables))
+    context = torch_impl.attention.Context(torch_impl.masks.causal_mask(x.shape[-2], x.device), tables)
+    return _loaded(module, weights)(x, context)
 
 
 def run_rope(
@@ -202,19 +204,19 @@ def run_transformer_block(
     config = ModelConfig(1, max_seq_len, d_model, 1, num_heads, d_ff, theta)
     T = in_features.shape[-2]
     tables = _rope_tables(theta, config.d_head, torch.arange(T), in_features)
-    mask = torch_impl.attention.causal_mask(T, in_features.device)
     if _use_jax():
+        mask = jax_impl.masks.causal_mask(T)
         return _via_jax(
-            lambda params, x, *shared: jax_impl.model.transformer_block(
-                params, x, config, jax_impl.attention.Context(*shared)
+            lambda params, x, tables: jax_impl.model.transformer_block(
+                params, x, config, jax_impl.attention.Context(mask, tables)
             )[0],
             nested(weights),
             in_features,
-            mask,
             tables,
         )
     block = _loaded(torch_impl.model.TransformerBlock(config), weights)
-    return block(in_features, torch_impl.attention.Context(mask, tables))
+    context = torch_impl.attention.Context(torch_impl.masks.causal_mask(T, in_features.device), tables)
+    return block(in_features, context)
 
 
 def run_transformer_lm(

@@ -15,10 +15,12 @@ from torch import Tensor
 import jax_impl.attention
 import jax_impl.functional
 import jax_impl.layers
+import jax_impl.masks
 import jax_impl.model
 import torch_impl.attention
 import torch_impl.functional
 import torch_impl.layers
+import torch_impl.masks
 import torch_impl.model
 from jax_impl.trees import nested
 from lm.config import ModelConfig
@@ -70,12 +72,11 @@ def run_scaled_dot_product_attention(
     """Here the mask is True if a query may NOT attend to a key."""
     may_attend = None if mask is None else ~mask
     of_torch, of_jax = _draws(Q.shape[0])
-    rate = pdrop or 0.0
     if _use_jax():
-        drop = partial(jax_impl.functional.dropout, rate=rate, key=of_jax, place="weights")
+        drop = jax_impl.functional.Dropout(pdrop, of_jax, "weights") if pdrop else None
         attention = partial(jax_impl.attention.scaled_dot_product_attention, drop=drop)
         return _via_jax(attention, Q, K, V, may_attend)
-    drop_weights = partial(torch_impl.functional.dropout, rate=rate, key=of_torch, place="weights")
+    drop_weights = torch_impl.functional.Dropout(pdrop, of_torch, "weights") if pdrop else None
     return torch_impl.attention.scaled_dot_product_attention(Q, K, V, may_attend, drop_weights)
 
 
@@ -91,12 +92,12 @@ def run_multihead_self_attention(
         f"{name}_proj.weight": torch.cat([weights[f"{name}_heads.{i}.weight"] for i in range(num_heads)])
         for name in "qkv"
     } | {"output_proj.weight": weights["output_proj.weight"]}
-    mask = torch_impl.attention.causal_mask(in_features.shape[-2], in_features.device)
     # Of a sequence without a batch, the heads are the rows.
     of_torch, of_jax = _draws(in_features.shape[0] if in_features.ndim > 2 else num_heads)
     if _use_jax():
+        mask = jax_impl.masks.causal_mask(in_features.shape[-2])
         return _via_jax(
-            lambda params, x, mask: jax_impl.attention.multihead_self_attention(
+            lambda params, x: jax_impl.attention.multihead_self_attention(
                 params,
                 x,
                 jax_impl.attention.Context(mask, key=of_jax),
@@ -105,10 +106,10 @@ def run_multihead_self_attention(
             )[0],
             nested(stacked),
             in_features,
-            mask,
         )
     module = torch_impl.attention.MultiHeadSelfAttention(d_model, num_heads, attention_dropout=attn_pdrop)
-    return _loaded(module, stacked)(in_features, torch_impl.attention.Context(mask, key=of_torch))
+    causal = torch_impl.masks.causal_mask(in_features.shape[-2], in_features.device)
+    return _loaded(module, stacked)(in_features, torch_impl.attention.Context(causal, key=of_torch))
 
 
 def run_transformer_block(
@@ -121,19 +122,19 @@ def run_transformer_block(
     in_features: Float[Tensor, "batch seq d_model"],
 ) -> Float[Tensor, "batch seq d_model"]:
     config = _config(d_model, num_heads, d_ff, attn_pdrop, residual_pdrop)
-    mask = torch_impl.attention.causal_mask(in_features.shape[-2], in_features.device)
     of_torch, of_jax = _draws(in_features.shape[0])
     if _use_jax():
+        mask = jax_impl.masks.causal_mask(in_features.shape[-2])
         return _via_jax(
-            lambda params, x, mask: jax_impl.model.transformer_block(
+            lambda params, x: jax_impl.model.transformer_block(
                 params, x, config, jax_impl.attention.Context(mask, key=of_jax)
             )[0],
             nested(weights),
             in_features,
-            mask,
         )
     block = _loaded(torch_impl.model.TransformerBlock(config), weights)
-    return block(in_features, torch_impl.attention.Context(mask, key=of_torch))
+    causal = torch_impl.masks.causal_mask(in_features.shape[-2], in_features.device)
+    return block(in_features, torch_impl.attention.Context(causal, key=of_torch))
 
 
 def run_transformer_lm(

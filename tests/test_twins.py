@@ -11,6 +11,7 @@ FILES = (
     "dtypes.py",
     "functional.py",
     "layers.py",
+    "masks.py",
     "attention.py",
     "model.py",
     "sequences.py",

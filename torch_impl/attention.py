@@ -1,8 +1,6 @@
 """Rotary positions, scaled dot-product attention, and multi-head self-attention with and without a cache."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,8 +8,9 @@ from torch import Tensor, nn
 
 from torch_impl import fast
 from torch_impl.dtypes import Device, Dtype, at_least_float32
-from torch_impl.functional import DropoutKey, dropout
+from torch_impl.functional import Dropout, DropoutKey
 from torch_impl.layers import Identity, Linear, RMSNorm
+from torch_impl.masks import Mask
 
 Rope = tuple[Float[Tensor, "... P"], Float[Tensor, "... P"]]
 """Cosines and sines of the positions (`lm.init.rope_tables`), P = d_head / 2."""
@@ -21,8 +20,8 @@ Rope = tuple[Float[Tensor, "... P"], Float[Tensor, "... P"]]
 class Context:
     """What all blocks of a forward pass share."""
 
-    mask: Bool[Tensor, "*M T S"] | None
-    """True if the query may attend to the key; without a mask every query attends to every key."""
+    mask: Mask | Bool[Tensor, "*M T S"] | None
+    """The keys that a query may attend to, or True if it may; without a mask every query attends to every key."""
     rope: Rope | None = None
     """RoPE's tables, which broadcast against (B, H, T, P); None if the model does not rotate."""
     slots_BT: Int[Tensor, "B T"] | None = None
@@ -72,7 +71,7 @@ def scaled_dot_product_attention(
     K: Float[Tensor, "*B S K"],
     V: Float[Tensor, "*B S V"],
     mask: Bool[Tensor, "... T S"] | None = None,
-    drop: Callable[[Tensor], Tensor] | None = None,
+    drop: Dropout | None = None,
 ) -> Float[Tensor, "*B T V"]:
     """softmax(Q K^T / sqrt(d_k)) V (Vaswani et al., 2017, eq. 1).
 
@@ -102,14 +101,16 @@ def grouped_query_attention(
     q_BHTK: Float[Tensor, "*B H T K"],
     k_BGSK: Float[Tensor, "*B G S K"],
     v_BGSK: Float[Tensor, "*B G S K"],
-    mask: Bool[Tensor, "*M T S"] | None,
-    drop: Callable[[Tensor], Tensor] | None = None,
+    mask: Mask | Bool[Tensor, "*M T S"] | None,
+    drop: Dropout | None = None,
 ) -> Float[Tensor, "*B H T K"]:
     """Attention whose key head g serves the query heads g H/G .. (g + 1) H/G (Ainslie et al., 2023).
 
     The queries that share a key are rows of one matrix product, so that no key is repeated in memory.
     """
-    G, H = k_BGSK.shape[-3], q_BHTK.shape[-3]
+    (G, S), H = k_BGSK.shape[-3:-1], q_BHTK.shape[-3]
+    if isinstance(mask, Mask):
+        mask = mask.pairs(S)
     if G == H:
         return scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, mask, drop)
     groups = (G, H // G)
@@ -123,7 +124,8 @@ def grouped_query_attention(
 class MultiHeadSelfAttention(nn.Module):
     """Attention of num_heads heads over one sequence, with RoPE if the context has its tables.
 
-    With a cache, the new keys and values are written into their slots, and the first S slots are read.
+    With a cache, the new keys and values are written into their slots, and as many of the first slots are read as the
+    mask has keys; a `Mask` has one for each query.
 
     Args:
         num_kv_heads: Heads of keys and values; by default num_heads.
@@ -170,31 +172,10 @@ class MultiHeadSelfAttention(nn.Module):
             assert context.mask is not None
             assert context.slots_BT is not None
             cache.write(k_BHTK, v_BHTK, context.slots_BT)
-            S = context.mask.shape[-1]
+            S = x_BTD.shape[-2] if isinstance(context.mask, Mask) else context.mask.shape[-1]
             k_BHTK, v_BHTK = cache.k_BHSK[:, :, :S], cache.v_BHSK[:, :, :S]
         drop = None
         if context.key is not None and self.attention_dropout > 0.0:
-            drop = partial(dropout, rate=self.attention_dropout, key=context.key, place="weights")
+            drop = Dropout(self.attention_dropout, context.key, "weights")
         out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, context.mask, drop)
         return self.output_proj(out_BHTK.transpose(-2, -3).flatten(-2))
-
-
-def causal_mask(T: int, device: Device = None) -> Bool[Tensor, "T T"]:
-    """True if query t may see key s: s <= t."""
-    return torch.ones(T, T, dtype=torch.bool, device=device).tril()
-
-
-def padding_mask(num_tokens_B: Int[Tensor, " B"], T: int) -> Bool[Tensor, "B 1 T T"]:
-    """True if key s is a token of the sequence, not padding: s < num_tokens."""
-    valid_BT = torch.arange(T, device=num_tokens_B.device) < num_tokens_B[:, None]
-    return valid_BT[:, None, None, :].expand(-1, -1, T, -1)
-
-
-def prefix_mask(num_tokens_B: Int[Tensor, " B"], P: int, T: int) -> Bool[Tensor, "B 1 S S"]:
-    """The mask of a prefix padded to P places, followed by T tokens.
-
-    Every query sees the prefix, and each token sees the tokens up to itself.
-    """
-    place_S = torch.arange(P + T, device=num_tokens_B.device)
-    valid_BS = (place_S < num_tokens_B[:, None]) | (place_S >= P)
-    return valid_BS[:, None, None, :] & (causal_mask(P + T, num_tokens_B.device) | (place_S < P))

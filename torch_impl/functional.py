@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int, Int32
+from jaxtyping import Bool, Float, Int, Int32
 from torch import Tensor
 
 from lm.dropout import step_keys, threshold
@@ -77,18 +77,35 @@ class DropoutKey:
         return replace(self, place=f"{self.place}{place}.")
 
 
+@dataclass(frozen=True)
+class Dropout:
+    """Dropout at one place in the model: a share `rate` of the elements is dropped (Srivastava et al., 2014)."""
+
+    rate: float
+    key: DropoutKey
+    place: str
+
+    def mask(self, elements: Int32[Tensor, "*E"]) -> Bool[Tensor, "B *E"]:
+        """Return which elements of each row are kept, for elements that are named by their index in the row."""
+        key, rows = self.key, (-1,) + (1,) * elements.ndim
+        first_B, second_B = (
+            mix(key.rows_B ^ word).view(rows)
+            for word in step_keys(key.seed, key.place + self.place, key.step)
+        )
+        return mix(mix(elements ^ first_B) ^ second_B) >= threshold(self.rate)
+
+    def __call__(self, x: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
+        """Return x / (1 - rate), with zeros for the elements that are dropped."""
+        elements = torch.arange(x[0].numel(), dtype=torch.int32, device=x.device)
+        scaled = at_least_float32(x) * (1 / (1 - self.rate))
+        return torch.where(self.mask(elements).view(x.shape), scaled, 0.0).to(x.dtype)
+
+
 def dropout(
     x: Float[Tensor, "B ..."], rate: float, key: DropoutKey | None, place: str
 ) -> Float[Tensor, "B ..."]:
-    """x / (1 - rate) with a share `rate` of the elements set to zero (Srivastava et al., 2014); x without a key."""
-    if key is None or rate == 0.0:
-        return x
-    first_B1, second_B1 = (
-        mix(key.rows_B ^ word)[:, None] for word in step_keys(key.seed, key.place + place, key.step)
-    )
-    elements = torch.arange(x[0].numel(), dtype=torch.int32, device=x.device)
-    kept = mix(mix(elements ^ first_B1) ^ second_B1) >= threshold(rate)
-    return torch.where(kept.view(x.shape), at_least_float32(x) * (1 / (1 - rate)), 0.0).to(x.dtype)
+    """Apply `Dropout`; return x without a key."""
+    return x if key is None or rate == 0.0 else Dropout(rate, key, place)(x)
 
 
 @fast.path(fast.token_cross_entropy)

@@ -11,8 +11,9 @@ from lm.backend import DecodeStep, Logits, Prefill
 from lm.config import TrainConfig
 from lm.data.batch import check_token_ids
 from lm.init import position_tables
-from torch_impl.attention import Context, LayerCache, causal_mask
+from torch_impl.attention import Context, LayerCache
 from torch_impl.dtypes import at_least_float32, dtype_named
+from torch_impl.masks import causal_mask
 from torch_impl.sequences import EncoderDecoder, after_prefix, encode
 from torch_impl.state import TrainState
 

@@ -13,10 +13,11 @@ from torch.utils.checkpoint import checkpoint
 
 from lm.config import ModelConfig
 from lm.init import position_tables
-from torch_impl.attention import Context, LayerCache, MultiHeadSelfAttention, causal_mask
+from torch_impl.attention import Context, LayerCache, MultiHeadSelfAttention
 from torch_impl.dtypes import Device, Dtype
 from torch_impl.functional import DropoutKey, dropout, gelu, project, relu, silu
 from torch_impl.layers import Embedding, FeedForward, Identity, LayerNorm, Linear, RMSNorm, SwiGLU
+from torch_impl.masks import causal_mask
 
 Tables = tuple[Tensor, ...]
 """`lm.init.position_tables` of the positions."""

@@ -8,9 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lm.config import ModelConfig
-from torch_impl.attention import Context, padding_mask, prefix_mask
+from torch_impl.attention import Context
 from torch_impl.dtypes import Device, Dtype
 from torch_impl.functional import DropoutKey
+from torch_impl.masks import padding_mask, prefix_mask
 from torch_impl.model import Stack, TransformerLM
 
 

@@ -1,6 +1,5 @@
 """Attention with a hand-written gradient, and attention of a single query over a cache."""
 
-from collections.abc import Callable
 from types import NotImplementedType
 from typing import Any
 
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jax_impl.dtypes import at_least_float32
+from jax_impl.masks import Mask
 
 
 def scaled_dot_product_attention(
@@ -16,7 +16,7 @@ def scaled_dot_product_attention(
     K: Float[Array, "*B S K"],
     V: Float[Array, "*B S V"],
     mask: Bool[Array, "... T S"] | None = None,
-    drop: Callable[[Array], Array] | None = None,
+    drop: Any = None,
 ) -> Float[Array, "*B T V"] | NotImplementedType:
     """softmax(Q K^T / sqrt(d_k)) V, with the softmax's gradient by hand: weights * (d_weights - mean).
 
@@ -36,8 +36,8 @@ def single_query_attention(
     q_BHTK: Float[Array, "*B H T K"],
     k_BGSK: Float[Array, "*B G S K"],
     v_BGSK: Float[Array, "*B G S K"],
-    mask: Bool[Array, "*M T S"] | None = None,
-    drop: Callable[[Array], Array] | None = None,
+    mask: Mask | Bool[Array, "*M T S"] | None = None,
+    drop: Any = None,
 ) -> Float[Array, "*B H T K"] | NotImplementedType:
     """Attention of one query over several keys, which only a decode step has, without a copy of the cache.
 
@@ -49,6 +49,8 @@ def single_query_attention(
     G, S = k_BGSK.shape[-3:-1]
     if T != 1 or S == 1 or drop is not None:
         return NotImplemented
+    if isinstance(mask, Mask):
+        mask = mask.pairs(S)
     if mask is not None:
         mask = jnp.broadcast_to(mask, (*mask.shape[:-2], H // G, S))
     weights = _weigh(q_BHTK.reshape(*B, G, H // G, K), k_BGSK, mask)

@@ -1,12 +1,12 @@
-"""Parity of scaled_dot_product_attention, and laws of it and of causal_mask."""
+"""Parity of scaled_dot_product_attention, and laws of it and of masks."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import jax_impl.attention
-import torch_impl.attention
+import jax_impl.masks
+import torch_impl.masks
 from lm.budgets import Dtype
 from parity import oracle
 from parity.case import Arrays, Case
@@ -50,8 +50,8 @@ def test_is_causal_by_gradient() -> None:
 
 def test_causal_mask() -> None:
     expected = np.array([[True, False, False], [True, True, False], [True, True, True]])
-    np.testing.assert_array_equal(torch_impl.attention.causal_mask(3), expected)
-    np.testing.assert_array_equal(jax_impl.attention.causal_mask(3), expected)
+    np.testing.assert_array_equal(torch_impl.masks.causal_mask(3).pairs(3), expected)
+    np.testing.assert_array_equal(jax_impl.masks.causal_mask(3).pairs(3), expected)
 
 
 def test_equal_scores_average_the_values() -> None:

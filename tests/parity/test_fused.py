@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 import jax_impl.attention
+import jax_impl.masks
 from tests.parity.support import assert_close, normal
 from torch_impl import fast
-from torch_impl.attention import causal_mask, scaled_dot_product_attention
+from torch_impl.attention import scaled_dot_product_attention
 from torch_impl.functional import token_cross_entropy
 from torch_impl.layers import RMSNorm, SwiGLU
+from torch_impl.masks import causal_mask
 
 T = 70  # more than a block of queries
 
@@ -24,7 +26,7 @@ def tensor(seed: int, *shape: int) -> Tensor:
 
 
 def attention(Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
-    return scaled_dot_product_attention(Q, K, V, causal_mask(T))
+    return scaled_dot_product_attention(Q, K, V, causal_mask(T).pairs(T))
 
 
 CASES: dict[str, tuple[Callable[..., Tensor], list[Tensor]]] = {
@@ -104,7 +106,7 @@ def test_a_block_of_queries_skips_the_keys_that_it_may_not_see() -> None:
 def test_jax_attention_can_be_differentiated_twice() -> None:
     """Its second derivative agrees with differences of its gradient."""
     Q, K, V = (jnp.array(normal(i, 1, 3, 2)) for i in range(3))
-    mask = jax_impl.attention.causal_mask(3)
+    mask = jax_impl.masks.causal_mask(3).pairs(3)
 
     def gradient(Q: jax.Array) -> jax.Array:
         return jax.grad(lambda Q: jax_impl.attention.scaled_dot_product_attention(Q, K, V, mask).sum())(Q)

@@ -12,6 +12,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from torch_impl.dtypes import at_least_float32
 from torch_impl.fast.blocks import ROWS_BLOCK, ROWS_BLOCK_GPU
 from torch_impl.fast.gradients import apply, cast, differentiable_once
+from torch_impl.masks import Mask
 
 _KEPT_KEYS = 512
 """With at most this many keys, scores are smaller than a block's other activations, and are kept for the gradient."""
@@ -24,7 +25,7 @@ def single_query_attention(
     q_BHTK: Float[Tensor, "*B H T K"],
     k_BGSK: Float[Tensor, "*B G S K"],
     v_BGSK: Float[Tensor, "*B G S K"],
-    mask: Bool[Tensor, "*M T S"] | None,
+    mask: Mask | Bool[Tensor, "*M T S"] | None,
     drop: Drop | None = None,
 ) -> Any:
     """Attend with one query a sequence, without a gradient: a decode step.
@@ -37,6 +38,8 @@ def single_query_attention(
     (B, H, _, K), (G, S) = q_BHTK.shape, k_BGSK.shape[1:3]
     q_NRK = (at_least_float32(q_BHTK) * K**-0.5).reshape(B * G, H // G, K)
     scores_NRS = torch.bmm(q_NRK, at_least_float32(k_BGSK).flatten(0, 1).mT)
+    if isinstance(mask, Mask):
+        mask = mask.pairs(S)
     if mask is not None:
         scores_NRS.view(B, H, 1, S).masked_fill_(~mask, -torch.inf)
     # A query that may attend to nothing yields zeros: their sum is taken to be the smallest number.

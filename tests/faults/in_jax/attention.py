@@ -1,6 +1,7 @@
 """Faults in jax_impl/attention.py: RoPE, attention, its cache, heads, masks."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -116,33 +117,35 @@ def _(original: Any) -> Any:
     return lambda self, k_BHTK, v_BHTK, slots_BT: original(self, k_BHTK, k_BHTK, slots_BT)
 
 
-@fault("tokens see the future", "jax_impl.attention.causal_mask", ATTENTION)
+@fault("tokens see the future", "jax_impl.masks.causal_mask", ATTENTION)
 def _(original: Any) -> Any:
-    return lambda T: original(T).T
-
-
-@fault("an encoder attends to what came before only", "jax_impl.attention.padding_mask", ENCODER)
-def _(original: Any) -> Any:
-    def broken(num_tokens_B: Array, T: int) -> Array:
-        from jax_impl.attention import causal_mask
-
-        return original(num_tokens_B, T) & causal_mask(T)[None, None]
+    def broken(T: int) -> Any:
+        mask = original(T)
+        return replace(mask, first_T=mask.last_T, last_T=jnp.full_like(mask.last_T, T - 1))
 
     return broken
 
 
-@fault("a prefix's padding is attended to", "jax_impl.attention.prefix_mask", PREFIXED)
+@fault("an encoder attends to what came before only", "jax_impl.masks.padding_mask", ENCODER)
+def _(original: Any) -> Any:
+    def broken(num_tokens_B: Array, T: int) -> Any:
+        mask = original(num_tokens_B, T)
+        return replace(mask, last_T=jnp.broadcast_to(jnp.arange(T), mask.last_T.shape))
+
+    return broken
+
+
+@fault("a prefix's padding is attended to", "jax_impl.masks.prefix_mask", PREFIXED)
 def _(original: Any) -> Any:
     return lambda num_tokens_B, P, T: original(jnp.full_like(num_tokens_B, P), P, T)
 
 
-@fault("the hidden cache attends to the tokens", "jax_impl.attention.prefix_mask", PREFIXED)
+@fault("the hidden cache attends to the tokens", "jax_impl.masks.prefix_mask", PREFIXED)
 def _(original: Any) -> Any:
     """Let the prefix's queries see what the last token sees, which is everything but padding."""
 
-    def broken(num_tokens_B: Array, P: int, T: int) -> Array:
-        mask_B1SS = original(num_tokens_B, P, T)
-        of_prefix = jnp.repeat(mask_B1SS[..., -1:, :], P, axis=-2)
-        return jnp.concatenate((of_prefix, mask_B1SS[..., P:, :]), axis=-2)
+    def broken(num_tokens_B: Array, P: int, T: int) -> Any:
+        mask = original(num_tokens_B, P, T)
+        return replace(mask, last_T=mask.last_T.at[:, :P].set(P + T - 1))
 
     return broken

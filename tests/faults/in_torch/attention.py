@@ -11,8 +11,6 @@ from tests.faults.fault import ATTENTION, DROPOUT, ENCODER, FAMILY, HEADS, PREFI
 from tests.faults.in_torch.modules import with_parts
 from torch_impl.dtypes import at_least_float32
 
-Drop = Callable[[Tensor], Tensor] | None
-
 
 @fault("all layers drop the same", "torch_impl.attention.Context.within", DROPOUT)
 def _(within: Any) -> Any:
@@ -50,58 +48,49 @@ def _(attention: Any) -> Any:
     return lambda Q, *others: attention(Q * Q.shape[-1] ** 0.5, *others)
 
 
-def from_scores(attention: Any, scores: Tensor, V: Tensor, mask: Tensor | None, drop: Drop) -> Any:
-    """Apply attention to these scores: as queries, to keys that are unit vectors."""
-    S = scores.shape[-1]
-    return attention(scores * S**0.5, torch.eye(S, dtype=scores.dtype, device=scores.device), V, mask, drop)
+def _attention(
+    score: Callable[[Tensor, Tensor], Tensor] = lambda Q, K: at_least_float32(Q) @ at_least_float32(K).mT,
+    hide: Callable[[Tensor, Tensor], Tensor] = lambda scores, mask: torch.where(mask, scores, -torch.inf),
+    divide: Callable[[Tensor], Tensor] = lambda exp: exp / exp.sum(-1, keepdim=True).clamp(min=_tiny(exp)),
+) -> Any:
+    """Return the formula of attention with one part of it replaced."""
+
+    def broken(Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None, drop: Any = None) -> Tensor:
+        if mask is not None:
+            is_read = mask.any(-2)[..., None]
+            K, V = torch.where(is_read, K, 0), torch.where(is_read, V, 0)
+        scores = at_least_float32(score(Q, K)) * Q.shape[-1] ** -0.5
+        if mask is not None:
+            scores = hide(scores, mask)
+        largest = scores.amax(-1, keepdim=True).detach()
+        weights = divide(torch.exp(scores - torch.where(largest == -torch.inf, 0.0, largest)))
+        return (weights if drop is None else drop(weights)).to(V.dtype) @ V
+
+    return broken
+
+
+def _tiny(x: Tensor) -> float:
+    return torch.finfo(x.dtype).tiny
 
 
 @fault("scores are rounded to bfloat16", SCORES, ATTENTION)
 def _(attention: Any) -> Any:
-    def broken(Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None, drop: Drop = None) -> Tensor:
-        scores = at_least_float32(Q @ K.mT) * Q.shape[-1] ** -0.5
-        return from_scores(attention, scores, V, mask, drop)
-
-    return broken
+    return _attention(score=lambda Q, K: Q @ K.mT)
 
 
 @fault("the mask adds -1e9", SCORES, ATTENTION)
 def _(attention: Any) -> Any:
-    def broken(Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None, drop: Drop = None) -> Tensor:
-        if mask is None:
-            return attention(Q, K, V, mask, drop)
-        is_read = mask.any(-2)[..., None]
-        K, V = torch.where(is_read, K, 0), torch.where(is_read, V, 0)
-        scores = at_least_float32(Q) @ at_least_float32(K).mT * Q.shape[-1] ** -0.5
-        return from_scores(attention, scores + torch.where(mask, 0.0, -1e9), V, None, drop)
-
-    return broken
+    return _attention(hide=lambda scores, mask: scores + torch.where(mask, 0.0, -1e9))
 
 
 @fault("weights sum to one over the queries", SCORES, ATTENTION)
 def _(attention: Any) -> Any:
-    def broken(Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None, drop: Drop = None) -> Tensor:
-        def over_queries(weights: Tensor) -> Tensor:
-            tiny = torch.finfo(weights.dtype).tiny
-            exp = weights / weights.amax(-1, keepdim=True).clamp(min=tiny)
-            weights = exp / exp.sum(-2, keepdim=True).clamp(min=tiny)
-            return drop(weights) if drop else weights
-
-        return attention(Q, K, V, mask, over_queries)
-
-    return broken
+    return _attention(divide=lambda exp: exp / exp.sum(-2, keepdim=True).clamp(min=_tiny(exp)))
 
 
 @fault("a query that sees nothing divides by zero", SCORES, ATTENTION)
 def _(attention: Any) -> Any:
-    def broken(Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None, drop: Drop = None) -> Tensor:
-        def divide(weights: Tensor) -> Tensor:
-            weights = weights / weights.sum(-1, keepdim=True)
-            return drop(weights) if drop else weights
-
-        return attention(Q, K, V, mask, divide)
-
-    return broken
+    return _attention(divide=lambda exp: exp / exp.sum(-1, keepdim=True))
 
 
 @fault("query heads share keys in the wrong order", "torch_impl.attention.grouped_query_attention", HEADS)
@@ -146,25 +135,28 @@ def _(forward: Any) -> Any:
     return broken
 
 
-@fault("a token does not see itself", "torch_impl.attention.causal_mask", ATTENTION)
+@fault("a token does not see itself", "torch_impl.masks.causal_mask", ATTENTION)
 def _(causal_mask: Any) -> Any:
-    return lambda *args: causal_mask(*args).tril(-1)
+    def broken(*args: Any) -> Any:
+        mask = causal_mask(*args)
+        return replace(mask, last_T=mask.last_T - 1)
+
+    return broken
 
 
-@fault("an encoder attends to the first padding", "torch_impl.attention.padding_mask", ENCODER)
+@fault("an encoder attends to the first padding", "torch_impl.masks.padding_mask", ENCODER)
 def _(padding_mask: Any) -> Any:
     return lambda num_tokens_B, T: padding_mask(num_tokens_B + 1, T)
 
 
 @fault(
     "the hidden cache attends to what came before only",
-    "torch_impl.attention.prefix_mask",
+    "torch_impl.masks.prefix_mask",
     PREFIXED,
 )
 def _(prefix_mask: Any) -> Any:
-    def broken(num_tokens_B: Tensor, P: int, T: int) -> Tensor:
-        place_S = torch.arange(P + T, device=num_tokens_B.device)
-        came_before_SS = place_S <= place_S[:, None]
-        return prefix_mask(num_tokens_B, P, T) & (came_before_SS | (place_S[:, None] >= P))
+    def broken(num_tokens_B: Tensor, P: int, T: int) -> Any:
+        mask = prefix_mask(num_tokens_B, P, T)
+        return replace(mask, last_T=torch.arange(P + T).expand_as(mask.last_T))
 
     return broken
