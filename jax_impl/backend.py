@@ -93,12 +93,12 @@ def trace(folder: Path) -> Iterator[None]:
 
 def micro_batches(
     batch: Batch, config: TrainConfig
-) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray | None]:
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray | None]:
     """Return the model's inputs, the targets and the loss mask of all micro-batches."""
     check_batch(batch, config.model.vocab_size)
     # Copies: JAX may read NumPy's memory in place, even after the call that took the array has returned.
     return (
-        tuple(array.copy() for array in batch.model_inputs),
+        {name: array.copy() for name, array in batch.model_inputs.items()},
         batch.targets.copy(),
         None if batch.loss_mask is None else batch.loss_mask.copy(),
     )
@@ -122,7 +122,7 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
 
     def loss(
         params: Params,
-        inputs: tuple[Array, ...],
+        inputs: dict[str, Array],
         targets_BT: Array,
         mask_BT: Array | None,
         rows_B: Array,
@@ -131,7 +131,9 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
     ) -> Array:
         params, key = sharding.gather_embeddings(params, stream_rows), dropout_key(config, step, rows_B)
         dtype = dtype_named(config.compute_dtype)
-        logits_BTV = model(params, *inputs, config.model, dtype, key, stream_rows)
+        logits_BTV = model(
+            params, **inputs, config=config.model, compute_dtype=dtype, key=key, rows=stream_rows
+        )
         return sum_losses(logits_BTV, targets_BT, mask_BT) / count
 
     shardings: dict[str, Any] = {}
@@ -147,7 +149,7 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
 
     @partial(jax.jit, donate_argnums=0, compiler_options=options, **shardings)
     def jitted(
-        state: TrainState, batch: tuple[tuple[Array, ...], Array, Array | None], count: Array, lr: Array
+        state: TrainState, batch: tuple[dict[str, Array], Array, Array | None], count: Array, lr: Array
     ) -> tuple[TrainState, dict[str, Array]]:
         params, optimizer = state
         assert optimizer is not None
@@ -199,10 +201,11 @@ def make_eval_step(config: TrainConfig, mesh: Mesh | None = None) -> EvalStep:
 
     @partial(jax.jit, compiler_options=sharding.same_bits(config), **shardings)
     def jitted(
-        params: Params, inputs: tuple[Array, ...], targets_BT: Array, mask_BT: Array | None
+        params: Params, inputs: dict[str, Array], targets_BT: Array, mask_BT: Array | None
     ) -> tuple[Array, Array]:
         params = sharding.gather_embeddings(params, rows)
-        logits_BTV = model(params, *inputs, config.model, dtype_named(config.compute_dtype), None, rows)
+        dtype = dtype_named(config.compute_dtype)
+        logits_BTV = model(params, **inputs, config=config.model, compute_dtype=dtype, rows=rows)
         hits_BT = logits_BTV.argmax(-1).astype(targets_BT.dtype) == targets_BT
         correct = (hits_BT if mask_BT is None else hits_BT & mask_BT).sum()
         return sum_losses(logits_BTV, targets_BT, mask_BT), correct

@@ -20,6 +20,7 @@ from jax_impl.state import TrainState
 from lm.backend import DecodeStep, Logits, Prefill
 from lm.config import TrainConfig
 from lm.data.batch import check_token_ids
+from lm.data.documents import document_starts
 from lm.init import position_tables
 
 
@@ -43,8 +44,8 @@ def make_logits(config: TrainConfig) -> Logits:
     model = MODELS[m.architecture]
 
     @partial(jax.jit, compiler_options=sharding.same_bits(config))
-    def jitted(params: Params, *inputs: Array) -> Array:
-        logits_BTV = model(params, *inputs, m, dtype_named(config.compute_dtype))
+    def jitted(params: Params, inputs: dict[str, Array]) -> Array:
+        logits_BTV = model(params, **inputs, config=m, compute_dtype=dtype_named(config.compute_dtype))
         return logits_BTV.astype(config.param_dtype)
 
     def all_logits(
@@ -58,12 +59,18 @@ def make_logits(config: TrainConfig) -> Logits:
                 check_token_ids(token_ids, m.vocab_size)
         (B, T), rows = token_ids_BT.shape, few_rows(len(token_ids_BT))
         # Always int32: each type of the caller's ids would compile a program.
-        inputs = [padded(token_ids_BT.astype(np.int32), rows, few_lengths(T, m.context_length))]
+        inputs = {
+            "token_ids_BT": padded(token_ids_BT.astype(np.int32), rows, few_lengths(T, m.context_length))
+        }
         if num_tokens_B is not None:
-            inputs.append(padded(num_tokens_B, rows))
+            inputs["num_tokens_B"] = padded(num_tokens_B, rows)
         if prefix_BP is not None:
-            inputs.append(padded(prefix_BP, rows, few_lengths(prefix_BP.shape[1], m.prefix_length or 0)))
-        return np.asarray(jitted(state.params, *inputs))[:B, :T]
+            P = few_lengths(prefix_BP.shape[1], m.prefix_length or 0)
+            inputs["prefix_BP"] = padded(prefix_BP, rows, P)
+        starts_BT = document_starts(inputs["token_ids_BT"], config)
+        if starts_BT is not None:
+            inputs["starts_BT"] = starts_BT
+        return np.asarray(jitted(state.params, inputs))[:B, :T]
 
     return all_logits
 

@@ -15,7 +15,7 @@ from jax_impl.attention import Context, LayerCache, multihead_self_attention
 from jax_impl.dtypes import Params
 from jax_impl.functional import DropoutKey, dropout, gelu, relu, silu
 from jax_impl.layers import embedding, feed_forward, identity, layernorm, linear, rmsnorm, swiglu
-from jax_impl.masks import causal_mask
+from jax_impl.masks import causal_mask, document_mask
 from jax_impl.sharding import constrain
 from lm.config import ModelConfig
 from lm.init import position_tables
@@ -152,8 +152,12 @@ def transformer_lm(
     compute_dtype: DTypeLike | None = None,
     key: DropoutKey | None = None,
     rows: Sharding | None = None,
+    starts_BT: Int[Array, "B T"] | None = None,
 ) -> Float[Array, "B T V"]:
     """Token ids to logits of the next token.
+
+    With `starts_BT`, the index at which each token's document starts, a token attends to its own document alone, in
+    which positions count from 0.
 
     Args:
         compute_dtype: Type of the activations; by default the weights' own.
@@ -161,8 +165,15 @@ def transformer_lm(
         rows: As in `hidden_states`.
     """
     T, param_dtype = token_ids_BT.shape[1], params["token_embeddings"]["weight"].dtype
-    tables = position_tables(config, np.arange(T), config.context_length, param_dtype)
+    tables: Tables = position_tables(config, np.arange(T), config.context_length, param_dtype)
+    rotates, mask = config.position == "rope", causal_mask(T)
+    if starts_BT is not None:
+        starts_BT = starts_BT.astype(int)  # the type of jnp.arange
+        place_BT = jnp.arange(T)[None, :] - starts_BT
+        # Every head of a sequence has the sequence's positions.
+        place = place_BT[:, None] if rotates else place_BT
+        tables, mask = tuple(jnp.asarray(table)[place] for table in tables), document_mask(starts_BT)
     x_BTD = embed(params, token_ids_BT, config, compute_dtype or param_dtype, tables, key)
-    rope: Any = tables if config.position == "rope" else None
-    context = Context(causal_mask(T), rope, key=key)
+    rope: Any = tables if rotates else None
+    context = Context(mask, rope, key=key)
     return logits(params, hidden_states(params, x_BTD, config, context, rows=rows)[0])

@@ -122,4 +122,4 @@ MODELS: dict[str, Callable[..., Array]] = {
     "encoder": transformer_encoder,
     "encoder_decoder": encoder_decoder,
 }
-"""Each takes the weights, a batch's inputs (and its num_tokens and prefix, if any), config, dtype, key and rows."""
+"""Each takes the weights, a batch's `model_inputs` by name, config, compute_dtype, key and rows."""

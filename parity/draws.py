@@ -228,6 +228,15 @@ def family(rng: Rng, case: Case) -> Given:
     return given._replace(constants=given.constants | {"rows": rows}, statics=given.statics | DRAW)
 
 
+def documents(rng: Rng, case: Case) -> Given:
+    """Draw a model of the family, as in a training step with dropout, and rows of packed documents."""
+    given = family(rng, case)
+    places = np.arange(case.shape[1], dtype=np.int32)
+    is_start = rng.random(given.constants["token_ids"].shape) < 0.4
+    starts = np.maximum.accumulate(np.where(is_start, places, np.int32(0)), axis=-1)
+    return given._replace(constants=given.constants | {"starts": starts})
+
+
 def _sequences(rng: Rng, case: Case, architecture: str) -> Given:
     """Draw a model of the family and sequences of B lengths, with random ids in their padding."""
     B, P, T, layers, heads, d_head, d_ff, V = case.shape

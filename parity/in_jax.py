@@ -97,7 +97,8 @@ def _steps(a: JaxArrays, init: Callable[..., Any], update: Callable[..., Any]) -
 
 def _lm(a: JaxArrays, c: JaxArrays, s: dict[str, Any]) -> Array:
     key = DropoutKey(s["seed"], jnp.int32(s["step"]), c["rows"]) if "rows" in c else None
-    return transformer_lm(nested(a), c["token_ids"], s["config"], s["compute_dtype"], key)
+    starts = c.get("starts")
+    return transformer_lm(nested(a), c["token_ids"], s["config"], s["compute_dtype"], key, starts_BT=starts)
 
 
 def _encoder_stack(params: Params, x_BTD: Array, c: JaxArrays, s: dict[str, Any]) -> Array:
@@ -148,6 +149,7 @@ LAYERS: dict[str, Callable[[JaxArrays, JaxArrays, dict[str, Any]], Array]] = {
     )[0],
     "transformer_lm": _lm,
     "transformer_lm of the family": _lm,
+    "transformer_lm of documents": _lm,
     "training loss": lambda a, c, s: cross_entropy(_lm(a, c, s), c["targets"]),
     "encoder_stack": lambda a, c, s: _padded(_encoder_stack(nested(a), a["x"], c, s), c),
     "transformer_encoder": lambda a, c, s: _padded(

@@ -187,6 +187,9 @@ LAYERS: dict[str, Callable[[Tensors, Tensors, dict[str, Any]], Callable[[Tensors
     "transformer_lm of the family": lambda a, c, s: _module(
         _model(s, TransformerLM), c["token_ids"], DropoutKey(s["seed"], s["step"], c["rows"])
     ),
+    "transformer_lm of documents": lambda a, c, s: _module(
+        _model(s, TransformerLM), c["token_ids"], DropoutKey(s["seed"], s["step"], c["rows"]), c["starts"]
+    ),
     "training loss": _loss,
     "encoder_stack": lambda a, c, s: _padded(_model(s, _EncoderStack, s["config"].context_length), c),
     "transformer_encoder": lambda a, c, s: _padded(_model(s, TransformerEncoder), c, c["token_ids"]),

@@ -30,9 +30,10 @@ def _oracle_sgd(given: Given) -> np.ndarray:
 
 
 def _oracle_family(given: Given) -> np.ndarray:
-    statics = given.statics
-    drop = oracle.make_drop(statics["seed"], statics["step"], given.constants["rows"])
-    return oracle.transformer_lm(given.arrays, given.constants["token_ids"], statics["config"], drop)
+    statics, constants = given.statics, given.constants
+    drop = oracle.make_drop(statics["seed"], statics["step"], constants["rows"])
+    ids, starts = constants["token_ids"], constants.get("starts")
+    return oracle.transformer_lm(given.arrays, ids, statics["config"], drop, starts)
 
 
 def _oracle_block(given: Given) -> np.ndarray:
@@ -174,6 +175,11 @@ LAYERS: dict[str, Layer] = {
     "transformer_lm of the family": _of_variants(
         ((2, 5, 1, 4, 4, 12, 11),),
         draws.family,
+        _oracle_family,
+    ),
+    "transformer_lm of documents": _of_variants(
+        ((2, 7, 1, 4, 4, 12, 11),),
+        draws.documents,
         _oracle_family,
     ),
     "encoder_stack": _of_variants(

@@ -73,11 +73,13 @@ def trace(folder: Path) -> Iterator[None]:
 
 def micro_batches(
     batch: Batch, config: TrainConfig, rows: slice
-) -> Iterator[tuple[tuple[Tensor, ...], Tensor, Tensor | None]]:
+) -> Iterator[tuple[dict[str, Tensor], Tensor, Tensor | None]]:
     """Yield what the model reads, targets and loss mask of these rows of each micro-batch, on the model's device."""
     check_batch(batch, config.model.vocab_size)
     for i in range(len(batch.inputs)):
-        inputs = tuple(torch.tensor(a[i, rows], device=config.device) for a in batch.model_inputs)
+        inputs = {
+            name: torch.tensor(a[i, rows], device=config.device) for name, a in batch.model_inputs.items()
+        }
         targets = torch.tensor(batch.targets[i, rows], device=config.device)
         mask = (
             None if batch.loss_mask is None else torch.tensor(batch.loss_mask[i, rows], device=config.device)
@@ -112,7 +114,7 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
             key = dropout_key(config, state, i * B + rows.start, len(targets_BT))
             if mesh:
                 state.model.set_requires_all_reduce(i == A - 1)
-            loss = sum_losses(state.model(*inputs, key=key), targets_BT, mask_BT) / batch.num_targets
+            loss = sum_losses(state.model(**inputs, key=key), targets_BT, mask_BT) / batch.num_targets
             loss.backward()
             losses.append(loss.detach())
         total, norm = torch.stack(losses).sum(), None
@@ -139,7 +141,7 @@ def make_eval_step(config: TrainConfig, mesh: Mesh | None = None) -> EvalStep:
     def eval_step(state: TrainState, batch: Batch) -> tuple[float, int, int]:
         total, correct, rows = 0.0, 0, sharding.batch_rows(mesh, batch.inputs.shape[1])
         for inputs, targets_BT, mask_BT in micro_batches(batch, config, rows):
-            logits_BTV = state.model(*inputs)
+            logits_BTV = state.model(**inputs)
             total += float(sum_losses(logits_BTV, targets_BT, mask_BT))
             hits_BT = logits_BTV.argmax(-1) == targets_BT
             correct += int((hits_BT if mask_BT is None else hits_BT & mask_BT).sum())

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from lm.backend import DecodeStep, Logits, Prefill
 from lm.config import TrainConfig
 from lm.data.batch import check_token_ids
+from lm.data.documents import document_starts
 from lm.init import position_tables
 from torch_impl.attention import Context, LayerCache
 from torch_impl.dtypes import at_least_float32, dtype_named
@@ -42,10 +43,18 @@ def make_logits(config: TrainConfig) -> Logits:
         num_tokens_B: Int[np.ndarray, " B"] | None = None,
         prefix_BP: Int[np.ndarray, "B P"] | None = None,
     ) -> Float[np.ndarray, "B T V"]:
-        inputs = [a for a in (token_ids_BT, num_tokens_B, prefix_BP) if a is not None]
-        for token_ids in inputs[::2]:
-            check_token_ids(token_ids, config.model.vocab_size)
-        logits_BTV = state.model(*(torch.tensor(a, device=config.device) for a in inputs))
+        for token_ids in (token_ids_BT, prefix_BP):
+            if token_ids is not None:
+                check_token_ids(token_ids, config.model.vocab_size)
+        inputs = {
+            "token_ids_BT": token_ids_BT,
+            "num_tokens_B": num_tokens_B,
+            "prefix_BP": prefix_BP,
+            "starts_BT": document_starts(token_ids_BT, config),
+        }
+        logits_BTV = state.model(
+            **{name: torch.tensor(a, device=config.device) for name, a in inputs.items() if a is not None}
+        )
         return logits_BTV.to(dtype_named(config.param_dtype)).cpu().numpy()
 
     return all_logits

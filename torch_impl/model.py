@@ -17,7 +17,7 @@ from torch_impl.attention import Context, LayerCache, MultiHeadSelfAttention
 from torch_impl.dtypes import Device, Dtype
 from torch_impl.functional import DropoutKey, dropout, gelu, project, relu, silu
 from torch_impl.layers import Embedding, FeedForward, Identity, LayerNorm, Linear, RMSNorm, SwiGLU
-from torch_impl.masks import causal_mask
+from torch_impl.masks import causal_mask, document_mask
 
 Tables = tuple[Tensor, ...]
 """`lm.init.position_tables` of the positions."""
@@ -186,7 +186,11 @@ class Stack(nn.Module):
 
 
 class TransformerLM(Stack):
-    """Token ids to logits of the next token."""
+    """Token ids to logits of the next token.
+
+    With `starts_BT`, the index at which each token's document starts, a token attends to its own document alone, in
+    which positions count from 0.
+    """
 
     def __init__(
         self, config: ModelConfig, compute_dtype: Dtype = None, device: Device = None, dtype: Dtype = None
@@ -202,10 +206,18 @@ class TransformerLM(Stack):
         return project(x, head.weight)
 
     def forward(
-        self, token_ids_BT: Int[Tensor, "B T"], key: DropoutKey | None = None
+        self,
+        token_ids_BT: Int[Tensor, "B T"],
+        key: DropoutKey | None = None,
+        starts_BT: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T V"]:
-        T = token_ids_BT.shape[1]
-        tables = self.tables(T)
-        rope: Any = tables if self.config.position == "rope" else None
-        context = Context(causal_mask(T, token_ids_BT.device), rope, key=key)
+        T, rotates = token_ids_BT.shape[1], self.config.position == "rope"
+        tables, mask = self.tables(T), causal_mask(T, token_ids_BT.device)
+        if starts_BT is not None:
+            place_BT = torch.arange(T, device=starts_BT.device) - starts_BT
+            # Every head of a sequence has the sequence's positions.
+            place = place_BT[:, None] if rotates else place_BT
+            tables, mask = tuple(table[place] for table in tables), document_mask(starts_BT)
+        rope: Any = tables if rotates else None
+        context = Context(mask, rope, key=key)
         return self.logits(self.hidden_states(self.embed(token_ids_BT, tables, key), context))

@@ -112,4 +112,4 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "encoder": TransformerEncoder,
     "encoder_decoder": EncoderDecoder,
 }
-"""Each takes a batch's inputs, num_tokens and prefix if the batch has them, and a dropout key."""
+"""Each takes a batch's `model_inputs` by name, and a dropout key."""

@@ -8,6 +8,7 @@ from lm.config.checks import check_device, check_threads, require, require_one_o
 from lm.config.model import ModelConfig
 
 ComputeDtype = Literal["float32", "bfloat16", "float64"]
+Documents = Literal["joined", "packed"]
 Schedule = Literal["cosine", "linear", "constant"]
 Decay = Literal["all", "matrices"]
 TrackerName = Literal["tensorboard", "wandb"]
@@ -69,6 +70,12 @@ class TrainConfig:
     """Micro-batches that each batch is split into, to save memory. Must divide batch_size."""
     seed: int = 0
     """Seed of the initial weights, the batches and dropout."""
+    documents: Documents = "joined"
+    """joined: attention and positions of a window run across the ends of documents, as in the course. packed: no token
+    attends to another document, and positions start at 0 in each document. For a decoder only."""
+    end_token: int | None = None
+    """Id of the token between packed documents. If not given: the tokenizer's token for the end of a text, usually
+    <|endoftext|>."""
     mask_rate: float = 0.15
     """Share of tokens an encoder must predict. 80% of them are replaced by the mask token, 10% by a random token, 10%
     are left as they are."""
@@ -131,6 +138,18 @@ class TrainConfig:
                 architecture == "encoder" and 0 <= self.mask_token < vocab_size,
                 f"mask_token is {self.mask_token}: an encoder needs one from 0 to vocab_size - 1 = {vocab_size - 1}, "
                 "other architectures none",
+            )
+        require_one_of(self, "documents", Documents)
+        require(
+            self.documents == "joined" or architecture == "decoder",
+            f"documents is {self.documents}, but only a decoder packs documents, and architecture is {architecture}: "
+            "give joined",
+        )
+        if self.end_token is not None:
+            require(
+                self.documents == "packed" and 0 <= self.end_token < vocab_size,
+                f"end_token is {self.end_token}: packed documents need one from 0 to vocab_size - 1 = "
+                f"{vocab_size - 1}, joined documents none",
             )
         require(
             self.sample_every is None or architecture != "encoder",

@@ -24,11 +24,19 @@ class Batch:
     """Length without padding of the sequence with bidirectional attention: an encoder's inputs, or the prefix."""
     prefix: Int[np.ndarray, "A B P"] | None = None
     """What the encoder of an encoder-decoder reads."""
+    starts: Int[np.ndarray, "A B T"] | None = None
+    """For each token of packed documents, the index in its window at which its document starts."""
 
     @property
-    def model_inputs(self) -> tuple[np.ndarray, ...]:
-        """The arguments of the model: inputs, then num_tokens and prefix if the batch has them."""
-        return tuple(a for a in (self.inputs, self.num_tokens, self.prefix) if a is not None)
+    def model_inputs(self) -> dict[str, np.ndarray]:
+        """The arguments of the model by name: those that the batch has."""
+        arguments = {
+            "token_ids_BT": self.inputs,
+            "num_tokens_B": self.num_tokens,
+            "prefix_BP": self.prefix,
+            "starts_BT": self.starts,
+        }
+        return {name: array for name, array in arguments.items() if array is not None}
 
     @property
     def num_targets(self) -> int:

@@ -11,11 +11,13 @@ import numpy as np
 
 from lm.config import TrainConfig
 from lm.data.batch import Batch
+from lm.data.documents import document_starts
 from lm.data.masking import MASK, masked_batch, masked_eval_batches
 from lm.data.pairs import PairFile, open_pair_corpus, open_pairs, pair_eval_batches, pairs_fingerprint
 from lm.data.sidecar import token_facts
-from lm.data.token_files import Tokens, as_int32, fingerprint, open_tokens, read_parts
+from lm.data.token_files import Tokens, as_int32, contains, fingerprint, open_tokens, read_parts
 from lm.data.windows import eval_batches, get_batch, open_corpus
+from lm.text.ends import choose_ends
 from tokenizer import END_OF_TEXT, Tokenizer
 from tokenizer.errors import InputError
 
@@ -28,6 +30,8 @@ class Source(NamedTuple):
     """Returns the batch of a step: a pure function of (files, settings, step)."""
     places: Callable[[TrainConfig, int], list[tuple[int, int]]]
     """Returns, for each window or pair of that batch, the index of its file and its place in that file."""
+    tokens: tuple[Tokens, ...] = ()
+    """The token files; none if the files hold pairs."""
 
 
 def open_source(config: TrainConfig, patterns: Sequence[Path], weights: Sequence[float]) -> Source:
@@ -47,9 +51,10 @@ def open_source(config: TrainConfig, patterns: Sequence[Path], weights: Sequence
 
     def batch(config: TrainConfig, step: int) -> Batch:
         B, T, A = config.batch_size, config.model.context_length, config.grad_accumulation
-        return get_batch(corpus, config.seed, step, B, T, A)
+        return _with_starts(get_batch(corpus, config.seed, step, B, T, A), config)
 
-    return Source(paths, partial(masked_batch, corpus) if model.architecture == "encoder" else batch, places)
+    make = partial(masked_batch, corpus) if model.architecture == "encoder" else batch
+    return Source(paths, make, places, corpus.files)
 
 
 def open_evaluation(config: TrainConfig, path: Path) -> Tokens | PairFile:
@@ -91,7 +96,12 @@ def evaluation_batches(data: Tokens | PairFile, config: TrainConfig) -> Iterator
         return pair_eval_batches(data, config)
     if config.model.architecture == "encoder":
         return masked_eval_batches(data, config)
-    return eval_batches(data, config.batch_size, config.model.context_length)
+    batches = eval_batches(data, config.batch_size, config.model.context_length)
+    return (_with_starts(batch, config) for batch in batches)
+
+
+def _with_starts(batch: Batch, config: TrainConfig) -> Batch:
+    return replace(batch, starts=document_starts(batch.inputs, config))
 
 
 def data_fingerprint(path: Path, config: TrainConfig) -> str:
@@ -137,14 +147,41 @@ def count_bytes(tokens: Tokens, tokenizer: Tokenizer) -> int | None:
     return total
 
 
-def add_mask_token(config: TrainConfig, tokenizer: Tokenizer | None, tokens_path: Path) -> TrainConfig:
-    """Return the settings. If an encoder has no mask_token yet, it becomes the id of the tokenizer's <|mask|>.
+def add_token_ids(config: TrainConfig, tokenizer: Tokenizer | None, source: Source) -> TrainConfig:
+    """Return the settings with the ids of special tokens that they need and do not give: mask_token or end_token.
 
     Raises:
-        InputError: the mask token is needed, and the tokenizer has none.
+        InputError: the tokenizer has no such token, or documents are to be packed and no file has an end token.
     """
-    if config.model.architecture != "encoder" or config.mask_token is not None:
-        return config
+    if config.model.architecture == "encoder" and config.mask_token is None:
+        return _add_mask_token(config, tokenizer, source.paths[0])
+    if config.documents == "packed":
+        token = _find_end_token(config, tokenizer, source.paths[0])
+        if not any(contains(tokens, token) for tokens in source.tokens):
+            raise InputError(
+                f"{source.paths[0]}: has no end token {token}, so there are no documents to pack; put "
+                f"{END_OF_TEXT} between the documents of the text and encode it again, or give --documents joined"
+            )
+        return replace(config, end_token=token)
+    return config
+
+
+def _find_end_token(config: TrainConfig, tokenizer: Tokenizer | None, tokens_path: Path) -> int:
+    """Return the given end_token, or the tokenizer's token for the end of a text."""
+    if config.end_token is not None:
+        return config.end_token
+    stop = choose_ends(tokenizer).stop
+    if not stop:
+        what = f"its tokenizer has no {END_OF_TEXT}" if tokenizer else "names no tokenizer"
+        raise InputError(
+            f"{tokens_path}: {what}, and packed documents need the token between them; encode with a tokenizer that "
+            f"has {END_OF_TEXT}, or give --end-token ID or --documents joined"
+        )
+    return stop[0]
+
+
+def _add_mask_token(config: TrainConfig, tokenizer: Tokenizer | None, tokens_path: Path) -> TrainConfig:
+    """Return the settings. The mask_token of an encoder becomes the id of the tokenizer's <|mask|>."""
     token = tokenizer.special_tokens.get(MASK) if tokenizer else None
     if token is None:
         what = f"its tokenizer has no {MASK}" if tokenizer else "names no tokenizer"

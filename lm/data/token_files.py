@@ -56,6 +56,13 @@ def open_tokens(path: Path, vocab_size: int, context_length: int) -> Tokens:
     return tokens
 
 
+def contains(tokens: Tokens, token_id: int) -> bool:
+    """Return whether a token occurs. Reading ends at the first block that has it."""
+    block = 1 << 22
+    starts = range(0, len(tokens), block)
+    return any((read_parts(tokens, [(start, start + block)])[0] == token_id).any() for start in starts)
+
+
 def fingerprint(path: Path) -> str:
     """Return a hash of a token file's contents: SHA-256 of all bytes, or of the size and a sample above 1 GiB.
 

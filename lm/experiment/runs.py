@@ -10,15 +10,14 @@ from typing import Any
 
 from lm.backend import BackendName, load
 from lm.config import OptimizerConfig, TrainConfig
-from lm.data.sources import open_evaluation, text_facts
-from lm.data.windows import get_batch, open_corpus
+from lm.data.sources import add_token_ids, open_evaluation, open_source, text_facts
 from lm.experiment.outcomes import Outcome, best_of
 from lm.experiment.stages import make_tokens
 from lm.files import file_sha256
 from lm.init import parameter_shapes
 from lm.run import report
 from lm.run.evaluate import entropy_floor
-from lm.run.inputs import Inputs
+from lm.run.inputs import Inputs, file_tokenizer
 from lm.run.metrics import read_metrics
 from lm.run.train import NotFiniteError, train
 from lm.terminal import show
@@ -151,11 +150,13 @@ class Runs:
 
         What disturbs the machine disturbs all variants of a round, so ratios within a round say more than times.
         """
-        configs = {name: apply_changes(self.plan.config, changes) for name, changes in variants.items()}
-        base = self.plan.config
+        base, tokenizer = self.plan.config, file_tokenizer(self.inputs.train[0])
+        source = open_source(base, self.inputs.train, ())
+        configs = {
+            name: add_token_ids(apply_changes(base, changes), tokenizer, source)
+            for name, changes in variants.items()
+        }
         backend = load(self.plan.backend, base)
-        length = base.model.context_length
-        corpus, _ = open_corpus(self.inputs.train, (), base.model.vocab_size, length)
         steps = max(1, min(20, base.steps // 10))
         trained = {
             name: (backend.make_train_step(config), backend.init_state(config, config.seed))
@@ -167,10 +168,7 @@ class Runs:
             for name in configs if turn % 2 else reversed(configs):
                 config = configs[name]
                 train_step, state = trained[name]
-                batches = [
-                    get_batch(corpus, config.seed, step, config.batch_size, length, config.grad_accumulation)
-                    for step in range(steps)
-                ]
+                batches = [source.batch(config, step) for step in range(steps)]
                 start = time.perf_counter()
                 for batch in batches:
                     state, metrics = train_step(state, batch, config.optimizer.learning_rate)
@@ -182,7 +180,7 @@ class Runs:
 
 
 def apply_changes(base: TrainConfig, changes: Changes) -> TrainConfig:
-    """Return the baseline with changes: `learning_rate`, `batch_size`, `seed`, or fields of the model.
+    """Return the baseline with changes: `learning_rate`, `batch_size`, `seed`, `documents`, or fields of the model.
 
     The lowest rate of the schedule keeps its ratio to the highest. A run with another batch size trains on as many
     tokens, so its number of steps and all intervals change, too.
@@ -214,8 +212,8 @@ def apply_changes(base: TrainConfig, changes: Changes) -> TrainConfig:
                     config.optimizer, warmup_steps=round(base.optimizer.warmup_steps * ratio)
                 ),
             )
-        elif name == "seed":
-            config = dataclasses.replace(config, seed=value)
+        elif name in ("seed", "documents"):
+            config = dataclasses.replace(config, **{name: value})
         else:
             model[name] = value
     if model:

@@ -12,7 +12,7 @@ from lm.backend import Backend, BackendName, EvalStep, TrainStep, load
 from lm.config import TrackerName, TrainConfig
 from lm.data.batch import Batch, prefetch
 from lm.data.pairs import PairFile
-from lm.data.sources import Source, add_mask_token, open_source, open_validation, text_facts
+from lm.data.sources import Source, add_token_ids, open_source, open_validation, text_facts
 from lm.data.token_files import Tokens
 from lm.files import alone_in, refuse_existing, remove_leftovers
 from lm.mesh import Mesh, Processes
@@ -100,7 +100,7 @@ def opened_run(
         inputs = replace(inputs, train=source.paths)
         val_data, tokenizer = open_validation(config, inputs.val), run_tokenizer(inputs)
         val_facts = text_facts(inputs.val, val_data, config, tokenizer)
-        config = add_mask_token(config, tokenizer, inputs.train[0])
+        config = add_token_ids(config, tokenizer, source)
         _refuse_samples_without_tokenizer(config, tokenizer, inputs)
         facts = describe_run(config, inputs, tokenizer)
         _check_folder(out, resume)

@@ -12,10 +12,10 @@ from lm.text.generate import (
     Drawn,
     Ending,
     check_prefixes,
-    check_prompts,
     drawable_tokens,
     generate,
     generate_after_prefixes,
+    read_prompts,
 )
 from lm.text.sampling import SamplingConfig
 from tokenizer import Tokenizer
@@ -147,7 +147,7 @@ def make_sampler(
     if config.model.architecture == "encoder_decoder":
         check_prefixes([prompt], config)
     else:
-        check_prompts([choose_ends(tokenizer, ends).begin(prompt)], config)
+        read_prompts([choose_ends(tokenizer, ends).begin(prompt)], config)
     sampling = SamplingConfig(max_new_tokens=64, temperature=0.8, seed=config.seed)
 
     def sample(state: Any) -> str:

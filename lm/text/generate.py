@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from lm.backend import DecodeStep, Prefill
 from lm.budgets import BUDGETS
 from lm.config import TrainConfig
+from lm.data.documents import last_document
 from lm.text.sampling import Choice, Noise, SamplingConfig, choose_token
 from tokenizer import InputError, Tokenizer
 
@@ -47,6 +48,8 @@ def generate(
     position, but not on the other rows. Beyond the context the cache slides: each token attends to the last
     context_length tokens, and keeps its position. A model with learned positions ends its texts there.
 
+    If documents are packed, an end token in a text begins a new document, at position 0.
+
     Args:
         endings: Filled with the reason why each row ended. The caller may end a row by adding an entry.
         prefix: What the encoder of an encoder-decoder reads for each row, padded, and the number of tokens of each row.
@@ -55,9 +58,9 @@ def generate(
     Raises:
         InputError: a prompt is empty or longer than the context, or a logit is not finite.
     """
-    check_prompts(prompts, config)
+    prompts = read_prompts(prompts, config)
     endings = {} if endings is None else endings
-    rows = [(list(prompt), sample) for prompt in prompts for sample in range(sampling.samples)]
+    rows = [(prompt.copy(), sample) for prompt in prompts for sample in range(sampling.samples)]
     if not rows:
         return
     context_length = config.model.context_length
@@ -73,7 +76,7 @@ def generate(
     logits, cache = prefill(state, token_ids, lengths, slots, *prefix)
     # The last learned position still predicts the token after it.
     last_position = context_length - 1 if config.model.position == "learned" else np.inf
-    tokens = np.zeros(len(rows), np.int32)
+    tokens, positions = np.zeros(len(rows), np.int32), lengths - 1
     choose = functools.partial(
         choose_token,
         sampling=sampling,
@@ -91,7 +94,7 @@ def generate(
         for row, (text, sample) in enumerate(rows):
             if row in endings:
                 continue
-            if len(text) - 1 > last_position:
+            if positions[row] > last_position:
                 endings[row] = "context"
                 continue
             choice = choose(logits[row], text, sample=sample)
@@ -100,6 +103,7 @@ def generate(
                 continue
             text.append(choice.token)
             tokens[row] = choice.token
+            positions[row] = 0 if choice.token == config.end_token else positions[row] + 1
             yield Drawn(
                 row,
                 choice.token,
@@ -110,8 +114,8 @@ def generate(
             return
         if step + 1 < sampling.max_new_tokens:
             # Shapes are fixed, so a row that has ended reads its last token again. Its logits are not used.
-            positions = np.array([min(len(text) - 1, last_position) for text, _ in rows], np.int64)
-            logits, cache = decode_step(state, cache, tokens, positions)
+            read = np.minimum(positions, last_position).astype(np.int64)
+            logits, cache = decode_step(state, cache, tokens, read)
     endings |= {row: "length" for row in range(len(rows)) if row not in endings}
 
 
@@ -186,9 +190,11 @@ def drawable_tokens(
     return None if drawable.all() else drawable
 
 
-def check_prompts(prompts: Sequence[Sequence[int]], config: TrainConfig) -> None:
-    """Refuse a prompt that is empty or longer than the context."""
-    _check_lengths(prompts, "prompt", "context_length", config.model.context_length)
+def read_prompts(prompts: Sequence[Sequence[int]], config: TrainConfig) -> list[list[int]]:
+    """Return what the model reads of each prompt, and refuse a prompt that is empty or longer than the context."""
+    read = [last_document(prompt, config) for prompt in prompts]
+    _check_lengths(read, "prompt", "context_length", config.model.context_length)
+    return read
 
 
 def check_prefixes(prefixes: Sequence[Sequence[int]], config: TrainConfig) -> None:

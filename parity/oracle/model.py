@@ -103,9 +103,12 @@ def make_drop(seed: int, step: int, rows: np.ndarray) -> Drop:
     return drop
 
 
-def embed(weights: Weights, token_ids: np.ndarray, config: ModelConfig) -> np.ndarray:
-    """Return the embeddings of the tokens plus those of their positions, which count from 0."""
-    positions = np.arange(token_ids.shape[-1])
+def embed(
+    weights: Weights, token_ids: np.ndarray, config: ModelConfig, positions: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the embeddings of the tokens plus those of their positions, which by default count from 0."""
+    if positions is None:
+        positions = np.arange(token_ids.shape[-1])
     x = embedding(weights["token_embeddings.weight"], token_ids)
     if config.position == "learned":
         x = x + embedding(weights["position_embeddings.weight"], positions)
@@ -120,15 +123,18 @@ def hidden_states(
     config: ModelConfig,
     mask: np.ndarray,
     drop: Drop = lambda x, rate, place: x,
+    positions: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Apply all blocks and the last norm. RoPE counts the positions from 0."""
+    """Apply all blocks and the last norm. RoPE's positions by default count from 0."""
+    if positions is None:
+        positions = np.arange(mask.shape[-1])
     for i in range(config.num_layers):
 
         def drop_in_layer(x: np.ndarray, rate: float, place: str, i: int = i) -> np.ndarray:
             return drop(x, rate, f"layers.{i}.{place}")
 
         layer = submodule(weights, f"layers.{i}.")
-        x = transformer_block(layer, x, config, mask, np.arange(len(mask)), drop_in_layer)
+        x = transformer_block(layer, x, config, mask, positions, drop_in_layer)
     return norm(weights, "ln_final", x, config) if config.norm_position == "pre" else x
 
 
@@ -138,8 +144,20 @@ def logits(weights: Weights, x: np.ndarray, config: ModelConfig) -> np.ndarray:
 
 
 def transformer_lm(
-    weights: Weights, token_ids: np.ndarray, config: ModelConfig, drop: Drop = lambda x, rate, place: x
+    weights: Weights,
+    token_ids: np.ndarray,
+    config: ModelConfig,
+    drop: Drop = lambda x, rate, place: x,
+    starts: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Token ids (B, T) to logits (B, T, V) of the next token."""
-    x = drop(embed(weights, token_ids, config), config.embedding_dropout, "embedding")
-    return logits(weights, hidden_states(weights, x, config, causal_mask(token_ids.shape[1]), drop), config)
+    """Token ids (B, T) to logits (B, T, V) of the next token.
+
+    Args:
+        starts: The index at which each token's document starts (B, T). By default a row is one document.
+    """
+    mask, positions = causal_mask(token_ids.shape[1]), np.arange(token_ids.shape[1])
+    if starts is not None:
+        mask = mask & (starts[..., :, None] == starts[..., None, :])
+        positions = positions - starts
+    x = drop(embed(weights, token_ids, config, positions), config.embedding_dropout, "embedding")
+    return logits(weights, hidden_states(weights, x, config, mask, drop, positions), config)

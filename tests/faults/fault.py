@@ -25,6 +25,7 @@ DATA, BITS = "tests/lm/data/test_windows.py", f"{P}same_bits.py"
 ENCODER, PREFIXED = f"{P}encoder.py", f"{P}encoder_decoder.py"
 PAIRS, MASKING = "tests/lm/data/test_pairs.py", "tests/lm/data/test_masking.py"
 MESH = "tests/lm/test_mesh.py"
+DOCUMENTS, STARTS = f"{P}documents.py", "tests/lm/data/test_documents.py"
 
 Replace = Callable[[Any], Any]
 """From the original to the broken one. The original stays as it is."""

@@ -9,6 +9,7 @@ import numpy as np
 from lm.backend import load
 from lm.config import ModelConfig, OptimizerConfig, TrainConfig
 from lm.data.batch import Batch
+from lm.data.documents import document_starts
 from lm.mesh import Mesh
 
 STEPS = 50
@@ -23,16 +24,17 @@ CONFIGS = {
         grad_accumulation=2,
         compute_dtype="float64",
     ),
-    "float32": TrainConfig(MODEL, batch_size=8),
+    "float32": TrainConfig(MODEL, batch_size=8, documents="packed", end_token=0),
 }
 
 
 def batch(config: TrainConfig, step: int) -> Batch:
-    """Return random windows with a random mask of targets."""
+    """Return random windows with a random mask of targets, and the starts of packed documents."""
     draw, m = np.random.default_rng(step), config.model
     A, B = config.grad_accumulation, config.batch_size // config.grad_accumulation
     ids = draw.integers(0, m.vocab_size, (A, B, m.context_length + 1)).astype(np.int32)
-    return Batch(ids[..., :-1], ids[..., 1:], draw.random((A, B, m.context_length)) < 0.7)
+    inputs, mask = ids[..., :-1], draw.random((A, B, m.context_length)) < 0.7
+    return Batch(inputs, ids[..., 1:], mask, starts=document_starts(inputs, config))
 
 
 def losses(config: TrainConfig, mesh: Mesh | None) -> dict[str, Any]:

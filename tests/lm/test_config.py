@@ -66,6 +66,7 @@ def test_an_old_config_is_still_the_decoder_that_it_was() -> None:
     assert (config.ffn, config.bias, config.tie_embeddings) == ("swiglu", False, False)
     assert (config.num_kv_heads, config.qk_norm, config.remat) == (4, False, "none")
     assert (config.embedding_dropout, config.attention_dropout, config.residual_dropout) == (0, 0, 0)
+    assert from_dict(TrainConfig, {"model": old}, "here").documents == "joined"
 
 
 def test_defaults() -> None:
@@ -131,6 +132,17 @@ BAD_VALUES: list[tuple[type, dict[str, Any], str]] = [
     (TrainConfig, {"seed": 2**64}, "seed"),
     (TrainConfig, {"batch_size": 6, "grad_accumulation": 4}, "batch_size 6 is not divisible"),
     (TrainConfig, {"compute_dtype": "float16"}, "compute_dtype is 'float16'"),
+    (TrainConfig, {"documents": "other"}, "documents is 'other': give joined or packed"),
+    (TrainConfig, {"end_token": 5}, "end_token is 5: packed documents need one .* joined documents none"),
+    (TrainConfig, {"documents": "packed", "end_token": 100}, "end_token is 100: .* 0 to vocab_size - 1 = 99"),
+    *(
+        (
+            TrainConfig,
+            {"documents": "packed", "model": MODEL | {"architecture": other}},
+            f"documents is packed, but only a decoder packs documents, and architecture is {other}",
+        )
+        for other in ("encoder", "encoder_decoder")
+    ),
 ]
 
 

@@ -18,6 +18,7 @@ from jax_impl.fast import few_lengths, few_rows
 from lm.backend import BackendName, load
 from lm.config import ModelConfig, TrainConfig
 from lm.data.batch import Batch
+from lm.data.documents import document_starts
 from lm.data.windows import get_batch
 from tests.source import ROOT
 from tokenizer import InputError
@@ -50,8 +51,13 @@ def compilations() -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
 def test_the_second_step_compiles_nothing(dtype: Any) -> None:
-    """Neither a new batch nor a new learning rate, a Python float, may compile the step again."""
-    config = TrainConfig(MODEL, batch_size=4, compute_dtype=dtype)
+    """Neither a new batch, with documents of other lengths, nor a new learning rate may compile the step again."""
+    config = TrainConfig(MODEL, batch_size=4, compute_dtype=dtype, documents="packed", end_token=3)
+
+    def batch(step: int) -> Batch:
+        windows = get_batch(TOKENS, 0, step, 4, 6)
+        return dataclasses.replace(windows, starts=document_starts(windows.inputs, config))
+
     backend = load("jax", config)
     step, state = backend.make_train_step(config), backend.init_state(config, 0)
     with compilations() as first:

@@ -11,6 +11,7 @@ import lm.run.train
 from lm.backend import BackendName, load
 from lm.budgets import BUDGETS, RUN, relative_error
 from lm.config import ModelConfig, OptimizerConfig, TrainConfig
+from lm.config.training import Documents
 from lm.data.batch import Batch
 from lm.data.windows import get_batch
 from lm.init import initial_weights
@@ -64,6 +65,18 @@ def test_300_steps(dtype: Literal["float64", "float32"], tmp_path: Path) -> None
         assert relative_error(array, leaves[1][leaf]) <= RUN[dtype], leaf
 
 
+def document_starts(inputs: np.ndarray, config: TrainConfig) -> np.ndarray | None:
+    """Return where each token's document starts; None if documents are joined."""
+    if config.documents == "joined":
+        return None
+    return np.array(
+        [
+            [max([0, *np.flatnonzero(row[: t + 1] == config.end_token)]) for t in range(len(row))]
+            for row in inputs
+        ]
+    )
+
+
 def oracle_run(config: TrainConfig, tokens: np.ndarray) -> tuple[list[float], dict[str, np.ndarray]]:
     """Return losses and final weights of the oracle's training loop."""
     o, model = config.optimizer, config.model
@@ -71,11 +84,13 @@ def oracle_run(config: TrainConfig, tokens: np.ndarray) -> tuple[list[float], di
     optimizer, losses = oracle.AdamW((o.beta1, o.beta2), o.eps, o.weight_decay), []
     for step in range(config.steps):
         batch = get_batch(tokens, config.seed, step, config.batch_size, model.context_length)
+        starts = document_starts(batch.inputs[0], config)
 
-        def loss(weights: oracle.Weights, batch: Batch = batch) -> np.ndarray:
-            return oracle.cross_entropy(
-                oracle.transformer_lm(weights, batch.inputs[0], model), batch.targets[0]
-            )
+        def loss(
+            weights: oracle.Weights, batch: Batch = batch, starts: np.ndarray | None = starts
+        ) -> np.ndarray:
+            logits = oracle.transformer_lm(weights, batch.inputs[0], model, starts=starts)
+            return oracle.cross_entropy(logits, batch.targets[0])
 
         losses.append(float(loss(weights)))
         gradients = oracle.gradient(loss, weights, np.ones(()))
@@ -87,8 +102,8 @@ def oracle_run(config: TrainConfig, tokens: np.ndarray) -> tuple[list[float], di
     return losses, weights
 
 
-@pytest.mark.parametrize("micro_batches", [1, 2])
-def test_the_first_steps_are_the_oracles(micro_batches: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("micro_batches", "documents"), [(1, "joined"), (2, "packed")])
+def test_the_first_steps_are_the_oracles(micro_batches: int, documents: Documents, tmp_path: Path) -> None:
     """Loss, gradient, clipping, schedule, AdamW and decay all act: rates are large, the limit low, the decay strong."""
     config = TrainConfig(
         ModelConfig(vocab_size=13, context_length=5, d_model=8, num_layers=1, num_heads=2, d_ff=12),
@@ -97,6 +112,8 @@ def test_the_first_steps_are_the_oracles(micro_batches: int, tmp_path: Path) -> 
         batch_size=4,
         grad_accumulation=micro_batches,
         seed=3,
+        documents=documents,
+        end_token=1 if documents == "packed" else None,
         compute_dtype="float64",
         log_interval=1,
     )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jax_impl.dtypes import Params
-from tests.faults.fault import BLOCK, FAMILY, MODEL, fault, inside
+from tests.faults.fault import BLOCK, DOCUMENTS, FAMILY, MODEL, fault, inside
 
 
 @fault("epsilon is not the config's", "jax_impl.model.make_norm", BLOCK)
@@ -74,5 +74,25 @@ def _(original: Any) -> Any:
         if config.position == "learned":
             tables = (jnp.zeros_like(tables[0]),)
         return original(params, token_ids_BT, config, dtype, tables, *key)
+
+    return broken
+
+
+@fault("JAX's attention crosses the border of a document", "jax_impl.model.document_mask", DOCUMENTS)
+def _(document_mask: Any) -> Any:
+    return lambda starts_BT: document_mask(jnp.zeros_like(starts_BT))
+
+
+@fault("JAX's positions run on after a document", "jax_impl.model.transformer_lm", DOCUMENTS)
+def _(transformer_lm: Any) -> Any:
+    def broken(*args: Any, starts_BT: Any = None, **kwargs: Any) -> Array:
+        if starts_BT is None:
+            return transformer_lm(*args, **kwargs)
+
+        def with_starts(document_mask: Any) -> Any:
+            return lambda _: document_mask(starts_BT)
+
+        run = inside("jax_impl.model.document_mask", with_starts, transformer_lm)
+        return run(*args, starts_BT=jnp.zeros_like(starts_BT), **kwargs)
 
     return broken

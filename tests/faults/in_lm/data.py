@@ -7,7 +7,7 @@ from unittest import mock
 
 import numpy as np
 
-from tests.faults.fault import DATA, MASKING, PAIRS, STEP, fault
+from tests.faults.fault import DATA, MASKING, PAIRS, STARTS, STEP, fault
 
 
 @fault("batches are shifted by one", "lm.data.windows.get_batch", DATA)
@@ -83,5 +83,14 @@ def _(original: Any) -> Any:
 
         with mock.patch("lm.data.masking.philox", lambda _, *of: philox(config.seed, *of)):
             yield from original(tokens, config)
+
+    return broken
+
+
+@fault("a document starts after its end token", "lm.data.documents.document_starts", STARTS)
+def _(original: Any) -> Any:
+    def broken(token_ids: Any, config: Any) -> Any:
+        after = np.concatenate((np.full_like(token_ids[..., :1], -1), token_ids[..., :-1]), axis=-1)
+        return original(after, config)
 
     return broken

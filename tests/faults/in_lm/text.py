@@ -5,7 +5,7 @@ from unittest import mock
 
 from tests.faults.fault import fault, inside
 
-SAMPLING = "tests/lm/text/test_sampling.py"
+SAMPLING, GENERATE = "tests/lm/text/test_sampling.py", "tests/lm/text/test_generate.py"
 
 
 @fault("tokens that can win are left out of the draw", "lm.text.sampling._contenders", SAMPLING)
@@ -23,3 +23,8 @@ def _(original: Any) -> Any:
             return original(logits, noise, temperature)
 
     return broken
+
+
+@fault("a prompt keeps the documents before its last", "lm.text.generate.last_document", GENERATE)
+def _(original: Any) -> Any:
+    return lambda token_ids, config: list(token_ids)[-config.model.context_length :]

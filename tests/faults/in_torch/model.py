@@ -3,9 +3,10 @@
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from tests.faults.fault import BLOCK, FAMILY, FEED_FORWARD, MODEL, REMAT, fault
+from tests.faults.fault import BLOCK, DOCUMENTS, FAMILY, FEED_FORWARD, MODEL, REMAT, fault, inside
 from tests.faults.in_torch.modules import with_parts
 
 
@@ -80,5 +81,25 @@ def _(position_tables: Any) -> Any:
 def _(hidden_states: Any) -> Any:
     def broken(self: Any, x_BTD: Tensor, context: Any, caches: Any = None) -> Tensor:
         return hidden_states(self, x_BTD, context, caches and caches[:1] * len(caches))
+
+    return broken
+
+
+@fault("torch's attention crosses the border of a document", "torch_impl.model.document_mask", DOCUMENTS)
+def _(document_mask: Any) -> Any:
+    return lambda starts_BT: document_mask(torch.zeros_like(starts_BT))
+
+
+@fault("torch's positions run on after a document", "torch_impl.model.TransformerLM.forward", DOCUMENTS)
+def _(forward: Any) -> Any:
+    def broken(self: Any, token_ids_BT: Tensor, key: Any = None, starts_BT: Any = None) -> Tensor:
+        if starts_BT is None:
+            return forward(self, token_ids_BT, key)
+
+        def with_starts(document_mask: Any) -> Any:
+            return lambda _: document_mask(starts_BT)
+
+        run = inside("torch_impl.model.document_mask", with_starts, forward)
+        return run(self, token_ids_BT, key, torch.zeros_like(starts_BT))
 
     return broken

@@ -104,11 +104,12 @@ def test_flops_are_those_of_the_products(architecture: str, member: str) -> None
     model = ModelConfig(1000, 8, 768, 1, 2, **FAMILY[member], **ARCHITECTURES[architecture])
     config = TrainConfig(model, batch_size=1)
     inputs = random_batch(config).model_inputs
-    inputs = tuple(array[0] for array in inputs)
+    inputs = {name: array[0] for name, array in inputs.items()}
+    tensors = {name: torch.tensor(array) for name, array in inputs.items()}
     state = load("jax", config).init_state(config, 0)
 
     def forward(params: Any) -> Any:
-        return MODELS[architecture](params, *map(jax.numpy.asarray, inputs), model)
+        return MODELS[architecture](params, **jax.tree.map(jax.numpy.asarray, inputs), config=model)
 
     counted = sum(m.flops for m in flops.matmuls(model))
     assert sum(dots(jax.make_jaxpr(forward)(state.params).jaxpr)) == counted
@@ -117,9 +118,9 @@ def test_flops_are_those_of_the_products(architecture: str, member: str) -> None
     assert counted == pytest.approx(measured, rel=0.02)
 
     torch_state = load("torch", config).init_state(config, 0)
-    torch_state.model(*map(torch.tensor, inputs))  # times the forms of its products
+    torch_state.model(**tensors)  # times the forms of its products
     with FlopCounterMode(display=False) as counter:
-        torch_state.model(*map(torch.tensor, inputs)).sum().backward()
+        torch_state.model(**tensors).sum().backward()
     assert counter.get_total_flops() == 3 * counted
     assert flops.train_flops_per_token(model) * model.context_length == 3 * counted
 
@@ -136,9 +137,9 @@ def test_flops_computed_again_are_those_of_remat(options: dict[str, Any]) -> Non
 
     model = ModelConfig(100, 8, 32, 2, 2, remat="block", **options)
     config = TrainConfig(model, batch_size=1)
-    inputs = tuple(jax.numpy.asarray(array[0]) for array in random_batch(config).model_inputs)
+    inputs = {name: jax.numpy.asarray(array[0]) for name, array in random_batch(config).model_inputs.items()}
     params = load("jax", config).init_state(config, 0).params
-    gradient = jax.grad(lambda p: MODELS[model.architecture](p, *inputs, model).sum())
+    gradient = jax.grad(lambda p: MODELS[model.architecture](p, **inputs, config=model).sum())
     assert sum(dots(jax.make_jaxpr(gradient)(params).jaxpr)) == sum(device_flops(config, Mesh()))
 
 

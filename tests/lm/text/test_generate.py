@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lm.backend import load
+from lm.backend import BackendName, load
 from lm.config import ModelConfig, TrainConfig
+from lm.config.model import Position
 from lm.text.generate import Ending, drawable_tokens, generate
 from lm.text.sampling import SamplingConfig
 from tests.lm.conftest import lm, train_command
@@ -79,6 +80,39 @@ def test_learned_positions_end_the_text(backend_name: str) -> None:
     # The last position predicts one more token, which is not read.
     assert [len(prompt) + len(tokens[row]) for row, prompt in enumerate(PROMPTS)] == [9, 9, 9]
     assert set(endings.values()) == {"context"}
+
+
+@pytest.mark.parametrize("position", ["rope", "learned"])
+@pytest.mark.parametrize("backend_name", ["torch", "jax"])
+def test_an_end_token_begins_a_new_document_if_documents_are_packed(
+    backend_name: BackendName, position: Position
+) -> None:
+    """Each token has the probability that a fresh context gives, after an end token in the prompt or a drawn one."""
+    model, end = dataclasses.replace(CONFIG.model, position=position), 5
+    joined = dataclasses.replace(CONFIG, model=model)
+    config = dataclasses.replace(joined, documents="packed", end_token=end)
+    backend = load(backend_name, config)
+    steps, state = (
+        (backend.make_prefill(config), backend.make_decode_step(config)),
+        backend.init_state(config, 0),
+    )
+    fresh_logits = backend.make_logits(joined)
+    texts = [[1, 2, 3, 4, 6, 7, 8, 9, end, 3], [4]]
+    drawable = np.isin(np.arange(32), [end, 6, 7])
+    sampling, ends, compared = SamplingConfig(max_new_tokens=20, seed=1), 0, 0
+    for drawn in generate(*steps, state, config, texts, sampling, log_probabilities=True, drawable=drawable):
+        text = texts[drawn.row]
+        starts = [i for i, token in enumerate(text) if token == end]
+        document = text[starts[-1] if starts else 0 :]
+        if len(document) <= 8:
+            logits = fresh_logits(state, np.array([document]))[0, -1]
+            exact = logits[drawn.token] - np.log(np.exp(logits).sum())
+            assert drawn.log_probability == pytest.approx(exact, rel=1e-12)
+            compared += 1
+        text.append(drawn.token)
+        ends += drawn.token == end
+    assert ends > 3
+    assert compared > 15
 
 
 def test_the_caller_may_end_a_row() -> None:
