@@ -58,3 +58,13 @@ def mistake(
 def detach(x: np.ndarray) -> np.ndarray:
     """Return x without its gradient: the complex step carries derivatives in the imaginary part."""
     return x.real
+
+
+def all_axes(x: np.ndarray) -> tuple[int, ...]:
+    """Return all axes of x, except that of the complex step's perturbations: the first one of complex numbers."""
+    return tuple(range(int(np.iscomplexobj(x)), x.ndim))
+
+
+def rank(x: np.ndarray) -> int:
+    """Return the number of axes of an argument that may carry the complex step's six leading axes."""
+    return x.ndim - 6 * np.iscomplexobj(x)

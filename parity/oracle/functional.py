@@ -19,8 +19,8 @@ def silu(x: np.ndarray) -> np.ndarray:
     return x * np.where(x.real > 0, 1, exp) / (1 + exp)
 
 
-def gelu(x: np.ndarray) -> np.ndarray:
-    """x Phi(x), with the standard normal distribution's Phi.
+def normal_cdf(x: np.ndarray) -> np.ndarray:
+    """Phi(x) of the standard normal distribution.
 
     NumPy has no erfc, and Python's erfc takes no complex number. So an infinitesimal imaginary part of x is multiplied
     by Phi's derivative, the normal density.
@@ -28,7 +28,12 @@ def gelu(x: np.ndarray) -> np.ndarray:
     phi = np.vectorize(math.erfc, otypes=[float])(-x.real / math.sqrt(2)) / 2
     if np.iscomplexobj(x):
         phi = phi + 1j * x.imag * np.exp(-x.real * x.real / 2) / math.sqrt(2 * math.pi)
-    return x * phi
+    return phi
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    """x Phi(x), with the standard normal distribution's Phi."""
+    return x * normal_cdf(x)
 
 
 def gelu_tanh(x: np.ndarray) -> np.ndarray:
