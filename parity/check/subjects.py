@@ -11,10 +11,11 @@ from parity.case import Case, Given, Layer
 
 @dataclass(frozen=True)
 class Array:
-    """An argument that is an array of the Given, or some of its rows."""
+    """An argument that is an array of the Given, or some of its rows, or a mask's opposite."""
 
     name: str
     rows: tuple[int, int] | None = None
+    inverted: bool = False
 
 
 Arguments = dict[str, Any]
@@ -25,13 +26,20 @@ Arguments = dict[str, Any]
 class Call:
     """A way to define a subject: a function's name and its arguments.
 
-    Two calls of one name, such as the course's of 2024 and 2025, are told apart by the names of their parameters.
+    Two calls of one name, such as the course's of 2024 and 2025, are told apart by their parameters.
     """
 
     function: str
     arguments: Callable[[Given], Arguments]
+    year: int = 2025
+    """Of the course whose adapter functions have this one: 2024, or 2025 and later."""
     through: str = ""
     """Name of the function of `child.objects` that calls the user's function. Empty: the child calls it directly."""
+
+    @property
+    def of_course(self) -> bool:
+        """Whether the name is one of the course's."""
+        return self.function.startswith(("run_", "get_"))
 
 
 @dataclass(frozen=True)
