@@ -28,7 +28,7 @@ def _bias(rng: Rng, d: int) -> np.ndarray:
     return 0.3 * rng.standard_normal(d)
 
 
-def _mask(rng: Rng, case: Case, T: int, S: int) -> Arrays:
+def draw_mask(rng: Rng, case: Case, T: int, S: int) -> Arrays:
     """Draw a mask: causal, none, random, or random with a query that may see nothing."""
     if case.mask == "full":
         return {}
@@ -134,7 +134,7 @@ def attention(rng: Rng, case: Case) -> Given:
     q, k, v = _normal(rng, *lead, T, K), _normal(rng, *lead, S, K), _normal(rng, *lead, S, V)
     q *= case.scale
     q *= case.spread_out(oracle.attention_scores(q, k))
-    return Given({"Q": q, "K": k, "V": v}, _mask(rng, case, T, S))
+    return Given({"Q": q, "K": k, "V": v}, draw_mask(rng, case, T, S))
 
 
 def _projections(rng: Rng, D: int) -> Arrays:
@@ -144,7 +144,7 @@ def _projections(rng: Rng, D: int) -> Arrays:
 def multihead(rng: Rng, case: Case) -> Given:
     *lead, T, D, num_heads = case.shape
     arrays = {"x": _normal(rng, *lead, T, D)} | _projections(rng, D)
-    mask = _mask(rng, case, T, T) or {"mask": np.ones((T, T), bool)}
+    mask = draw_mask(rng, case, T, T) or {"mask": np.ones((T, T), bool)}
     return Given(arrays, mask, {"num_heads": num_heads})
 
 
@@ -170,7 +170,7 @@ def multihead_rope(rng: Rng, case: Case) -> Given:
     )
 
 
-def _config(
+def model_config(
     layers: int, heads: int, d_head: int, d_ff: int, context: int, V: int, **options: Any
 ) -> ModelConfig:
     return ModelConfig(
@@ -202,17 +202,17 @@ def model_weights(rng: Rng, config: ModelConfig) -> Arrays:
 
 def block(rng: Rng, case: Case) -> Given:
     B, T, heads, d_head, d_ff = case.shape
-    config = _config(1, heads, d_head, d_ff, T, 1)
+    config = model_config(1, heads, d_head, d_ff, T, 1)
     arrays = {"x": _normal(rng, B, T, config.d_model) * case.scale}
     arrays |= oracle.submodule(model_weights(rng, config), "layers.0.")
-    constants = _mask(rng, case, T, T) or {"mask": np.ones((T, T), bool)}
+    constants = draw_mask(rng, case, T, T) or {"mask": np.ones((T, T), bool)}
     constants |= _positions(rng, case, B, T)
     return Given(arrays, constants, {"config": config, "d_head": d_head, "theta": config.rope_theta})
 
 
 def transformer_lm(rng: Rng, case: Case, **options: Any) -> Given:
     B, T, layers, heads, d_head, d_ff, V = case.shape
-    config = _config(layers, heads, d_head, d_ff, T + 2, V, **options)
+    config = model_config(layers, heads, d_head, d_ff, T + 2, V, **options)
     ids = rng.integers(0, V, (B, T))
     return Given(model_weights(rng, config), {"token_ids": ids}, {"config": config})
 
@@ -243,7 +243,7 @@ def _sequences(rng: Rng, case: Case, architecture: str) -> Given:
     options = VARIANTS[case.seed % len(VARIANTS)] | {"architecture": architecture}
     if architecture == "encoder_decoder":
         options["prefix_length"] = P + 1
-    config = _config(layers, heads, d_head, d_ff, T + 1, V, **options)
+    config = model_config(layers, heads, d_head, d_ff, T + 1, V, **options)
     constants = {
         "token_ids": rng.integers(0, V, (B, T)),
         "num_tokens": rng.permutation(np.linspace(1, P, B).round().astype(np.int32)),

@@ -1,23 +1,35 @@
 """A case with its arguments, the oracle's answers, and the budget of another implementation's error."""
 
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
 
 from lm.budgets import BUDGETS, EPSILON, SPREAD, ZERO, Dtype, as_dtype, relative_error
 from parity import oracle
-from parity.case import Arrays, Case, array_dtype
+from parity.case import Arrays, Case, Layer, array_dtype
 from parity.layers import LAYERS
 
 
 class Problem:
     """A case whose arguments `dtype` holds exactly, with the oracle's answers."""
 
-    def __init__(self, case: Case, dtype: Dtype) -> None:
-        self.case, self.dtype, self.layer = case, dtype, LAYERS[case.layer]
+    def __init__(
+        self,
+        case: Case,
+        dtype: Dtype,
+        layer: Layer | None = None,
+        dtype_of: Callable[[str, Dtype], Dtype] = array_dtype,
+    ) -> None:
+        """
+        Args:
+            layer: Default: the case's layer of LAYERS.
+            dtype_of: From an array's name and `dtype` to the array's type.
+        """
+        self.case, self.dtype, self.layer = case, dtype, layer or LAYERS[case.layer]
         rng = np.random.default_rng(case.seed)
         given = self.layer.draw(rng, case)
-        arrays = {name: as_dtype(array, array_dtype(name, dtype)) for name, array in given.arrays.items()}
+        arrays = {name: as_dtype(array, dtype_of(name, dtype)) for name, array in given.arrays.items()}
         self.given = given._replace(arrays=arrays)
         self.output = np.asarray(self.layer.oracle(self.given))
         self.cotangent = as_dtype(np.asarray(rng.standard_normal(self.output.shape)), dtype)
@@ -29,6 +41,10 @@ class Problem:
     def gradients(self) -> Arrays:
         """Gradients with respect to every array; none if the layer is not differentiable."""
         return self._gradients(self.given.arrays, self.cotangent) if self.layer.differentiable else {}
+
+    def gradient(self, name: str) -> np.ndarray:
+        """Return the gradient with respect to one array."""
+        return self._gradients(self.given.arrays, self.cotangent, only=name)[name]
 
     def _gradients(self, arrays: Arrays, cotangent: np.ndarray, only: str | None = None) -> Arrays:
         wanted = arrays if only is None else {only: arrays[only]}

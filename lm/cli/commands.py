@@ -14,6 +14,7 @@ from tyro import MISSING_NONPROP
 from tyro.conf import OmitSubcommandPrefixes, subcommand
 
 from lm.cli.accounting import Accounting, accounting_defaults
+from lm.cli.check import Check
 from lm.cli.compare import Report, Runs, Track
 from lm.cli.corpus import Data, Stories
 from lm.cli.exchange import Export, Import
@@ -34,7 +35,7 @@ GROUPS: dict[str, dict[str, type]] = {
     "Look and compare": {"eval": Eval, "score": Score, "runs": Runs, "report": Report, "track": Track},
     "Course": {"experiment": Experiment, "accounting": Accounting},
     "Exchange": {"export": Export, "import": Import},
-    "Proof": {"parity": Parity},
+    "Proof": {"parity": Parity, "check": Check},
 }
 COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
 # Commands whose defaults come from a file that the command line names.

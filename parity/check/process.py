@@ -64,6 +64,9 @@ class Limits:
     """In bytes, of resident memory."""
 
 
+DEFAULT_LIMITS = Limits()
+
+
 class Lost(Exception):
     """The child ended, or had to be ended."""
 
@@ -76,7 +79,7 @@ class Child:
     """The user's file, imported in a process of its own. A context manager: the process ends with it."""
 
     def __init__(
-        self, target: str, names: Sequence[str], python: str = sys.executable, limits: Limits = Limits()
+        self, target: str, names: Sequence[str], python: str = sys.executable, limits: Limits = DEFAULT_LIMITS
     ) -> None:
         """
         Args:

@@ -1,0 +1,61 @@
+"""The command `lm check`."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from tokenizer.errors import InputError
+
+
+@dataclass(frozen=True)
+class Check:
+    """Hold somebody's functions to a float64 oracle, and name their mistakes.
+
+    The file has functions by the course's adapter names, or by those of docs/check.md, on arrays of torch, JAX or
+    NumPy. It runs in a process of its own, from the current folder. The exit code is 1 if a function is off.
+    """
+
+    file: Positional[str]
+    """Python file, such as tests/adapters.py, or the name of a module."""
+    layer: tuple[str, ...] = ()
+    """Subjects or functions to check, by name or part of the name. If not given: all that the file has."""
+    dtype: Literal["float64", "float32", "bfloat16"] = "float32"
+    """Type of the arrays. A function that refuses it is checked in float32."""
+    json: Path | None = None
+    """JSON file to write the verdicts to. If not given: none."""
+    python: str | None = None
+    """Python that runs the file, such as .venv/bin/python of its project. If not given: the one that runs lm."""
+    time_limit: float = 30.0
+    """Seconds that one call may take."""
+    memory_limit: float = 4.0
+    """GiB of memory that the file's process may use."""
+
+    def run(self) -> None:
+        from lm.files import refuse_existing, reserved, write_json
+        from lm.terminal import show
+        from parity.check import text
+        from parity.check.as_json import as_json
+        from parity.check.process import Limits
+        from parity.check.run import run_check
+
+        for name, limit in (("time-limit", self.time_limit), ("memory-limit", self.memory_limit)):
+            if not limit > 0:
+                raise InputError(f"{name} is {limit:g}: give a number above 0")
+        if self.json:
+            refuse_existing(self.json)
+        verdicts = run_check(
+            self.file,
+            self.layer,
+            self.dtype,
+            self.python or sys.executable,
+            Limits(self.time_limit, int(self.memory_limit * 2**30)),
+            lambda verdict: show("\n".join(text.lines(verdict))),
+        )
+        if self.json:
+            with reserved(self.json):
+                write_json(self.json, as_json(verdicts))
+        print(text.summary(verdicts))
+        sys.exit(1 if any(verdict.status == "off" for verdict in verdicts) else 0)

@@ -1,0 +1,262 @@
+"""Hold a function to the oracle, case by case."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from lm.budgets import BUDGETS, Dtype, relative_error
+from parity.case import Case, Given
+from parity.case import array_dtype as mixed_dtype
+from parity.check.answer import Answer, Ask, Finding, Verdict
+from parity.check.choose import Choice
+from parity.check.process import Child
+from parity.check.subjects import Call, Subject
+from parity.problem import Problem
+
+ROUNDING = 8.0
+"""A function whose float64 is right may be over a lower precision's budget by this factor: its formula is right."""
+NARROW = 4.0
+"""Factor of bfloat16's budget if the weights are bfloat16, too: the budget is for weights in float32."""
+ENOUGH = 2
+"""Number of failed calls after which a subject's other cases are left out."""
+
+
+@dataclass
+class Comparison:
+    """A function of the file that is compared as one subject."""
+
+    child: Child
+    subject: Subject
+    call: Call
+    dtype: Dtype
+    mixed: bool = False
+    """Whether weights are float32 beside bfloat16 activations."""
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    errors: dict[str, float] = field(default_factory=dict)
+    budgets: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def ask(self, given: Given, cotangent: np.ndarray | None = None, dtype: Dtype = "float32") -> Answer:
+        """Call the function (`Ask`)."""
+        dtypes = {name: self.dtype_of(name, dtype) for name in given.arrays}
+        wanted = list(given.arrays) if cotangent is not None and self.subject.layer.differentiable else []
+        answer = self.child.call(self.call, given, dtypes, cotangent if wanted else None, wanted)
+        self.seconds += answer.seconds
+        return answer
+
+    def dtype_of(self, name: str, dtype: Dtype) -> Dtype:
+        """Return the type in which an array is given."""
+        return mixed_dtype(name, dtype) if self.mixed else dtype
+
+    def problem(self, case: Case, dtype: Dtype) -> Problem:
+        """Return a case with the oracle's answers."""
+        return Problem(case, dtype, self.subject.layer, self.dtype_of)
+
+    def compare(self, case: Case, dtype: Dtype, beyond: bool = False) -> tuple[Answer, list[Finding]]:
+        """Return the answer to a case, and what is wrong with it."""
+        problem = self.problem(case, dtype)
+        answer = self.ask(problem.given, problem.cotangent, dtype)
+        return answer, [replace(f, beyond=beyond) for f in self._findings(problem, answer)]
+
+    def _findings(self, problem: Problem, answer: Answer) -> Iterator[Finding]:
+        case, dtype = problem.case, problem.dtype
+        if answer.failure:
+            yield Finding("failure", answer.failure.message, case, dtype)
+            return
+        assert answer.output is not None
+        for name in answer.changed:
+            yield Finding("changed input", f"it changes {name} in place", case, dtype, name)
+        output = (
+            answer.output.reshape(problem.output.shape) if _is_one_number(answer, problem) else answer.output
+        )
+        if output.shape != problem.output.shape:
+            message = f"it returns the shape {output.shape}, not {problem.output.shape}"
+            yield Finding("shape", message, case, dtype)
+            return
+        if np.isnan(output).any() and not np.isnan(problem.output).any():
+            message = f"{np.isnan(output).sum()} of {output.size} numbers are NaN"
+            yield Finding("nan", message, case, dtype)
+            return
+        # What comes in float32 cannot be nearer than float32.
+        judged: Dtype = "float32" if dtype == "float64" and answer.dtype == "float32" else dtype
+        slack = NARROW if dtype == "bfloat16" and not self.mixed else 1.0
+        yield from self._over(
+            "forward", "output", relative_error(output, problem.output), problem, judged, slack
+        )
+        for name, gradient in answer.gradients.items():
+            if gradient is None:
+                continue
+            right = problem.gradients[name]
+            if np.isnan(gradient).any() and not np.isnan(right).any():
+                yield Finding("nan", f"the gradient of {name} has NaN", case, dtype, name)
+                continue
+            error = relative_error(gradient, right, problem.flow, right, problem.zero)
+            yield from self._over("gradient", name, error, problem, judged, slack)
+
+    def _over(
+        self, kind: str, array: str, error: float, problem: Problem, judged: Dtype, slack: float
+    ) -> Iterator[Finding]:
+        table = BUDGETS[judged]
+        forward, gradient = table[2:] if self.subject.layer.whole_model else table[:2]
+        budget = slack * max(
+            problem.bound(None if kind == "forward" else array), forward if kind == "forward" else gradient
+        )
+        if problem.dtype == self.dtype and problem.case in self.subject.cases:
+            self._note_error(kind, error, budget)
+        if not error <= budget:
+            what = "" if kind == "forward" else f" of {array}"
+            message = f"{kind}{what} {error:.0e} (budget {budget:.0e})"
+            yield Finding(
+                "forward" if kind == "forward" else "gradient",
+                message,
+                problem.case,
+                problem.dtype,
+                array,
+                error,
+                budget,
+            )
+
+    def _note_error(self, kind: str, error: float, budget: float) -> None:
+        worst = self.errors.get(kind, -1.0) / self.budgets.get(kind, 1.0)
+        if not error / budget <= worst:
+            self.errors[kind], self.budgets[kind] = error, budget
+
+
+def _is_one_number(answer: Answer, problem: Problem) -> bool:
+    return answer.output is not None and answer.output.size == problem.output.size == 1
+
+
+def compare_subject(child: Child, choice: Choice, dtype: Dtype) -> tuple[Verdict, Ask]:
+    """Return the verdict on a function, without a diagnosis, and how to call the function on other cases."""
+    comparison = _begin(child, choice, dtype)
+    first, *others = choice.subject.cases
+    answer, findings = comparison.compare(first, comparison.dtype)
+    if answer.failure and answer.failure.kind == "raised" and comparison.dtype != "float32":
+        comparison.notes.append(f"float32 only: {answer.failure.message}")
+        comparison.dtype = "float32"
+        answer, findings = comparison.compare(first, "float32")
+    if answer.failure and answer.failure.kind == "not written":
+        return _verdict(comparison, "not written"), comparison.ask
+    comparison.findings += findings
+    comparison.notes += _remarks(answer, comparison.dtype)
+    failures = 1 if answer.failure else 0
+    if not answer.failure:
+        comparison.findings += _changes_between_calls(comparison, first, answer)
+    for case in others:
+        if failures >= ENOUGH or (answer.failure and answer.failure.kind != "raised"):
+            break
+        answer, findings = comparison.compare(case, comparison.dtype)
+        comparison.findings += findings
+        failures += answer.failure is not None
+    if failures < ENOUGH:
+        _look_beyond(comparison)
+    _forgive_rounding(comparison)
+    is_off = any(not finding.beyond for finding in comparison.findings)
+    return _verdict(comparison, "off" if is_off else "pass"), comparison.ask
+
+
+def _begin(child: Child, choice: Choice, dtype: Dtype) -> Comparison:
+    """Return a comparison by the first call that the function takes."""
+    comparisons = [Comparison(child, choice.subject, call, dtype) for call in choice.calls]
+    if len(comparisons) > 1 or dtype == "bfloat16":
+        if dtype == "bfloat16":
+            comparisons = [c for c in comparisons for c in (c, replace(c, mixed=True))]
+        for comparison in comparisons:
+            answer = comparison.ask(comparison.problem(choice.subject.cases[0], dtype).given, dtype=dtype)
+            if not answer.failure or answer.failure.kind != "raised":
+                return replace(comparison, seconds=0.0)
+    return comparisons[0]
+
+
+def _remarks(answer: Answer, dtype: Dtype) -> list[str]:
+    """Return notes about a call that gave a result."""
+    if answer.failure:
+        return []
+    remarks = [note for note in answer.notes if note != "copied"]
+    unconnected = [name for name, gradient in answer.gradients.items() if gradient is None]
+    if unconnected:
+        which = "every input" if len(unconnected) == len(answer.gradients) else ", ".join(unconnected)
+        remarks.append(f"not connected, so without gradient: {which}")
+    if answer.framework == "numpy":
+        remarks.append("NumPy: no gradients")
+    elif answer.dtype != dtype:
+        remarks.append(f"it returns {answer.dtype} for {dtype}")
+    return remarks
+
+
+def _changes_between_calls(comparison: Comparison, case: Case, first: Answer) -> Iterator[Finding]:
+    again = comparison.ask(comparison.problem(case, comparison.dtype).given, dtype=comparison.dtype)
+    if again.output is None or first.output is None or again.output.shape != first.output.shape:
+        return
+    error = relative_error(again.output, first.output)
+    if error > BUDGETS[comparison.dtype].forward:
+        message = (
+            f"two calls with equal inputs differ by {error:.0e}: it draws random numbers or keeps a state"
+        )
+        yield Finding("changes between calls", message, case, comparison.dtype, error=error)
+
+
+def _look_beyond(comparison: Comparison) -> None:
+    """Note what happens in the other precisions, and outside the course's contract."""
+    dtypes: tuple[Dtype, ...] = ("float64", "bfloat16") if comparison.dtype == "float32" else ()
+    found_off = any(not finding.beyond for finding in comparison.findings)
+    for dtype in dtypes:
+        answer, findings = comparison.compare(comparison.subject.cases[0], dtype, beyond=True)
+        if answer.failure and dtype == "bfloat16":
+            mixed = replace(comparison, mixed=True)
+            answer, findings = mixed.compare(comparison.subject.cases[0], dtype, beyond=True)
+        if answer.failure:
+            if answer.framework != "numpy" and answer.failure.kind == "raised":
+                comparison.notes.append(f"it refuses {dtype}")
+            continue
+        if dtype == "float64" and answer.dtype == "float32":
+            comparison.notes.append("it computes in float32 if it is given float64")
+        if not found_off:
+            comparison.findings += findings
+    for case in comparison.subject.beyond:
+        comparison.findings += comparison.compare(case, comparison.dtype, beyond=True)[1]
+
+
+def _forgive_rounding(comparison: Comparison) -> None:
+    """Make notes of small errors in a lower precision, if float64 has none."""
+    off = [f for f in comparison.findings if not f.beyond]
+    in_float64 = [f for f in comparison.findings if f.dtype == "float64"]
+    small = all(f.kind in ("forward", "gradient") and f.error < ROUNDING * f.budget for f in off)
+    if off and small and not in_float64 and comparison.dtype != "float64":
+        comparison.findings = [replace(f, beyond=True) for f in comparison.findings]
+        comparison.notes.append("the formula is right, but it rounds more than the budget allows")
+
+
+def _verdict(comparison: Comparison, status: str) -> Verdict:
+    beyond = [f"{_place(f)}: {f.message}" for f in comparison.findings if f.beyond]
+    return Verdict(
+        subject=comparison.subject.name,
+        function=comparison.call.function,
+        status=status,  # type: ignore[arg-type]
+        errors={kind: e if math.isfinite(e) else math.inf for kind, e in comparison.errors.items()},
+        budgets=dict(comparison.budgets),
+        dtype=comparison.dtype,
+        findings=tuple(comparison.findings),
+        notes=tuple(dict.fromkeys(comparison.notes + beyond)),
+        seconds=comparison.seconds,
+    )
+
+
+def _place(finding: Finding) -> str:
+    """Say what is special about a case outside the contract."""
+    case = finding.case
+    special: list[str] = []
+    if finding.dtype != "float32":
+        special.append(finding.dtype)
+    if case.mask == "empty row":
+        special.append("a query that sees nothing")
+    if case.spread > 10:
+        special.append("huge scores" if "attention" in case.layer else "huge logits")
+    if case.scale not in (1.0, 100.0):
+        special.append(f"inputs of size {case.scale:g}")
+    if case.positions == "from 1000":
+        special.append("positions from 1000")
+    return ", ".join(special) or f"shape {case.shape}"

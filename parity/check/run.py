@@ -1,0 +1,49 @@
+"""Check a file: find its functions, compare each, and name what is wrong."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from lm.budgets import Dtype
+from parity.check.answer import Verdict
+from parity.check.choose import choose, select
+from parity.check.compare import compare_subject
+from parity.check.process import DEFAULT_LIMITS, Child, Limits
+from parity.check.table import SUBJECTS
+from tokenizer.errors import InputError
+
+NAMES = tuple(dict.fromkeys(call.function for subject in SUBJECTS for call in subject.calls))
+"""All functions that can be checked."""
+
+
+def run_check(
+    target: str,
+    layers: Sequence[str] = (),
+    dtype: Dtype = "float32",
+    python: str = sys.executable,
+    limits: Limits = DEFAULT_LIMITS,
+    show: Callable[[Verdict], None] = lambda verdict: None,
+) -> list[Verdict]:
+    """Return the verdicts on the functions of a file.
+
+    Args:
+        target: Python file, or name of a module.
+        layers: Names, or parts of names, of the subjects or functions to check. Default: all.
+        python: Interpreter that runs the file. Default: this one.
+        show: Receives each verdict as soon as it is known.
+
+    Raises:
+        InputError: the file cannot be imported, or has nothing to check.
+    """
+    with Child(target, NAMES, python, limits) as child:
+        choices = choose(child.functions, SUBJECTS)
+        if not choices:
+            raise InputError(
+                f"{target} has no function that lm check knows: name them as the course's adapters do "
+                "(run_softmax, run_rmsnorm ...) or as docs/check.md says (softmax, rmsnorm ...)"
+            )
+        verdicts = []
+        for choice in select(choices, layers) if layers else choices:
+            verdict, _ask = compare_subject(child, choice, dtype)
+            verdicts.append(verdict)
+            show(verdict)
+    return verdicts

@@ -1,0 +1,56 @@
+"""What `lm check` prints: one line for each function, then its findings and the diagnosis, indented."""
+
+import textwrap
+
+from parity.check.answer import Finding, Verdict
+
+WIDTH = 110
+INDENT = " " * 6
+
+
+def lines(verdict: Verdict) -> list[str]:
+    """Return the lines about one function."""
+    head = f"{verdict.subject:38} {verdict.function:40} {_status(verdict):11}  {_measured(verdict)}"
+    out = [head.rstrip()]
+    for finding in _told(verdict):
+        out += _wrapped(finding.message)
+    if verdict.diagnosis:
+        out += [f"{INDENT}{line}" for line in verdict.diagnosis.lines()]
+    for note in verdict.notes:
+        out += _wrapped(f"note: {note}")
+    return out
+
+
+def summary(verdicts: list[Verdict]) -> str:
+    """Return the last line."""
+    off = sum(verdict.status == "off" for verdict in verdicts)
+    missing = sum(verdict.status == "not written" for verdict in verdicts)
+    written = f"; {missing} not written yet" if missing else ""
+    return f"{off or 'none'} of {len(verdicts) - missing} functions off{written}"
+
+
+def _status(verdict: Verdict) -> str:
+    return {"off": "OFF", "pass": "pass", "not written": "not written"}[verdict.status]
+
+
+def _measured(verdict: Verdict) -> str:
+    """Return the worst errors; of a function that is off, with their budgets."""
+    if verdict.status == "not written":
+        return "it raises NotImplementedError"
+    parts = []
+    for kind, error in verdict.errors.items():
+        over = not error <= verdict.budgets[kind]
+        array = next((f.array for f in verdict.findings if f.error == error and f.kind == "gradient"), "")
+        what = f"{kind} of {array}" if over and array else kind
+        parts.append(f"{what} {error:.0e}" + (f" (budget {verdict.budgets[kind]:.0e})" if over else ""))
+    return ", ".join(parts)
+
+
+def _told(verdict: Verdict) -> list[Finding]:
+    """Return the findings that are no numbers, each message once."""
+    found = [f for f in verdict.findings if not f.beyond and f.kind not in ("forward", "gradient")]
+    return list({finding.message: finding for finding in found}.values())
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=INDENT, subsequent_indent=INDENT)
