@@ -12,7 +12,7 @@ from tokenizer.errors import InputError
 
 @dataclass(frozen=True)
 class Check:
-    """Hold somebody's functions to a float64 oracle, and name their mistakes.
+    """Hold your functions to a float64 oracle, and name their mistakes.
 
     The file has functions by the course's adapter names, or by those of docs/check.md, on arrays of torch, JAX or
     NumPy. It runs in a process of its own, from the current folder. The exit code is 1 if a function is off.
@@ -26,6 +26,8 @@ class Check:
     """Type of the arrays. A function that refuses it is checked in float32."""
     json: Path | None = None
     """JSON file to write the verdicts to. If not given: none."""
+    html: Path | None = None
+    """HTML file to write the verdicts to, as one page. If not given: none."""
     python: str | None = None
     """Python that runs the file, such as .venv/bin/python of its project. If not given: the one that runs lm."""
     time_limit: float = 30.0
@@ -34,18 +36,20 @@ class Check:
     """GiB of memory that the file's process may use."""
 
     def run(self) -> None:
-        from lm.files import refuse_existing, reserved, write_json
+        from lm.files import published, refuse_existing, reserved, write_json
         from lm.terminal import show
         from parity.check import text
         from parity.check.as_json import as_json
+        from parity.check.page import page
         from parity.check.process import Limits
         from parity.check.run import run_check
 
         for name, limit in (("time-limit", self.time_limit), ("memory-limit", self.memory_limit)):
             if not limit > 0:
                 raise InputError(f"{name} is {limit:g}: give a number above 0")
-        if self.json:
-            refuse_existing(self.json)
+        for file in (self.json, self.html):
+            if file:
+                refuse_existing(file)
         verdicts = run_check(
             self.file,
             self.layer,
@@ -57,5 +61,8 @@ class Check:
         if self.json:
             with reserved(self.json):
                 write_json(self.json, as_json(verdicts))
+        if self.html:
+            with reserved(self.html), published(self.html) as temporary:
+                Path(temporary).write_text(page(self.file, text.summary(verdicts), verdicts), "utf-8")
         print(text.summary(verdicts))
         sys.exit(1 if any(verdict.status == "off" for verdict in verdicts) else 0)

@@ -9,7 +9,7 @@ import numpy as np
 from lm.budgets import BUDGETS, Dtype, relative_error
 from parity.case import Case, Given
 from parity.case import array_dtype as mixed_dtype
-from parity.check.answer import Answer, Ask, Finding, Verdict
+from parity.check.answer import Answer, Finding, Verdict
 from parity.check.choose import Choice
 from parity.check.process import Child
 from parity.check.subjects import Call, Subject
@@ -40,7 +40,7 @@ class Comparison:
     seconds: float = 0.0
 
     def ask(self, given: Given, cotangent: np.ndarray | None = None, dtype: Dtype = "float32") -> Answer:
-        """Call the function (`Ask`)."""
+        """Call the function, as an `Ask` does."""
         dtypes = {name: self.dtype_of(name, dtype) for name in given.arrays}
         wanted = list(given.arrays) if cotangent is not None and self.subject.layer.differentiable else []
         answer = self.child.call(self.call, given, dtypes, cotangent if wanted else None, wanted)
@@ -129,8 +129,8 @@ def _is_one_number(answer: Answer, problem: Problem) -> bool:
     return answer.output is not None and answer.output.size == problem.output.size == 1
 
 
-def compare_subject(child: Child, choice: Choice, dtype: Dtype) -> tuple[Verdict, Ask]:
-    """Return the verdict on a function, without a diagnosis, and how to call the function on other cases."""
+def compare_subject(child: Child, choice: Choice, dtype: Dtype) -> tuple[Verdict, Comparison]:
+    """Return the verdict on a function, without a diagnosis, and what can ask the function further cases."""
     comparison = _begin(child, choice, dtype)
     first, *others = choice.subject.cases
     answer, findings = comparison.compare(first, comparison.dtype)
@@ -139,7 +139,7 @@ def compare_subject(child: Child, choice: Choice, dtype: Dtype) -> tuple[Verdict
         comparison.dtype = "float32"
         answer, findings = comparison.compare(first, "float32")
     if answer.failure and answer.failure.kind == "not written":
-        return _verdict(comparison, "not written"), comparison.ask
+        return _verdict(comparison, "not written"), comparison
     comparison.findings += findings
     comparison.notes += _remarks(answer, comparison.dtype)
     failures = 1 if answer.failure else 0
@@ -155,7 +155,7 @@ def compare_subject(child: Child, choice: Choice, dtype: Dtype) -> tuple[Verdict
         _look_beyond(comparison)
     _forgive_rounding(comparison)
     is_off = any(not finding.beyond for finding in comparison.findings)
-    return _verdict(comparison, "off" if is_off else "pass"), comparison.ask
+    return _verdict(comparison, "off" if is_off else "pass"), comparison
 
 
 def _begin(child: Child, choice: Choice, dtype: Dtype) -> Comparison:

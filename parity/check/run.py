@@ -2,13 +2,16 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from lm.budgets import Dtype
-from parity.check.answer import Verdict
+from parity.check.answer import Finding, Verdict
 from parity.check.choose import choose, select
 from parity.check.compare import compare_subject
+from parity.check.diagnose import diagnose
 from parity.check.process import DEFAULT_LIMITS, Child, Limits
 from parity.check.table import SUBJECTS
+from parity.mistakes import Mistake
 from tokenizer.errors import InputError
 
 NAMES = tuple(dict.fromkeys(call.function for subject in SUBJECTS for call in subject.calls))
@@ -41,9 +44,25 @@ def run_check(
                 f"{target} has no function that lm check knows: name them as the course's adapters do "
                 "(run_softmax, run_rmsnorm ...) or as docs/check.md says (softmax, rmsnorm ...)"
             )
-        verdicts = []
+        verdicts: list[Verdict] = []
+        known: list[Mistake] = []
         for choice in select(choices, layers) if layers else choices:
-            verdict, _ask = compare_subject(child, choice, dtype)
+            verdict, comparison = compare_subject(child, choice, dtype)
+            if verdict.status == "off" and any(_is_number(f) for f in verdict.findings):
+                diagnosis = diagnose(
+                    choice.subject, comparison.ask, verdict.dtype, known, call=comparison.call
+                )
+                known += [mistake for mistake in diagnosis.mistakes if mistake not in known]
+                verdict = replace(verdict, diagnosis=diagnosis)
+                if diagnosis.accepted:
+                    names = ", ".join(mistake.name for mistake in diagnosis.mistakes)
+                    notes = (*verdict.notes, f"the course accepts this: {names}")
+                    verdict = replace(verdict, status="pass", notes=notes)
             verdicts.append(verdict)
             show(verdict)
     return verdicts
+
+
+def _is_number(finding: Finding) -> bool:
+    """Whether the function gave numbers that can be explained."""
+    return not finding.beyond and finding.kind in ("forward", "gradient", "nan", "changes between calls")

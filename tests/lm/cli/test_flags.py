@@ -43,6 +43,7 @@ NEEDED: dict[str, list[str]] = {
     "track": ["r"],
     "data": ["get", "owt"],
     "parity": [],
+    "check": ["adapters.py"],
     "demo": [],
 }
 VALUES = {

@@ -41,6 +41,7 @@ NEEDED: dict[str, list[str]] = {
     "track": ["torch", "--to", "tensorboard"],
     "data": ["get", "owt", "--out", "new"],
     "parity": [],
+    "check": ["tiny.toml"],
     "demo": ["--out", "new"],
 }
 # Paths that are not annotated as paths, with the flag or the value in NEEDED that they replace.
@@ -108,6 +109,7 @@ def test_a_wrong_path_is_answered_in_one_line(
         "lm.experiment.runs.make_tokens",
         "lm.corpora.download.get_dataset",
         "parity.run.run_parity",
+        "parity.check.run.run_check",
         "lm.run.opening.load",
         "lm.backend.load",
     ):
