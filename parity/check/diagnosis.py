@@ -25,6 +25,8 @@ class Diagnosis:
     smallest: str = ""
     """The smallest failing case, as NumPy code."""
     subject: str = ""
+    dtype: str = "float32"
+    """Precision of the answers that were explained."""
 
     @property
     def accepted(self) -> bool:
@@ -57,8 +59,9 @@ class Diagnosis:
 
     def _agreement(self) -> str:
         many = len(self.mistakes) > 1
+        sharper = " in float64" if self.dtype == "float64" else ""
         change = "any of these changes" if self.one_of else "these changes" if many else "that change"
-        return f"With {change} your function agrees to {self.agreement:.0e}.{self._unseen()}"
+        return f"With {change} your function agrees to {self.agreement:.0e}{sharper}.{self._unseen()}"
 
     def _unseen(self) -> str:
         if not self.unseen:

@@ -15,6 +15,7 @@ from parity.case import Arrays, Case, Given
 from parity.check.answer import Ask
 from parity.check.subjects import Array, Call, Subject
 from parity.check.variants import budget, distance, rounded
+from tokenizer.errors import InputError
 
 SECONDS = 1.0
 """Time after which the search ends with what it has."""
@@ -64,7 +65,7 @@ class Shrink:
         try:
             given = self.subject.given(case, seed=2)
             return self.failing(given._replace(arrays=values(given.arrays)), clear)
-        except (ValueError, IndexError, ZeroDivisionError, AssertionError):
+        except (ValueError, IndexError, ZeroDivisionError, AssertionError, InputError):
             return None  # sizes that do not go together
 
     def failing(self, given: Given, clear: float) -> Failing | None:

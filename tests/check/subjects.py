@@ -13,7 +13,7 @@ from parity import oracle
 from parity.case import Case, Given, Shape
 from parity.check.answer import Answer, Ask
 from parity.check.subjects import Array, Call, Subject
-from parity.check.variants import made
+from parity.check.variants import predict
 from parity.layers import LAYERS
 from parity.mistakes import Mistake
 
@@ -154,22 +154,18 @@ def of_jax(f: Callable[[Given, dict[str, jax.Array]], jax.Array]) -> Ask:
     return ask
 
 
-def of_variant(name: str, variant: Callable[..., np.ndarray], replaces: str) -> Ask:
-    """Return the answers of the oracle with a function replaced, without gradients."""
-
-    def ask(given: Given, cotangent: np.ndarray | None = None, dtype: Dtype = "float32") -> Answer:
-        with oracle.replaced(replaces, variant):
-            return Answer(np.asarray(LAYERS[name].oracle(given)), {}, dtype, "numpy")
-
-    return ask
-
-
 def of_oracle(name: str, *mistakes: str, noise: float = 1e-7) -> Ask:
-    """Return the oracle's answers with these mistakes, with float32's noise, and without gradients."""
+    """Return the oracle's answers with these mistakes of `CATALOGUE`, as `of_mistakes` does."""
+    return of_mistakes(name, [MISTAKES[mistake] for mistake in mistakes], noise)
+
+
+def of_mistakes(name: str, mistakes: Sequence[Mistake], noise: float = 0.0) -> Ask:
+    """Return the oracle's answers with these mistakes, with this relative noise, and without gradients."""
 
     def ask(given: Given, cotangent: np.ndarray | None = None, dtype: Dtype = "float32") -> Answer:
-        with made([MISTAKES[mistake] for mistake in mistakes]):
-            output = np.asarray(LAYERS[name].oracle(given))
+        output = predict(SUBJECTS[name], mistakes, given)
+        if output is None:
+            return Answer()
         rng = np.random.default_rng(0)
         return Answer(output * (1 + noise * rng.standard_normal(output.shape)), {}, dtype, "numpy")
 

@@ -14,6 +14,7 @@ from parity.check.answer import Answer, Ask
 from parity.check.diagnose import diagnose
 from parity.check.diagnosis import Diagnosis
 from parity.check.subjects import Subject
+from parity.mistakes import Mistake
 from tests.check.subjects import (
     BLOCK,
     CATALOGUE,
@@ -24,9 +25,9 @@ from tests.check.subjects import (
     SILU,
     SUBJECTS,
     of_jax,
+    of_mistakes,
     of_oracle,
     of_torch,
-    of_variant,
 )
 
 
@@ -165,8 +166,31 @@ def test_mistakes_that_agree_on_the_cases_are_told_apart_by_one_that_is_drawn() 
     counted = replace(MISTAKES["positions from 1"], name="positions from 1, whatever is asked for")
     counted = replace(counted, variant=lambda x, p, theta: from_one(x, np.arange(x.shape[-2]), theta))
     for mistake, other in ((MISTAKES["positions from 1"], counted), (counted, MISTAKES["positions from 1"])):
-        ask = of_variant("rope", mistake.variant, "rope")
+        ask = of_mistakes("rope", [mistake])
         assert names(diagnose(ROPE, ask, catalogue=(other, mistake))) == {mistake.name}
+
+
+def test_float64_tells_apart_what_float32_rounds_away() -> None:
+    """An epsilon of 1e-5 in one place or another changes a result of norm 1 by less than float32's budget."""
+    tiny = [
+        Mistake(
+            f"{name} added",
+            "silu",
+            lambda x, e=e: MISTAKES["sigmoid"].variant(x) * x * (1 + e),
+            "A. B.",
+            "f",
+            "s",
+        )
+        for name, e in (("a", 3e-6), ("b", 3.05e-6))
+    ]
+
+    def silu(given: Given, a: dict[str, torch.Tensor]) -> torch.Tensor:
+        return a["x"] * torch.sigmoid(a["x"]) * (1 + 3e-6)
+
+    found = diagnose(SILU, of_torch(silu), catalogue=tiny)
+    assert names(found) == {"a added"}
+    assert found.lines()[1].startswith("With that change your function agrees to")
+    assert found.lines()[1].endswith("in float64.")
 
 
 def test_what_no_case_tells_apart_is_listed() -> None:
