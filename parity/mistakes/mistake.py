@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from parity.oracle.gradients import LEADING_AXES
+
 Variant = TypeVar("Variant", bound=Callable[..., Any])
 
 
@@ -66,5 +68,5 @@ def all_axes(x: np.ndarray) -> tuple[int, ...]:
 
 
 def rank(x: np.ndarray) -> int:
-    """Return the number of axes of an argument that may carry the complex step's six leading axes."""
-    return x.ndim - 6 * np.iscomplexobj(x)
+    """Return the number of axes of an argument that may carry the complex step's leading axes."""
+    return x.ndim - LEADING_AXES * np.iscomplexobj(x)

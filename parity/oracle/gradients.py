@@ -8,6 +8,8 @@ import numpy as np
 Real = np.ndarray[Any, np.dtype[np.float64]]
 Weights = Mapping[str, np.ndarray]
 """Arrays by dotted name, as in a checkpoint."""
+LEADING_AXES = 5
+"""One axis for the perturbations, and axes of size 1 that broadcast against the other arrays' axes."""
 
 
 def gradient(f: Callable[[Weights], np.ndarray], arrays: Weights, cotangent: np.ndarray) -> dict[str, Real]:
@@ -24,8 +26,7 @@ def gradient(f: Callable[[Weights], np.ndarray], arrays: Weights, cotangent: np.
             elements = np.arange(start, min(start + at_once, array.size))
             steps = np.zeros((len(elements), array.size), np.complex128)
             steps[np.arange(len(elements)), elements] = 1j * h
-            # One leading axis for the perturbations, and axes of size 1 that broadcast against the other arrays' axes.
-            moved = array + steps.reshape(-1, 1, 1, 1, 1, *array.shape)
+            moved = array + steps.reshape(-1, *(1,) * (LEADING_AXES - 1), *array.shape)
             changes = f({**arrays, name: moved}).imag.reshape(-1, cotangent.size) / h
             slopes[elements] = changes @ cotangent.ravel()
         gradients[name] = slopes.reshape(array.shape)

@@ -39,7 +39,8 @@ class Torch:
         return x.max(axis, keepdim=True).values
 
     def maximum(self, x: Any, least: float) -> Any:
-        return x.clamp(min=least)
+        """Return the larger one; at equality half of the gradient flows to x."""
+        return torch.maximum(x, torch.full_like(x, least))
 
     def stack(self, arrays: Sequence[Any], axis: int) -> Any:
         return torch.stack(tuple(arrays), axis)
@@ -206,4 +207,5 @@ def _run_jax(
             return _float64(f(Jax(), leaves)), {}
         output, backward = jax.vjp(lambda leaves: f(Jax(), leaves), leaves)
         (gradients,) = backward(jnp.asarray(cotangent, output.dtype))
-        return _float64(output), {name: _float64(g) for name, g in gradients.items()}
+        # jax.tree sorts a dict's names.
+        return _float64(output), {name: _float64(gradients[name]) for name in leaves}
