@@ -101,7 +101,8 @@ def rmsnorm(xp: Any, x: Any, weight: Any, eps: float, wrong: str = "") -> Any:
 
 
 def layernorm(xp: Any, x: Any, weight: Any, bias: Any, eps: float, wrong: str = "") -> Any:
-    D, axes = x.shape[-1], (-1,)
+    D = x.shape[-1]
+    axes: tuple[int, ...] = (-1,)
     match wrong:
         case "LayerNorm: statistics over all axes":
             axes = tuple(range(x.ndim))
