@@ -1,9 +1,13 @@
 """The outcome of a diagnosis: mistakes that are named, or what was measured, and the smallest failing case."""
 
+import textwrap
 from dataclasses import dataclass
 from typing import Any
 
 from parity.mistakes import Mistake
+
+WIDTH = 104
+"""Width of the text, which is indented by six."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,13 @@ class Diagnosis:
         return bool(self.mistakes) and all(mistake.accepted for mistake in self.mistakes)
 
     def lines(self) -> list[str]:
-        """Return the text that is printed below the verdict."""
+        """Return the text that is printed below the verdict: sentences, broken into lines, and code."""
+        lines = [part for line in self._sentences() for part in textwrap.wrap(line, WIDTH)]
+        if self.smallest:
+            lines += ["smallest failing case:", *(f"    {line}" for line in self.smallest.splitlines())]
+        return lines
+
+    def _sentences(self) -> list[str]:
         lines = []
         for mistake in self.mistakes:
             if mistake.name in self.known:
@@ -52,10 +62,7 @@ class Diagnosis:
             lines.append(
                 "no known mistake fits." + ("" if self.measured else " Nothing simple was measured.")
             )
-        lines += [f"measured: {sentence}" for sentence in self.measured]
-        if self.smallest:
-            lines += ["smallest failing case:", *(f"    {line}" for line in self.smallest.splitlines())]
-        return lines
+        return lines + [f"measured: {sentence}" for sentence in self.measured]
 
     def _agreement(self) -> str:
         many = len(self.mistakes) > 1

@@ -25,7 +25,7 @@ SHOWN = 8
 """Most numbers of a result that the code shows."""
 WRITTEN = 24
 """Most numbers of all arrays together that the code writes out. More come from a generator with a seed."""
-WIDTH = 108
+WIDTH = 104
 
 
 Values = Callable[[Arrays], Arrays]
@@ -219,7 +219,7 @@ def _names(value: Any) -> set[str]:
 def _argument(value: Any, names: dict[str, str]) -> str:
     if isinstance(value, Array):
         rows = f"[{value.rows[0]}:{value.rows[1]}]" if value.rows else ""
-        return names[value.name] + rows
+        return ("~" if value.inverted else "") + names[value.name] + rows
     if isinstance(value, dict):
         if all(v == Array(k) for k, v in value.items()) and any("[" in names[k] for k in value):
             return "arrays"

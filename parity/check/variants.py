@@ -11,7 +11,7 @@ import numpy as np
 
 from lm.budgets import BUDGETS, EPSILON, ZERO, Dtype, as_dtype
 from parity import oracle
-from parity.case import Given, array_dtype
+from parity.case import Given
 from parity.check.answer import Answer
 from parity.check.subjects import Subject
 from parity.mistakes import Mistake
@@ -210,9 +210,7 @@ def differ(subject: Subject, a: Mistakes, b: Mistakes, asked: Asked) -> float:
 
 def rounded(given: Given, dtype: Dtype) -> Given:
     """Return the case with arrays that `dtype` holds exactly."""
-    return given._replace(
-        arrays={name: as_dtype(a, array_dtype(name, dtype)) for name, a in given.arrays.items()}
-    )
+    return given._replace(arrays={name: as_dtype(a, dtype) for name, a in given.arrays.items()})
 
 
 def reached(subject: Subject, given: Given, names: Sequence[str]) -> set[str]:
