@@ -24,9 +24,11 @@ from parity.check.variants import (
     Mistakes,
     budget,
     differ,
+    distance,
     fits,
     forward_error,
     gradient_error,
+    output_of,
     reached,
     rounded,
 )
@@ -190,6 +192,8 @@ class Search:
         """Return what fits after one more mistake, or two, in other functions: those that are known come first."""
         for more in (1, 2):
             for pool in (self.known, self.candidates):
+                if more == 2:
+                    pool = self._visible(pool, asked)
                 found: dict[frozenset[str], Mistakes] = {}
                 for mistakes, added in itertools.product(held, itertools.combinations(pool, more)):
                     if time.monotonic() > self.end:
@@ -203,6 +207,11 @@ class Search:
                 if found:
                     return list(found.values())
         return []
+
+    def _visible(self, pool: Sequence[Mistake], asked: Asked) -> Mistakes:
+        """Return the mistakes that change the output of a case."""
+        right = output_of(self.subject, (), asked)
+        return tuple(m for m in pool if distance(output_of(self.subject, (m,), asked), right) > 1e-9)
 
     def _tell_apart(self, explanations: list[Mistakes]) -> list[Mistakes]:
         """Return the explanations that are left after cases that were drawn to tell them apart."""

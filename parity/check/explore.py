@@ -68,15 +68,11 @@ def measure(subject: Subject, ask: Ask, asked: Sequence[Asked], dtype: Dtype) ->
 def _part(subject: Subject, output: Output, asked: Asked) -> list[str]:
     """Return the part of a function with several that is off, because the function is right without it."""
     bound, right = 10 * budget(subject, asked.dtype, gradient=False), ""
-    for stage in stages(asked.given):
+    *parts, whole = stages(asked.given)
+    for stage in [*parts, whole]:
         if distance(output(stage.given), np.asarray(subject.layer.oracle(stage.given))) > bound:
-            place = (
-                "off as a whole" if stage.without == "nothing" else f"off with {stage.without} switched off"
-            )
-            return (
-                [f"{right}{place}: look at {stage.suspects}"] if right or stage.without != "nothing" else []
-            )
-        right = f"it is right with {stage.without} switched off (weights of 0); "
+            return [f"{right}it is off {stage.how}: look at {stage.suspects}"] if parts else []
+        right = f"it is right {stage.how}; "
     return []
 
 

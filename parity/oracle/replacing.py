@@ -1,8 +1,10 @@
 """A function of the oracle replaced for a while: so all that calls it computes with a mistake."""
 
-import sys
+import importlib
+import pkgutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 
@@ -39,10 +41,11 @@ def replaced(name: str, variant: Callable[..., Any]) -> Iterator[None]:
             space[key] = original
 
 
+@cache
 def _namespaces() -> list[dict[str, Any]]:
     """Return the globals of the oracle's modules, and their tables of functions."""
-    modules = [
-        vars(module) for name, module in list(sys.modules.items()) if f"{name}.".startswith("parity.oracle.")
-    ]
+    package = importlib.import_module("parity.oracle")
+    names = [f"parity.oracle.{module.name}" for module in pkgutil.iter_modules(package.__path__)]
+    modules = [vars(package), *(vars(importlib.import_module(name)) for name in names)]
     tables = [value for space in modules for key, value in space.items() if key.isupper()]
     return modules + [table for table in tables if isinstance(table, dict)]

@@ -216,8 +216,8 @@ def test_an_unknown_mistake_of_a_composite_is_narrowed_down_to_a_part() -> None:
     found = run(BLOCK, ask)
     assert not found.mistakes
     assert found.measured[-1] == (
-        "it is right with attention and feed-forward switched off (weights of 0); off with attention switched off: "
-        "look at feed-forward, or the norm before it"
+        "it is right without attention and feed-forward (output_proj and w2 of 0); it is off without attention "
+        "(output_proj of 0): look at feed-forward, or the norm before it"
     )
 
 
