@@ -71,7 +71,7 @@ def diagnose(
         sharper = Search(subject, ask, "float64", tuple(known), catalogue, end)
         if sharper.off:
             found = max(found, sharper.run(), key=_certainty)
-    return replace(found, smallest=smallest_case(subject, ask, dtype, call))
+    return replace(found, smallest=smallest_case(subject, ask, dtype, call, found.mistakes))
 
 
 def _certainty(diagnosis: Diagnosis) -> int:
@@ -143,6 +143,8 @@ class Search:
     def _errors(self, mistakes: Mistakes, asked: Asked) -> Iterator[tuple[float, float]]:
         """Yield the errors of the output and the gradients if the oracle makes these mistakes, with their budgets."""
         yield forward_error(self.subject, mistakes, asked), budget(self.subject, asked.dtype, gradient=False)
+        if asked.answer.output is None or not np.isfinite(asked.answer.output).all():
+            return
         for name in asked.gradients:
             bound = budget(self.subject, asked.dtype, gradient=True)
             yield gradient_error(self.subject, mistakes, asked, name), bound

@@ -47,11 +47,8 @@ class Diagnosis:
     def _sentences(self) -> list[str]:
         lines = []
         for mistake in self.mistakes:
-            if mistake.name in self.known:
-                lines.append(f"{mistake.name}, in its {mistake.replaces}: see above.")
-            else:
-                place = "" if mistake.replaces == self.subject else f", in its {mistake.replaces}"
-                lines.append(f"{mistake.name}{place}: {explain(mistake)}")
+            told = "see above." if mistake.name in self.known else explain(mistake)
+            lines.append(f"{mistake.name}: {told}")
         if self.mistakes:
             lines.append(self._agreement())
         if self.one_of:

@@ -14,7 +14,7 @@ from parity import oracle
 from parity.case import Arrays, Case, Given
 from parity.check.answer import Ask
 from parity.check.subjects import Array, Call, Subject
-from parity.check.variants import budget, distance, rounded
+from parity.check.variants import Asked, Mistakes, budget, distance, fits, rounded
 from tokenizer.errors import InputError
 
 SECONDS = 1.0
@@ -46,8 +46,8 @@ class Failing:
 class Shrink:
     """The search for a function's smallest failing case."""
 
-    def __init__(self, subject: Subject, ask: Ask, dtype: Dtype) -> None:
-        self.subject, self.ask, self.dtype = subject, ask, dtype
+    def __init__(self, subject: Subject, ask: Ask, dtype: Dtype, mistakes: Mistakes) -> None:
+        self.subject, self.ask, self.dtype, self.mistakes = subject, ask, dtype, mistakes
         self.end = time.monotonic() + SECONDS
 
     def smallest(self) -> Failing | None:
@@ -78,6 +78,9 @@ class Shrink:
         answer = self.ask(given, wanted, dtype=self.dtype)
         if answer.output is None or answer.output.shape != exact.shape or not np.isfinite(exact).all():
             return None
+        asked = Asked(given, cotangent, answer, self.dtype)
+        if self.mistakes and not fits(self.subject, self.mistakes, asked):
+            return None  # it fails for another reason
         if distance(answer.output, exact) > clear * budget(self.subject, self.dtype, gradient=False):
             return Failing(given, "output", answer.output, exact)
         for name, gradient in answer.gradients.items():
@@ -109,7 +112,7 @@ class Shrink:
                         return found
                     shape = (*case.shape[:axis], smaller, *case.shape[axis + 1 :])
                     other = self._try(replace(case, shape=shape), values, clear)
-                    if other is not None and other.what == found.what:
+                    if other is not None and _alike(other, found):
                         case, found, changed = replace(case, shape=shape), other, True
                         break
         return found
@@ -124,9 +127,14 @@ class Shrink:
             if any(not r.all() or len(np.unique(r)) < len(np.unique(arrays[n])) for n, r in rough.items()):
                 continue  # a 0, or two equal numbers, may hide something
             simpler = self.failing(found.given._replace(arrays=rough), clear)
-            if simpler is not None and simpler.what == found.what:
+            if simpler is not None and _alike(simpler, found):
                 return simpler
         return found
+
+
+def _alike(a: Failing, b: Failing) -> bool:
+    """Whether two cases fail in the same array, and both with numbers or both with NaN."""
+    return a.what == b.what and np.isfinite(a.actual).all() == np.isfinite(b.actual).all()
 
 
 def _total(arrays: Arrays) -> int:
@@ -161,12 +169,18 @@ GENERATORS = {
 }
 
 
-def smallest_case(subject: Subject, ask: Ask, dtype: Dtype, call: Call | None = None) -> str:
+def smallest_case(
+    subject: Subject, ask: Ask, dtype: Dtype, call: Call | None = None, mistakes: Mistakes = ()
+) -> str:
     """Return the smallest failing case as code of at most 12 lines; nothing if none was found.
 
     The code ends with the exact values, and a comment with what the function gave.
+
+    Args:
+        call: How the file defines the function. By default: the first way.
+        mistakes: Those that explain the function, if they are known: a case that fails for another reason is not taken.
     """
-    found = Shrink(subject, ask, dtype).smallest()
+    found = Shrink(subject, ask, dtype, mistakes).smallest()
     return "" if found is None else "\n".join(write(found, call or subject.calls[0]))
 
 

@@ -150,7 +150,7 @@ def test_known_mistakes_come_first_and_point_above() -> None:
     found = run(BLOCK, of_oracle("transformer_block", "halves", "gate swapped"), "halves")
     assert names(found) == {"halves", "gate swapped"}
     assert found.known == ("halves",)
-    assert "halves, in its rope: see above." in found.lines()
+    assert "halves: see above." in found.lines()
     assert any(line.startswith("With these changes your function agrees to") for line in found.lines())
 
 

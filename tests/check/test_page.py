@@ -90,7 +90,7 @@ def test_the_diagnosis_is_told_with_its_formula_and_case(made: str) -> None:
     assert "With this change the function agrees to 1e-07." in words
     assert "x = np.array([1 &lt; 2])" in made
     assert "It is one of these mistakes. No case told them apart. halves" in words
-    assert "epsilon outside in its rmsnorm: see above" in words
+    assert "epsilon outside see above" in words
     assert "the output is 2 times the right one" in words
     assert "output off by 3e-3 2x3, seed 1, scale 1, causal, from 0 float32" in words
 
