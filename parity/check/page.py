@@ -62,7 +62,7 @@ def _unseen(names: Sequence[str]) -> str:
 def _mistake(mistake: dict[str, Any], known: bool) -> str:
     name = f"<b>{escape(mistake['name'])}</b>"
     if known:
-        return f"<div class=mistake>{name}<span class=soft>in its {escape(mistake['replaces'])}: see above</span></div>"
+        return f"<div class=mistake>{name}<span class=soft>see above</span></div>"
     pitfall = f"; docs/pitfalls.md, “{escape(mistake['pitfall'])}”" if mistake["pitfall"] else ""
     source = f"<span class=soft>({escape(mistake['source'])}{pitfall})</span>"
     formula = f"<br>The right formula: <code>{escape(mistake['formula'])}</code> {source}"
