@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from lm.budgets import Dtype, as_dtype
-from parity.case import MASKS, POSITIONS, Case, Given
+from parity.case import MASKS, POSITIONS, SCALES, Case, Given
 from parity.check.answer import Answer, Ask
 from parity.check.diagnosis import Diagnosis
 from parity.check.explore import measure
@@ -168,7 +168,15 @@ class Search:
         if not found:
             found = self._confirmed(self._part_by_part())
         fewest = min(map(len, found), default=0)
-        return self._tell_apart([mistakes for mistakes in found if len(mistakes) == fewest])
+        apart = self._tell_apart([mistakes for mistakes in found if len(mistakes) == fewest])
+        return [mistakes for mistakes in apart if self._holds(mistakes)]
+
+    def _holds(self, mistakes: Mistakes) -> bool:
+        """Whether an explanation also fits cases of other scales."""
+        case = self.subject.cases[0]
+        given = (self.subject.given(replace(case, scale=scale), FRESH + 2) for scale in SCALES)
+        asked = (self._ask(g) for g in given)
+        return all(a is None or fits(self.subject, mistakes, a) for a in asked)
 
     def _confirmed(self, explanations: Iterable[Mistakes]) -> list[Mistakes]:
         """Return the explanations that fit all cases, ten times better than the right function does."""

@@ -57,9 +57,9 @@ class Diagnosis:
             lines.append(self._agreement())
         if not self.mistakes and not self.one_of:
             lines.append(
-                "no known mistake fits." + ("" if self.measured else " Nothing simple was measured.")
+                "no known mistake fits" + (":" if self.measured else ", and nothing simple was measured.")
             )
-        return lines + [f"measured: {sentence}" for sentence in self.measured]
+        return lines + [f"- {sentence}" for sentence in self.measured]
 
     def _agreement(self) -> str:
         many = len(self.mistakes) > 1

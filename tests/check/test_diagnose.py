@@ -123,8 +123,8 @@ def test_what_no_mistake_explains_is_measured() -> None:
     found = run(SILU, of_torch(scaled))
     assert not found.mistakes
     assert found.lines()[:2] == [
-        "no known mistake fits.",
-        "measured: the output is 2 times the right one",
+        "no known mistake fits:",
+        "- the output is 2 times the right one",
     ]
 
 
