@@ -78,9 +78,7 @@ def _fit(call: Call, subject: Subject, function: Function, year: int) -> float:
     possible = len(parameters) if all(p.kind != "VAR_POSITIONAL" for p in parameters) else 100
     fit += 2 * (required <= len(arguments) <= possible)
     fit += 4 * len(arguments.keys() & set(function.names)) / len(arguments)
-    annotations = {
-        p.name: p.annotation.lower() for p in parameters if p.annotation != "<class 'inspect._empty'>"
-    }
+    annotations = {p.name: p.annotation.lower() for p in parameters if p.annotation}
     for name in arguments.keys() & annotations.keys():
         is_dict = any(word in annotations[name] for word in ("dict", "mapping"))
         fit += 1 if is_dict == isinstance(arguments[name], dict) else -1

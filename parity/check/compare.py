@@ -9,7 +9,7 @@ import numpy as np
 from lm.budgets import BUDGETS, Dtype, relative_error
 from parity.case import Case, Given
 from parity.case import array_dtype as mixed_dtype
-from parity.check.answer import Answer, Finding, Verdict
+from parity.check.answer import Answer, Failure, Finding, Verdict
 from parity.check.choose import Choice
 from parity.check.process import Child
 from parity.check.subjects import Call, Subject
@@ -64,7 +64,7 @@ class Comparison:
     def _findings(self, problem: Problem, answer: Answer) -> Iterator[Finding]:
         case, dtype = problem.case, problem.dtype
         if answer.failure:
-            yield Finding("failure", answer.failure.message, case, dtype)
+            yield Finding("failure", self._failure(problem, answer.failure), case, dtype)
             return
         assert answer.output is not None
         for name in answer.changed:
@@ -73,11 +73,11 @@ class Comparison:
             answer.output.reshape(problem.output.shape) if _is_one_number(answer, problem) else answer.output
         )
         if output.shape != problem.output.shape:
-            message = f"it returns the shape {output.shape}, not {problem.output.shape}"
+            message = f"it returns the shape {output.shape}, not {problem.output.shape}{_shapes(problem)}"
             yield Finding("shape", message, case, dtype)
             return
         if np.isnan(output).any() and not np.isnan(problem.output).any():
-            message = f"{np.isnan(output).sum()} of {output.size} numbers are NaN"
+            message = f"{np.isnan(output).sum()} of {output.size} numbers are NaN{_shapes(problem)}"
             yield Finding("nan", message, case, dtype)
             return
         # What comes in float32 cannot be nearer than float32.
@@ -95,6 +95,13 @@ class Comparison:
                 continue
             error = relative_error(gradient, right, problem.flow, right, problem.zero)
             yield from self._over("gradient", name, error, problem, judged, slack)
+
+    def _failure(self, problem: Problem, failure: Failure) -> str:
+        """Say how a call failed, with the shapes, or with the arguments if the function does not take them."""
+        if failure.message.startswith("TypeError") and "argument" in failure.message:
+            names = ", ".join(self.call.arguments(problem.given))
+            return f"{failure.message}; lm check calls {self.call.function}({names})"
+        return f"{failure.message}{_shapes(problem)}" if failure.kind == "raised" else failure.message
 
     def _over(
         self, kind: str, array: str, error: float, problem: Problem, judged: Dtype, slack: float
@@ -125,6 +132,12 @@ class Comparison:
             self.errors[kind], self.budgets[kind] = error, budget
 
 
+def _shapes(problem: Problem) -> str:
+    arrays = {**problem.given.arrays, **problem.given.constants}
+    name = next((name for name in ("x", "Q", "logits", "token_ids") if name in arrays), None)
+    return f", for {name} {arrays[name].shape}" if name else ""
+
+
 def _is_one_number(answer: Answer, problem: Problem) -> bool:
     return answer.output is not None and answer.output.size == problem.output.size == 1
 
@@ -141,9 +154,9 @@ def compare_subject(child: Child, choice: Choice, dtype: Dtype) -> tuple[Verdict
     if answer.failure and answer.failure.kind == "not written":
         return _verdict(comparison, "not written"), comparison
     comparison.findings += findings
-    comparison.notes += _remarks(answer, comparison.dtype)
+    comparison.notes += _remarks(answer, comparison.dtype, choice.subject.layer.differentiable)
     failures = 1 if answer.failure else 0
-    if not answer.failure:
+    if not answer.failure and answer.framework != "jax":  # JAX compiles what is pure
         comparison.findings += _changes_between_calls(comparison, first, answer)
     for case in others:
         if failures >= ENOUGH or (answer.failure and answer.failure.kind != "raised"):
@@ -151,7 +164,7 @@ def compare_subject(child: Child, choice: Choice, dtype: Dtype) -> tuple[Verdict
         answer, findings = comparison.compare(case, comparison.dtype)
         comparison.findings += findings
         failures += answer.failure is not None
-    if failures < ENOUGH:
+    if not failures:
         _look_beyond(comparison)
     _forgive_rounding(comparison)
     is_off = any(not finding.beyond for finding in comparison.findings)
@@ -171,7 +184,7 @@ def _begin(child: Child, choice: Choice, dtype: Dtype) -> Comparison:
     return comparisons[0]
 
 
-def _remarks(answer: Answer, dtype: Dtype) -> list[str]:
+def _remarks(answer: Answer, dtype: Dtype, differentiable: bool) -> list[str]:
     """Return notes about a call that gave a result."""
     if answer.failure:
         return []
@@ -180,9 +193,9 @@ def _remarks(answer: Answer, dtype: Dtype) -> list[str]:
     if unconnected:
         which = "every input" if len(unconnected) == len(answer.gradients) else ", ".join(unconnected)
         remarks.append(f"not connected, so without gradient: {which}")
-    if answer.framework == "numpy":
+    if answer.framework == "numpy" and differentiable:
         remarks.append("NumPy: no gradients")
-    elif answer.dtype != dtype:
+    elif answer.framework != "numpy" and answer.dtype != dtype:
         remarks.append(f"it returns {answer.dtype} for {dtype}")
     return remarks
 
@@ -202,30 +215,53 @@ def _changes_between_calls(comparison: Comparison, case: Case, first: Answer) ->
 def _look_beyond(comparison: Comparison) -> None:
     """Note what happens in the other precisions, and outside the course's contract."""
     dtypes: tuple[Dtype, ...] = ("float64", "bfloat16") if comparison.dtype == "float32" else ()
-    found_off = any(not finding.beyond for finding in comparison.findings)
+    is_off = any(not finding.beyond for finding in comparison.findings)
+    refused = []
     for dtype in dtypes:
         answer, findings = comparison.compare(comparison.subject.cases[0], dtype, beyond=True)
         if answer.failure and dtype == "bfloat16":
             mixed = replace(comparison, mixed=True)
             answer, findings = mixed.compare(comparison.subject.cases[0], dtype, beyond=True)
         if answer.failure:
-            if answer.framework != "numpy" and answer.failure.kind == "raised":
-                comparison.notes.append(f"it refuses {dtype}")
-            continue
-        if dtype == "float64" and answer.dtype == "float32":
+            refused.append(dtype)
+        elif dtype == "float64" and findings and _within_float32(comparison, findings):
             comparison.notes.append("it computes in float32 if it is given float64")
-        if not found_off:
+        elif not is_off:
             comparison.findings += findings
+    has_arrays = bool(comparison.subject.given(comparison.subject.cases[0]).arrays)
+    if refused and has_arrays and not any(n.startswith(("float32 only", "NumPy")) for n in comparison.notes):
+        comparison.notes.append("it refuses " + " and ".join(refused))
     for case in comparison.subject.beyond:
-        comparison.findings += comparison.compare(case, comparison.dtype, beyond=True)[1]
+        found = comparison.compare(case, comparison.dtype, beyond=True)[1]
+        comparison.findings += [] if _within_float32(comparison, found) else found
+
+
+def _within_float32(comparison: Comparison, findings: list[Finding]) -> bool:
+    """Whether the findings are errors in float64 that float32's budgets allow."""
+    forward, gradient, *of_models = BUDGETS["float32"]
+    if comparison.subject.layer.whole_model:
+        forward, gradient = of_models
+    return all(
+        f.dtype == "float64" and f.kind in ("forward", "gradient") and f.error <= max(forward, gradient)
+        for f in findings
+    )
 
 
 def _forgive_rounding(comparison: Comparison) -> None:
-    """Make notes of small errors in a lower precision, if float64 has none."""
+    """Make notes of errors that are roundings.
+
+    In a lower precision these are small errors of a function that is right in float64; in float64, errors that are as
+    small as float32's: many functions convert to float32 and back.
+    """
     off = [f for f in comparison.findings if not f.beyond]
-    in_float64 = [f for f in comparison.findings if f.dtype == "float64"]
+    if not off:
+        return
+    if _within_float32(comparison, off):
+        comparison.findings = [f for f in comparison.findings if f.beyond]
+        comparison.notes.append("it computes in float32 if it is given float64")
     small = all(f.kind in ("forward", "gradient") and f.error < ROUNDING * f.budget for f in off)
-    if off and small and not in_float64 and comparison.dtype != "float64":
+    in_float64 = [f for f in comparison.findings if f.dtype == "float64"]
+    if small and comparison.dtype != "float64" and not in_float64:
         comparison.findings = [replace(f, beyond=True) for f in comparison.findings]
         comparison.notes.append("the formula is right, but it rounds more than the budget allows")
 

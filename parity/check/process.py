@@ -38,6 +38,7 @@ class Parameter:
     """As `inspect.Parameter.kind` calls it: "POSITIONAL_OR_KEYWORD"."""
     has_default: bool
     annotation: str
+    """Empty if there is none."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,6 @@ class Child:
         self.target, self.names, self.python, self.limits = target, names, python, limits
         self.functions: dict[str, Function] = {}
         """The functions that the file has, by name."""
-        self.missing: tuple[str, ...] = ()
-        """Packages that the file imports and that are not installed."""
         self._process: subprocess.Popen[bytes] | None = None
         self._replies: queue.Queue[wire.Message | None] = queue.Queue()
 
@@ -111,6 +110,11 @@ class Child:
     ) -> None:
         self._end()
         self._printed.close()
+
+    @property
+    def process_id(self) -> int | None:
+        """The process's number; None if it was lost, until the next request starts it again."""
+        return self._process.pid if self._process else None
 
     def call(
         self,
@@ -175,6 +179,7 @@ class Child:
         if self._process is None:
             self._start()
         process = self._process
+        self._printed_before = self._printed.seek(0, os.SEEK_END)
         assert process is not None
         assert process.stdin is not None
         with contextlib.suppress(OSError):  # a child that has ended; the reply says so
@@ -185,8 +190,11 @@ class Child:
         return reply, out
 
     def _start(self) -> None:
-        # One thread suffices for small arrays, and a GPU may round products to 10 bits.
-        environment = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+        environment = {
+            "OMP_NUM_THREADS": "1",  # enough for small arrays
+            "CUDA_VISIBLE_DEVICES": "",  # a GPU may round products to 10 bits
+            "JAX_PLATFORMS": "cpu",
+        }
         try:
             process = subprocess.Popen(
                 [self.python, str(FOLDER), self.target],
@@ -204,7 +212,6 @@ class Child:
         threading.Thread(target=_receive, args=(process, self._replies), daemon=True).start()
         loaded, _ = self.request({"do": "load", "names": list(self.names)}, {}, LOAD_SECONDS)
         self.functions = {name: _function(**described) for name, described in loaded["functions"].items()}
-        self.missing = tuple(loaded["missing"])
 
     def _reply(self, process: subprocess.Popen[bytes], seconds: float) -> wire.Message:
         """Wait for a reply within the limits."""
@@ -230,9 +237,9 @@ class Child:
             raise Lost(Failure("crashed", f"the process {ended}{self._last_words()}"))
 
     def _last_words(self) -> str:
-        """Return the last line that the child printed."""
+        """Return the last line that the child printed in this request."""
         size = self._printed.seek(0, os.SEEK_END)
-        self._printed.seek(max(0, size - 2000))
+        self._printed.seek(max(self._printed_before, size - 2000))
         lines = self._printed.read().decode("utf-8", "replace").strip().splitlines()
         return f": {lines[-1][:200]}" if lines else ""
 

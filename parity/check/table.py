@@ -265,7 +265,7 @@ def _multihead_rope(g: Given) -> Arguments:
 
 def _own_heads(*more: str) -> Callable[[Given], Arguments]:
     """Return the arguments of heads by our names, with further statics and constants."""
-    projections = {name: f"{name}_proj.weight" for name in ("q", "k", "v", "output")}
+    projections = {f"{name}_proj": f"{name}_proj.weight" for name in ("q", "k", "v", "output")}
     return _renamed(x="x", **projections, **{name: name for name in ("num_heads", *more)})
 
 

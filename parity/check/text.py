@@ -2,7 +2,7 @@
 
 import textwrap
 
-from parity.check.answer import Finding, Verdict
+from parity.check.answer import Verdict
 
 WIDTH = 110
 INDENT = " " * 6
@@ -12,8 +12,8 @@ def lines(verdict: Verdict) -> list[str]:
     """Return the lines about one function."""
     head = f"{verdict.subject:38} {verdict.function:40} {_status(verdict):11}  {_measured(verdict)}"
     out = [head.rstrip()]
-    for finding in _told(verdict):
-        out += _wrapped(finding.message)
+    for message in _told(verdict):
+        out += _wrapped(message)
     if verdict.diagnosis:
         out += [f"{INDENT}{line}" for line in verdict.diagnosis.lines()]
     for note in verdict.notes:
@@ -46,10 +46,15 @@ def _measured(verdict: Verdict) -> str:
     return ", ".join(parts)
 
 
-def _told(verdict: Verdict) -> list[Finding]:
-    """Return the findings that are no numbers, each message once."""
+def _told(verdict: Verdict) -> list[str]:
+    """Return what is wrong and is no number: the first of each kind, and how often there is more of it."""
     found = [f for f in verdict.findings if not f.beyond and f.kind not in ("forward", "gradient")]
-    return list({finding.message: finding for finding in found}.values())
+    told = []
+    for kind in dict.fromkeys(finding.kind for finding in found):
+        first, *others = [finding for finding in found if finding.kind == kind]
+        more = f" (and in {len(others)} more)" if others else ""
+        told.append(first.message + more)
+    return told
 
 
 def _wrapped(text: str) -> list[str]:

@@ -50,9 +50,8 @@ def candidates(function: Any, of_course: bool) -> list[str]:
     loaded: list[str] = [name for name in ("torch", "jax") if name in sys.modules]
     mentioned = [name for name in loaded if _mentions(function, name)]
     # The course's functions take tensors, also those that convert them for JAX.
-    first = loaded if of_course and "torch" in mentioned else mentioned
-    order = list(dict.fromkeys([*first, *loaded]))
-    return order if of_course and order else [*order, "numpy"]
+    order = list(dict.fromkeys([*mentioned, *loaded])) if of_course else mentioned
+    return order or [*loaded, "numpy"]
 
 
 def _mentions(function: Any, framework: str) -> bool:
@@ -74,11 +73,16 @@ def call(
     dtypes: dict[str, str],
     wanted: list[str],
     cotangent: np.ndarray | None,
+    key: str,
 ) -> Result:
-    """Call the function, and differentiate sum(cotangent * output) with respect to the wanted arrays."""
-    return {"torch": _torch, "jax": _jax, "numpy": _numpy}[framework](
-        function, bind, arrays, dtypes, wanted, cotangent
-    )
+    """Call the function, and differentiate sum(cotangent * output) with respect to the wanted arrays.
+
+    Args:
+        key: Equal for calls that differ only in the arrays.
+    """
+    if framework == "jax":
+        return _jax(function, bind, arrays, dtypes, wanted, cotangent, key)
+    return {"torch": _torch, "numpy": _numpy}[framework](function, bind, arrays, dtypes, wanted, cotangent)
 
 
 def _torch(
@@ -161,9 +165,13 @@ def _copies(output: Any, leaf: Any) -> list[Any]:
         waiting += [below for below, _ in node.next_functions]
         variable = getattr(node, "variable", None)
         if variable is not None and variable is not leaf and variable.shape == leaf.shape:
-            same = torch.equal(variable.detach().cpu().to(leaf.dtype), leaf.detach())
+            same = torch.equal(variable.detach().cpu(), leaf.detach().to(variable.dtype))
             found += [variable] if same else []
     return found
+
+
+_PROGRAMS: dict[str, Callable[..., Any]] = {}
+"""JAX's compiled functions, by what they are called with. Compiling takes far longer than running."""
 
 
 def _jax(
@@ -173,40 +181,52 @@ def _jax(
     dtypes: dict[str, str],
     wanted: list[str],
     cotangent: np.ndarray | None,
+    key: str,
 ) -> Result:
     import jax
     import jax.numpy as jnp
 
+    def forward(given: dict[str, Any]) -> Any:
+        args, named = bind(given)
+        output = function(*args, **named)
+        framework = framework_of(output)
+        if framework != "jax":
+            raise _NotJax(_converted(output, framework))
+        return output
+
+    def differentiate(given: dict[str, Any], incoming: Any) -> tuple[Any, dict[str, Any]]:
+        variables = {name: given[name] for name in wanted}
+        output, pull_back = jax.vjp(lambda changed: forward({**given, **changed}), variables)
+        if (
+            incoming is None
+            or output.shape != incoming.shape
+            or not jnp.issubdtype(output.dtype, jnp.floating)
+        ):
+            return output, {}
+        return output, pull_back(incoming.astype(output.dtype))[0]
+
     in_float64 = "float64" in dtypes.values()
-    enable = getattr(jax, "enable_x64", None) or getattr(jax.experimental, "enable_x64", None)
-    with enable(True) if in_float64 and enable else nullcontext():
-        held = {name: jnp.asarray(array, dtypes.get(name)) for name, array in arrays.items()}
-
-        def plain(differentiated: dict[str, Any]) -> Any:
-            args, named = bind({**held, **differentiated})
-            output = function(*args, **named)
-            framework = framework_of(output)
-            if framework != "jax":
-                raise _NotJax(_converted(output, framework))
-            return output
-
+    enable: Any = getattr(jax if hasattr(jax, "enable_x64") else jax.experimental, "enable_x64")  # noqa: B009
+    with enable(True) if in_float64 else nullcontext():
+        given = {name: jnp.asarray(array, dtypes.get(name)) for name, array in arrays.items()}
+        incoming = (
+            None if cotangent is None else jnp.asarray(cotangent, "float64" if in_float64 else "float32")
+        )
         notes: list[str] = []
-        gradients: dict[str, np.ndarray | None] = {}
-        output = None
+        refused = (jax.errors.JAXTypeError, jax.errors.JAXIndexError)
         try:
-            if wanted and cotangent is not None:
-                try:
-                    output, pull_back = jax.vjp(plain, {name: held[name] for name in wanted})
-                    if output.shape == cotangent.shape and jnp.issubdtype(output.dtype, jnp.floating):
-                        (pulled,) = pull_back(jnp.asarray(cotangent, output.dtype))
-                        gradients = {name: np.asarray(g, np.float64) for name, g in pulled.items()}
-                except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
-                    notes.append(f"JAX cannot differentiate it ({_first_line(error)})")
-                    output = None
-            if output is None:
-                output = plain({})
+            try:
+                output, pulled = _PROGRAMS.setdefault(key, jax.jit(differentiate))(given, incoming)
+            except refused:
+                # It looks at numbers that a compiled function does not have.
+                _PROGRAMS[key] = differentiate
+                output, pulled = differentiate(given, incoming)
+        except refused as error:
+            notes.append(f"JAX cannot differentiate it ({_first_line(error)})")
+            output, pulled = forward(given), {}
         except _NotJax as other:
             return other.result
+        gradients: dict[str, np.ndarray | None] = {n: np.asarray(g, np.float64) for n, g in pulled.items()}
         return Result(np.asarray(output, np.float64), "jax", str(output.dtype), gradients, notes, [])
 
 

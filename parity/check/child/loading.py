@@ -17,11 +17,11 @@ from typing import Any
 NOT_REPLACED = ("torch", "jax", "jaxlib", "numpy")
 
 
-def load(target: str) -> tuple[types.ModuleType, list[str]]:
-    """Import a file or a module; return it with the names of the packages that are missing.
+def load(target: str) -> types.ModuleType:
+    """Import a file or a module.
 
-    A package that is missing, such as a logger or a profiler, is replaced by a stand-in that fails when it is used. So
-    the functions that do not use it can be checked.
+    A package that is missing, such as a logger or a profiler, is replaced by a stand-in. It accepts everything during
+    the import, and fails when a function under check calls it. So the functions that do not need it can be checked.
     """
     file = Path(target).resolve() if target.endswith(".py") or os.path.isfile(target) else None
     roots = _search_path(file)
@@ -30,7 +30,9 @@ def load(target: str) -> tuple[types.ModuleType, list[str]]:
     missing: list[str] = []
     while True:
         try:
-            return (_import_file(file) if file else importlib.import_module(target)), missing
+            module = _import_file(file) if file else importlib.import_module(target)
+            _StandIn.accepts = False
+            return module
         except ModuleNotFoundError as error:
             package = (error.name or "").partition(".")[0]
             if not package or package in (*NOT_REPLACED, *missing) or _is_own(package, target, roots):
@@ -168,7 +170,10 @@ def _stand_in(package: str, name: str) -> _StandIn:
 
 
 class _StandIn:
-    """An annotation, a decorator, or a name that is never used; any other use fails."""
+    """A name of a missing package."""
+
+    accepts = True
+    """Whether a call is accepted: while the file is being imported."""
 
     def __init__(self, package: str) -> None:
         self._package = package
@@ -188,8 +193,8 @@ class _StandIn:
         return (object,)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if len(args) == 1 and not kwargs and (isinstance(args[0], (type, types.FunctionType))):
-            return args[0]
-        if not args and all(isinstance(value, (str, int, _StandIn, type(None))) for value in kwargs.values()):
+        if len(args) == 1 and not kwargs and isinstance(args[0], (type, types.FunctionType)):
+            return args[0]  # it decorates
+        if self.accepts:
             return self
         raise ModuleNotFoundError(f"No module named {self._package!r}", name=self._package)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import queue
 import sys
@@ -55,10 +56,10 @@ class Checked:
     def answer(self, header: dict[str, Any], arrays: frameworks.Arrays, target: str) -> wire.Message:
         """Do what a request asks for."""
         if header["do"] == "load":
-            self.module, missing = load(target)
+            self.module = load(target)
             found = {name: getattr(self.module, name, None) for name in header["names"]}
             functions = {name: _described(f, self.module) for name, f in found.items() if callable(f)}
-            return {"functions": functions, "missing": missing}, {}
+            return {"functions": functions}, {}
         if header["do"] == "run":
             result = objects.HANDLERS[header["handler"]](self.module, **header["arguments"], **arrays)
             return {"result": result}, {}
@@ -78,12 +79,13 @@ class Checked:
         known = self.framework_of.get(name)
         order = [known] if known else frameworks.candidates(users, header["of_course"])
         first_error: BaseException | None = None
+        key = json.dumps([header, cotangent is None])
         started = time.perf_counter()
         while order:
             framework = order.pop(0)
             try:
                 result = frameworks.call(
-                    framework, function, bind, arrays, header["dtypes"], header["wanted"], cotangent
+                    framework, function, bind, arrays, header["dtypes"], header["wanted"], cotangent, key
                 )
             except (NotImplementedError, frameworks.NoArray):
                 raise
@@ -129,7 +131,10 @@ def _described(function: Any, module: Any) -> dict[str, Any]:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return {"is_own": is_own, "parameters": None}
-    described = [[p.name, p.kind.name, p.default is not p.empty, str(p.annotation)] for p in parameters]
+    described = [
+        [p.name, p.kind.name, p.default is not p.empty, "" if p.annotation is p.empty else str(p.annotation)]
+        for p in parameters
+    ]
     return {"is_own": is_own, "parameters": described}
 
 
@@ -156,5 +161,6 @@ def _place(error: BaseException) -> str:
         for f in frames
         if not os.path.abspath(f.filename).startswith(own)
         and not f.filename.startswith(("<", sys.prefix, sys.base_prefix))
+        and "site-packages" not in f.filename
     ]
     return f" ({os.path.relpath(theirs[-1].filename)}:{theirs[-1].lineno})" if theirs else ""

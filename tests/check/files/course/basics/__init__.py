@@ -1,0 +1,4 @@
+# mypy: ignore-errors
+import importlib.metadata
+
+__version__ = importlib.metadata.version("basics")
