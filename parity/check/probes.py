@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from parity.case import Given
-from parity.check.measure import indices
+from parity.check.measure import indices, sizes
 
 Output = Callable[[Given], np.ndarray | None]
 """Return the output of a function for a case; none if it fails."""
@@ -119,7 +119,9 @@ def _properties(given: Given) -> dict[str, bool]:
             continue
         is_ids = name in given.constants
         if array.ndim == 3 - is_ids:
-            found[f"the batch of {name} is 1"] = array.shape[0] == 1
+            found[f"the batch of {name} is {array.shape[0]}"] = True
+            for size, n in sizes(given._replace(arrays={}, constants={})).items():
+                found[f"the batch of {name} is {size}"] = array.shape[0] == n
         if array.ndim >= 2 - is_ids:
             found[f"{name} has one position"] = array.shape[-1 if is_ids else -2] == 1
         found[f"{name} has {array.ndim} axes"] = True

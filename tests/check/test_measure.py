@@ -193,3 +193,10 @@ def test_the_one_condition_of_a_failure_is_found() -> None:
         given._replace(arrays={"x": np.zeros((b, 3, 4))}, constants={}) for b, given in enumerate(givens)
     ]
     assert off_only_if(batches, [True, False, True]) == "it is right only if the batch of x is 1"
+    same = [
+        given._replace(arrays={"x": np.zeros((b, 3, 4))}, statics={"num_heads": 3})
+        for b, given in enumerate(givens, 2)
+    ]
+    assert off_only_if(same, [True, False, True]) == "it is right only if the batch of x is 3"
+    heads = [g._replace(statics={"num_heads": n}) for g, n in zip(same, (2, 3, 5), strict=True)]
+    assert off_only_if(heads, [False, False, True]) == "it is right only if the batch of x is num_heads"
