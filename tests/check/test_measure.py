@@ -194,7 +194,7 @@ def test_the_one_condition_of_a_failure_is_found() -> None:
     ]
     assert off_only_if(batches, [True, False, True]) == "it is right only if the batch of x is 1"
     same = [
-        given._replace(arrays={"x": np.zeros((b, 3, 4))}, statics={"num_heads": 3})
+        given._replace(arrays={"x": np.zeros((b, 3, 4))}, statics={"num_heads": 7})
         for b, given in enumerate(givens, 2)
     ]
     assert off_only_if(same, [True, False, True]) == "it is right only if the batch of x is 3"
