@@ -25,6 +25,14 @@ def softmax(rng: Rng, case: Case) -> Given:
     return Given({"x": x}, statics={"axis": axis, "dim": dim})
 
 
+def cross_entropy(rng: Rng, case: Case) -> Given:
+    """Draw logits and targets. Scale 100 is a shift by 100."""
+    if case.scale != 100:
+        return draws.cross_entropy(rng, case)
+    given = draws.cross_entropy(rng, replace(case, scale=1.0))
+    return given._replace(arrays={"logits": given.arrays["logits"] + 100})
+
+
 def linear(rng: Rng, case: Case) -> Given:
     return draws.linear_with_bias(rng, case) if case.seed % 2 else draws.linear(rng, case)
 

@@ -76,7 +76,7 @@ FUNCTIONS = (
         Layer(((5, 7), (2, 3, 4)), parity_draws.silu, lambda g: oracle.silu(g.arrays["x"])),
         Call("run_silu", _renamed(in_features="x")),
         Call("silu", _renamed(x="x")),
-        beyond=({"shape": (5, 7), "scale": 50.0},),
+        beyond=({"shape": (5, 7), "scale": 1000.0},),
     ),
     _subject(
         "gelu",
@@ -93,11 +93,11 @@ FUNCTIONS = (
     ),
     _subject(
         "cross_entropy",
-        Layer(((5, 7), (3, 11), (1, 6)), parity_draws.cross_entropy, _cross_entropy),
+        Layer(((5, 7), (3, 11), (1, 6)), draws.cross_entropy, _cross_entropy),
         Call("run_cross_entropy", _renamed(inputs="logits", targets="targets")),
         Call("cross_entropy", _renamed(logits="logits", targets="targets")),
         cases=({"shape": (5, 7), "spread": WIDE},),
-        beyond=({"shape": (2, 3, 5)},),
+        beyond=({"shape": (2, 3, 5)}, {"shape": (3, 5), "scale": 100.0}),
     ),
 )
 
@@ -139,7 +139,7 @@ def _feed_forward(g: Given) -> Arguments:
 
 _ROWS: tuple[Shape, ...] = ((2, 3, 8), (3, 5, 6), (1, 1, 7))
 """Shapes of arrays that are normalised."""
-_FED: tuple[Shape, ...] = ((2, 3, 6, 10), (3, 1, 8, 5), (1, 4, 5, 9))
+_FED: tuple[Shape, ...] = ((2, 3, 6, 10), (3, 1, 8, 5), (1, 4, 3, 11))
 """Batch, time, width and inner width of feed-forward layers."""
 
 LAYERS = (
@@ -152,6 +152,7 @@ LAYERS = (
         ),
         Call("run_linear", _linear),
         Call("linear", _renamed(x="x", weight="weight")),
+        cases=({"shape": (2, 3, 5, 5)},),
     ),
     _subject(
         "embedding",

@@ -88,12 +88,17 @@ def forward_error(subject: Subject, mistakes: Mistakes, asked: Asked) -> float:
     """Return how far the answer's output is from the one with these mistakes."""
     error = distance(asked.answer.output, output_of(subject, mistakes, asked))
     if error == math.inf and asked.dtype == "float32":
-        # What overflows in float32 need not overflow in float64.
-        single = {name: a.astype(np.float32) for name, a in asked.given.arrays.items()}
-        expected = predict(subject, mistakes, asked.given._replace(arrays=single))
+        expected = _in_single(subject, mistakes, asked)
         if expected is not None and not np.isfinite(expected).all():
-            return distance(asked.answer.output, expected.astype(np.float64))
+            return distance(asked.answer.output, expected)
     return error
+
+
+def _in_single(subject: Subject, mistakes: Mistakes, asked: Asked) -> np.ndarray | None:
+    """Return `predict` in float32, since what overflows in float32 need not overflow in float64."""
+    single = {name: a.astype(np.float32) for name, a in asked.given.arrays.items()}
+    output = predict(subject, mistakes, asked.given._replace(arrays=single))
+    return None if output is None else output.astype(np.float64)
 
 
 def _directions(array: np.ndarray, name: str) -> np.ndarray:
@@ -113,12 +118,15 @@ def slopes(subject: Subject, mistakes: Mistakes, asked: Asked, name: str) -> np.
     return result
 
 
-def _slopes(subject: Subject, mistakes: Mistakes, asked: Asked, name: str) -> np.ndarray | None:
-    array, size = asked.given.arrays[name], asked.cotangent.size
-    steps = 1j * STEP * _directions(array, name)
+def _slopes(
+    subject: Subject, mistakes: Mistakes, asked: Asked, name: str, dtype: type = np.complex128
+) -> np.ndarray | None:
+    arrays = {n: a.astype(dtype(0).real.dtype) for n, a in asked.given.arrays.items()}
+    array, size = arrays[name], asked.cotangent.size
+    steps: np.ndarray = (1j * STEP * _directions(array, name)).astype(dtype)
 
     def changes(moved: np.ndarray) -> np.ndarray | None:
-        return predict(subject, mistakes, asked.given._replace(arrays={**asked.given.arrays, name: moved}))
+        return predict(subject, mistakes, asked.given._replace(arrays={**arrays, name: moved}))
 
     # All at once along further leading axes. A variant that knows only the axes of the case takes one at a time.
     at_once = changes(array + steps.reshape(-1, 1, 1, 1, 1, *array.shape))
@@ -134,7 +142,7 @@ def _slopes(subject: Subject, mistakes: Mistakes, asked: Asked, name: str) -> np
 def gradient_error(subject: Subject, mistakes: Mistakes, asked: Asked, name: str) -> float:
     """Return how far the answer's gradient is from the one with these mistakes, to a factor of `SKETCH`.
 
-    A gradient that is zero in exact arithmetic is judged by the norm of the incoming gradient.
+    A gradient that is zero in exact arithmetic, or less than rounding, is judged by the norm of the incoming gradient.
     """
     actual = asked.gradients[name]
     expected = slopes(subject, mistakes, asked, name)
@@ -144,10 +152,15 @@ def gradient_error(subject: Subject, mistakes: Mistakes, asked: Asked, name: str
     components = directions @ actual.ravel()
     difference = float(np.linalg.norm(components - expected))
     norm, flow = float(np.linalg.norm(expected)), float(np.linalg.norm(asked.cotangent)) * DIRECTIONS**0.5
+    if np.isnan(components).all() and np.isfinite(expected).all() and asked.dtype == "float32":
+        # What overflows in float32 need not overflow in float64.
+        single = _slopes(subject, mistakes, asked, name, np.complex64)
+        expected = expected if single is None else single
+        difference = float(np.linalg.norm(components - expected))
     if not np.isfinite(difference):
         # The directions do not tell which elements are NaN.
         return 0.0 if np.isnan(components).all() and np.isnan(expected).all() else math.inf
-    scale = flow if norm <= ZERO * flow else norm
+    scale = flow if norm <= max(ZERO, EPSILON[asked.dtype]) * flow else norm
     return 0.0 if not difference else difference / scale if scale else math.inf
 
 
@@ -198,6 +211,10 @@ def differ(subject: Subject, a: Mistakes, b: Mistakes, asked: Asked) -> float:
     """Return by how many budgets two sets of mistakes differ in the output, or in a gradient that is known."""
     a_output, b_output = output_of(subject, a, asked), output_of(subject, b, asked)
     apart = distance(a_output, b_output) / budget(subject, asked.dtype, gradient=False)
+    if asked.dtype == "float32":
+        a_single, b_single = _in_single(subject, a, asked), _in_single(subject, b, asked)
+        if distance(a_single, b_single) == math.inf:
+            return math.inf
     for name in asked.gradients:
         a_slopes, b_slopes = slopes(subject, a, asked, name), slopes(subject, b, asked, name)
         flow = float(np.linalg.norm(asked.cotangent)) * DIRECTIONS**0.5

@@ -150,6 +150,8 @@ def _(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
     Each position is trained to predict the token after the next.
     """
+    if targets.shape[-1] == 1:
+        return np.full(logits.shape[: logits.ndim - 1 - targets.ndim], np.nan)  # the mean of nothing
     return _mean(token_cross_entropy(logits[..., :-1, :], targets[..., 1:]), targets.ndim)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from lm.budgets import Dtype, as_dtype
 from parity.case import Given
-from parity.check.answer import Answer, Ask
+from parity.check.answer import Answer, Ask, Failure
 from tests.check.injected.arrays import Framework, Tree, run
 
 Implementation = Callable[[Any, Tree, Given, str], Any]
@@ -22,9 +22,12 @@ def ask(framework: Framework, implementation: Implementation, wrong: str = "") -
 
     def call(given: Given, cotangent: np.ndarray | None = None, dtype: Dtype = "float32") -> Answer:
         arrays = {name: as_dtype(x, dtype) for name, x in given.arrays.items()}
-        output, gradients = run(
-            framework, lambda xp, tree: implementation(xp, tree, given, wrong), arrays, dtype, cotangent
-        )
+        try:
+            output, gradients = run(
+                framework, lambda xp, tree: implementation(xp, tree, given, wrong), arrays, dtype, cotangent
+            )
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:  # sizes that do not fit
+            return Answer(failure=Failure("raised", str(error)))
         return Answer(output, gradients, dtype, framework)
 
     return call

@@ -210,6 +210,10 @@ def _rmsnorm(xp: Any, arrays: Tree, given: Given, wrong: str) -> Any:
     return rmsnorm(xp, arrays["x"], arrays["weight"], given.statics["eps"], wrong)
 
 
+def _feed_forward(xp: Any, arrays: Tree, given: Given, wrong: str) -> Any:
+    return feed_forward(xp, arrays, arrays["x"], given.statics.get("kind", "gelu"), wrong)
+
+
 def _layernorm(xp: Any, arrays: Tree, given: Given, wrong: str) -> Any:
     return layernorm(xp, arrays["x"], arrays["weight"], arrays["bias"], given.statics["eps"], wrong)
 
@@ -223,7 +227,6 @@ INJECTED: dict[str, Implementation] = {
     "rmsnorm": _rmsnorm,
     "layernorm": _layernorm,
     "swiglu": lambda xp, arrays, given, wrong: swiglu(xp, arrays, arrays["x"], wrong),
-    "feed_forward": lambda xp, arrays, given, wrong: feed_forward(
-        xp, arrays, arrays["x"], given.statics["kind"], wrong
-    ),
+    "feed_forward": _feed_forward,
+    "feed_forward with biases": _feed_forward,
 }
