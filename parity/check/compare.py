@@ -231,7 +231,7 @@ def _look_beyond(comparison: Comparison) -> None:
     has_arrays = bool(comparison.subject.given(comparison.subject.cases[0]).arrays)
     if refused and has_arrays and not any(n.startswith(("float32 only", "NumPy")) for n in comparison.notes):
         comparison.notes.append("it refuses " + " and ".join(refused))
-    for case in comparison.subject.beyond:
+    for case in () if is_off else comparison.subject.beyond:
         found = comparison.compare(case, comparison.dtype, beyond=True)[1]
         comparison.findings += [] if _within_float32(comparison, found) else found
 
@@ -295,4 +295,8 @@ def _place(finding: Finding) -> str:
         special.append(f"inputs of size {case.scale:g}")
     if case.positions == "from 1000":
         special.append("positions from 1000")
+    if case.mask == "full" and "rope" in case.layer:
+        special.append("positions of each row")
+    if case.mask == "random" and "rope" in case.layer:
+        special.append("no positions given")
     return ", ".join(special) or f"shape {case.shape}"

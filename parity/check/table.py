@@ -292,17 +292,18 @@ ATTENTION = (
     _subject(
         "rope",
         Layer(
-            ((2, 5, 4), (3, 7, 6), (2, 3, 5, 8), (1, 1, 4)),
+            ((2, 5, 4), (3, 7, 6), (1, 1, 4)),
             draws.rope,
             lambda g: oracle.rope(g.arrays["x"], g.constants["positions"], g.statics["theta"]),
         ),
         Call("run_rope", _rope),
         Call("rope", _renamed(x="x", positions="positions", theta="theta")),
-        cases=(
-            {"shape": (2, 5, 8), "positions": "random"},
+        cases=({"shape": (2, 5, 8), "positions": "random"},),
+        beyond=(
+            {"shape": (2, 5, 8), "positions": "from 1000"},
             {"shape": (3, 4, 6), "positions": "random", "mask": "full"},
+            {"shape": (2, 3, 5, 8)},
         ),
-        beyond=({"shape": (2, 5, 8), "positions": "from 1000"},),
     ),
     _subject(
         "scaled_dot_product_attention",
