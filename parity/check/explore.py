@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from lm.budgets import Dtype
+from lm.budgets import EPSILON, Dtype
 from parity import oracle
 from parity.case import Given
 from parity.check.answer import Answer, Ask
 from parity.check.measure import Difference, describe
 from parity.check.parts import stages
-from parity.check.precision import Low, bits_lost, explain, roughness
+from parity.check.precision import ROUGH, Low, bits_lost, explain, roughness
 from parity.check.probes import Output, dependencies, off_only_if, repeats
 from parity.check.subjects import Subject
 from parity.check.variants import Asked, budget, distance, fits, forward_error, reached
@@ -33,8 +33,6 @@ FUNCTIONS = (
     *("attention_weights", "scaled_dot_product_attention", "multihead_self_attention", "transformer_block"),
 )
 """The oracle's functions whose low precision may explain an error: inner ones before those that call them."""
-ROUGH = 0.1
-"""Least roughness that is rounding."""
 HIGHER: dict[Dtype, Dtype] = {"float32": "float64", "bfloat16": "float32"}
 
 
@@ -135,8 +133,7 @@ def _precision(subject: Subject, ask: Ask, asked: Asked, dtype: Dtype) -> list[s
     right = np.asarray(subject.layer.oracle(asked.given))
     found = _right_in_higher(ask, asked, right, error, dtype)
     if not found:
-        steps = roughness(lambda given: ask(given, dtype=dtype).output, asked.given, error)
-        if dtype == "bfloat16" or steps < ROUGH:
+        if dtype == "bfloat16" or not _rounds(ask, asked, right, error, dtype):
             return []
         found = [f"it rounds: for tiny changes of the inputs the output moves in steps, of about {error:.0e}"]
     lows: tuple[Low, ...] = ("bfloat16", "float16", "float32")
@@ -149,6 +146,16 @@ def _precision(subject: Subject, ask: Ask, asked: Asked, dtype: Dtype) -> list[s
     names = [name for name in FUNCTIONS if name in called]
     text = explain(actual, right, simulate, names, lows)
     return found + ([text] if text else [])
+
+
+def _rounds(ask: Ask, asked: Asked, right: np.ndarray, error: float, dtype: Dtype) -> bool:
+    """Whether the output moves in steps, in float64 if the function takes that."""
+    in_float64 = ask(asked.given, dtype="float64")
+    if in_float64.dtype == "float64":
+        dtype, error = "float64", distance(in_float64.output, right)
+    if not EPSILON[dtype] * 1000 < error < 1:
+        return False  # the type's own roundings are as large
+    return roughness(lambda given: ask(given, dtype=dtype).output, asked.given, error) > ROUGH
 
 
 def _right_in_higher(ask: Ask, asked: Asked, right: np.ndarray, error: float, dtype: Dtype) -> list[str]:

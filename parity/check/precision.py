@@ -34,6 +34,10 @@ def round_to(x: np.ndarray, low: Low) -> np.ndarray:
         return x.astype(np.float16).astype(np.float64) if low == "float16" else as_dtype(x, low)
 
 
+ROUGH = 0.1
+"""Least `roughness` that is rounding."""
+
+
 class LowPrecision(np.ndarray):
     """An array of float64 whose every operation rounds its result to a lower precision."""
 

@@ -52,9 +52,10 @@ class Shrink:
 
     def smallest(self) -> Failing | None:
         """Return the failing case with the smallest sizes and the fewest digits that was found."""
-        cases = sorted(self.subject.cases + self.subject.beyond, key=lambda case: math.prod(case.shape))
-        for clear, values in itertools.product((CLEAR, 3.0), VALUES):
-            for case in cases:
+        for cases, clear, values in itertools.product(
+            (self.subject.cases, self.subject.beyond), (CLEAR, 3.0), VALUES
+        ):
+            for case in sorted(cases, key=lambda case: math.prod(case.shape)):
                 found = self._try(case, values, clear)
                 if found is not None:
                     return self._fewer_digits(self._smaller_shape(case, found, values, clear), clear)
