@@ -10,7 +10,7 @@ INDENT = " " * 6
 
 def lines(verdict: Verdict) -> list[str]:
     """Return the lines about one function."""
-    head = f"{verdict.subject:38} {verdict.function:40} {_status(verdict):11}  {_measured(verdict)}"
+    head = f"{verdict.function:40} {_status(verdict):11}  {_measured(verdict)}"
     out = [head.rstrip()]
     for message in _told(verdict):
         out += _wrapped(message)

@@ -16,8 +16,11 @@ from tokenizer.errors import InputError
 FILES = Path(__file__).parent / "files"
 
 
-def notes(verdicts: list[Verdict]) -> str:
-    return " ".join(note for verdict in verdicts for note in verdict.notes)
+NOT_CONNECTED = "not connected, so without gradient: every input"
+
+
+def notes(verdicts: list[Verdict]) -> list[str]:
+    return [note for verdict in verdicts for note in verdict.notes]
 
 
 @pytest.fixture(autouse=True)
@@ -40,9 +43,9 @@ def test_our_adapters_pass(monkeypatch: pytest.MonkeyPatch, file: str, backend: 
     layers = () if backend == "torch" else ("run_rmsnorm", "run_rope")
     verdicts = run_check(f"tests/{file}.py", layers)
     assert {v.function: v.status for v in verdicts if v.status != "pass"} == {}
-    assert "float64" not in notes(verdicts)
-    assert "bfloat16: " not in notes(verdicts)
-    assert ("not connected" in notes(verdicts)) == (backend == "jax")
+    # JAX computes on what torch has passed, so torch sees no gradient.
+    assert set(notes(verdicts)) <= {NOT_CONNECTED, "huge scores: gradient of K 2e-05 (budget 2e-06)"}
+    assert (NOT_CONNECTED in notes(verdicts)) == (backend == "jax")
 
 
 def test_a_course_repository_passes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,17 +57,16 @@ def test_a_course_repository_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "it refuses float64 and bfloat16" in by_function["run_linear"].notes
     assert "it computes in float32 if it is given float64" in by_function["run_rmsnorm"].notes
     # Weights that were copied into modules have gradients all the same.
-    assert "not connected" not in notes(verdicts)
+    assert not any("not connected" in note for note in notes(verdicts))
     assert by_function["run_linear"].errors["gradient"] > 0
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
-def test_the_layers_of_libraries_pass(dtype: Dtype) -> None:
-    layers = () if dtype == "float32" else ("norm", "transformer_block")
-    verdicts = run_check(str(FILES / "library_layers.py"), layers, dtype)
+def test_the_layers_of_libraries_pass_in_every_precision() -> None:
+    verdicts = run_check(str(FILES / "library_layers.py"))
     assert {v.function: v.status for v in verdicts if v.status != "pass"} == {}
     assert all("gradient" in verdict.errors for verdict in verdicts)
-    assert {verdict.dtype for verdict in verdicts} == {dtype}
+    # Llama's norm alone converts to float32; all else takes float64 and bfloat16, and is right in them.
+    assert set(notes(verdicts)) == {"it computes in float32 if it is given float64"}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
