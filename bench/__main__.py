@@ -5,7 +5,7 @@ import os
 import sys
 
 # Each is a module with a function `main(arguments)`.
-BENCHMARKS = ("train-step", "layers", "product", "generate", "data", "scaling", "tokenizer")
+BENCHMARKS = ("train-step", "layers", "product", "generate", "data", "documents", "scaling", "tokenizer")
 
 
 def main() -> None:

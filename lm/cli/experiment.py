@@ -30,6 +30,7 @@ class Experiment(Compiles):
             "no-position",
             "silu",
             "parallel",
+            "documents",
             "generate",
             "tokenizer",
             "sgd",

@@ -33,7 +33,7 @@ def experiment(name: str, plan: Plan, out: Path) -> None:
     names = list(EXPERIMENTS) if name == "all" else [name]
     for one in names:
         if one in ablations.ABLATIONS:
-            ablations.check(plan.config.model, one)
+            ablations.check(plan.config, one)
     for batch_size in (plan.config.batch_size, *plan.batch_sizes):
         refuse_step(replace(plan.config, batch_size=batch_size), plan.backend)
     with claim(out / "experiment.json", "an experiment", {"experiment": name, **plan.facts()}):

@@ -1,13 +1,14 @@
 """Ablations: the baseline with one part changed, at several rates. Its best rate is repeated with other seeds."""
 
 import math
+import operator
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lm.config import ModelConfig
+from lm.config import ModelConfig, TrainConfig
 from lm.experiment.outcomes import as_facts, best_of, outcomes_of, runs_table, seeds_table
 from lm.experiment.plot import Curve, plot_curves
 from lm.experiment.runs import Runs
@@ -24,7 +25,7 @@ class Ablation:
     label: str
     """Its name in tables and legends."""
     changes: Callable[[ModelConfig], dict[str, Any]]
-    """Return the fields of the baseline's model that change."""
+    """Return the fields of the baseline that change (see `lm.experiment.runs.apply_changes`)."""
     needs: dict[str, tuple[str, ...]]
     """Values that the baseline's fields must have, so that there is something to change."""
     lower: int = 1
@@ -35,16 +36,17 @@ class Ablation:
     """Whether to compare the seconds of a step."""
 
 
-def check(model: ModelConfig, name: str) -> None:
+def check(config: TrainConfig, name: str) -> None:
     """Refuse a baseline that lacks what an ablation changes.
 
     Raises:
         InputError: names the field.
     """
     for field, values in ABLATIONS[name].needs.items():
-        value = getattr(model, field)
+        setting = f"model.{field}" if hasattr(config.model, field) else field
+        value = operator.attrgetter(setting)(config)
         if value not in values:
-            raise InputError(f"{name}: model.{field} is {value}; the baseline needs {' or '.join(values)}")
+            raise InputError(f"{name}: {setting} is {value}; the baseline needs {' or '.join(values)}")
 
 
 def run(runs: Runs, ablation: Ablation) -> dict[str, Any]:
@@ -126,6 +128,12 @@ ABLATIONS = {
         "parallel",
         lambda _: {"block": "parallel"},
         {"block": ("sequential",)},
+        timed=True,
+    ),
+    "documents": Ablation(
+        "packed",
+        lambda _: {"documents": "packed"},
+        {"documents": ("joined",)},
         timed=True,
     ),
 }

@@ -70,6 +70,11 @@ EXPERIMENTS = {
         "Parallel blocks",
         "x + attention(norm(x)) + ffn(norm(x)), as in GPT-J and PaLM, in place of one after the other.",
     ),
+    "documents": _ablation(
+        "documents",
+        "Packed documents",
+        "Attention ends at the borders of documents, and positions start at 0 in each.",
+    ),
     "generate": Experiment(
         "Text from the model",
         "Samples of the baseline at its best rate, from the start of a text.",

@@ -148,7 +148,15 @@ def test_all_experiments_share_their_runs(corpus: Path, tmp_path: Path) -> None:
     for name in EXPERIMENTS:
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert f"]({name}.png)" in report
-    changes = ("", "norm-none_", "norm-post_", "position-none_", "ffn-silu_d_ff-96_", "block-parallel_")
+    changes = (
+        "",
+        "norm-none_",
+        "norm-post_",
+        "position-none_",
+        "ffn-silu_d_ff-96_",
+        "block-parallel_",
+        "documents-packed_",
+    )
     runs = {f"{change}rate-0.03" for change in changes}
     runs |= {f"{change}rate-10000" for change in changes if change != "norm-none_"}
     assert {path.name for path in (out / "runs").iterdir()} == {*runs, "rate-0.0212_batch-2"}
