@@ -63,6 +63,7 @@ class Check:
                 write_json(self.json, as_json(verdicts))
         if self.html:
             with reserved(self.html), published(self.html) as temporary:
-                Path(temporary).write_text(page(self.file, text.summary(verdicts), verdicts), "utf-8")
+                html = page(self.file, text.summary(verdicts), verdicts)
+                Path(temporary).write_text(html, encoding="utf-8", newline="")
         print(text.summary(verdicts))
         sys.exit(1 if any(verdict.status == "off" for verdict in verdicts) else 0)

@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import psutil
 
 from lm.budgets import Dtype
 from parity.case import Given
@@ -281,6 +280,8 @@ def _receive(process: subprocess.Popen[bytes], replies: queue.Queue[wire.Message
 
 
 def _resident(pid: int) -> int:
+    import psutil
+
     try:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:

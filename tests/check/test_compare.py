@@ -71,7 +71,7 @@ def test_the_layers_of_libraries_pass_in_every_precision() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_port_to_jax_passes(dtype: Dtype) -> None:
-    layers = ("softmax", "rope", "transformer_block")
+    layers = ("softmax", "rope", "multihead")
     verdicts = run_check(str(FILES / "jax_port.py"), layers if dtype == "float32" else layers[:1], dtype)
     assert {v.function: v.status for v in verdicts if v.status != "pass"} == {}
     assert all("gradient" in verdict.errors for verdict in verdicts)

@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any, BinaryIO
 
 from . import frameworks, objects, wire
@@ -126,7 +127,7 @@ def _filled(value: Any, held: dict[str, Any]) -> Any:
 def _described(function: Any, module: Any) -> dict[str, Any]:
     """Return whether the module defines the function, and its parameters; None if Python cannot tell them."""
     where = getattr(inspect.unwrap(function), "__module__", None) or ""
-    is_own = where.partition(".")[0] == module.__name__.partition(".")[0]
+    is_own = where.partition(".")[0] == module.__name__.partition(".")[0] or isinstance(function, partial)
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
