@@ -65,13 +65,14 @@ def diagnose(
         call: How the file defines the function. By default: the first way.
     """
     end = time.monotonic() + SECONDS * (3 if subject.layer.whole_model else 1)
-    found = Search(subject, ask, dtype, tuple(known), catalogue, end).run()
-    if dtype == "float32" and not found.mistakes:
-        # float64 tells mistakes apart whose difference is below float32's rounding.
-        sharper = Search(subject, ask, "float64", tuple(known), catalogue, end)
-        if sharper.off:
-            found = max(found, sharper.run(), key=_certainty)
-    return replace(found, smallest=smallest_case(subject, ask, dtype, call, found.mistakes))
+    with np.errstate(all="ignore"):  # a wrong function may return numbers of any size
+        found = Search(subject, ask, dtype, tuple(known), catalogue, end).run()
+        if dtype == "float32" and not found.mistakes:
+            # float64 tells mistakes apart whose difference is below float32's rounding.
+            sharper = Search(subject, ask, "float64", tuple(known), catalogue, end)
+            if sharper.off:
+                found = max(found, sharper.run(), key=_certainty)
+        return replace(found, smallest=smallest_case(subject, ask, dtype, call, found.mistakes))
 
 
 def _certainty(diagnosis: Diagnosis) -> int:

@@ -55,11 +55,14 @@ def measure(subject: Subject, ask: Ask, asked: Sequence[Asked], dtype: Dtype) ->
         found.append(condition)
     if rounding := _precision(subject, ask, largest, dtype):
         return found + rounding
-    if wrong_shape := _shape(largest.answer, np.asarray(subject.layer.oracle(largest.given))):
+    off = [
+        a for a in off if a.answer.output is not None and a.answer.output.shape == _right(subject, a).shape
+    ]
+    if wrong_shape := _shape(largest.answer, _right(subject, largest)):
         return found + [wrong_shape]
     found += describe([_difference(subject, a) for a in off])
-    of_most_axes = max(off, key=lambda a: a.answer.output.ndim if a.answer.output is not None else 0)
-    found += dependencies(output, subject.layer.oracle, of_most_axes.given)
+    of_largest_batch = max(off, key=lambda a: _difference(subject, a).exact.shape[:1])
+    found += dependencies(output, subject.layer.oracle, of_largest_batch.given)
     return found + _part(subject, output, largest)
 
 
@@ -72,6 +75,10 @@ def _part(subject: Subject, output: Output, asked: Asked) -> list[str]:
             return [f"{right}it is off {stage.how}: look at {stage.suspects}"] if parts else []
         right = f"it is right {stage.how}; "
     return []
+
+
+def _right(subject: Subject, asked: Asked) -> np.ndarray:
+    return np.asarray(subject.layer.oracle(asked.given))
 
 
 def _shape(answer: Answer, right: np.ndarray) -> str:
@@ -88,7 +95,7 @@ def _shape(answer: Answer, right: np.ndarray) -> str:
 
 
 def _difference(subject: Subject, asked: Asked) -> Difference:
-    exact, actual = np.asarray(subject.layer.oracle(asked.given)), asked.answer.output
+    exact, actual = _right(subject, asked), asked.answer.output
     assert actual is not None
     return Difference(asked.given, "output", actual, exact, budget(subject, asked.dtype, gradient=False))
 

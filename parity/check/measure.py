@@ -299,6 +299,10 @@ def _factors_by_axis(differences: Sequence[Difference]) -> str:
         wrong = np.abs(factors - 1) > 100 * d.bound
         if not wrong.any():
             continue
+        if not np.abs(factors[wrong]).max() > 100 * d.bound:
+            return (
+                f"{d.title} is right, except that it is zero at {_slices(d.actual == 0, axis, d.exact.ndim)}"
+            )
         if not wrong.all():
             title += f", at {indices(np.flatnonzero(wrong).tolist(), n)}"
         return f"{title}, {factors[wrong].min():.4g} to {factors[wrong].max():.4g}"

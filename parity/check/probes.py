@@ -44,6 +44,8 @@ def dependencies(ask: Output, oracle: Callable[[Given], np.ndarray], given: Give
             does = _changes(ask, actual, given, name, axis)
             if should is not None and does is not None and (text := _compare(does, should, word, name)):
                 found.append(text)
+        if found:
+            break  # the other inputs would say it again
     return found
 
 

@@ -1,6 +1,7 @@
 """A mistake is named if outputs and gradients agree with it; what is not sure is not named."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import jax.numpy as jnp
@@ -236,3 +237,39 @@ def test_json_has_what_the_lines_say() -> None:
     assert [m["name"] for m in data["mistakes"]] == ["backwards"]
     assert data["smallest_failing_case"] == found.smallest
     assert data["agreement"] == found.agreement < 1e-6
+
+
+GARBAGE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "a number": lambda y: np.array(1.0),
+    "nothing": lambda y: np.zeros(0),
+    "another shape of some": lambda y: y if y.shape[0] == 2 else y[..., None],
+    "transposed": lambda y: y.T,
+    "NaN": lambda y: y * np.nan,
+    "infinite": lambda y: np.full_like(y, np.inf),
+    "zero": lambda y: 0 * y,
+    "one infinite element": lambda y: np.where(np.arange(y.size).reshape(y.shape) == 1, np.inf, y),
+    "huge": lambda y: y * 1e300,
+    "tiny": lambda y: y * 1e-300,
+    "noise": lambda y: np.random.default_rng(y.size).standard_normal(y.shape),
+}
+
+
+@pytest.mark.parametrize("garbage", list(GARBAGE))
+@pytest.mark.parametrize("name", ["rmsnorm", "rope", "transformer_lm"])
+def test_garbage_gets_no_name_and_ends_no_check(name: str, garbage: str) -> None:
+    def ask(given: Given, cotangent: np.ndarray | None = None, dtype: Dtype = "float32") -> Answer:
+        output = GARBAGE[garbage](np.asarray(SUBJECTS[name].layer.oracle(given)))
+        gradients = {n: GARBAGE[garbage](a) for n, a in given.arrays.items()} if cotangent is not None else {}
+        return Answer(output, gradients, dtype)
+
+    found = run(SUBJECTS[name], ask)
+    assert not found.mistakes
+    assert not found.one_of
+    assert found.lines()
+
+
+def test_a_function_that_always_fails_gets_no_diagnosis() -> None:
+    def ask(given: Given, cotangent: np.ndarray | None = None, dtype: Dtype = "float32") -> Answer:
+        return Answer()
+
+    assert run(RMSNORM, ask).lines() == ["no known mistake fits, and nothing simple was measured."]

@@ -68,6 +68,14 @@ def test_rms_norm_without_its_weight_is_a_factor_of_each_feature() -> None:
     ]
 
 
+def test_a_batch_entry_that_is_not_written_is_zero() -> None:
+    d = differences("transformer_block", lambda g, y: y)[1]
+    wrong = d.exact.copy()
+    wrong[1] = 0
+    found = describe([Difference(d.given, "output", wrong, d.exact, 1e-6)])
+    assert found == ["the output is right, except that it is zero at batch entry 1"]
+
+
 def test_places_that_differ_are_listed() -> None:
     d = differences("rmsnorm", lambda g, y: y)[1]
     wrong = d.exact.copy()
