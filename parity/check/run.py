@@ -7,8 +7,8 @@ from dataclasses import replace
 from lm.budgets import Dtype
 from parity.check.answer import Finding, Verdict
 from parity.check.choose import choose, select
-from parity.check.compare import compare_subject
 from parity.check.diagnose import diagnose
+from parity.check.judge import compare_subject
 from parity.check.process import DEFAULT_LIMITS, Child, Limits
 from parity.check.table import SUBJECTS
 from parity.mistakes import Mistake
