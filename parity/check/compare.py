@@ -41,6 +41,13 @@ class Comparison:
         self.seconds += answer.seconds
         return answer
 
+    def try_out(self, case: Case) -> Failure | None:
+        """Return how a call fails on a case, or None."""
+        given = self.problem(case, self.dtype).given
+        return self.child.call(
+            self.call, given, {n: self.dtype_of(n, self.dtype) for n in given.arrays}
+        ).failure
+
     def dtype_of(self, name: str, dtype: Dtype) -> Dtype:
         """Return the type in which an array is given."""
         return mixed_dtype(name, dtype) if self.mixed else dtype

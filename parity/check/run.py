@@ -50,7 +50,7 @@ def run_check(
             verdict, comparison = compare_subject(child, choice, dtype)
             if verdict.status == "off" and any(_is_number(f) for f in verdict.findings):
                 diagnosis = diagnose(
-                    choice.subject, comparison.ask, verdict.dtype, known, call=comparison.call
+                    comparison.subject, comparison.ask, verdict.dtype, known, call=comparison.call
                 )
                 known += [mistake for mistake in diagnosis.mistakes if mistake not in known]
                 verdict = replace(verdict, diagnosis=diagnosis)

@@ -55,6 +55,8 @@ class Subject:
     """In the course's contract: few shapes, whose sizes differ."""
     beyond: tuple[Case, ...] = ()
     """Outside the contract: what they find is a note."""
+    round: tuple[Case, ...] = ()
+    """Cases for a function that refuses the sizes of `cases`, because its d_ff must be a multiple of 64."""
 
     def given(self, case: Case, seed: int = 0) -> Given:
         """Draw the arguments of a case; another seed gives fresh ones."""

@@ -22,12 +22,20 @@ def _subject(
     *calls: Call,
     cases: Sequence[dict[str, Any]] = (),
     beyond: Sequence[dict[str, Any]] = (),
+    rounded: Sequence[Shape] = (),
+    **options: Any,
 ) -> Subject:
-    """Make a subject with one plain case for each of the layer's shapes, and these further ones."""
-    plain = [{"shape": shape, "seed": i} for i, shape in enumerate(layer.shapes)]
+    """Make a subject with one plain case for each of the layer's shapes, and these further ones.
+
+    Args:
+        rounded: Shapes of the cases with round sizes.
+        options: What is special about the plain cases.
+    """
+    plain = [{"shape": shape, "seed": i, **options} for i, shape in enumerate(layer.shapes)]
     of_contract = [Case(name, **{"seed": 10 + i, **c}) for i, c in enumerate([*plain, *cases])]
     outside = [Case(name, **{"seed": 100 + i, **c}) for i, c in enumerate(beyond)]
-    return Subject(name, calls, layer, tuple(of_contract), tuple(outside))
+    of_round = [Case(name, shape, seed=200 + i) for i, shape in enumerate(rounded)]
+    return Subject(name, calls, layer, tuple(of_contract), tuple(outside), tuple(of_round))
 
 
 def _weights(given: Given) -> dict[str, np.ndarray]:
@@ -191,6 +199,7 @@ LAYERS = (
         ),
         Call("run_swiglu", _swiglu),
         Call("swiglu", _renamed(x="x", w1="w1.weight", w2="w2.weight", w3="w3.weight")),
+        rounded=((2, 3, 8, 128), (3, 1, 16, 64)),
     ),
     _subject(
         "feed_forward",
@@ -317,11 +326,14 @@ ATTENTION = (
         Call("run_scaled_dot_product_attention", _attention),
         Call("run_scaled_dot_product_attention", _attention_2024, year=2024),
         Call("scaled_dot_product_attention", _attention),
-        cases=({"shape": (2, 3, 4, 5, 6, 7), "mask": "random"}, {"shape": (2, 4, 5, 8, 6), "mask": "full"}),
+        cases=({"shape": (2, 3, 4, 5, 6, 7), "mask": "random"},),
         beyond=(
+            {"shape": (2, 4, 5, 8, 6), "mask": "full"},
+            {"shape": (2, 4, 5, 8, 6), "mask": "causal"},
             {"shape": (2, 4, 5, 8, 6), "mask": "empty row"},
             {"shape": (2, 4, 5, 8, 6), "mask": "random", "spread": WIDE},
         ),
+        mask="random",
     ),
     _subject(
         "multihead_self_attention",
@@ -460,6 +472,7 @@ MODELS = (
         _block_of(),
         Call("run_transformer_block", _block),
         Call("transformer_block", _own_model("x")),
+        rounded=((3, 5, 2, 4, 128), (1, 1, 3, 4, 64)),
     ),
     _subject(
         "transformer_block of 2024",
@@ -480,6 +493,7 @@ MODELS = (
         _model_of(),
         Call("run_transformer_lm", _model),
         Call("transformer_lm", _own_model("token_ids")),
+        rounded=((3, 5, 2, 2, 4, 128, 11), (2, 1, 1, 3, 4, 64, 13)),
     ),
     _subject(
         "transformer_lm of 2024", _model_of(**_OF_2024), Call("run_transformer_lm", _model_2024, year=2024)

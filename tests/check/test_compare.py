@@ -146,3 +146,22 @@ def test_layers_are_selected_by_parts_of_their_names() -> None:
     assert [c.subject.name for c in select(choices, ["rop"])] == ["rope"]
     with pytest.raises(InputError, match="layer attention: the file has softmax, rope"):
         select(choices, ["attention"])
+
+
+def test_what_a_function_refuses_on_purpose_is_no_failure(tmp_path: Path) -> None:
+    file = tmp_path / "careful.py"
+    file.write_text(
+        "import numpy as np\n"
+        "def swiglu(x, w1, w2, w3):\n"
+        "    assert len(w1) % 64 == 0, 'd_ff must be a multiple of 64'\n"
+        "    gate = x @ w1.T\n"
+        "    return (gate / (1 + np.exp(-gate)) * (x @ w3.T)) @ w2.T\n"
+        "def scaled_dot_product_attention(Q, K, V, mask):\n"
+        "    scores = np.where(mask, Q @ np.swapaxes(K, -1, -2) / Q.shape[-1] ** 0.5, -1e30)\n"
+        "    shares = np.exp(scores - scores.max(-1, keepdims=True)) * (mask.ndim > 1)\n"
+        "    return shares / shares.sum(-1, keepdims=True) @ V\n"
+    )
+    swiglu, attention = run_check(str(file))
+    assert (swiglu.status, attention.status) == ("pass", "pass")
+    assert any("because it refuses another: AssertionError" in note for note in swiglu.notes)
+    assert any(note.startswith("no mask: AttributeError") for note in attention.notes)
