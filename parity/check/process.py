@@ -258,8 +258,9 @@ class Child:
 
     def _bound(self, call: Call, arguments: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """Return positional and named arguments: by name if the function has these names, otherwise in order."""
-        if not call.through and set(arguments) <= set(self.functions[call.function].names):
-            return [], arguments
+        names = {name.lower(): name for name in self.functions[call.function].names}
+        if not call.through and {name.lower() for name in arguments} <= names.keys():
+            return [], {names[name.lower()]: value for name, value in arguments.items()}
         return list(arguments.values()), {}
 
 
