@@ -1,5 +1,6 @@
 """Hold a function to the oracle, case by case."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -99,7 +100,7 @@ class Comparison:
 
     def _failure(self, problem: Problem, failure: Failure) -> str:
         """Say how a call failed, with the shapes, or with the arguments if the function does not take them."""
-        if failure.message.startswith("TypeError") and "argument" in failure.message:
+        if re.match(r"TypeError: \S+\(\) (takes|missing|got)", failure.message):
             names = ", ".join(self.call.arguments(problem.given))
             return f"{failure.message}; lm check calls {self.call.function}({names})"
         return f"{failure.message}{_shapes(problem)}" if failure.kind == "raised" else failure.message

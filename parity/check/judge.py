@@ -13,9 +13,12 @@ from parity.check.choose import Choice
 from parity.check.compare import Comparison
 from parity.check.precision import ROUGH, roughness
 from parity.check.process import Child
+from parity.check.subjects import Subject
 
 ROUNDING = 8.0
 """A function whose float64 is right may be over a lower precision's budget by this factor: its formula is right."""
+SHOWN = 3
+"""Number of weights that a note lists."""
 ENOUGH = 2
 """Number of failed calls after which a subject's other cases are left out."""
 
@@ -79,7 +82,11 @@ def _remarks(answer: Answer, dtype: Dtype, differentiable: bool) -> list[str]:
     remarks = [note for note in answer.notes if note != "copied"]
     unconnected = [name for name, gradient in answer.gradients.items() if gradient is None]
     if unconnected:
-        which = "every input" if len(unconnected) == len(answer.gradients) else ", ".join(unconnected)
+        which = ", ".join(unconnected[:SHOWN])
+        if len(unconnected) == len(answer.gradients):
+            which = "every input"
+        elif len(unconnected) > SHOWN:
+            which += f" and {len(unconnected) - SHOWN} more"
         remarks.append(f"not connected, so without gradient: {which}")
     if answer.framework == "numpy" and differentiable:
         remarks.append("NumPy: no gradients")
@@ -171,7 +178,14 @@ def _is_rounding(comparison: Comparison, findings: list[Finding]) -> bool:
 
 
 def _verdict(comparison: Comparison, status: str) -> Verdict:
-    beyond = [f"{_place(f)}: {f.message}" for f in comparison.findings if f.beyond]
+    outside: dict[str, list[str]] = {}
+    for finding in comparison.findings:
+        if finding.beyond:
+            outside.setdefault(_place(finding, comparison.subject), []).append(finding.message)
+    beyond = [
+        f"{place}: {first}" + (f" (and {len(others)} more)" if others else "")
+        for place, (first, *others) in outside.items()
+    ]
     return Verdict(
         subject=comparison.subject.name,
         function=comparison.call.function,
@@ -185,7 +199,7 @@ def _verdict(comparison: Comparison, status: str) -> Verdict:
     )
 
 
-def _place(finding: Finding) -> str:
+def _place(finding: Finding, subject: Subject) -> str:
     """Say what is special about a case outside the contract."""
     case = finding.case
     special: list[str] = []
@@ -205,4 +219,4 @@ def _place(finding: Finding) -> str:
         special.append("no positions given")
     if case.layer == "scaled_dot_product_attention" and case.mask in ("full", "causal"):
         special.append("no mask" if case.mask == "full" else "one mask for all")
-    return ", ".join(special) or f"shape {case.shape}"
+    return ", ".join(special) or ("two batch axes" if case in subject.beyond else f"shape {case.shape}")
