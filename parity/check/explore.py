@@ -60,7 +60,10 @@ def measure(subject: Subject, ask: Ask, asked: Sequence[Asked], dtype: Dtype) ->
     ]
     if wrong_shape := _shape(largest.answer, _right(subject, largest)):
         return found + [wrong_shape]
-    found += describe([_difference(subject, a) for a in off])
+    differences = [_difference(subject, a) for a in off]
+    for finite in (True, False):
+        chosen = [d for d in differences if np.isfinite(d.actual).all() == finite]
+        found += describe(chosen) if chosen else []
     of_largest_batch = max(off, key=lambda a: _difference(subject, a).exact.shape[:1])
     found += dependencies(output, subject.layer.oracle, of_largest_batch.given)
     return found + _part(subject, output, largest)

@@ -129,6 +129,17 @@ def test_what_no_mistake_explains_is_measured() -> None:
     ]
 
 
+def test_numbers_are_measured_beside_cases_without_numbers() -> None:
+    def f(given: Given, a: dict[str, torch.Tensor]) -> torch.Tensor:
+        y = a["x"] * torch.sigmoid(a["x"]) * 2
+        return y if y.ndim == 1 else y * torch.nan
+
+    assert run(SILU, of_torch(f)).measured == (
+        "the output is 2 times the right one",
+        "the output is NaN everywhere",
+    )
+
+
 @pytest.mark.parametrize("subject", ["transformer_block", "transformer_lm"])
 @pytest.mark.parametrize(
     "wrong",
