@@ -93,7 +93,7 @@ class Child:
         self._replies: queue.Queue[wire.Message | None] = queue.Queue()
 
     def __enter__(self) -> Self:
-        self._printed = tempfile.TemporaryFile()  # closed by __exit__
+        self._printed = tempfile.TemporaryFile("a+b")  # closed by __exit__
         try:
             self._start()
         except Lost as lost:

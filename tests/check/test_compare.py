@@ -44,8 +44,7 @@ def test_our_adapters_pass(monkeypatch: pytest.MonkeyPatch, file: str, backend: 
     verdicts = run_check(f"tests/{file}.py", layers)
     assert {v.function: v.status for v in verdicts if v.status != "pass"} == {}
     # JAX computes on what torch has passed, so torch sees no gradient.
-    assert set(notes(verdicts)) <= {NOT_CONNECTED, "huge scores: gradient of K 2e-05 (budget 2e-06)"}
-    assert (NOT_CONNECTED in notes(verdicts)) == (backend == "jax")
+    assert set(notes(verdicts)) == ({NOT_CONNECTED} if backend == "jax" else set())
 
 
 def test_a_course_repository_passes(monkeypatch: pytest.MonkeyPatch) -> None:
