@@ -188,7 +188,7 @@ def sizes(given: Given) -> dict[str, float]:
         }
     if "num_heads" in found and "x" in given.arrays:
         found.setdefault("d_head", given.arrays["x"].shape[-1] / found["num_heads"])
-    for name, array in (given.arrays | given.constants).items():
+    for name, array in (given.constants | given.arrays).items():
         if array.size > 1 and name in given.constants:
             found[f"the number of {name.replace('_', ' ')}"] = array.size
         for axis in range(-1, -array.ndim - 1, -1):
