@@ -104,7 +104,7 @@ def _difference(subject: Subject, asked: Asked) -> Difference:
 
 
 def _gradients(subject: Subject, asked: Sequence[Asked]) -> list[str]:
-    """Describe the gradients that are off where the outputs are right."""
+    """Describe the gradients that are off although the outputs are right."""
     found, right = [], []
     for name in dict.fromkeys(name for a in asked for name in a.gradients):
         differences = []

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from parity.case import Given
-from parity.check.measure import indices, sizes
+from parity.check.factors import sizes
+from parity.check.measure import indices
 
 Output = Callable[[Given], np.ndarray | None]
 """Return the output of a function for a case; none if it fails."""

@@ -113,7 +113,7 @@ class Shrink:
                         return found
                     shape = (*case.shape[:axis], smaller, *case.shape[axis + 1 :])
                     other = self._try(replace(case, shape=shape), values, clear)
-                    if other is not None and _alike(other, found):
+                    if other is not None and _fails_equally(other, found):
                         case, found, changed = replace(case, shape=shape), other, True
                         break
         return found
@@ -128,12 +128,12 @@ class Shrink:
             if any(not r.all() or len(np.unique(r)) < len(np.unique(arrays[n])) for n, r in rough.items()):
                 continue  # a 0, or two equal numbers, may hide something
             simpler = self.failing(found.given._replace(arrays=rough), clear)
-            if simpler is not None and _alike(simpler, found):
+            if simpler is not None and _fails_equally(simpler, found):
                 return simpler
         return found
 
 
-def _alike(a: Failing, b: Failing) -> bool:
+def _fails_equally(a: Failing, b: Failing) -> bool:
     """Whether two cases fail in the same array, and both with numbers or both with NaN."""
     return a.what == b.what and np.isfinite(a.actual).all() == np.isfinite(b.actual).all()
 

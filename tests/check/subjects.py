@@ -21,7 +21,7 @@ TORCH = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.b
 
 
 def subject(name: str, shapes: Sequence[Shape], arguments: Callable[[Given], dict[str, Any]]) -> Subject:
-    """Return a subject of these shapes, the last of which has the largest sizes."""
+    """Return a subject of these shapes, with a case for each."""
     cases = tuple(Case(name, shape, seed) for seed, shape in enumerate(shapes))
     return Subject(name, (Call(f"run_{name}", arguments),), LAYERS[name], cases)
 

@@ -28,7 +28,7 @@ def test_the_page_lists_every_function_and_its_parameters() -> None:
     assert protocol() in PAGE
 
 
-def alike(a: str, b: str) -> bool:
+def about_equal(a: str, b: str) -> bool:
     """Whether two numbers are equal, or two errors about as large: other processors round in another way."""
     x, y = float(a), float(b)
     return math.isclose(x, y, rel_tol=1e-5) or (
@@ -49,7 +49,7 @@ def test_an_example_prints_what_the_page_shows(
     wanted = shown.split()
     assert [NUMBER.sub("#", word) for word in printed] == [NUMBER.sub("#", word) for word in wanted]
     pairs = zip(NUMBER.findall(" ".join(printed)), NUMBER.findall(" ".join(wanted)), strict=True)
-    assert [pair for pair in pairs if not alike(*pair)] == []
+    assert [pair for pair in pairs if not about_equal(*pair)] == []
 
 
 def test_each_example_has_a_file_and_is_on_the_page() -> None:
