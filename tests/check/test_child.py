@@ -1,6 +1,7 @@
 """The process of the file under check: what fails there is told, and the rest of the file is checked."""
 
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,14 @@ def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, text: str, told: 
 def test_a_missing_python_is_refused() -> None:
     with pytest.raises(InputError, match="name a Python with --python"):
         run_check(str(FILES / "numpy_port.py"), python="no/such/python")
+
+
+def test_a_python_without_numpy_is_refused(tmp_path: Path) -> None:
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    bare.chmod(0o755)
+    with pytest.raises(InputError, match="this Python has no NumPy; install it"):
+        run_check(str(FILES / "numpy_port.py"), python=str(bare))
 
 
 def test_messages_keep_arrays_and_headers() -> None:

@@ -6,6 +6,8 @@ import os
 import sys
 
 if __name__ == "__main__":
+    if importlib.util.find_spec("numpy") is None:
+        sys.exit("this Python has no NumPy; install it, or name another Python with --python")
     folder = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != folder]
     spec = importlib.util.spec_from_file_location(
