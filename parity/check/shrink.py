@@ -56,6 +56,8 @@ class Shrink:
             (self.subject.cases, self.subject.beyond), (CLEAR, 3.0), VALUES
         ):
             for case in sorted(cases, key=lambda case: math.prod(case.shape)):
+                if time.monotonic() > self.end:
+                    return None
                 found = self._try(case, values, clear)
                 if found is not None:
                     return self._fewer_digits(self._smaller_shape(case, found, values, clear), clear)
