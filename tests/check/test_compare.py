@@ -47,6 +47,14 @@ def test_our_adapters_pass(monkeypatch: pytest.MonkeyPatch, file: str, backend: 
     assert set(notes(verdicts)) == ({NOT_CONNECTED} if backend == "jax" else set())
 
 
+def test_our_family_passes_beyond_the_course() -> None:
+    verdicts = run_check(str(FILES / "our_family.py"))
+    assert {v.function: v.status for v in verdicts if v.status != "pass"} == {}
+    assert all("gradient" in verdict.errors for verdict in verdicts)
+    assert notes(verdicts) == []
+    assert {verdict.subject for verdict in verdicts} >= {"transformer_encoder", "prefix_decoder"}
+
+
 def test_a_course_repository_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(FILES / "course")
     verdicts = run_check("tests/adapters.py")
