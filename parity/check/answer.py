@@ -54,7 +54,15 @@ class Ask(Protocol):
 
 
 FindingKind = Literal[
-    "forward", "gradient", "shape", "type", "nan", "changed input", "changes between calls", "failure"
+    "forward",
+    "gradient",
+    "answer",
+    "shape",
+    "type",
+    "nan",
+    "changed input",
+    "changes between calls",
+    "failure",
 ]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from parity.check.exact import Found
 from parity.check.process import Function
 from parity.check.subjects import Call, Subject
 from tokenizer.errors import InputError
@@ -13,6 +14,11 @@ class Choice(NamedTuple):
 
     subject: Subject
     calls: tuple[Call, ...]
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The name of the function."""
+        return (self.calls[0].function,)
 
 
 def choose(functions: Mapping[str, Function], subjects: Sequence[Subject]) -> list[Choice]:
@@ -46,16 +52,16 @@ def choose(functions: Mapping[str, Function], subjects: Sequence[Subject]) -> li
     return chosen
 
 
-def select(choices: Sequence[Choice], words: Iterable[str]) -> list[Choice]:
+def select(choices: Sequence[Choice | Found], words: Iterable[str]) -> list[Choice | Found]:
     """Return the choices whose subject or function has one of these words in its name.
 
     Raises:
         InputError: a word selects nothing.
     """
-    selected: list[Choice] = []
+    selected: list[Choice | Found] = []
     for word in words:
-        found = [c for c in choices if word in (c.subject.name, c.calls[0].function)]
-        found = found or [c for c in choices if word in c.subject.name or word in c.calls[0].function]
+        found = [c for c in choices if word in (c.subject.name, *c.functions)]
+        found = found or [c for c in choices if any(word in n for n in (c.subject.name, *c.functions))]
         if not found:
             names = ", ".join(choice.subject.name for choice in choices)
             raise InputError(f"layer {word}: the file has {names}; give one of these")

@@ -65,7 +65,8 @@ class Diagnosis:
         many = len(self.mistakes) > 1
         sharper = " in float64" if self.dtype == "float64" else ""
         change = "any of these changes" if self.one_of else "these changes" if many else "that change"
-        return f"With {change} your function agrees to {self.agreement:.0e}{sharper}.{self._unseen()}"
+        how = f"to {self.agreement:.0e}{sharper}" if self.agreement else "exactly"
+        return f"With {change} your function agrees {how}.{self._unseen()}"
 
     def _unseen(self) -> str:
         if not self.unseen:

@@ -6,15 +6,22 @@ from dataclasses import replace
 
 from lm.budgets import Dtype
 from parity.check.answer import Finding, Verdict
-from parity.check.choose import choose, select
+from parity.check.choose import Choice, choose, select
 from parity.check.diagnose import diagnose
+from parity.check.diagnosis import Diagnosis
+from parity.check.exact import Found, check
+from parity.check.exact_data import DATA
+from parity.check.exact_texts import TEXTS
 from parity.check.judge import compare_subject
 from parity.check.process import DEFAULT_LIMITS, Child, Limits
 from parity.check.table import SUBJECTS
 from parity.mistakes import Mistake
 from tokenizer.errors import InputError
 
-NAMES = tuple(dict.fromkeys(call.function for subject in SUBJECTS for call in subject.calls))
+EXACT = (*DATA, *TEXTS)
+_NUMERIC = [call.function for subject in SUBJECTS for call in subject.calls]
+_EXACT = [name for subject in EXACT for names in subject.functions for name in names.values()]
+NAMES = tuple(dict.fromkeys(_NUMERIC + _EXACT))
 """All functions that can be checked."""
 
 
@@ -38,7 +45,8 @@ def run_check(
         InputError: the file cannot be imported, or has nothing to check.
     """
     with Child(target, NAMES, python, limits) as child:
-        choices = choose(child.functions, SUBJECTS)
+        choices: list[Choice | Found] = list(choose(child.functions, SUBJECTS))
+        choices += [found for subject in EXACT if (found := subject.find(child.functions))]
         if not choices:
             raise InputError(
                 f"{target} has no function that lm check knows: name them as the course's adapters do "
@@ -47,20 +55,29 @@ def run_check(
         verdicts: list[Verdict] = []
         known: list[Mistake] = []
         for choice in select(choices, layers) if layers else choices:
-            verdict, comparison = compare_subject(child, choice, dtype)
-            if verdict.status == "off" and any(_is_number(f) for f in verdict.findings):
-                diagnosis = diagnose(
-                    comparison.subject, comparison.ask, verdict.dtype, known, call=comparison.call
-                )
-                known += [mistake for mistake in diagnosis.mistakes if mistake not in known]
-                verdict = replace(verdict, diagnosis=diagnosis)
-                if diagnosis.accepted:
-                    names = ", ".join(mistake.name for mistake in diagnosis.mistakes)
-                    notes = (*verdict.notes, f"the course accepts this: {names}")
-                    verdict = replace(verdict, status="pass", notes=notes)
+            if isinstance(choice, Found):
+                verdict = check(choice, child.run, known)
+            else:
+                verdict = _checked(child, choice, dtype, known)
+            if isinstance(verdict.diagnosis, Diagnosis):
+                known += [mistake for mistake in verdict.diagnosis.mistakes if mistake not in known]
             verdicts.append(verdict)
             show(verdict)
     return verdicts
+
+
+def _checked(child: Child, choice: Choice, dtype: Dtype, known: Sequence[Mistake]) -> Verdict:
+    """Return the verdict on a numeric subject, with its diagnosis."""
+    verdict, comparison = compare_subject(child, choice, dtype)
+    if verdict.status != "off" or not any(_is_number(f) for f in verdict.findings):
+        return verdict
+    diagnosis = diagnose(comparison.subject, comparison.ask, verdict.dtype, known, call=comparison.call)
+    verdict = replace(verdict, diagnosis=diagnosis)
+    if diagnosis.accepted:
+        names = ", ".join(mistake.name for mistake in diagnosis.mistakes)
+        notes = (*verdict.notes, f"the course accepts this: {names}")
+        verdict = replace(verdict, status="pass", notes=notes)
+    return verdict
 
 
 def _is_number(finding: Finding) -> bool:

@@ -22,6 +22,11 @@ Arguments = dict[str, Any]
 """Arguments by parameter, in order: plain values, `Array`s, and dicts and lists of these."""
 
 
+def is_of_course(function: str) -> bool:
+    """Whether a function's name is one of the course's."""
+    return function.startswith(("run_", "get_"))
+
+
 @dataclass(frozen=True)
 class Call:
     """A way to define a subject: a function's name and its arguments.
@@ -39,7 +44,7 @@ class Call:
     @property
     def of_course(self) -> bool:
         """Whether the name is one of the course's."""
-        return self.function.startswith(("run_", "get_"))
+        return is_of_course(self.function)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,18 @@ from functools import partial
 from itertools import pairwise
 
 from parity.mistakes.mistake import mistake
-from parity.oracle import bpe
-from parity.oracle.bpe import Pair, Vocab, Word
+from parity.oracle.bpe import (
+    Pair,
+    Vocab,
+    Word,
+    best_pair,
+    count_pairs,
+    count_words,
+    first_tokens,
+    merge,
+    num_merges,
+    split_specials,
+)
 
 Words = Counter[Word]
 Merges = list[Pair]
@@ -103,7 +113,7 @@ def _(counts: Mapping[Pair, int], tokens: Sequence[bytes]) -> Pair | None:
 @_tie("BPE: merging stops at pairs that occur once")
 def _(counts: Mapping[Pair, int], tokens: Sequence[bytes]) -> Pair | None:
     """Training stops when no pair occurs twice. The vocabulary is then smaller than vocab_size."""
-    pair = bpe.best_pair(counts, tokens)
+    pair = best_pair(counts, tokens)
     return pair if pair and counts[pair] > 1 else None
 
 
@@ -135,7 +145,7 @@ def _(words: Mapping[Word, int]) -> Counter[Pair]:
 @_pairs("BPE: each distinct word counts once")
 def _(words: Mapping[Word, int]) -> Counter[Pair]:
     """A word's frequency is ignored. A rare word counts as much as a frequent one."""
-    return bpe.count_pairs(dict.fromkeys(words, 1))
+    return count_pairs(dict.fromkeys(words, 1))
 
 
 _merge = partial(
@@ -174,9 +184,9 @@ def _(word: Word, pair: Pair) -> Word:
 def _(text: str, vocab_size: int, specials: Sequence[str]) -> tuple[Vocab, Merges]:
     """The pairs are counted once, at the start. No merged token is ever merged again, so all tokens have at most
     two bytes."""
-    counts = bpe.count_pairs(bpe.count_words(text, specials))
-    tokens, merges = bpe.first_tokens(specials), Merges()
-    while len(merges) < bpe.num_merges(vocab_size, specials) and (pair := bpe.best_pair(counts, tokens)):
+    counts = count_pairs(count_words(text, specials))
+    tokens, merges = first_tokens(specials), Merges()
+    while len(merges) < num_merges(vocab_size, specials) and (pair := best_pair(counts, tokens)):
         del counts[pair]
         merges.append(pair)
         tokens.append(b"".join(pair))
@@ -192,31 +202,24 @@ def _(text: str, vocab_size: int, specials: Sequence[str]) -> tuple[Vocab, Merge
 def _(text: str, vocab_size: int, specials: Sequence[str]) -> tuple[Vocab, Merges]:
     """A merge adds the counts of its new pairs, but does not subtract those of the neighbours that it takes apart.
     Pairs that no longer exist are merged."""
-    words: Words = bpe.count_words(text, specials)
-    counts = bpe.count_pairs(words)
-    tokens, merges = bpe.first_tokens(specials), Merges()
-    while len(merges) < bpe.num_merges(vocab_size, specials) and (pair := bpe.best_pair(counts, tokens)):
+    words: Words = count_words(text, specials)
+    counts = count_pairs(words)
+    tokens, merges = first_tokens(specials), Merges()
+    while len(merges) < num_merges(vocab_size, specials) and (pair := best_pair(counts, tokens)):
         joined = b"".join(pair)
-        words = Counter({bpe.merge(word, pair): count for word, count in words.items()})
-        counts += Counter({p: n for p, n in bpe.count_pairs(words).items() if joined in p})
+        words = Counter({merge(word, pair): count for word, count in words.items()})
+        counts += Counter({p: n for p, n in count_pairs(words).items() if joined in p})
         del counts[pair]
         merges.append(pair)
         tokens.append(joined)
     return dict(enumerate(tokens)), merges
 
 
-@_words("BPE: special tokens are counted as text")
-def _(text: str, specials: Sequence[str]) -> Words:
-    """The text is not cut at special tokens, so their characters are counted and merged. Frequent special tokens
-    then use up merges."""
-    return bpe.count_words(text, [])
-
-
 @_words("BPE: special tokens are cut off but counted")
 def _(text: str, specials: Sequence[str]) -> Words:
     """The text is cut at special tokens, but the special tokens themselves are counted as words. re.split with a
     group returns them."""
-    return sum((bpe.count_words(part, []) for part in bpe.split_specials(text, specials)), Counter())
+    return sum((count_words(part, []) for part in split_specials(text, specials)), Counter())
 
 
 @_words("BPE: special tokens are removed but do not cut")
@@ -225,7 +228,7 @@ def _(text: str, specials: Sequence[str]) -> Words:
     one."""
     for special in sorted(specials, key=len, reverse=True):
         text = text.replace(special, "")
-    return bpe.count_words(text, [])
+    return count_words(text, [])
 
 
 @_words("BPE: special tokens are not escaped, so parts of the text vanish")
@@ -233,33 +236,26 @@ def _(text: str, specials: Sequence[str]) -> Words:
     """The special tokens are a pattern without re.escape, in which `|` means "or". `<`, `endoftext` and `>` are
     then cut out of the text."""
     parts = re.split("|".join(specials), text) if specials else [text]
-    return sum((bpe.count_words(part, []) for part in parts), Counter())
+    return sum((count_words(part, []) for part in parts), Counter())
 
 
 @_words("BPE: only the first special token cuts")
 def _(text: str, specials: Sequence[str]) -> Words:
     """The text is cut at the first special token of the list only. The others are counted as text."""
-    return bpe.count_words(text, specials[:1])
+    return count_words(text, specials[:1])
 
 
 @_words("BPE: each line by itself", pitfall="Text that is cut before it is pre-tokenized")
 def _(text: str, specials: Sequence[str]) -> Words:
     """The text is cut into lines before it is pre-tokenized. Runs of newlines are then counted one by one."""
     lines = re.findall(r"[^\n]*\n|[^\n]+", text)
-    return sum((bpe.count_words(line, specials) for line in lines), Counter())
+    return sum((count_words(line, specials) for line in lines), Counter())
 
 
 @_words("BPE: newlines are dropped", pitfall="Text that is cut before it is pre-tokenized")
 def _(text: str, specials: Sequence[str]) -> Words:
     """The text is read line by line, and each line's end is stripped. No newline is ever counted."""
-    return sum((bpe.count_words(line.rstrip("\n"), specials) for line in text.split("\n")), Counter())
-
-
-@_words("BPE: spaces around a part are stripped", pitfall="Text that is cut before it is pre-tokenized")
-def _(text: str, specials: Sequence[str]) -> Words:
-    """Each part between special tokens is stripped. The white space at its ends is not counted."""
-    parts = (part.strip() for part in bpe.split_specials(text, specials) if part not in specials)
-    return sum((bpe.count_words(part, []) for part in parts), Counter())
+    return sum((count_words(line.rstrip("\n"), specials) for line in text.split("\n")), Counter())
 
 
 @_words(
@@ -269,20 +265,20 @@ def _(text: str, specials: Sequence[str]) -> Words:
     """The text is cut into chunks of equal size, which need not end where a special token begins. Words at the
     borders are counted in two halves."""
     places = [len(text) * i // 4 for i in range(5)]
-    return sum((bpe.count_words(text[a:b], specials) for a, b in pairwise(places)), Counter())
+    return sum((count_words(text[a:b], specials) for a, b in pairwise(places)), Counter())
 
 
 @_words("BPE: only ASCII is counted", pitfall="")
 def _(text: str, specials: Sequence[str]) -> Words:
     """Characters outside ASCII are dropped, or read with errors="ignore". Their bytes are never merged."""
-    return bpe.count_words(text.encode("ascii", "ignore").decode(), specials)
+    return count_words(text.encode("ascii", "ignore").decode(), specials)
 
 
 @_words("BPE: tokens are characters", pitfall="", formula='word.encode("utf-8"), one token for each byte')
 def _(text: str, specials: Sequence[str]) -> Words:
     """Words begin as characters instead of bytes. Characters of several bytes are never built by merges."""
     words: Words = Counter()
-    for word, count in bpe.count_words(text, specials).items():
+    for word, count in count_words(text, specials).items():
         words[tuple(char.encode() for char in b"".join(word).decode())] += count
     return words
 
@@ -302,13 +298,13 @@ def _(vocab_size: int, specials: Sequence[str]) -> int:
 @_size("BPE: one merge too few")
 def _(vocab_size: int, specials: Sequence[str]) -> int:
     """Training stops one merge early. The vocabulary has vocab_size - 1 tokens."""
-    return bpe.num_merges(vocab_size, specials) - 1
+    return num_merges(vocab_size, specials) - 1
 
 
 @_size("BPE: one merge too many")
 def _(vocab_size: int, specials: Sequence[str]) -> int:
     """Training stops one merge late. The vocabulary has vocab_size + 1 tokens."""
-    return bpe.num_merges(vocab_size, specials) + 1
+    return num_merges(vocab_size, specials) + 1
 
 
 @_train(
@@ -319,4 +315,4 @@ def _(vocab_size: int, specials: Sequence[str]) -> int:
 )
 def _(specials: Sequence[str]) -> list[bytes]:
     """The vocabulary lacks the special tokens. A tokenizer of this vocabulary cannot encode them."""
-    return bpe.first_tokens([])
+    return first_tokens([])

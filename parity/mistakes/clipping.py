@@ -54,14 +54,6 @@ def _(gradients: Weights, max_norm: float) -> Clipped:
     return {name: g * min(1.0, max_norm / norm) if norm else g for name, g in gradients.items()}, norm
 
 
-@_clip("clipping: scaled at the limit itself", pitfall=_BOUNDARY, accepted=True)
-def _(gradients: Weights, max_norm: float) -> Clipped:
-    """The factor is min(1, max_norm / (norm + 1e-6)), as in torch.nn.utils.clip_grad_norm_. It differs only where
-    the norm exceeds max_norm - 1e-6 and is at most max_norm."""
-    norm = _norm(gradients)
-    return {name: g * min(1.0, max_norm / (norm + 1e-6)) for name, g in gradients.items()}, norm
-
-
 @_clip("clipping: the largest element in place of the norm", pitfall=_NORM)
 def _(gradients: Weights, max_norm: float) -> Clipped:
     """The norm is the largest absolute element. The L2 norm after clipping then exceeds the limit, the more
@@ -128,11 +120,4 @@ def _(gradients: Weights, max_norm: float) -> Clipped:
 @_clip("clipping: gradients do not change")
 def _(gradients: Weights, max_norm: float) -> Clipped:
     """The scaled gradients are computed but not written back to p.grad. Nothing is clipped."""
-    return dict(gradients), _norm(gradients)
-
-
-@_clip("clipping: parameters consumed by the first loop")
-def _(gradients: Weights, max_norm: float) -> Clipped:
-    """The parameters are looped over twice, and an iterator such as model.parameters() is empty the second time.
-    Nothing is clipped, unless the parameters come as a list."""
     return dict(gradients), _norm(gradients)

@@ -26,7 +26,7 @@ def _windows(name: str, starts: Draw, explanation: str) -> None:
     def variant(d: np.ndarray, B: int, T: int, device: str, rng: Rng) -> Batch:
         get_batch(d, B, T, device, rng)
         places = starts(d, B, T, rng)[:, None] + np.arange(T)
-        return d[places], d[places + 1]
+        return d[places].astype(np.int64), d[places + 1].astype(np.int64)
 
     variant.__doc__ = explanation
     _batch(f"batches: {name}")(variant)
@@ -96,7 +96,7 @@ def _(d: np.ndarray, B: int, T: int, device: str, rng: Rng) -> Batch:
     """y follows x by two tokens. The model never learns the next token."""
     places = rng.integers(0, len(d) - T - 1, (B, 1)) + np.arange(T)
     get_batch(d, B, T, device, rng)
-    return d[places], d[places + 2]
+    return d[places].astype(np.int64), d[places + 2].astype(np.int64)
 
 
 @_batch("batches: targets shifted around inside the window")
@@ -147,7 +147,7 @@ def _(d: np.ndarray, B: int, T: int, device: str, rng: Rng) -> Batch:
 def _(d: np.ndarray, B: int, T: int, device: str, rng: Rng) -> Batch:
     """The ids keep a narrow type of the data. An embedding and a loss need int64."""
     x, y = get_batch(d, B, T, device, rng)
-    return x.astype(np.int32), y.astype(np.int32)
+    return x.astype(d.dtype), y.astype(d.dtype)
 
 
 _CHECKPOINT = "Checkpoints that forget"
@@ -208,8 +208,8 @@ _restored(
 _restored(
     "numbers lose their precision",
     "Tensors are saved in another type than they have. The run that resumes is not the one that stopped.",
-    dtypes="other",
     parameters="other",
+    buffers="other",
     next_step="other",
 )
 _restored(

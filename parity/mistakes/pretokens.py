@@ -6,7 +6,7 @@ from functools import partial
 import regex
 
 from parity.mistakes.mistake import mistake
-from parity.oracle import bpe
+from parity.oracle.bpe import pretokenize
 
 _pieces = partial(
     mistake,
@@ -75,4 +75,4 @@ def _(text: str) -> list[str]:
 @_pieces("pre-tokens: lower case")
 def _(text: str) -> list[str]:
     """The text is made lower case. Capital letters are lost."""
-    return bpe.pretokenize(text.lower())
+    return pretokenize(text.lower())

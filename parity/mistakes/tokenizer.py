@@ -6,8 +6,7 @@ from functools import partial
 from itertools import pairwise
 
 from parity.mistakes.mistake import mistake
-from parity.oracle import bpe
-from parity.oracle.bpe import Pair, Vocab, Word
+from parity.oracle.bpe import Pair, Vocab, Word, apply_merges, decode_ids, encode_text, merge, split_specials
 
 _section = "Sennrich et al., 2016; the course's assignment 1, section 2.6"
 _apply = partial(
@@ -24,10 +23,10 @@ _specials = partial(
     source=_section,
     pitfall="Special tokens that begin alike",
 )
-_encode = partial(mistake, replaces="encode", source=_section)
+_encode = partial(mistake, replaces="encode_text", source=_section)
 _decode = partial(
     mistake,
-    replaces="decode",
+    replaces="decode_ids",
     formula='b"".join(vocab[i] for i in ids).decode("utf-8", errors="replace")',
     source=_section,
     pitfall="Tokens that are parts of characters",
@@ -68,7 +67,7 @@ def _(word: Word, merges: Sequence[Pair], vocab: Vocab) -> Word:
     which they were learned."""
     ranks = {pair: rank for rank, pair in enumerate(merges)}
     while pairs := [pair for pair in pairwise(word) if pair in ranks]:
-        word = bpe.merge(word, max(pairs, key=ranks.__getitem__))
+        word = merge(word, max(pairs, key=ranks.__getitem__))
     return word
 
 
@@ -77,7 +76,7 @@ def _(word: Word, merges: Sequence[Pair], vocab: Vocab) -> Word:
     """Merging ends after the first merge that fits. Words stay in small tokens."""
     pairs = set(pairwise(word))
     first = next((pair for pair in merges if pair in pairs), None)
-    return bpe.merge(word, first) if first else word
+    return merge(word, first) if first else word
 
 
 @_apply("encode: no merges")
@@ -90,7 +89,7 @@ def _(word: Word, merges: Sequence[Pair], vocab: Vocab) -> Word:
 def _(word: Word, merges: Sequence[Pair], vocab: Vocab) -> Word:
     """A word that is a token of the vocabulary becomes that token at once. The merges need not lead there."""
     joined = b"".join(word)
-    return (joined,) if joined in vocab.values() else bpe.apply_merges(word, merges, vocab)
+    return (joined,) if joined in vocab.values() else apply_merges(word, merges, vocab)
 
 
 @_apply("encode: the order of ids in place of the order of merges")
@@ -99,13 +98,13 @@ def _(word: Word, merges: Sequence[Pair], vocab: Vocab) -> Word:
     are in another order than the merges this gives other tokens."""
     ids = {token: i for i, token in vocab.items()}
     while pairs := [pair for pair in pairwise(word) if b"".join(pair) in ids]:
-        word = bpe.merge(word, min(pairs, key=lambda pair: ids[b"".join(pair)]))
+        word = merge(word, min(pairs, key=lambda pair: ids[b"".join(pair)]))
     return word
 
 
 @_specials("special tokens: taken as text")
 def _(text: str, specials: Sequence[str]) -> list[str]:
-    """Special tokens are not cut out of the text. Their characters are encoded one by one."""
+    """Special tokens are not cut out of the text. Their characters are counted in training, and encoded one by one."""
     return [text]
 
 
@@ -133,34 +132,34 @@ def _(text: str, specials: Sequence[str]) -> list[str]:
 @_specials("special tokens: an empty list cuts everywhere")
 def _(text: str, specials: Sequence[str]) -> list[str]:
     """Without special tokens the pattern is empty, and an empty pattern cuts at every character. No merge applies."""
-    return bpe.split_specials(text, specials) if specials else list(text)
+    return split_specials(text, specials) if specials else list(text)
 
 
 @_specials("special tokens: the text around them is stripped")
 def _(text: str, specials: Sequence[str]) -> list[str]:
     """The parts between special tokens are stripped. The white space at their ends is lost."""
-    parts = bpe.split_specials(text, specials)
+    parts = split_specials(text, specials)
     return [part if part in specials else part.strip() for part in parts]
 
 
 @_encode("encode: special tokens are dropped", formula="a special token is one id")
 def _(text: str, vocab: Vocab, merges: Sequence[Pair], specials: Sequence[str]) -> list[int]:
     """The text is cut at special tokens, but their ids are not returned. Decoding does not give the text back."""
-    parts = (part for part in bpe.split_specials(text, specials) if part not in specials)
-    return [i for part in parts for i in bpe.encode(part, vocab, merges, [])]
+    parts = (part for part in split_specials(text, specials) if part not in specials)
+    return [i for part in parts for i in encode_text(part, vocab, merges, [])]
 
 
 @_encode("encode: bytes that were not merged are dropped", formula="each of the 256 bytes is a token")
 def _(text: str, vocab: Vocab, merges: Sequence[Pair], specials: Sequence[str]) -> list[int]:
     """Bytes of characters outside ASCII that no merge joined are left out. Decoding does not give the text back."""
-    ids = bpe.encode(text, vocab, merges, specials)
+    ids = encode_text(text, vocab, merges, specials)
     return [i for i in ids if len(vocab.get(i, b"..")) > 1 or vocab[i] < b"\x80"]
 
 
 @_encode("encode: white space at the ends is lost", formula="decode(encode(text)) == text")
 def _(text: str, vocab: Vocab, merges: Sequence[Pair], specials: Sequence[str]) -> list[int]:
     """The text is stripped before it is encoded. Decoding does not give the text back."""
-    return bpe.encode(text.strip(), vocab, merges, specials)
+    return encode_text(text.strip(), vocab, merges, specials)
 
 
 @_decode("decode: each token by itself")
@@ -190,7 +189,7 @@ def _(ids: Iterable[int], vocab: Vocab, specials: Sequence[str] = ()) -> str:
 @_decode("decode: special tokens are dropped")
 def _(ids: Iterable[int], vocab: Vocab, specials: Sequence[str] = ()) -> str:
     """Special tokens are left out of the text. Decoding does not give the text back."""
-    return bpe.decode((i for i in ids if vocab[i].decode(errors="replace") not in specials), vocab)
+    return decode_ids((i for i in ids if vocab[i].decode(errors="replace") not in specials), vocab)
 
 
 @_decode("decode: a space between tokens")
@@ -202,7 +201,7 @@ def _(ids: Iterable[int], vocab: Vocab, specials: Sequence[str] = ()) -> str:
 @_decode("decode: white space at the ends is lost")
 def _(ids: Iterable[int], vocab: Vocab, specials: Sequence[str] = ()) -> str:
     """The text is stripped. Texts that begin with a space lose it."""
-    return bpe.decode(ids, vocab).strip()
+    return decode_ids(ids, vocab).strip()
 
 
 @_iterable("encode_iterable: each text by itself")
@@ -210,21 +209,21 @@ def _(texts: Iterable[str], vocab: Vocab, merges: Sequence[Pair], specials: Sequ
     """Each text of the iterable is encoded alone. A piece that is cut by a border, such as a run of newlines, gives
     other ids than in the whole text."""
     for text in texts:
-        yield from bpe.encode(text, vocab, merges, specials)
+        yield from encode_text(text, vocab, merges, specials)
 
 
 @_iterable("encode_iterable: line ends are lost")
 def _(texts: Iterable[str], vocab: Vocab, merges: Sequence[Pair], specials: Sequence[str]) -> Iterator[int]:
     """The end of each text is stripped. Newlines are lost."""
     for text in texts:
-        yield from bpe.encode(text.rstrip("\n"), vocab, merges, specials)
+        yield from encode_text(text.rstrip("\n"), vocab, merges, specials)
 
 
 @_iterable("encode_iterable: the ends of texts are stripped")
 def _(texts: Iterable[str], vocab: Vocab, merges: Sequence[Pair], specials: Sequence[str]) -> Iterator[int]:
     """White space at both ends of each text is stripped. Newlines and spaces at borders are lost."""
     for text in texts:
-        yield from bpe.encode(text.strip(), vocab, merges, specials)
+        yield from encode_text(text.strip(), vocab, merges, specials)
 
 
 @_iterable("encode_iterable: lists in place of ids")
@@ -234,20 +233,20 @@ def _(
     """A list of ids is yielded for each text: `yield` stands where `yield from` should stand. The caller expects
     ids."""
     for text in texts:
-        yield bpe.encode(text, vocab, merges, specials)
+        yield encode_text(text, vocab, merges, specials)
 
 
 @_iterable("encode_iterable: the last text is lost")
 def _(texts: Iterable[str], vocab: Vocab, merges: Sequence[Pair], specials: Sequence[str]) -> Iterator[int]:
     """What is left in the buffer when the texts end is not encoded. The end of the text is lost."""
-    yield from bpe.encode("".join(list(texts)[:-1]), vocab, merges, specials)
+    yield from encode_text("".join(list(texts)[:-1]), vocab, merges, specials)
 
 
 @_iterable("encode_iterable: special tokens are taken as text")
 def _(texts: Iterable[str], vocab: Vocab, merges: Sequence[Pair], specials: Sequence[str]) -> Iterator[int]:
     """Special tokens are recognized by encode, but not by encode_iterable. Their characters are encoded one by
     one."""
-    yield from bpe.encode("".join(texts), vocab, merges, [])
+    yield from encode_text("".join(texts), vocab, merges, [])
 
 
 @mistake(

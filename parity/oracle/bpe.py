@@ -88,7 +88,7 @@ def apply_merges(word: Word, merges: Sequence[Pair], vocab: Vocab) -> Word:
     return word
 
 
-def encode(text: str, vocab: Vocab, merges: Sequence[Pair], specials: Sequence[str]) -> list[int]:
+def encode_text(text: str, vocab: Vocab, merges: Sequence[Pair], specials: Sequence[str]) -> list[int]:
     """Return the ids of a text. A special token that the vocabulary lacks is added to its end."""
     ids = {token: i for i, token in vocab.items()}
     for special in specials:
@@ -103,7 +103,7 @@ def encode(text: str, vocab: Vocab, merges: Sequence[Pair], specials: Sequence[s
     return [ids[token] for token in tokens]
 
 
-def decode(ids: Iterable[int], vocab: Vocab, specials: Sequence[str] = ()) -> str:
+def decode_ids(ids: Iterable[int], vocab: Vocab, specials: Sequence[str] = ()) -> str:
     """Return the text of ids. Bytes that are no UTF-8 become U+FFFD."""
     return b"".join(vocab[i] for i in ids).decode(errors="replace")
 
@@ -112,7 +112,7 @@ def encode_iterable(
     texts: Iterable[str], vocab: Vocab, merges: Sequence[Pair], specials: Sequence[str]
 ) -> Iterator[int | list[int]]:
     """Yield the ids of the texts' concatenation."""
-    yield from encode("".join(texts), vocab, merges, specials)
+    yield from encode_text("".join(texts), vocab, merges, specials)
 
 
 def texts_before_first_id(texts: int) -> int:

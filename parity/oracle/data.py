@@ -24,7 +24,6 @@ class Restored:
 
     parameters: str = "saved"
     buffers: str = "saved"
-    dtypes: str = "saved"
     optimizer_state: str = "saved"
     optimizer_options: str = "saved"
     tuples: str = "tuples"

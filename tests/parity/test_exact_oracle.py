@@ -27,15 +27,15 @@ def test_texts(tmp_path_factory: pytest.TempPathFactory, text: str, merges: int,
     assert set(vocab.values()) == set(expected[0].values())
     tokenizer = Tokenizer(vocab, learned, specials)
     ids = tokenizer.encode(text)
-    assert bpe.encode(text, vocab, learned, specials) == ids
+    assert bpe.encode_text(text, vocab, learned, specials) == ids
     assert list(bpe.encode_iterable([text[:7], text[7:]], vocab, learned, specials)) == ids
     for some in (ids, ids[:3], ids[1:], ids[::-1]):
-        assert bpe.decode(some, vocab) == tokenizer.decode(some)
+        assert bpe.decode_ids(some, vocab) == tokenizer.decode(some)
 
 
 def test_a_special_token_that_the_vocabulary_lacks_is_added() -> None:
     vocab = {i: bytes([i]) for i in range(256)}
-    assert bpe.encode("a<|a|>", vocab, [], ["<|a|>"]) == [97, 256]
+    assert bpe.encode_text("a<|a|>", vocab, [], ["<|a|>"]) == [97, 256]
 
 
 def test_batches_are_drawn_from_all_places() -> None:

@@ -14,8 +14,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, BinaryIO
 
-from . import frameworks, objects, wire
+from . import data, frameworks, objects, optimizers, texts, wire
 from .loading import load
+
+HAVE_FUNCTIONS = (data, optimizers, texts)
+"""Modules that add to `objects.THROUGH` and `objects.HANDLERS`."""
 
 
 def serve(target: str) -> None:
