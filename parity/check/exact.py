@@ -49,6 +49,8 @@ class Exact:
     """The oracle's functions that it calls: their mistakes are candidates."""
     code: Callable[[Question, Mapping[str, str], Any, Any], str]
     """Return a question as code: from the question, the functions, the right answer and the file's answer."""
+    measure: Callable[["Reply"], list[str]] | None = None
+    """Return sentences about a wrong answer, if no mistake is named."""
 
     def find(self, functions: Mapping[str, Function]) -> "Found | None":
         """Return the functions of a file that define the subject. Those of our names must be the file's own."""
@@ -144,10 +146,11 @@ def diagnose(
     return Diagnosis(
         mistakes=tuple(fit) if len(fit) == 1 else (),
         known=tuple(m.name for m in fit if m in known),
+        measured=() if fit or not subject.measure else tuple(subject.measure(wrong)),
         one_of=tuple((m,) for m in fit) if 1 < len(fit) <= MOST else (),
         agreement=0.0,
         smallest=subject.code(wrong.question, names, wrong.right, wrong.answer),
-        subject=subject.name,
+        subject=fit[0].replaces if len(fit) == 1 else subject.name,
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from parity.check.child.texts import lazy, raised, trained
-from parity.check.exact import Exact, Question
+from parity.check.exact import Exact, Question, Reply
 from parity.oracle import bpe
 
 Merges = Sequence[tuple[bytes, bytes]]
@@ -54,9 +54,29 @@ def _trained(question: Question) -> Any:
         return raised(error)
 
 
+def _measure_merges(reply: Reply) -> list[str]:
+    """Say how often the first wrong pair and the right one occur when they are merged."""
+    right, answer, a = reply.right["merges"], reply.answer.get("merges", []), reply.question.arguments
+    i = next((i for i, (x, y) in enumerate(zip(right, answer, strict=False)) if x != y), None)
+    if i is None:
+        return []
+    words = dict(bpe.count_words(a["text"], a["specials"]))
+    for pair in _pairs(right[:i]):
+        words = {bpe.merge(word, pair): count for word, count in words.items()}
+    counts = bpe.count_pairs(words)
+    ours, theirs = _pairs([right[i], answer[i]])
+    often = f"merge {i + 1} is {theirs}, of count {counts[theirs]}, not {ours}, of count {counts[ours]}"
+    tie = ": of equally frequent pairs the larger is merged" if counts[theirs] == counts[ours] else ""
+    return [often + tie]
+
+
+def _pairs(pairs: Sequence[Sequence[str]]) -> list[bpe.Pair]:
+    return [(left.encode("latin-1"), right.encode("latin-1")) for left, right in pairs]
+
+
 def _train_code(question: Question, names: Mapping[str, str], right: Any, answer: Any) -> str:
     a = question.arguments
-    merges = [tuple(token.encode("latin-1") for token in pair) for pair in right["merges"]]
+    merges = _pairs(right["merges"])
     places = [i for i, pair in enumerate(right["merges"]) if answer.get("merges", [])[i : i + 1] != [pair]]
     end = min(places[0] + 1, len(merges)) if places else len(merges)
     start = max(0, end - 4)
@@ -183,7 +203,7 @@ _ENCODING = (
 def _tokenizer(question: Question) -> tuple[bpe.Vocab, list[bpe.Pair], list[str]]:
     a = question.arguments
     vocab = {i: token.encode("latin-1") for i, token in a["vocab"]}
-    return vocab, [(x.encode("latin-1"), y.encode("latin-1")) for x, y in a["merges"]], a["specials"] or []
+    return vocab, _pairs(a["merges"]), a["specials"] or []
 
 
 def _used(question: Question) -> Any:
@@ -251,9 +271,20 @@ def _use_code(question: Question, names: Mapping[str, str], right: Any, answer: 
     uses = question.arguments["uses"]
     i = next(i for i, (a, b) in enumerate(zip(right, answer, strict=True)) if a != b)
     use, value = uses[i][:2]
-    vocab, merges, _ = _tokenizer(question)
-    more = [token for token in list(vocab.values())[256:] if token not in {a + b for a, b in merges}]
-    tokens = "[bytes([i]) for i in range(256)] + [a + b for a, b in merges]" + (f" + {more}" if more else "")
+    if use == "lazy":
+        return f"next(iter(tokenizer.encode_iterable(itertools.repeat({value[:40]!r}))))  # it never ends"
+    known, merges, specials = _tokenizer(question)
+    text = {
+        "decode": lambda: b"".join(known[i] for i in value),
+        "encode_iterable": lambda: "".join(value).encode(),
+    }
+    whole = text[use]() if use in text else value.encode()
+    merges = [(left, right) for left, right in merges if left + right in whole]
+    first = [bytes([i]) for i in range(256)]
+    vocab = dict(enumerate(dict.fromkeys(first + [a + b for a, b in merges] + [END.encode(), PAD.encode()])))
+    if use == "decode":
+        value = [next(n for n, token in vocab.items() if token == known[i]) for i in value]
+    expected = _answer(use, value, vocab, merges, specials)
     result = (
         f"list(tokenizer.encode_iterable({value!r}))"
         if use == "encode_iterable"
@@ -261,10 +292,11 @@ def _use_code(question: Question, names: Mapping[str, str], right: Any, answer: 
     )
     return "\n".join(
         [
-            f"merges = {list(merges)}",
-            f"vocab = dict(enumerate({tokens}))",
+            f"merges = {merges}",
+            "tokens = [bytes([i]) for i in range(256)] + [a + b for a, b in merges]",
+            f"vocab = dict(enumerate(tokens + {[END.encode(), PAD.encode()]}))",
             f"tokenizer = {names['function']}(vocab, merges, {question.arguments['specials']})",
-            f"assert {result} == {right[i]!r}",
+            f"assert {result} == {expected!r}",
         ]
     )
 
@@ -290,7 +322,15 @@ _ENCODES = frozenset({"encode_text", "apply_merges", "merge", "pretokenize", "sp
 TOKENIZERS = _names("get_tokenizer", "Tokenizer")
 
 TEXTS = (
-    Exact("train_bpe", _names("run_train_bpe", "train_bpe"), _TRAINING, _trained, _TRAINS, _train_code),
+    Exact(
+        "train_bpe",
+        _names("run_train_bpe", "train_bpe"),
+        _TRAINING,
+        _trained,
+        _TRAINS,
+        _train_code,
+        _measure_merges,
+    ),
     Exact("encode", TOKENIZERS, _ENCODING, _used, _ENCODES, _use_code),
     Exact("decode", TOKENIZERS, _DECODING, _used, frozenset({"decode_ids"}), _use_code),
     Exact(

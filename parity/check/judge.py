@@ -11,6 +11,7 @@ from parity.case import Case, Given
 from parity.check.answer import Answer, Finding, Verdict
 from parity.check.choose import Choice
 from parity.check.compare import Comparison
+from parity.check.optimizers import OUTSIDE
 from parity.check.precision import ROUGH, roughness
 from parity.check.process import Child
 from parity.check.subjects import Subject
@@ -206,7 +207,7 @@ def _place(finding: Finding, subject: Subject) -> str:
     if finding.dtype != "float32":
         special.append(finding.dtype)
     if case.mask == "empty row":
-        special.append("a query that sees nothing")
+        special.append(OUTSIDE.get(case.layer, "a query that sees nothing"))
     if case.spread > 10:
         special.append("huge scores" if "attention" in case.layer else "huge logits")
     if case.scale not in (1.0, 100.0):

@@ -18,6 +18,9 @@ OPTIONS: Sequence[Mapping[str, Any]] = (
 )
 """Of AdamW: an epsilon and a decay that show their places, none, and the usual ones with a large decay."""
 
+OUTSIDE = {"adamw": "a weight without gradient", "clip_gradients": "parameters from an iterator"}
+"""What is outside the course's contract in the cases whose mask is "empty row"."""
+
 
 def _steps(rng: Rng, case: Case, names: str) -> Given:
     """Draw weights and their gradients in each step, of sizes from 1e-4 to 1. "c" has no gradient."""
