@@ -10,6 +10,7 @@ from parity.oracle import bpe
 Merges = Sequence[tuple[bytes, bytes]]
 END, PAD = "<|end|>", "<|end|><|pad|>"
 """Two special tokens, one of which begins with the other."""
+OTHER = "[*pad*]"
 
 
 # Training.
@@ -36,10 +37,11 @@ _TRAINING = (
     _train("words of the textbook", _WORDS, 12),
     _train("runs of one letter", _RUNS, 10),
     _train("a special token", _TEXT, 40, [END]),
-    _train("two special tokens, one of which begins with the other", _TEXT * 2, 60, [END, PAD]),
-    _train("two special tokens, the longer one first", _TEXT, 30, [PAD, END]),
+    _train("two special tokens", _TEXT.replace(PAD, OTHER) * 2, 60, [END, OTHER]),
     _train("one long word", _CHUNKED, 2),
     _train("a text without special tokens, with a list of them", _WORDS, 5, [END]),
+    _train("two special tokens, one of which begins with the other", _TEXT, 30, [END, PAD], beyond=True),
+    _train("two special tokens, the longer one first", _TEXT, 30, [PAD, END], beyond=True),
     _train("no pair is left", "abc ab", 40, [END], beyond=True),
     _train("an empty file", "", 3, beyond=True),
     _train("lines that end in \\r\\n", "a\r\nab\r\nab\r\n\r\nb\r\n", 4, beyond=True),
