@@ -23,13 +23,19 @@ OUTSIDE = {"adamw": "a weight without gradient", "clip_gradients": "parameters f
 
 
 def _steps(rng: Rng, case: Case, names: str) -> Given:
-    """Draw weights and their gradients in each step, of sizes from 1e-4 to 1. "c" has no gradient."""
-    statics = dict(OPTIONS[case.seed % len(OPTIONS)])
-    arrays: Arrays = {f"{name}.weight": rng.standard_normal(SHAPES[name]) for name in names}
+    """Draw weights and their gradients in each step, of sizes from 1e-4 to 1. "c" has no gradient.
+
+    A case with a shape (steps, size) has one weight and as many steps.
+    """
+    statics, shapes = dict(OPTIONS[case.seed % len(OPTIONS)]), SHAPES
+    if case.shape:
+        names, shapes = "a", {"a": case.shape[1:]}
+        statics["lrs"] = statics["lrs"][: case.shape[0]]
+    arrays: Arrays = {f"{name}.weight": rng.standard_normal(shapes[name]) for name in names}
     for t in range(len(statics["lrs"])):
         for name in names.replace("c", ""):
-            sizes = 10.0 ** -rng.integers(0, 5, SHAPES[name]) * case.scale
-            arrays[f"{t}.{name}.gradient"] = rng.standard_normal(SHAPES[name]) * sizes
+            sizes = 10.0 ** -rng.integers(0, 5, shapes[name]) * case.scale
+            arrays[f"{t}.{name}.gradient"] = rng.standard_normal(shapes[name]) * sizes
     return Given(arrays, statics=statics)
 
 

@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,7 +55,7 @@ class Shrink:
         for cases, clear, values in itertools.product(
             (self.subject.cases, self.subject.beyond), (CLEAR, 3.0), VALUES
         ):
-            for case in sorted(cases, key=lambda case: math.prod(case.shape)):
+            for case in _small_first(cases):
                 if time.monotonic() > self.end:
                     return None
                 found = self._try(case, values, clear)
@@ -135,6 +135,12 @@ class Shrink:
         return found
 
 
+def _small_first(cases: Sequence[Case]) -> list[Case]:
+    """Return the cases, the smallest first. Optimizers have cases without a shape: they take (steps, size), too."""
+    small = [replace(case, shape=shape) for shape in ((1, 2), (2, 2)) for case in cases if not case.shape]
+    return small + sorted(cases, key=lambda case: math.prod(case.shape))
+
+
 def _fails_equally(a: Failing, b: Failing) -> bool:
     """Whether two cases fail in the same array, and both with numbers or both with NaN."""
     return a.what == b.what and np.isfinite(a.actual).all() == np.isfinite(b.actual).all()
@@ -193,11 +199,14 @@ def write(found: Failing, call: Call) -> list[str]:
     lines, names = _arrays(arrays)
     used = _names(arguments)
     for name, array in found.given.constants.items():
-        names[name] = name.replace(".", "_")
+        names[name] = _variable(name)
         if name in used:
             lines += _assign(names[name], np.asarray(array))
     written = ", ".join(f"{k}={_argument(v, names)}" for k, v in arguments.items())
-    lines += _wrapped(f"actual = {call.function}({written})")
+    if call.through:
+        lines += _wrapped(f"# {call.function}, step by step, with {written}")
+    else:
+        lines += _wrapped(f"actual = {call.function}({written})")
     if found.what == "output":
         lines += _assign("expected", found.exact, SHOWN)
         lines += ["# It gave: " + _numbers(found.actual.ravel()[:SHOWN])]
@@ -212,7 +221,7 @@ def write(found: Failing, call: Call) -> list[str]:
 def _arrays(arrays: Arrays) -> tuple[list[str], dict[str, str]]:
     """Return the code that makes the arrays, and the expression for each of them."""
     if _total(arrays) <= WRITTEN:
-        names = {name: name.replace(".", "_") for name in arrays}
+        names = {name: _variable(name) for name in arrays}
         return [line for name, array in arrays.items() for line in _assign(names[name], array)], names
     shapes = ", ".join(f"{name!r}: {a.shape}" for name, a in arrays.items())
     generator = next(
@@ -223,6 +232,16 @@ def _arrays(arrays: Arrays) -> tuple[list[str], dict[str, str]]:
     lines = ["rng = np.random.default_rng(0)", *_wrapped(f"shapes = {{{shapes}}}")]
     lines.append(f"arrays = {{name: {generator} for name, shape in shapes.items()}}")
     return lines, {name: f'arrays["{name}"]' for name in arrays}
+
+
+def _variable(name: str) -> str:
+    """Return an array's name as a variable.
+
+    >>> _variable("w1.weight"), _variable("0.a.gradient")
+    ('w1_weight', 'a_gradient_0')
+    """
+    first, *rest = name.split(".")
+    return "_".join([*rest, first] if first.isdigit() else [first, *rest])
 
 
 def _names(value: Any) -> set[str]:
@@ -243,7 +262,7 @@ def _argument(value: Any, names: dict[str, str]) -> str:
         return "{" + ", ".join(f"{k!r}: {_argument(v, names)}" for k, v in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         inner = ", ".join(_argument(v, names) for v in value)
-        return f"[{inner}]" if isinstance(value, list) else f"({inner})"
+        return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' if len(value) == 1 else ''})"
     return repr(value)
 
 
@@ -267,9 +286,9 @@ def _numbers(array: np.ndarray) -> str:
 
 def _wrapped(line: str) -> list[str]:
     """Break a long line after commas within its brackets."""
-    lines = []
+    lines, comment = [], "# " if line.startswith("# ") else ""
     while len(line) > WIDTH and ", " in line[20:WIDTH]:
         cut = line.rindex(", ", 20, WIDTH) + 1
         lines.append(line[:cut])
-        line = "    " + line[cut + 1 :]
+        line = (comment or "    ") + line[cut + 1 :]
     return [*lines, line]

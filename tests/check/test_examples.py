@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from parity.check.run import EXACT
 from parity.check.table import SUBJECTS
 from tests.lm.conftest import lm
 from tests.source import ROOT
@@ -20,7 +21,12 @@ def protocol() -> str:
     for subject in SUBJECTS:
         given = subject.given(subject.cases[0])
         calls = [f"`{call.function}({', '.join(call.arguments(given))})`" for call in subject.calls]
+        if subject.calls[0].through:  # called step by step
+            calls = [f"`{call.function}`" for call in subject.calls]
         rows.append(f"| {subject.name} | {'<br>'.join(dict.fromkeys(calls))} |")
+    for exact in EXACT:
+        ways = ["`" + "`, `".join(way.values()) + "`" for way in exact.functions]
+        rows.append(f"| {exact.name} | {'<br>'.join(ways)} |")
     return "\n".join(rows) + "\n"
 
 
@@ -52,6 +58,7 @@ def test_an_example_prints_what_the_page_shows(
     assert [pair for pair in pairs if not about_equal(*pair)] == []
 
 
-def test_each_example_has_a_file_and_is_on_the_page() -> None:
+def test_each_of_three_examples_has_a_file_and_is_on_the_page() -> None:
     files = {command.split()[1] for command, _ in EXAMPLES}
     assert files == {f"docs/examples/{path.name}" for path in (ROOT / "docs" / "examples").glob("*.py")}
+    assert len(files) == 3
