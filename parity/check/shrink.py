@@ -204,7 +204,7 @@ def write(found: Failing, call: Call) -> list[str]:
             lines += _assign(names[name], np.asarray(array))
     written = ", ".join(f"{k}={_argument(v, names)}" for k, v in arguments.items())
     if call.through:
-        lines += _wrapped(f"# {call.function}, step by step, with {written}")
+        lines += _wrapped(f"# {call.function} with {written}")
     else:
         lines += _wrapped(f"actual = {call.function}({written})")
     if found.what == "output":
