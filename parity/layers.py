@@ -69,10 +69,12 @@ def _oracle_feed_forward(given: Given) -> np.ndarray:
     return oracle.feed_forward(given.arrays, given.arrays["x"], **given.statics)
 
 
-def _oracle_sequences(f: Callable[..., np.ndarray], *names: str) -> Callable[[Given], np.ndarray]:
+def _oracle_sequences(name_of_layer: str, *names: str) -> Callable[[Given], np.ndarray]:
     """Return the oracle's layer as a function of weights, these arrays and constants, and the config."""
 
     def call(given: Given) -> np.ndarray:
+        # The layer is looked up at each call: a known mistake may have replaced it.
+        f: Callable[..., np.ndarray] = getattr(oracle, name_of_layer)
         return f(given.arrays, *((given.arrays | given.constants)[name] for name in names), **given.statics)
 
     return call
@@ -185,22 +187,22 @@ LAYERS: dict[str, Layer] = {
     "encoder_stack": _of_variants(
         _SEQUENCES,
         draws.encoder_stack,
-        _oracle_sequences(oracle.encoder_stack, "x", "num_tokens"),
+        _oracle_sequences("encoder_stack", "x", "num_tokens"),
     ),
     "transformer_encoder": _of_variants(
         _SEQUENCES,
         draws.encoder,
-        _oracle_sequences(oracle.transformer_encoder, "token_ids", "num_tokens"),
+        _oracle_sequences("transformer_encoder", "token_ids", "num_tokens"),
     ),
     "prefix_decoder": _of_variants(
         _PREFIXED,
         draws.prefix_decoder,
-        _oracle_sequences(oracle.prefix_decoder, "x", "token_ids", "num_tokens"),
+        _oracle_sequences("prefix_decoder", "x", "token_ids", "num_tokens"),
     ),
     "encoder_decoder": _of_variants(
         _PREFIXED,
         draws.encoder_decoder,
-        _oracle_sequences(oracle.encoder_decoder, "token_ids", "num_tokens", "prefix"),
+        _oracle_sequences("encoder_decoder", "token_ids", "num_tokens", "prefix"),
     ),
     "adamw": Layer(((3, 5), (4,)), draws.steps, _oracle_adamw, differentiable=False),
     "sgd": Layer(((3, 5), (4,)), draws.steps, _oracle_sgd, differentiable=False),

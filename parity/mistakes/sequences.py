@@ -8,7 +8,7 @@ from lm.config import ModelConfig
 from parity.mistakes.mistake import mistake
 from parity.oracle.attention import causal_mask
 from parity.oracle.gradients import Weights
-from parity.oracle.sequences import after_prefix, encode, prefix_decoder, prefix_mask
+from parity.oracle.sequences import after_prefix, encode_sequence, prefix_decoder, prefix_mask
 
 ENCODER = "every token sees every token of its sequence, and no padding"
 PREFIX = "every place sees the whole prefix; each token also sees the tokens up to itself"
@@ -22,10 +22,10 @@ def _(n: int) -> np.ndarray:
     return causal_mask(n)
 
 
-@mistake("padding attended to", "encode", formula=ENCODER, source=DEVLIN)
+@mistake("padding attended to", "encode_sequence", formula=ENCODER, source=DEVLIN)
 def _(weights: Weights, x: np.ndarray, n: int, config: ModelConfig) -> np.ndarray:
     """The tokens also see the padding behind them. A text's numbers then depend on the longest text of its batch."""
-    return encode(weights, x, x.shape[-2], config)[..., :n, :]
+    return encode_sequence(weights, x, x.shape[-2], config)[..., :n, :]
 
 
 of_prefix = partial(mistake, formula=PREFIX, source=RAFFEL)

@@ -18,7 +18,7 @@ def prefix_mask(n: int, S: int) -> np.ndarray:
     return causal_mask(S) | (np.arange(S) < n)
 
 
-def encode(weights: Weights, x: np.ndarray, n: int, config: ModelConfig) -> np.ndarray:
+def encode_sequence(weights: Weights, x: np.ndarray, n: int, config: ModelConfig) -> np.ndarray:
     """Apply an encoder's blocks to the first n rows of x (T, D), which all see each other."""
     return hidden_states(weights, x[..., :n, :], config, full_mask(n))
 
@@ -30,7 +30,7 @@ def after_prefix(x: np.ndarray, n: int) -> np.ndarray:
 
 def encoder_stack(weights: Weights, x: np.ndarray, num_tokens: np.ndarray, config: ModelConfig) -> np.ndarray:
     """Apply the blocks of an encoder to x (B, T, D), in which all tokens see all tokens; 0 at the padding."""
-    rows = [encode(weights, x[..., b, :, :], n, config) for b, n in enumerate(num_tokens)]
+    rows = [encode_sequence(weights, x[..., b, :, :], n, config) for b, n in enumerate(num_tokens)]
     return pad(rows, x.shape[-2])
 
 
@@ -40,7 +40,7 @@ def transformer_encoder(
     """Token ids (B, T) to logits (B, T, V) of the token at each place; 0 at the padding."""
     rows = []
     for ids, n in zip(token_ids, num_tokens, strict=True):
-        rows.append(logits(weights, encode(weights, embed(weights, ids, config), n, config), config))
+        rows.append(logits(weights, encode_sequence(weights, embed(weights, ids, config), n, config), config))
     return pad(rows, token_ids.shape[1])
 
 
@@ -67,7 +67,7 @@ def encoder_decoder(
     encoder, decoder = submodule(weights, "encoder."), submodule(weights, "decoder.")
     rows = []
     for b, n in enumerate(num_tokens):
-        hidden_1PD = encode(encoder, embed(encoder, prefix[b], config), n, config)[..., None, :, :]
+        hidden_1PD = encode_sequence(encoder, embed(encoder, prefix[b], config), n, config)[..., None, :, :]
         rows.append(prefix_decoder(decoder, hidden_1PD, token_ids[b : b + 1], np.array([n]), config))
     return np.concatenate(np.broadcast_arrays(*rows), axis=-3)
 
