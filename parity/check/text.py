@@ -10,7 +10,9 @@ INDENT = " " * 6
 
 def lines(verdict: Verdict) -> list[str]:
     """Return the lines about one function."""
-    head = f"{verdict.function:40} {_status(verdict):11}  {_measured(verdict)}"
+    # The tokenizer that this function makes has several functions.
+    name = verdict.function + (f": {verdict.subject}" if verdict.function == "get_tokenizer" else "")
+    head = f"{name:40} {_status(verdict):11}  {_measured(verdict)}"
     out = [head.rstrip()]
     for message in _told(verdict):
         out += _wrapped(message)
