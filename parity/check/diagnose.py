@@ -40,7 +40,9 @@ FRESH = 1
 MOST = 3
 """Most mistakes that explain one function, and most explanations that are listed."""
 SECONDS = 1.0
-"""Time after which no further combinations of mistakes are tried. A whole model has three times as much."""
+"""Time after which no further pairs of mistakes are tried. A whole model has three times as much."""
+FURTHER = 150
+"""Most cases that are drawn to tell explanations apart."""
 BETTER = 10.0
 """By how much an explanation agrees better than the right function."""
 APART = 10.0
@@ -207,7 +209,7 @@ class Search:
                     pool = self._visible(pool, asked)
                 found: dict[frozenset[str], Mistakes] = {}
                 for mistakes, added in itertools.product(held, itertools.combinations(pool, more)):
-                    if time.monotonic() > self.end:
+                    if more == 2 and time.monotonic() > self.end:
                         return list(found.values())
                     together = mistakes + added
                     functions = {mistake.replaces for mistake in together}
@@ -226,8 +228,8 @@ class Search:
 
     def _tell_apart(self, explanations: list[Mistakes]) -> list[Mistakes]:
         """Return the explanations that are left after cases that were drawn to tell them apart."""
-        for case in self._further_cases():
-            if len(explanations) < 2 or time.monotonic() > self.end:
+        for case in itertools.islice(self._further_cases(), FURTHER):
+            if len(explanations) < 2:
                 break
             try:
                 given = rounded(self.subject.given(case, FRESH + 1), self.dtype)

@@ -17,8 +17,8 @@ from parity.check.subjects import Array, Call, Subject
 from parity.check.variants import Asked, Mistakes, budget, distance, fits, rounded
 from tokenizer.errors import InputError
 
-SECONDS = 1.0
-"""Time after which the search ends with what it has."""
+SECONDS = 6.0
+"""Time after which the search for a slow function's case ends with what it has."""
 CLEAR = 30.0
 """Least error of the smallest case, in budgets: then a few digits show it."""
 SHOWN = 8
