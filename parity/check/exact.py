@@ -21,6 +21,8 @@ Run = Callable[[str, Mapping[str, Any]], Any]
 """Call one of the child's handlers with arguments (`Child.run`)."""
 MOST = 3
 """Most explanations that are listed."""
+_RIGHT: dict[tuple[str, int], Any] = {}
+"""The right answers to a subject's questions, computed once in a process."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Exact:
     """The oracle's functions that it calls: their mistakes are candidates."""
     code: Callable[[Question, Mapping[str, str], Any, Any], str]
     """Return a question as code: from the question, the functions, the right answer and the file's answer."""
+    is_method: bool = False
+    """Whether the subject is a method of what the function returns."""
     measure: Callable[["Reply"], list[str]] | None = None
     """Return sentences about a wrong answer, if no mistake is named."""
 
@@ -95,7 +99,8 @@ def check(found: Found, run: Run, known: Sequence[Mistake] = ()) -> Verdict:
         known: Mistakes that were found in other functions of the file, which this one may call.
     """
     started, replies, findings, notes = time.monotonic(), list[Reply](), list[Finding](), list[str]()
-    (subject, names), function = found, ", ".join(found.functions)
+    subject, names = found
+    function = ", ".join(found.functions) + (f"().{subject.name}" if subject.is_method else "")
     for i, question in enumerate(subject.questions):
         case = Case(subject.name, (), i)
         try:
@@ -108,7 +113,9 @@ def check(found: Found, run: Run, known: Sequence[Mistake] = ()) -> Verdict:
             if lost.failure.kind != "raised":
                 break
             continue
-        reply = Reply(question, subject.answer(question), answer)
+        if (subject.name, i) not in _RIGHT:
+            _RIGHT[subject.name, i] = subject.answer(question)
+        reply = Reply(question, _RIGHT[subject.name, i], answer)
         replies.append(reply)
         if not reply.is_right:
             message = f"{question.what}: {difference(reply.right, answer)}"
@@ -141,7 +148,7 @@ def diagnose(
     fit = [m for m in candidates if all(same(reply.answer, _with(subject, m, reply)) for reply in contract)]
     all_fit = [m for m in fit if all(same(reply.answer, _with(subject, m, reply)) for reply in in_order)]
     fit = all_fit or (fit if any(not reply.is_right for reply in contract) else [])
-    fit = [m for m in fit if m in known] or fit
+    fit = [m for m in fit if m in known] or [m for m in fit if m.replaces == subject.name] or fit
     wrong = next(reply for reply in in_order if not reply.is_right)
     return Diagnosis(
         mistakes=tuple(fit) if len(fit) == 1 else (),

@@ -10,7 +10,7 @@ from parity.check.child.texts import raised
 from parity.check.exact import Exact, Question
 from parity.oracle import data
 
-_DRAWS = 400
+_DRAWS = 200
 
 
 def _batches(what: str, length: int, batch_size: int, context_length: int, beyond: bool = False) -> Question:
@@ -20,7 +20,7 @@ def _batches(what: str, length: int, batch_size: int, context_length: int, beyon
 
 _BATCHES = (
     _batches("batches of 10 tokens", 10, 4, 3),
-    _batches("batches of 9 tokens", 9, 2, 5),
+    _batches("batches of 9 tokens", 9, 4, 5),
     Question("a device that does not exist", "get_batch_on", {"device": "cuda:99"}),
     _batches("the only window of 4 tokens", 4, 1, 3, beyond=True),
     _batches("more rows than windows", 6, 8, 4, beyond=True),

@@ -269,6 +269,16 @@ _STREAMING = (
 )
 
 
+def _measure_ids(reply: Reply) -> list[str]:
+    """Say that ids are missing at the end."""
+    for right, ids in zip(reply.right, reply.answer, strict=True):
+        if isinstance(ids, list) and ids != right and ids == right[: len(ids)]:
+            return [
+                f"the last {len(right) - len(ids)} of {len(right)} ids are missing: is what is left at the end encoded?"
+            ]
+    return []
+
+
 def _use_code(question: Question, names: Mapping[str, str], right: Any, answer: Any) -> str:
     uses = question.arguments["uses"]
     i = next(i for i, (a, b) in enumerate(zip(right, answer, strict=True)) if a != b)
@@ -331,10 +341,10 @@ TEXTS = (
         _trained,
         _TRAINS,
         _train_code,
-        _measure_merges,
+        measure=_measure_merges,
     ),
-    Exact("encode", TOKENIZERS, _ENCODING, _used, _ENCODES, _use_code),
-    Exact("decode", TOKENIZERS, _DECODING, _used, frozenset({"decode_ids"}), _use_code),
+    Exact("encode", TOKENIZERS, _ENCODING, _used, _ENCODES, _use_code, is_method=True),
+    Exact("decode", TOKENIZERS, _DECODING, _used, frozenset({"decode_ids"}), _use_code, is_method=True),
     Exact(
         "encode_iterable",
         TOKENIZERS,
@@ -342,5 +352,7 @@ TEXTS = (
         _used,
         _ENCODES | {"encode_iterable", "texts_before_first_id"},
         _use_code,
+        is_method=True,
+        measure=_measure_ids,
     ),
 )

@@ -33,7 +33,7 @@ def _(text: str) -> list[str]:
 def _(text: str) -> list[str]:
     """A word keeps the space before it, but punctuation, digits and newlines stay with the word. GPT-2's pattern
     cuts there."""
-    return re.findall(r" ?[^ ]+| +", text)
+    return re.findall(r" [^ ]*|[^ ]+", text)
 
 
 @_pieces("pre-tokens: spaces are words of their own")

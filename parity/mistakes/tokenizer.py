@@ -236,12 +236,6 @@ def _(
         yield encode_text(text, vocab, merges, specials)
 
 
-@_iterable("encode_iterable: the last text is lost")
-def _(texts: Iterable[str], vocab: Vocab, merges: Sequence[Pair], specials: Sequence[str]) -> Iterator[int]:
-    """What is left in the buffer when the texts end is not encoded. The end of the text is lost."""
-    yield from encode_text("".join(list(texts)[:-1]), vocab, merges, specials)
-
-
 @_iterable("encode_iterable: special tokens are taken as text")
 def _(texts: Iterable[str], vocab: Vocab, merges: Sequence[Pair], specials: Sequence[str]) -> Iterator[int]:
     """Special tokens are recognized by encode, but not by encode_iterable. Their characters are encoded one by

@@ -88,7 +88,7 @@ def describe(
     seen["each call draws"] = "afresh" if (starts != starts[0]).any() else "the same"
     seen["rows of a batch"] = "differ" if (starts != starts[:, :1]).any() else "are equal"
     if seen["each call draws"] == "the same":
-        seen["rows of a batch"] = "in order" if (np.diff(starts[0]) == 1).all() else seen["rows of a batch"]
+        seen["rows of a batch"] = "in order" if (np.diff(starts[0]) == 1).all() else "any"
         return seen
     seen["starts"] = np.unique(starts).tolist()
     counts = np.array([(starts[:, 0] == start).sum() for start in seen["starts"]])
