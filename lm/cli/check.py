@@ -3,11 +3,14 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
 from tokenizer.errors import InputError
+
+if TYPE_CHECKING:
+    from parity.check.process import Limits
 
 
 @dataclass(frozen=True)
@@ -18,8 +21,15 @@ class Check:
     NumPy. It runs in a process of its own, from the current folder. The exit code is 1 if a function is off.
     """
 
-    file: Positional[str]
-    """Python file, such as tests/adapters.py, or the name of a module."""
+    file: Positional[str] = ""
+    """Python file, such as tests/adapters.py, or the name of a module. With --logits: the folder of our model."""
+    logits: str | None = None
+    """FILE:FUNCTION that returns a whole model's logits, to compare with those of a run, or of a Llama that
+    transformers saved. If not given: the file's functions are checked."""
+    runs: tuple[Path, Path] | None = None
+    """Folders of two training runs to compare. If not given: no runs."""
+    png: Path | None = None
+    """PNG file for the picture of --logits or --runs: differences by layer, or by step. If not given: none."""
     layer: tuple[str, ...] = ()
     """Subjects or functions to check, by name or part of the name. If not given: all that the file has."""
     dtype: Literal["float64", "float32", "bfloat16"] = "float32"
@@ -47,15 +57,20 @@ class Check:
         for name, limit in (("time-limit", self.time_limit), ("memory-limit", self.memory_limit)):
             if not limit > 0:
                 raise InputError(f"{name} is {limit:g}: give a number above 0")
-        for file in (self.json, self.html):
+        for file in (self.json, self.html, self.png):
             if file:
                 refuse_existing(file)
+        limits = Limits(self.time_limit, int(self.memory_limit * 2**30))
+        if self.logits or self.runs:
+            sys.exit(self._compare(limits))
+        if not self.file:
+            raise InputError("nothing to check: give a Python file, or --logits, or --runs")
         verdicts = run_check(
             self.file,
             self.layer,
             self.dtype,
             self.python or sys.executable,
-            Limits(self.time_limit, int(self.memory_limit * 2**30)),
+            limits,
             lambda verdict: show("\n".join(text.lines(verdict))),
         )
         if self.json:
@@ -67,3 +82,30 @@ class Check:
                 Path(temporary).write_text(html, encoding="utf-8", newline="")
         print(text.summary(verdicts))
         sys.exit(1 if any(verdict.status == "off" for verdict in verdicts) else 0)
+
+    def _compare(self, limits: "Limits") -> int:
+        """Compare whole models or runs, and return the exit code."""
+        from lm.files import reserved, write_json
+        from parity.check import models, runs
+
+        if self.runs:
+            of_runs = runs.run_runs(*self.runs)
+            text, facts, is_off = runs.lines(of_runs), runs.as_json(of_runs), of_runs.is_off
+            if self.png:
+                runs.draw(of_runs, self.png)
+        else:
+            if not self.file:
+                raise InputError(
+                    "--logits needs the folder of our model: give a run or a saved Llama after it"
+                )
+            of_model = models.run_logits(
+                self.logits or "", Path(self.file), self.python or sys.executable, limits
+            )
+            text, facts, is_off = models.lines(of_model), models.as_json(of_model), of_model.is_off
+            if self.png:
+                models.draw(of_model, self.png)
+        if self.json:
+            with reserved(self.json):
+                write_json(self.json, facts)
+        print("\n".join(text))
+        return 1 if is_off else 0

@@ -51,16 +51,9 @@ def import_llama(
         InputError: the folder is malformed, the model needs something that ours do not support, or `out` exists.
     """
     refuse_existing(out)
-    model = read_model_config(folder / "config.json", context_length)
-    tensors = find_tensors(folder)
-    if model.num_layers > len(tensors):
-        raise InputError(
-            f"{folder}/config.json: num_hidden_layers is {model.num_layers}, and the checkpoint holds "
-            f"{len(tensors)} tensors in all"
-        )
+    model, tensors = _find(folder, context_length)
     is_wide = any(tensor.dtype == "F64" for tensor in tensors.values())
     config = TrainConfig(model, compute_dtype="float64" if is_wide else "float32")
-    _check_tensors(folder, tensors, model)
     tokenizer = _read_tokenizer(folder, model) if with_tokenizer else None
     ends = _read_ends(folder, model, tokenizer)
 
@@ -95,6 +88,30 @@ def import_llama(
         if tokenizer:
             tokenizer.save(temporary / "tokenizer")
     return config, tokenizer
+
+
+def read_llama(folder: Path) -> tuple[ModelConfig, dict[str, np.ndarray]]:
+    """Return the config and the weights, in float64 and by their names here, of a Llama that transformers saved.
+
+    Raises:
+        InputError: as `import_llama`.
+    """
+    model, tensors = _find(folder, None)
+    weights = check_finite(_weights(tensors, model), folder)
+    return model, {name: array.astype(np.float64) for name, array in weights}
+
+
+def _find(folder: Path, context_length: int | None) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Return the config and the tensors, which fit it."""
+    model = read_model_config(folder / "config.json", context_length)
+    tensors = find_tensors(folder)
+    if model.num_layers > len(tensors):
+        raise InputError(
+            f"{folder}/config.json: num_hidden_layers is {model.num_layers}, and the checkpoint holds "
+            f"{len(tensors)} tensors in all"
+        )
+    _check_tensors(folder, tensors, model)
+    return model, tensors
 
 
 def _check_tensors(folder: Path, tensors: Mapping[str, Tensor], model: ModelConfig) -> None:

@@ -1,0 +1,109 @@
+"""`lm check --logits`: a whole model beside ours."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lm.config import ModelConfig
+from lm.interop.export_llama import export_llama
+from parity.check.models import ModelVerdict, compare, lines, read_model, run_logits
+from tests.lm.conftest import lm
+from tests.lm.interop.models import make_run
+
+FILE = Path(__file__).parent / "files" / "whole_model.py"
+MODEL = ModelConfig(vocab_size=29, context_length=8, d_model=16, num_layers=3, num_heads=4, d_ff=20)
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of random weights, as `lm train` leaves it."""
+    folder = tmp_path_factory.mktemp("models") / "run"
+    make_run(folder, MODEL, None)
+    return folder
+
+
+def check(run: Path, function: str) -> ModelVerdict:
+    return run_logits(f"{FILE}:{function}", run)
+
+
+def test_a_right_model_passes_in_both_precisions(run: Path) -> None:
+    verdict = check(run, "right")
+    assert not verdict.is_off
+    assert [p.dtype for p in verdict.precisions] == ["float32", "bfloat16"]
+    single, half = verdict.precisions
+    assert single.error < 1e-6 < half.error
+    assert single.top1 == single.top5 == 1.0
+    assert 0 <= single.kl < 1e-9 < half.kl < 1e-2
+    assert len(single.drift) == MODEL.num_layers + 1
+    assert single.first_off is half.first_off is None
+    assert lines(verdict)[-1].startswith("right: pass")
+
+
+def test_a_known_mistake_is_named(run: Path) -> None:
+    verdict = check(run, "halves")
+    assert verdict.is_off
+    # Mistakes that permute queries and keys together are one in a whole model.
+    assert {mistake.replaces for mistake in verdict.mistakes} == {"rope"}
+    assert any("halves rotated" in mistake.name for mistake in verdict.mistakes)
+
+
+def test_the_first_wrong_layer_is_found(run: Path) -> None:
+    verdict = check(run, "second_layer_wrong")
+    assert verdict.is_off
+    assert not verdict.mistakes
+    assert [p.first_off for p in verdict.precisions] == [2, 2]
+    assert "the first hidden states over the threshold in float32: layer 2" in lines(verdict)
+
+
+def test_a_saved_llama_and_its_run_are_one_model(run: Path, tmp_path: Path) -> None:
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    export_llama(checkpoint, None, tmp_path / "hf")
+    ours, theirs = read_model(run), read_model(tmp_path / "hf")
+    assert ours.weights.keys() == theirs.weights.keys()
+    for name, weight in ours.weights.items():
+        np.testing.assert_array_equal(weight, theirs.weights[name])
+    assert not run_logits(f"{FILE}:right", tmp_path / "hf").is_off
+
+
+def test_the_next_tokens_are_compared_by_probability_and_rank() -> None:
+    exact = np.log(np.array([[[0.5, 0.3, 0.1, 0.05, 0.03, 0.02]]]))
+    found = compare([exact[..., [1, 0, 2, 3, 4, 5]]], [exact], MODEL, "float32")
+    assert found.kl == pytest.approx(0.5 * math.log(0.5 / 0.3) + 0.3 * math.log(0.3 / 0.5))
+    assert (found.top1, found.top5) == (0.0, 1.0)
+    shifted = compare([exact[..., ::-1] + 7], [exact], MODEL, "float32")
+    assert shifted.top5 == pytest.approx(0.8)
+
+
+def test_the_command_writes_a_picture_and_json(run: Path, tmp_path: Path, capsys: Capture) -> None:
+    png, facts = tmp_path / "drift.png", tmp_path / "model.json"
+    with pytest.raises(SystemExit) as exit:
+        lm("check", "--logits", f"{FILE}:second_layer_wrong", run, "--png", png, "--json", facts)
+    assert exit.value.code == 1
+    assert "second_layer_wrong: OFF" in capsys.readouterr().out
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert json.loads(facts.read_text())["precisions"][0]["first_off"] == "layer 2"
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        (f"{FILE}", "give FILE:FUNCTION"),
+        (f"{FILE}:nothing", "has no function nothing"),
+        (f"{FILE}:ids_alone", "returns 112 numbers"),
+        (f"{FILE}:transposed", "logits of shape (8, 2, 29) for token ids (2, 8)"),
+    ],
+)
+def test_bad_input_is_exit_code_2(run: Path, target: str, told: str, capsys: Capture) -> None:
+    assert lm("check", "--logits", target, run) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_nothing_to_check_is_exit_code_2(capsys: Capture) -> None:
+    assert lm("check") == 2
+    assert "nothing to check" in capsys.readouterr().err
+    assert lm("check", "--logits", f"{FILE}:right") == 2
+    assert "--logits needs the folder" in capsys.readouterr().err
