@@ -1,4 +1,4 @@
-"""Functions that call the user's function where it takes more than arrays, or is called more than once.
+"""Functions that call the user's function if it takes more than arrays, or is called more than once.
 
 `THROUGH` has those of numeric subjects (`Call.through`): each receives the user's function and the call's arguments,
 and returns an array of its framework, which is compared and differentiated as usual. `HANDLERS` has those of exact
