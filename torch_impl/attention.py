@@ -96,7 +96,7 @@ def scaled_dot_product_attention(
     return weights.to(V.dtype) @ V
 
 
-@fast.path(fast.single_query_attention)
+@fast.path(fast.grouped_query_attention)
 def grouped_query_attention(
     q_BHTK: Float[Tensor, "*B H T K"],
     k_BGSK: Float[Tensor, "*B G S K"],

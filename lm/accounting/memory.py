@@ -115,7 +115,8 @@ def memory(config: TrainConfig, account: Account, mesh: Mesh | None = None) -> M
             held + redone + _in_feed_forward(m, T_last, account, sizes), state + earlier
         ),
         "attention backward": Line(
-            held + redone - done + _in_attention(m, T_last, account, sizes), state + earlier
+            held + redone - done + _in_attention(m, T_last, account, sizes),
+            state + earlier + _block_scores(m, T_last, account, sizes),
         ),
         "first block's backward": Line(
             first,
@@ -128,7 +129,7 @@ def memory(config: TrainConfig, account: Account, mesh: Mesh | None = None) -> M
 
 @dataclass(frozen=True)
 class _Sizes:
-    """Bytes of a number by its kind, and the number of devices that share heads and feed-forward units."""
+    """Bytes of a number by its kind, the number of devices that share heads and feed-forward units, and the batch."""
 
     weight: int
     """A weight. Norms, softmax and loss compute in its type, too."""
@@ -136,6 +137,8 @@ class _Sizes:
     operand: int
     """An operand of a matrix product of attention or head."""
     tensor: int
+    sequences: int
+    """Sequences in a micro-batch."""
 
 
 def _sizes(config: TrainConfig, account: Account, tensor: int) -> _Sizes:
@@ -143,7 +146,8 @@ def _sizes(config: TrainConfig, account: Account, tensor: int) -> _Sizes:
     activation = 2 if config.compute_dtype == "bfloat16" else weight
     # On a CPU, XLA multiplies bfloat16 in float32 and keeps the operands in float32.
     widened = account == "jax" and config.device == "cpu"
-    return _Sizes(weight, activation, weight if widened else activation, tensor)
+    sequences = config.batch_size // config.grad_accumulation
+    return _Sizes(weight, activation, weight if widened else activation, tensor, sequences)
 
 
 def _streams(m: ModelConfig) -> int:
@@ -177,7 +181,9 @@ def _block(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> dict[str,
             "attn: queries": queries * x,
             "attn: keys": kv * x,
             "attn: largest scores, sums": 2 * H * T * w,
-            "attn: weights": H * _kept_weights(m, T) * w,
+            "attn: weights": scores * w if _is_one_block(m, T, sizes) else 0,
+            # In bfloat16, the gradient needs the output in float32, too.
+            "attn: heads' wide output": queries * w if x < w else 0,
         }
     else:
         kept |= {"attn: queries": queries * w, "attn: keys": kv * w}
@@ -198,19 +204,6 @@ def _block(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> dict[str,
     # SwiGLU keeps w1 x and w3 x.
     activation["swiglu"] = 2 * hidden * x
     return kept | {f"ffn: {m.ffn}": activation[m.ffn], "ffn: w2's input": hidden * x}
-
-
-def _kept_weights(m: ModelConfig, T: int) -> int:
-    """Return how many attention weights torch keeps of a head (`torch_impl/fast/attention.py`).
-
-    Over long contexts it keeps none. Under a causal mask it keeps, for each 64 queries, the weights up to the position
-    of the last query.
-    """
-    if T > 512:
-        return 0
-    if m.architecture != "decoder":
-        return T * T
-    return sum(min(t + 64, T) * min(64, T - t) for t in range(0, T, 64))
 
 
 def _norm(m: ModelConfig, account: Account, sizes: _Sizes) -> int:
@@ -256,12 +249,29 @@ def _in_feed_forward(m: ModelConfig, T: int, account: Account, sizes: _Sizes) ->
 def _in_attention(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> int:
     """Return what attention's backward pass adds to what was kept: gradients.
 
-    In torch they are those of output, queries, keys and values; in JAX, those of weights and scores.
+    In torch they are those of output, queries, keys and values, and, unless all scores are one block, keys and values
+    with a column of ones, and sums of their gradients. In JAX they are those of weights and scores.
     """
     if account == "torch":
         assert m.num_kv_heads is not None
-        return 2 * T * (m.d_model + m.num_kv_heads * m.d_head) * sizes.activation
+        gradients = 2 * T * (m.d_model + m.num_kv_heads * m.d_head) * sizes.activation
+        if _is_one_block(m, T, sizes):
+            return gradients + m.num_heads * T * T * sizes.weight
+        return gradients + 2 * T * m.num_kv_heads * (2 * m.d_head + 1) * sizes.weight
     return 2 * m.num_heads // sizes.tensor * T * T * sizes.weight
+
+
+def _is_one_block(m: ModelConfig, T: int, sizes: _Sizes) -> bool:
+    """Return whether torch computes all scores of a layer at once and keeps them (`torch_impl/fast/attention.py`)."""
+    scores = sizes.sequences * m.num_heads * T * T
+    return T <= 128 and scores <= 2**18 and sizes.activation == sizes.weight
+
+
+def _block_scores(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> int:
+    """Return the scores, and their gradients, that torch's attention has in the processor's cache."""
+    if account != "torch" or _is_one_block(m, T, sizes):
+        return 0
+    return 2 * min(2**18, sizes.sequences * m.num_heads * min(T, 128) ** 2) * sizes.weight
 
 
 def _course(m: ModelConfig, size: int) -> dict[str, int]:

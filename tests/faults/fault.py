@@ -23,6 +23,7 @@ GELU, LAYERNORM, FEED_FORWARD = (f"{P}{name}.py" for name in ("gelu", "layernorm
 FAMILY, DROPOUT, REMAT, FUSED = (f"{P}{name}.py" for name in ("family", "dropout", "remat", "fused"))
 DATA, BITS = "tests/lm/data/test_windows.py", f"{P}same_bits.py"
 ENCODER, PREFIXED = f"{P}encoder.py", f"{P}encoder_decoder.py"
+BLOCKS = f"{P}blocks.py"
 PAIRS, MASKING = "tests/lm/data/test_pairs.py", "tests/lm/data/test_masking.py"
 MESH = "tests/lm/test_mesh.py"
 DOCUMENTS, STARTS = f"{P}documents.py", "tests/lm/data/test_documents.py"

@@ -17,7 +17,7 @@ from lm.config import ModelConfig, TrainConfig
 from lm.data.batch import Batch
 from parity import oracle
 from tests.parity.support import answers, assert_close, normal
-from torch_impl.fast import single_query_attention
+from torch_impl.fast import grouped_query_attention
 
 BACKENDS: tuple[BackendName, ...] = ("torch", "jax")
 MODEL = ModelConfig(64, 16, 32, 2, 4, 32, num_kv_heads=2)
@@ -113,5 +113,5 @@ def test_a_decoded_query_tells_scores_apart_that_bfloat16_rounds_to_one() -> Non
     k = torch.tensor([[[[16.0, 0.0, 0.0, 0.0], [16.0, 1.0, 0.0, 0.0]]]]).bfloat16()
     v = torch.tensor([[[[0.0] * 4, [1.0] * 4]]]).bfloat16()
     with torch.no_grad():
-        found = single_query_attention(q, k, v, None).double().numpy()
+        found = grouped_query_attention(q, k, v, None).double().numpy()
     assert_close(found, np.full((1, 1, 1, 4), 1 / (1 + np.exp(-0.5))), "bfloat16")

@@ -32,7 +32,6 @@ def attention(Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
 CASES: dict[str, tuple[Callable[..., Tensor], list[Tensor]]] = {
     "attention": (attention, [tensor(i, 2, 3, T, 4) for i in range(3)]),
     "attention in blocks": (attention, [tensor(i, 2, 3, T, 4) for i in range(3)]),
-    "attention over many keys": (attention, [tensor(i, 2, 3, T, 4) for i in range(3)]),
     "rmsnorm": (RMSNorm(8, dtype=torch.float64), [tensor(3, 5, 8)]),
     "swiglu": (SwiGLU(8, 6, dtype=torch.float64), [tensor(4, 5, 8)]),
     "cross_entropy": (lambda x: token_cross_entropy(x, torch.arange(5)), [tensor(5, 5, 9)]),
@@ -41,12 +40,11 @@ CASES: dict[str, tuple[Callable[..., Tensor], list[Tensor]]] = {
 
 @pytest.fixture(autouse=True)
 def sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set all size limits so that no array is small; the case says whether scores fit one block and are kept."""
+    """Set all size limits so that no array is small; the case says whether scores fit one block."""
     monkeypatch.setattr(fast.blocks, "_SMALL", 0)
-    if "blocks" in request.node.name or "many keys" in request.node.name:
-        monkeypatch.setattr(fast.attention, "ROWS_BLOCK", 200)
-    if "many keys" in request.node.name:
-        monkeypatch.setattr(fast.attention, "_KEPT_KEYS", T - 1)
+    if "blocks" in request.node.name:
+        monkeypatch.setattr(fast.attention, "QUERIES", 16)
+        monkeypatch.setattr(fast.attention, "KEYS", 8)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -4,7 +4,7 @@ The formulas remain the definition: the parity tests hold every form to its form
 operations itself, is given the formulas.
 """
 
-from torch_impl.fast.attention import rope, scaled_dot_product_attention, single_query_attention
+from torch_impl.fast.attention import grouped_query_attention, rope, scaled_dot_product_attention
 from torch_impl.fast.blocks import blockwise, rmsnorm, silu_gate, token_cross_entropy
 from torch_impl.fast.packing import Array, moments, pack
 from torch_impl.fast.product import choices, keep_plain, project, repeat
@@ -14,6 +14,7 @@ __all__ = [
     "Array",
     "blockwise",
     "choices",
+    "grouped_query_attention",
     "keep_plain",
     "moments",
     "pack",
@@ -24,7 +25,6 @@ __all__ = [
     "rope",
     "scaled_dot_product_attention",
     "silu_gate",
-    "single_query_attention",
     "token_cross_entropy",
     "use",
     "used",

@@ -15,9 +15,10 @@ from torch import Tensor
 class _NoGradient:
     """Stand in for autograd's context if there will be no backward pass. It keeps nothing."""
 
-    blocks: Any = None
-
     def save_for_backward(self, *tensors: Tensor | None) -> None:
+        pass
+
+    def __setattr__(self, name: str, value: Any) -> None:
         pass
 
 
