@@ -66,15 +66,27 @@ def diagnose(
         known: Mistakes that were found in other functions of the file, which this one may call.
         call: How the file defines the function. By default: the first way.
     """
-    end = time.monotonic() + SECONDS * (3 if subject.layer.whole_model else 1)
     with np.errstate(all="ignore"):  # a wrong function may return numbers of any size
-        found = Search(subject, ask, dtype, tuple(known), catalogue, end).run()
-        if dtype == "float32" and not found.mistakes:
-            # float64 tells mistakes apart whose difference is below float32's rounding.
-            sharper = Search(subject, ask, "float64", tuple(known), catalogue, end)
-            if sharper.off:
-                found = max(found, sharper.run(), key=_certainty)
+        found = explain(subject, ask, dtype, known, catalogue)
         return replace(found, smallest=smallest_case(subject, ask, dtype, call, found.mistakes))
+
+
+def explain(
+    subject: Subject,
+    ask: Ask,
+    dtype: Dtype = "float32",
+    known: Sequence[Mistake] = (),
+    catalogue: Sequence[Mistake] = MISTAKES,
+) -> Diagnosis:
+    """Return the diagnosis without the smallest case."""
+    end = time.monotonic() + SECONDS * (3 if subject.layer.whole_model else 1)
+    found = Search(subject, ask, dtype, tuple(known), catalogue, end).run()
+    if dtype == "float32" and not found.mistakes:
+        # float64 tells mistakes apart whose difference is below float32's rounding.
+        sharper = Search(subject, ask, "float64", tuple(known), catalogue, end)
+        if sharper.off:
+            found = max(found, sharper.run(), key=_certainty)
+    return found
 
 
 def _certainty(diagnosis: Diagnosis) -> int:
