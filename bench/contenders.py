@@ -55,22 +55,19 @@ OPTIMIZER = OptimizerConfig(learning_rate=1e-1, eps=1e-3, beta2=0.95, weight_dec
 class Work:
     """The training step of one row of the table, which every contender takes."""
 
-    size: str
+    name: str
+    """SIZE[@CONTEXT]/BATCH/DTYPE, as on the command line."""
+    model: ModelConfig
     batch_size: int
     dtype: str
     device: str
     threads: int
 
     @property
-    def name(self) -> str:
-        """SIZE/BATCH/DTYPE, as on the command line."""
-        return f"{self.size}/{self.batch_size}/{self.dtype}"
-
-    @property
     def config(self) -> TrainConfig:
         """The settings with which `lm train` would take this step."""
         return TrainConfig(
-            SIZES[self.size],
+            self.model,
             OPTIMIZER,
             batch_size=self.batch_size,
             compute_dtype="bfloat16" if self.dtype == "bfloat16" else "float32",

@@ -14,7 +14,7 @@ import numpy as np
 
 from bench import options, report
 from bench.children import Calls, Child, take_turns, time_runs
-from bench.contenders import SIZES, Work
+from bench.contenders import Work
 from bench.machine import describe, flags
 from bench.train_step import CONTENDERS, make_contender, parse_work
 from lm.data.token_files import open_tokens
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tokens.npy"
         rng = np.random.default_rng(0)
-        np.save(path, rng.integers(0, SIZES[work.size].vocab_size, given.tokens).astype(np.uint16))
+        np.save(path, rng.integers(0, work.model.vocab_size, given.tokens).astype(np.uint16))
         children = {
             "batch": Child(make_batches, path, work),
             **{name: Child(make_contender, CONTENDERS[name], work) for name in ("jax", "torch")},

@@ -9,8 +9,10 @@ are taken within a round. The peak of a matrix product is measured in the same r
 
 import argparse
 import os
+import re
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,14 @@ CONTENDERS = {
     "baseline": "bench.torch_baseline:eager",
     "baseline compiled": "bench.torch_baseline:compiled",
 }
-WORK = ("tinystories/8/float32", "tinystories/8/bfloat16", "tinystories/32/float32", "micro/8/float32")
+WORK = (
+    "tinystories/8/float32",
+    "tinystories/8/bfloat16",
+    "tinystories/32/float32",
+    "tinystories@1024/2/float32",
+    "tinystories@4096/1/float32",
+    "micro/8/float32",
+)
 PACKAGES = ("numpy", "torch", "jax", "jaxlib")
 
 # The gradient of this weight passes through every layer.
@@ -59,7 +68,8 @@ def main(arguments: list[str]) -> None:
         nargs="+",
         action=Gather,
         default=WORK,
-        help=f"steps, as SIZE/BATCH/DTYPE with a size of {', '.join(SIZES)} and a dtype of {', '.join(DTYPES)} "
+        help=f"steps, as SIZE/BATCH/DTYPE or SIZE@CONTEXT/BATCH/DTYPE with a size of {', '.join(SIZES)} and a dtype of "
+        f"{', '.join(DTYPES)} "
         f"(default: {' '.join(WORK)})",
     )
     parser.add_argument(
@@ -119,19 +129,20 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def parse_work(text: str, device: str, threads: int) -> Work:
-    """Return the work that SIZE/BATCH/DTYPE names.
+    """Return the work that SIZE/BATCH/DTYPE or SIZE@CONTEXT/BATCH/DTYPE names.
 
     Raises:
         InputError: The text does not name one.
     """
-    size, _, rest = text.partition("/")
-    batch, _, dtype = rest.partition("/")
-    if size not in SIZES or not batch.isdecimal() or not int(batch) or dtype not in DTYPES:
+    found = re.fullmatch(r"([^@/]+)(?:@0*([1-9]\d*))?/0*([1-9]\d*)/([^/]+)", text, re.ASCII)
+    if found is None or found[1] not in SIZES or found[4] not in DTYPES:
         raise InputError(
-            f"--work {text}: give SIZE/BATCH/DTYPE, such as tinystories/8/float32, with a size of {', '.join(SIZES)} "
-            f"and a dtype of {', '.join(DTYPES)}"
+            f"--work {text}: give SIZE/BATCH/DTYPE or SIZE@CONTEXT/BATCH/DTYPE, such as tinystories/8/float32 or "
+            f"tinystories@4096/1/float32, with a size of {', '.join(SIZES)} and a dtype of {', '.join(DTYPES)}"
         )
-    return Work(size, int(batch), dtype, device, threads)
+    size, context, batch, dtype = found.groups()
+    model = SIZES[size] if context is None else replace(SIZES[size], context_length=int(context))
+    return Work(text, model, int(batch), dtype, device, threads)
 
 
 def measure_work(work: Work, specs: dict[str, str], rounds: int) -> dict[str, Any]:
@@ -139,9 +150,7 @@ def measure_work(work: Work, specs: dict[str, str], rounds: int) -> dict[str, An
     found: dict[str, dict[str, Any]] = {}
     children: dict[str, Child] = {}
     row: dict[str, Any] = {"work": work.name, "contenders": found, "failures": []}
-    row["flops"] = (
-        train_flops_per_token(work.config.model) * work.batch_size * SIZES[work.size].context_length
-    )
+    row["flops"] = train_flops_per_token(work.model) * work.batch_size * work.model.context_length
     try:
         for name, spec in specs.items():
             show_progress(f"{work.name}: first step of {name}")
@@ -249,8 +258,8 @@ def make_contender(spec: str, work: Work) -> Calls:
 
 def token_ids(work: Work) -> np.ndarray:
     """Return the batch of every step: the inputs and one token more."""
-    shape = work.batch_size, SIZES[work.size].context_length + 1
-    return np.random.default_rng(0).integers(0, SIZES[work.size].vocab_size, shape).astype(np.int32)
+    shape = work.batch_size, work.model.context_length + 1
+    return np.random.default_rng(0).integers(0, work.model.vocab_size, shape).astype(np.int32)
 
 
 def peak_size(device: str) -> int:
