@@ -93,7 +93,7 @@ def scaled_dot_product_attention(
     return weights.astype(V.dtype) @ V
 
 
-@fast.path(fast.single_query_attention)
+@fast.path(fast.grouped_query_attention)
 def grouped_query_attention(
     q_BHTK: Float[Array, "*B H T K"],
     k_BGSK: Float[Array, "*B G S K"],

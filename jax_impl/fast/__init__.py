@@ -1,6 +1,6 @@
 """Faster forms of the formulas: the same numbers within the budgets of tests/parity, all behind one switch."""
 
-from jax_impl.fast.attention import scaled_dot_product_attention, single_query_attention
+from jax_impl.fast.attention import grouped_query_attention, scaled_dot_product_attention
 from jax_impl.fast.gate import silu_gate
 from jax_impl.fast.loss import token_cross_entropy
 from jax_impl.fast.product import project
@@ -12,13 +12,13 @@ __all__ = [
     "decoding_options",
     "few_lengths",
     "few_rows",
+    "grouped_query_attention",
     "keep_programs",
     "padded",
     "path",
     "project",
     "scaled_dot_product_attention",
     "silu_gate",
-    "single_query_attention",
     "token_cross_entropy",
     "training_options",
     "use",
