@@ -41,8 +41,9 @@ def scaled_dot_product_attention(
     Q: np.ndarray, K: np.ndarray, V: np.ndarray, mask: np.ndarray | None
 ) -> np.ndarray:
     """Mean of the values that a query may see, weighted by `attention_weights`."""
-    is_seen = True if mask is None else np.asarray(mask.any(-2))[..., None]
-    return np.einsum("...ts,...sv->...tv", attention_weights(Q, K, mask), np.where(is_seen, V, 0))
+    weights = attention_weights(Q, K, mask)
+    has_weight = np.asarray((weights != 0).any(-2))[..., None]
+    return np.einsum("...ts,...sv->...tv", weights, np.where(has_weight, V, 0))
 
 
 def project(weights: Weights, name: str, x: np.ndarray) -> np.ndarray:
