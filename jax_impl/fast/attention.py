@@ -12,7 +12,7 @@ from jax_impl.fast.blocks import attend_in_blocks
 from jax_impl.masks import Mask
 
 QUERIES, KEYS = 256, 512
-"""Most queries and keys in a block of scores. XLA's product of smaller blocks runs on one core of a CPU."""
+"""Most queries and keys in a block of scores. XLA multiplies smaller blocks at fewer operations a second."""
 
 
 def scaled_dot_product_attention(
@@ -50,8 +50,7 @@ def grouped_query_attention(
 ) -> Float[Array, "*B H T K"] | NotImplementedType:
     """Attention in blocks over a long context, and of one query over several keys, which only a decode step has.
 
-    In blocks, a training step's memory grows with the context, not with its square, and blocks that a `Mask` hides are
-    skipped: a step of 4,096 tokens of tinystories takes a third of the formula's time and a tenth of its memory.
+    In blocks, scores of one block at a time exist, and blocks that a `Mask` hides are skipped.
 
     For one query the formula copies keys and values, since those that no query sees may be NaN. A cache is finite: it
     holds zeros until it is written. For one text of tinystories, a layer's attention then takes a third of the time

@@ -6,7 +6,7 @@ square.
 
 Queries have the axes (*L, R, T, K), keys and values (*L, S, K). R query heads share a key head; L holds the batch and
 the key heads. Blocks lie along a first axis, I of queries and J of keys. A block of queries has R q rows, so that its
-scores, (*L, R q, s), have no axis more than XLA's products: with one more, a step took twice the time.
+scores, (*L, R q, s), have no axis more than XLA's products.
 """
 
 import math
