@@ -121,7 +121,8 @@ def check(found: Found, run: Run, known: Sequence[Mistake] = ()) -> Verdict:
             message = f"{question.what}: {difference(reply.right, answer)}"
             findings.append(Finding("answer", message, case, "float32", beyond=question.beyond))
     off = [finding for finding in findings if not finding.beyond]
-    diagnosis = diagnose(subject, names, replies, known) if any(not r.is_right for r in replies) else None
+    says_something = any(not r.is_right for r in replies) and not all(map(_raised, replies))
+    diagnosis = diagnose(subject, names, replies, known) if says_something else None
     if not off:
         notes += [finding.message for finding in findings]
         notes += [f"{m.name}: {explain(m)}" for m in diagnosis.mistakes] if diagnosis else []
@@ -135,6 +136,10 @@ def check(found: Found, run: Run, known: Sequence[Mistake] = ()) -> Verdict:
         diagnosis=diagnosis if off else None,
         seconds=time.monotonic() - started,
     )
+
+
+def _raised(reply: Reply) -> bool:
+    return isinstance(reply.answer, dict) and "raised" in reply.answer
 
 
 def diagnose(

@@ -11,10 +11,9 @@ from parity.case import Case, Given
 from parity.check.answer import Answer, Finding, Verdict
 from parity.check.choose import Choice
 from parity.check.compare import Comparison
-from parity.check.optimizers import OUTSIDE
+from parity.check.notes import in_words, place
 from parity.check.precision import ROUGH, roughness
 from parity.check.process import Child
-from parity.check.subjects import Subject
 
 ROUNDING = 8.0
 """A function whose float64 is right may be over a lower precision's budget by this factor: its formula is right."""
@@ -179,14 +178,11 @@ def _is_rounding(comparison: Comparison, findings: list[Finding]) -> bool:
 
 
 def _verdict(comparison: Comparison, status: str) -> Verdict:
-    outside: dict[str, list[str]] = {}
+    outside: dict[str, list[Finding]] = {}
     for finding in comparison.findings:
         if finding.beyond:
-            outside.setdefault(_place(finding, comparison.subject), []).append(finding.message)
-    beyond = [
-        f"{place}: {first}" + (f" (and {len(others)} more)" if others else "")
-        for place, (first, *others) in outside.items()
-    ]
+            outside.setdefault(place(finding, comparison.subject), []).append(finding)
+    beyond = [in_words(where, findings) for where, findings in outside.items()]
     return Verdict(
         subject=comparison.subject.name,
         function=comparison.call.function,
@@ -198,26 +194,3 @@ def _verdict(comparison: Comparison, status: str) -> Verdict:
         notes=tuple(dict.fromkeys(comparison.notes + beyond)),
         seconds=comparison.seconds,
     )
-
-
-def _place(finding: Finding, subject: Subject) -> str:
-    """Say what is special about a case outside the contract."""
-    case = finding.case
-    special: list[str] = []
-    if finding.dtype != "float32":
-        special.append(finding.dtype)
-    if case.mask == "empty row":
-        special.append(OUTSIDE.get(case.layer, "a query that sees nothing"))
-    if case.spread > 10:
-        special.append("huge scores" if "attention" in case.layer else "huge logits")
-    if case.scale not in (1.0, 100.0):
-        special.append(f"inputs of size {case.scale:g}")
-    if case.positions == "from 1000":
-        special.append("positions from 1000")
-    if case.mask == "full" and "rope" in case.layer:
-        special.append("positions of each row")
-    if case.mask == "random" and "rope" in case.layer:
-        special.append("no positions given")
-    if case.layer == "scaled_dot_product_attention" and case.mask in ("full", "causal"):
-        special.append("no mask" if case.mask == "full" else "one mask for all")
-    return ", ".join(special) or ("two batch axes" if case in subject.beyond else f"shape {case.shape}")

@@ -96,7 +96,8 @@ def _slices(wrong: np.ndarray, axis: int, ndim: int) -> str:
     name = AXES[ndim][axis] if ndim in AXES else f"indices of axis {axis}"
     if len(chosen) == 1:
         name = name.replace("entries", "entry").replace("indices", "index").removesuffix("s")
-    return f"{name} {indices([int(i) for i in chosen], n)}"
+    text = indices([int(i) for i in chosen], n)
+    return f"all {name} except {text.split()[-1]}" if text.startswith("all except") else f"{name} {text}"
 
 
 def _zero(differences: Sequence[Difference]) -> str:

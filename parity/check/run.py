@@ -8,7 +8,7 @@ from lm.budgets import Dtype
 from parity.check.answer import Finding, Verdict
 from parity.check.choose import Choice, choose, select
 from parity.check.diagnose import diagnose
-from parity.check.diagnosis import Diagnosis
+from parity.check.diagnosis import Diagnosis, explain
 from parity.check.exact import Found, check
 from parity.check.exact_data import DATA
 from parity.check.exact_texts import TEXTS
@@ -74,9 +74,8 @@ def _checked(child: Child, choice: Choice, dtype: Dtype, known: Sequence[Mistake
     diagnosis = diagnose(comparison.subject, comparison.ask, verdict.dtype, known, call=comparison.call)
     verdict = replace(verdict, diagnosis=diagnosis)
     if diagnosis.accepted:
-        names = ", ".join(mistake.name for mistake in diagnosis.mistakes)
-        notes = (*verdict.notes, f"the course accepts this: {names}")
-        verdict = replace(verdict, status="pass", notes=notes)
+        named = [f"the course accepts this: {m.name}: {explain(m)}" for m in diagnosis.mistakes]
+        verdict = replace(verdict, status="pass", notes=(*verdict.notes, *named))
     return verdict
 
 

@@ -16,7 +16,7 @@ def lines(verdict: Verdict) -> list[str]:
     out = [head.rstrip()]
     for message in _told(verdict):
         out += _wrapped(message)
-    if verdict.diagnosis:
+    if verdict.diagnosis and verdict.status == "off":
         out += [f"{INDENT}{line}" for line in verdict.diagnosis.lines()]
     for note in verdict.notes:
         out += _wrapped(f"note: {note}")
@@ -39,6 +39,8 @@ def _measured(verdict: Verdict) -> str:
     """Return the worst errors; of a function that is off, with their budgets."""
     if verdict.status == "not written":
         return "it raises NotImplementedError"
+    if verdict.diagnosis and verdict.status == "pass":
+        return "as a variant that the course accepts"
     parts = []
     for kind, error in verdict.errors.items():
         over = not error <= verdict.budgets[kind]

@@ -81,7 +81,7 @@ def test_places_that_differ_are_listed() -> None:
     wrong = d.exact.copy()
     wrong[1, 1:, :] += np.random.default_rng(0).standard_normal(wrong[1, 1:, :].shape)
     found = describe([Difference(d.given, "output", wrong, d.exact, 1e-6)])
-    assert found == ["the output differs only at batch entry 1, positions all except 0"]
+    assert found == ["the output differs only at batch entry 1, all positions except 0"]
 
 
 def test_a_gradient_of_whole_heads_names_the_heads() -> None:
