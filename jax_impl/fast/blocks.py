@@ -63,7 +63,7 @@ def _forward(
         inverse = 1 / jnp.where(total == 0.0, 1.0, total)
         return None, (out * inverse, _finite(largest), inverse)
 
-    _, (out_I, *saved) = lax.scan(attend, None, jnp.arange(len(blocks.Q_I)))
+    _, (out_I, *saved) = lax.scan(attend, None, _places(len(blocks.Q_I)))
     return _join_queries(out_I, Q).astype(V.dtype), (Q, K, V, mask, drop, out_I, saved)
 
 
@@ -96,7 +96,7 @@ def _backward(sizes: tuple[int, int], residuals: Any, g: Array) -> tuple[Any, ..
         return (d_K_J, d_V_J), d_q
 
     d_K_J, d_V_J = (jnp.zeros_like(at_least_float32(x_J)) for x_J in (blocks.K_J, V_J))
-    (d_K_J, d_V_J), d_Q_I = lax.scan(attend, (d_K_J, d_V_J), jnp.arange(len(blocks.Q_I)))
+    (d_K_J, d_V_J), d_Q_I = lax.scan(attend, (d_K_J, d_V_J), _places(len(blocks.Q_I)))
     scale, S = Q.shape[-1] ** -0.5, K.shape[-2]
     d_Q, d_K, d_V = _join_queries(d_Q_I, Q) * scale, _join(d_K_J, S, -1).mT * scale, _join(d_V_J, S, -1).mT
     return d_Q.astype(Q.dtype), d_K.astype(K.dtype), d_V.astype(V.dtype), None, None
@@ -122,10 +122,11 @@ class _Blocks:
         # The queries that fill up the last block may attend to nothing, and no query to what fills up the keys.
         first = _with_heads(ranges.first_T, Q.ndim - 1)
         last = _with_heads(jnp.minimum(ranges.last_T, self.S - 1), Q.ndim - 1)
-        first_I, last_I = _split(first, count, -1, self.S), _split(last, count, -1, -1)
+        first_I, last_I = (
+            _split(x.astype(np.int32), count, -1, fill) for x, fill in ((first, self.S), (last, -1))
+        )
         axes = tuple(range(1, first_I.ndim))
-        start_I, stop_I = first_I.min(axes) // self.s, last_I.max(axes) // self.s + 1
-        self.start_I, self.stop_I = start_I.astype(np.int32), stop_I.astype(np.int32)
+        self.start_I, self.stop_I = first_I.min(axes) // self.s, last_I.max(axes) // self.s + 1
         self.first_I, self.last_I = self._rows(first_I[..., None]), self._rows(last_I[..., None])
         self.present_J = self.dense = None
         if ranges.present_S is not None:
@@ -142,7 +143,7 @@ class _Blocks:
     def scores(self, q: Array, i: Array, j: Array) -> Array:
         """Return a block's scores in at least float32, -inf for keys that are hidden from the query."""
         scores = _product(at_least_float32(q), at_least_float32(self.K_J[j])) * q.shape[-1] ** -0.5
-        key = (j * self.s + jnp.arange(self.s)).reshape((1,) * (scores.ndim - 1) + (-1,))
+        key = (j * self.s + _places(self.s)).reshape((1,) * (scores.ndim - 1) + (-1,))
         is_seen = (self.first_I[i] <= key) & (key <= self.last_I[i])
         if self.present_J is not None:
             is_seen &= self.present_J[j]
@@ -156,10 +157,10 @@ class _Blocks:
         if self.drop is None:
             return weights
         # An element's index in its sequence's weights, (..., R, T, S).
-        query = jnp.arange(self.R)[:, None] * self.T + (i * self.q + jnp.arange(self.q))[None]
-        heads = jnp.arange(math.prod(self.lead[1:])).reshape(*self.lead[1:], 1, 1)
+        query = _places(self.R)[:, None] * self.T + (i * self.q + _places(self.q))[None]
+        heads = _places(math.prod(self.lead[1:])).reshape(*self.lead[1:], 1, 1)
         row = heads * (self.R * self.T) + query.reshape((1,) * (heads.ndim - 2) + (-1, 1))
-        key = (j * self.s + jnp.arange(self.s)).reshape((1,) * (heads.ndim - 1) + (-1,))
+        key = (j * self.s + _places(self.s)).reshape((1,) * (heads.ndim - 1) + (-1,))
         kept = self.drop.mask(row.astype(np.uint32) * np.uint32(self.S) + key.astype(np.uint32))
         return jnp.where(kept, weights * (1 / (1 - self.drop.rate)), 0.0)
 
@@ -167,6 +168,10 @@ class _Blocks:
         """Repeat what all query heads of a group share, (..., 1, q, s), as rows of a block of scores."""
         *lead, _, q, s = x.shape
         return jnp.broadcast_to(x, (*lead, self.R, q, s)).reshape(*lead, -1, s)
+
+
+def _places(count: int) -> Array:
+    return jnp.arange(count, dtype=np.int32)
 
 
 def _is_read(mask: Mask | Array, K: Array) -> Array:
