@@ -25,7 +25,6 @@ from jax_impl.masks import Mask
 State = tuple[Array, Array, Array]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
 def attend_in_blocks(
     sizes: tuple[int, int], Q: Array, K: Array, V: Array, mask: Mask | Array | None, drop: Any
 ) -> Array:
@@ -36,13 +35,20 @@ def attend_in_blocks(
         mask: Blocks that a `Mask` hides are skipped. A dense mask broadcasts against (*L, R, T, S).
         drop: A `Dropout` of attention weights; None outside training.
     """
-    return _forward(sizes, Q, K, V, mask, drop)[0]
+    # JAX makes trees of the arguments' types that hold no arrays, which the checker of shapes refuses.
+    given, tree = jax.tree.flatten((mask, drop))
+    return _attend(sizes, tree, Q, K, V, given)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _attend(sizes: tuple[int, int], tree: Any, Q: Array, K: Array, V: Array, given: list[Array]) -> Array:
+    return _forward(sizes, tree, Q, K, V, given)[0]
 
 
 def _forward(
-    sizes: tuple[int, int], Q: Array, K: Array, V: Array, mask: Mask | Array | None, drop: Any
+    sizes: tuple[int, int], tree: Any, Q: Array, K: Array, V: Array, given: list[Array]
 ) -> tuple[Array, Any]:
-    blocks = _Blocks(sizes, Q, K, V, mask, drop)
+    blocks = _Blocks(sizes, Q, K, V, *jax.tree.unflatten(tree, given))
     V_J = _split(blocks.V, blocks.J)
 
     def attend(_: None, i: Array) -> tuple[None, State]:
@@ -64,12 +70,12 @@ def _forward(
         return None, (out * inverse, _finite(largest), inverse)
 
     _, (out_I, *saved) = lax.scan(attend, None, _places(len(blocks.Q_I)))
-    return _join_queries(out_I, Q).astype(V.dtype), (Q, K, V, mask, drop, out_I, saved)
+    return _join_queries(out_I, Q).astype(V.dtype), (Q, K, V, given, out_I, saved)
 
 
-def _backward(sizes: tuple[int, int], residuals: Any, g: Array) -> tuple[Any, ...]:
-    Q, K, V, mask, drop, out_I, (largest_I, inverse_I) = residuals
-    blocks = _Blocks(sizes, Q, K, V, mask, drop)
+def _backward(sizes: tuple[int, int], tree: Any, residuals: Any, g: Array) -> tuple[Any, ...]:
+    Q, K, V, given, out_I, (largest_I, inverse_I) = residuals
+    blocks = _Blocks(sizes, Q, K, V, *jax.tree.unflatten(tree, given))
     V_J, keys_J = _split(blocks.V.mT, blocks.J, -1), _split(blocks.K, blocks.J)
     # The weights are exponentials over their sum. The sum divides the incoming gradient instead, which is smaller.
     g_I = (_split_queries(at_least_float32(g), len(blocks.Q_I)) * inverse_I).astype(V.dtype)
@@ -99,10 +105,10 @@ def _backward(sizes: tuple[int, int], residuals: Any, g: Array) -> tuple[Any, ..
     (d_K_J, d_V_J), d_Q_I = lax.scan(attend, (d_K_J, d_V_J), _places(len(blocks.Q_I)))
     scale, S = Q.shape[-1] ** -0.5, K.shape[-2]
     d_Q, d_K, d_V = _join_queries(d_Q_I, Q) * scale, _join(d_K_J, S, -1).mT * scale, _join(d_V_J, S, -1).mT
-    return d_Q.astype(Q.dtype), d_K.astype(K.dtype), d_V.astype(V.dtype), None, None
+    return d_Q.astype(Q.dtype), d_K.astype(K.dtype), d_V.astype(V.dtype), None
 
 
-attend_in_blocks.defvjp(_forward, _backward)
+_attend.defvjp(_forward, _backward)
 
 
 class _Blocks:
