@@ -113,6 +113,13 @@ def normed_heads(rng: Rng, case: Case) -> Given:
     return given._replace(arrays=arrays, constants={})
 
 
+def normed_heads_rope(rng: Rng, case: Case) -> Given:
+    """Draw heads with norms of queries and keys, and positions (1, T)."""
+    given = normed_heads(rng, case)
+    constants = {"positions": positions(rng, case, 1, case.shape[-3])}
+    return given._replace(constants=constants, statics=given.statics | {"theta": 10_000.0})
+
+
 def block(rng: Rng, case: Case, **options: Any) -> Given:
     B, T, heads, d_head, d_ff = case.shape
     config = draws.model_config(1, heads, d_head, d_ff, T + 2, 1, **options)

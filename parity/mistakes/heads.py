@@ -267,14 +267,6 @@ def _(weights: Weights, name: str, heads: Heads, positions: Positions, theta: fl
     return position_heads(weights, name, heads, positions if name == "k" else None, theta, eps)
 
 
-@mistake("token_positions ignored", "position_heads", formula=ROPE, source=SU)
-def _(weights: Weights, name: str, heads: Heads, positions: Positions, theta: float, eps: float) -> Heads:
-    """The positions are counted from 0, whatever token_positions says.
-    It shows only if the given positions are not consecutive, since only distances matter."""
-    counted = None if positions is None else np.arange(heads[0].shape[-2])
-    return position_heads(weights, name, heads, counted, theta, eps)
-
-
 @mistake("RoPE over the whole width", "position_heads", formula=ROPE, source=SU)
 def _(weights: Weights, name: str, heads: Heads, positions: Positions, theta: float, eps: float) -> Heads:
     """Queries and keys are rotated before they are split into heads. The frequencies then fall over d_model, and each

@@ -122,12 +122,14 @@ def _(weights: Weights, x: np.ndarray, config: ModelConfig) -> np.ndarray:
     return logits(weights, x / config.d_model**0.5, config)
 
 
-@of_model("embeddings scaled by the root of d_model", "embed")
+@of_model("embeddings scaled by the root of d_model, positions not", "embed")
 def _(weights: Weights, token_ids: np.ndarray, config: ModelConfig, *args: Any, **options: Any) -> np.ndarray:
-    """The token embeddings are multiplied by sqrt(d_model), as in the first Transformer. This model takes them as they
-    are."""
-    scaled = weights["token_embeddings.weight"] * config.d_model**0.5
-    return embed({**weights, "token_embeddings.weight": scaled}, token_ids, config, *args, **options)
+    """The token embeddings are multiplied by sqrt(d_model) before positions are added to them, as in the first
+    Transformer. This model adds both as they are."""
+    if config.position in ("learned", "sinusoidal"):
+        scaled = weights["token_embeddings.weight"] * config.d_model**0.5
+        weights = {**weights, "token_embeddings.weight": scaled}
+    return embed(weights, token_ids, config, *args, **options)
 
 
 of_learned = partial(mistake, replaces="embed", formula=LEARNED, source=RADFORD)

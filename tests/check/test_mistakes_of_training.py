@@ -1,24 +1,17 @@
 """Every known mistake of optimizers, schedules, batches, checkpoints and tokenizers is named in another hand's code."""
 
-from functools import partial
-from types import SimpleNamespace
-
 import pytest
 
-from parity.check.answer import Verdict
-from parity.check.child import objects
-from parity.check.exact import Exact, check
+from parity.check.exact import Exact
 from parity.check.exact_data import DATA
 from parity.check.exact_texts import TEXTS
-from parity.check.process import Function
 from parity.check.table import SUBJECTS
-from parity.mistakes import MISTAKES, Mistake
+from parity.mistakes import MISTAKES
 from tests.check.injected.arrays import Framework
 from tests.check.injected.ask import ask
-from tests.check.injected.data import get_batch, load, save
+from tests.check.injected.exact import homes, names, verdict
 from tests.check.injected.named import diagnosed
 from tests.check.injected.optimizer import INJECTED
-from tests.check.injected.tokenizer import Tokenizer, train
 
 NUMERIC = {
     "adamw": ("adamw_update", "AdamW"),
@@ -36,7 +29,6 @@ def test_mistakes_of_a_step_are_named(name: str, framework: Framework) -> None:
     mistakes = [m for m in MISTAKES if m.replaces in NUMERIC[name]]
     for mistake in mistakes if framework == "torch" else mistakes[::5]:
         outcome = diagnosed(framework, OF[name], INJECTED[name], mistake)
-        assert outcome is not None, mistake.name
         assert outcome.exact, (mistake.name, outcome.explanations)
 
 
@@ -50,31 +42,6 @@ def test_a_right_step_agrees(name: str) -> None:
         assert answer.output == pytest.approx(subject.layer.oracle(given), rel=1e-12)
 
 
-def module(wrong: str) -> SimpleNamespace:
-    """Return what a file of adapters would define, with one mistake."""
-    return SimpleNamespace(
-        run_train_bpe=lambda path, size, specials: train(path, size, specials, wrong),
-        get_tokenizer=lambda vocab, merges, specials=None: Tokenizer(vocab, merges, specials, wrong),
-        run_get_batch=partial(get_batch, wrong),
-        run_save_checkpoint=partial(save, wrong),
-        run_load_checkpoint=partial(load, wrong),
-    )
-
-
-def verdict(subject: Exact, wrong: str = "") -> Verdict:
-    functions = vars(module(wrong))
-    found = subject.find(dict.fromkeys(functions, Function(True, None)))
-    assert found is not None
-    return check(found, lambda handler, a: objects.HANDLERS[handler](module(wrong), **a))
-
-
-def names(verdict: Verdict) -> list[str]:
-    """Return the mistakes that a verdict names, in its diagnosis or in its notes."""
-    if verdict.diagnosis:
-        return [mistake["name"] for mistake in verdict.diagnosis.as_json()["mistakes"]]
-    return [m.name for m in MISTAKES if any(note.startswith(f"{m.name}: ") for note in verdict.notes)]
-
-
 @pytest.mark.parametrize("subject", [*TEXTS, *DATA], ids=lambda s: s.name)
 def test_a_right_implementation_passes(subject: Exact) -> None:
     right = verdict(subject)
@@ -82,11 +49,7 @@ def test_a_right_implementation_passes(subject: Exact) -> None:
     assert right.notes == ()
 
 
-HOMES: dict[str, list[Mistake]] = {}
-for _mistake in MISTAKES:
-    _home = next((s.name for s in (*TEXTS, *DATA) if _mistake.replaces in s.replaced), None)
-    if _home:
-        HOMES.setdefault("encode" if _mistake.replaces == "split_specials" else _home, []).append(_mistake)
+HOMES = homes()
 
 
 @pytest.mark.parametrize("subject", [*TEXTS, *DATA], ids=lambda s: s.name)

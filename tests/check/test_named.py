@@ -30,7 +30,7 @@ def time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("framework", "sample"), [("torch", TABLE[::9]), ("jax", TABLE[:1])])
 def test_a_sample_of_the_table_is_as_the_page_says(framework: Framework, sample: list[Mistake]) -> None:
     """The page's command says it of all mistakes, which takes minutes, in JAX because it compiles."""
-    found = {outcome.mistake.name: outcome for outcome in outcomes(framework, sample)}
+    found = {outcome.mistake: outcome for outcome in outcomes(framework, sample)}
     for mistake in sample:
         said = ROWS[mistake.name][framework == "jax"]
         assert found[mistake.name].listed == (said in ("named", "not connected") or said.startswith("one of"))

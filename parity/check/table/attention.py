@@ -120,7 +120,10 @@ ATTENTION = (
         Call("run_scaled_dot_product_attention", _attention),
         Call("run_scaled_dot_product_attention", _attention_2024, year=2024),
         Call("scaled_dot_product_attention", _attention),
-        cases=({"shape": (2, 3, 4, 5, 6, 7), "mask": "random"},),
+        cases=(
+            {"shape": (2, 3, 4, 5, 6, 7), "mask": "random"},
+            {"shape": (2, 5, 5, 4, 6), "mask": "causal"},
+        ),
         beyond=(
             {"shape": (2, 4, 5, 8, 6), "mask": "full"},
             {"shape": (2, 4, 5, 8, 6), "mask": "causal"},
@@ -157,5 +160,10 @@ ATTENTION = (
         "multihead_self_attention with norms",
         Layer(_HEADS, draws.normed_heads, _oracle_heads),
         Call("normed_attention", _own_heads("eps")),
+    ),
+    subject(
+        "multihead_self_attention with norms and rope",
+        Layer(_HEADS, draws.normed_heads_rope, _oracle_heads),
+        Call("normed_attention_with_rope", _own_heads("positions", "theta", "eps")),
     ),
 )

@@ -83,7 +83,7 @@ def place(
     if wrong == "gains of query and key norms swapped" and gain is not None:
         gain = weights[f"{'k' if name == 'q' else 'q'}_norm.weight"]
     eps, theta, H = statics.get("eps", 1e-5), statics.get("theta", 1e4), x.shape[-3]
-    if wrong == "token_positions ignored" and positions is not None:
+    if wrong == "RoPE: token positions ignored" and positions is not None:
         positions = np.arange(x.shape[-2])
     turns = positions is not None and name in ROTATED.get(wrong, "qk")
     if turns and positions is not None and positions.ndim > 1:
@@ -188,6 +188,7 @@ INJECTED: dict[str, Implementation] = dict.fromkeys(
         "multihead_self_attention with rope",
         "multihead_self_attention of groups",
         "multihead_self_attention with norms",
+        "multihead_self_attention with norms and rope",
     ),
     _multihead,
 )

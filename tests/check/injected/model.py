@@ -39,7 +39,10 @@ def positions_of(xp: Any, arrays: Tree, config: Any, ids: np.ndarray, like: Any,
 def embed(xp: Any, arrays: Tree, config: Any, ids: np.ndarray, wrong: str) -> Any:
     """Embeddings (B, T, D) of tokens and positions."""
     x = arrays["token_embeddings.weight"][xp.ids(ids)]
-    if wrong == "embeddings scaled by the root of d_model":
+    adds = config.position in ("learned", "sinusoidal")
+    if wrong == "embedding: scaled by sqrt(d_model)" or (
+        adds and wrong == "embeddings scaled by the root of d_model, positions not"
+    ):
         x = x * config.d_model**0.5
     if config.position in ("rope", "none") or (
         config.position == "learned" and wrong == "learned positions missing"

@@ -2,17 +2,21 @@
 
 import importlib
 import pkgutil
-from collections.abc import Iterable
+import sys
+import time
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from parity import draws, oracle
 from parity.case import Case, Given, Layer, Rng
+from parity.check import diagnose
+from parity.check.answer import Answer
 from parity.check.diagnose import explain
 from parity.check.subjects import Array, Call, Subject
 from parity.check.table import SUBJECTS
-from parity.check.variants import distance, predict, reached
+from parity.check.variants import Asked, differ, distance, predict, reached
 from parity.layers import LAYERS
 from parity.mistakes import MISTAKES, Mistake
 from tests.check import injected
@@ -37,6 +41,8 @@ FURTHER = (
     _further("relu", Layer((), _with_zeros, lambda g: oracle.relu(g.arrays["x"])), (5, 7), (2, 3, 4)),
 )
 """Functions that layers contain and the course does not ask for."""
+SECONDS = 10.0
+"""Time for pairs of mistakes: a busy machine must not change the table."""
 
 
 def implementations() -> dict[str, Implementation]:
@@ -51,7 +57,7 @@ def implementations() -> dict[str, Implementation]:
 class Outcome(NamedTuple):
     """What the diagnosis of one injected mistake said."""
 
-    mistake: Mistake
+    mistake: str
     subject: str
     explanations: tuple[tuple[str, ...], ...] = ()
     """Names of the mistakes of each explanation: one if the diagnosis is sure, none if nothing fits."""
@@ -61,12 +67,12 @@ class Outcome(NamedTuple):
     @property
     def exact(self) -> bool:
         """Whether this mistake alone is named."""
-        return self.explanations == ((self.mistake.name,),) or not self.connected
+        return self.explanations == ((self.mistake,),) or not self.connected
 
     @property
     def listed(self) -> bool:
         """Whether this mistake is among those that are listed."""
-        return (self.mistake.name,) in self.explanations or not self.connected
+        return (self.mistake,) in self.explanations or not self.connected
 
 
 def outcomes(framework: Framework, mistakes: Iterable[Mistake] = MISTAKES) -> list[Outcome]:
@@ -82,37 +88,59 @@ def outcomes(framework: Framework, mistakes: Iterable[Mistake] = MISTAKES) -> li
     found = []
     for mistake in mistakes:
         own = [s for s in subjects if mistake.replaces in calls[s.name]]
-        own.sort(key=lambda s: s.name != mistake.replaces)
-        tried = (diagnosed(framework, s, known[s.name], mistake) for s in own)
-        if (first := next((outcome for outcome in tried if outcome is not None), None)) is not None:
-            found.append(first)
+        own.sort(key=lambda s: not s.name.startswith(mistake.replaces))
+        subject = next((s for s in own if shows(s, mistake)), None)
+        if subject is not None:
+            found.append(diagnosed(framework, subject, known[subject.name], mistake))
     return found
 
 
 def diagnosed(
     framework: Framework, subject: Subject, implementation: Implementation, mistake: Mistake
-) -> Outcome | None:
-    """Return the outcome of a diagnosis; none if the implementation with the mistake is right."""
+) -> Outcome:
+    """Return the outcome of a diagnosis."""
     call = ask(framework, implementation, mistake.name)
     with np.errstate(all="ignore"):
         found = explain(subject, call)
     if found.mistakes or found.one_of or found.measured:
         explanations = (found.mistakes,) if found.mistakes else found.one_of
         names = tuple(tuple(m.name for m in together) for together in explanations)
-        return Outcome(mistake, subject.name, names)
+        return Outcome(mistake.name, subject.name, names)
     given = subject.given(subject.cases[0])
     answers = [
         a(given, np.ones_like(subject.layer.oracle(given))) for a in (call, ask(framework, implementation))
     ]
     lost, lost_before = ([name for name, g in a.gradients.items() if g is None] for a in answers)
-    return Outcome(mistake, subject.name, connected=False) if len(lost) > len(lost_before) else None
+    return Outcome(mistake.name, subject.name, connected=len(lost) <= len(lost_before))
 
 
-def shows(outcome: Outcome) -> str:
-    """Return whether the mistake shows in the output or in a gradient only."""
-    subject = next(s for s in (*FURTHER, *SUBJECTS) if s.name == outcome.subject)
-    for case in (*subject.cases, *subject.beyond):
-        given = subject.given(case)
-        if distance(predict(subject, (outcome.mistake,), given), predict(subject, (), given)) > 1e-13:
+def shows(subject: Subject, mistake: Mistake) -> str:
+    """Return whether the mistake shows in a subject's output, in a gradient only, or nowhere: an empty text."""
+    givens = [subject.given(case) for case in (*subject.cases, *subject.beyond)]
+    outputs = [predict(subject, (), given) for given in givens]
+    for given, right in zip(givens, outputs, strict=True):
+        if distance(predict(subject, (mistake,), given), right) > 1e-13:
             return "output"
-    return "gradient"
+    right = outputs[0]
+    if not subject.layer.differentiable or right is None:
+        return ""
+    cotangent = np.random.default_rng(0).standard_normal(right.shape)
+    asked = Asked(givens[0], cotangent, Answer(right, dict(givens[0].arrays), "float64"), "float64")
+    return "gradient" if differ(subject, (mistake,), (), asked) > 1 else ""
+
+
+def chosen(words: Sequence[str]) -> list[Mistake]:
+    """Return the mistakes with these names, or of these functions of the oracle; without words, all."""
+    return [m for m in MISTAKES if not words or m.name in words or m.replaces in words]
+
+
+def numeric(framework: Framework, words: Sequence[str]) -> dict[str, Outcome]:
+    """Return what is said of each mistake in a function of arrays, and report the slow ones."""
+    diagnose.SECONDS, found = SECONDS, {}
+    for mistake in chosen(words):
+        start = time.monotonic()
+        found |= {outcome.mistake: outcome for outcome in outcomes(framework, [mistake])}
+        said = "" if mistake.name not in found or found[mistake.name].exact else ", not named"
+        if said or time.monotonic() - start > 5:
+            print(f"{framework}, {mistake.name}: {time.monotonic() - start:.0f} s{said}", file=sys.stderr)
+    return found
