@@ -149,6 +149,12 @@ def _targets(result: dict[str, Any]) -> Iterator[Target]:
         if ours in found and theirs in found:
             yield line(f"{label}: {work}", ratios(found[ours], found[theirs])[1], must, aim)
 
+    def peak(name: str, work: str, must: float, aim: float) -> Iterator[Target]:
+        found = rows.get(work, ({}, {}))[1]
+        if name in found and BASELINE in found:
+            share = memory(found[name]) / memory(found[BASELINE])
+            yield line(f"{name}, peak memory / baseline: {work}", share, must, aim)
+
     yield from ratio("JAX / baseline", "tinystories/8/float32", "jax", BASELINE, 1.0, 0.9)
     yield from ratio("torch / baseline", "tinystories/8/float32", "torch", BASELINE, 1.05, 0.95)
     yield from ratio("torch / baseline", "tinystories/32/float32", "torch", BASELINE, 1.15, 1.0)
@@ -163,10 +169,15 @@ def _targets(result: dict[str, Any]) -> Iterator[Target]:
     if "jax" in found:
         yield line("JAX, seconds to compile and take a step", found["jax"]["first_seconds"], 5, 3, "{:.1f}")
     for name in ("jax", "torch"):
-        if name in found and BASELINE in found:
-            yield line(
-                f"{name}, peak memory / baseline", memory(found[name]) / memory(found[BASELINE]), 1, 0.8
-            )
+        yield from peak(name, "tinystories/8/float32", 1.0, 0.8)
+    for work, jax, torch in (
+        ("tinystories@1024/2/float32", 1.1, 1.05),
+        ("tinystories@4096/1/float32", 1.2, 1.25),
+    ):
+        yield from ratio("JAX / baseline", work, "jax", BASELINE, jax, 1.0)
+        yield from ratio("torch / baseline", work, "torch", BASELINE, torch, 1.0)
+    yield from peak("jax", "tinystories@4096/1/float32", 1.2, 1.0)
+    yield from peak("torch", "tinystories@4096/1/float32", 1.0, 1.0)
     yield from ratio("torch / baseline", "micro/8/float32", "torch", BASELINE, 1.1, 1.0)
     yield from ratio("JAX / torch", "micro/8/float32", "jax", "torch", 0.5, 0.3)
 
