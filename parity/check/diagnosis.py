@@ -35,7 +35,10 @@ class Diagnosis:
     @property
     def accepted(self) -> bool:
         """Whether the course accepts what the function does."""
-        return bool(self.mistakes) and all(mistake.accepted for mistake in self.mistakes)
+        return bool(self.mistakes) and all(
+            mistake.accepted or (mistake.accepted_inside and mistake.replaces != self.subject)
+            for mistake in self.mistakes
+        )
 
     def lines(self) -> list[str]:
         """Return the text that is printed below the verdict: sentences, broken into lines, and code."""

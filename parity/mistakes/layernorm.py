@@ -45,7 +45,7 @@ def _(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float = 1e-5) ->
 
 for _eps in (1e-5, 1e-6, 1e-12):
 
-    @of_eps(f"LayerNorm: epsilon always {_eps:.0e}")
+    @of_eps(f"LayerNorm: epsilon always {_eps:.0e}", accepted_inside=True)
     def _(
         x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float = 1e-5, own: float = _eps
     ) -> np.ndarray:

@@ -146,9 +146,10 @@ def _(x: np.ndarray, weight: np.ndarray, eps: float = 1e-5) -> np.ndarray:
 
 for _eps in (1e-5, 1e-6, 1e-8):
 
-    @of_eps(f"RMSNorm: epsilon always {_eps:.0e}")
+    @of_eps(f"RMSNorm: epsilon always {_eps:.0e}", accepted_inside=True)
     def _(x: np.ndarray, weight: np.ndarray, eps: float = 1e-5, own: float = _eps) -> np.ndarray:
-        """The argument `eps` is ignored, and a constant is added. Rows near zero are scaled by another factor."""
+        """This constant is added, whatever `eps` is (1e-5 in the course's blocks and models).
+        Rows near zero are scaled by another factor."""
         return rmsnorm(x, weight, own)
 
 

@@ -36,6 +36,8 @@ class Mistake:
     """Heading in docs/pitfalls.md. Empty: that page does not have it."""
     accepted: bool = False
     """Whether the course accepts the variant: a function that agrees with it passes, and a note names it."""
+    accepted_inside: bool = False
+    """Whether the course accepts it in functions that contain this one, because nobody gives them the argument."""
 
 
 REGISTRY: list[Mistake] = []
@@ -43,7 +45,14 @@ REGISTRY: list[Mistake] = []
 
 
 def mistake(
-    name: str, replaces: str, *, formula: str, source: str, pitfall: str = "", accepted: bool = False
+    name: str,
+    replaces: str,
+    *,
+    formula: str,
+    source: str,
+    pitfall: str = "",
+    accepted: bool = False,
+    accepted_inside: bool = False,
 ) -> Callable[[Variant], Variant]:
     """Decorate a variant, whose docstring is the explanation, to add it to the catalogue."""
 
@@ -51,7 +60,9 @@ def mistake(
         if any(known.name == name for known in REGISTRY):
             raise ValueError(f"two mistakes are named {name!r}")
         explanation = " ".join((inspect.getdoc(variant) or "").split())
-        REGISTRY.append(Mistake(name, replaces, variant, explanation, formula, source, pitfall, accepted))
+        REGISTRY.append(
+            Mistake(name, replaces, variant, explanation, formula, source, pitfall, accepted, accepted_inside)
+        )
         return variant
 
     return register

@@ -6,13 +6,14 @@ from functools import partial
 from parity.mistakes.mistake import mistake
 from parity.oracle import cosine_schedule
 
-_schedule = partial(
+_mistake = partial(
     mistake,
-    replaces="cosine_schedule",
     formula="t / T_w * max; then min + (1 + cos(pi * (t - T_w) / (T_c - T_w))) / 2 * (max - min); min from T_c on",
     source="Loshchilov and Hutter, 2017, eq. 5; the course's assignment 1, section 4.4",
     pitfall="The schedule's first and last step",
 )
+_warm_up = partial(_mistake, replaces="warm_up")
+_schedule = partial(_mistake, replaces="cosine_schedule")
 
 
 def _inside(step: int, highest: float, lowest: float, warmup: int, cosine: int, height: float) -> float:
@@ -30,42 +31,36 @@ def _progress(step: int, warmup: int, cosine: int) -> float:
     return (step - warmup) / max(cosine - warmup, 1)
 
 
-@_schedule("schedule: warm-up counts from 1")
-def _(step: int, highest: float, lowest: float, warmup: int, cosine: int) -> float:
+@_warm_up("schedule: warm-up counts from 1")
+def _(step: int, highest: float, lowest: float, warmup: int) -> float:
     """The warm-up is (t + 1) / T_w. Step 0 then has a rate above 0, and the maximum comes one step early."""
-    if step < warmup:
-        return highest * (step + 1) / warmup
-    return cosine_schedule(step, highest, lowest, warmup, cosine)
+    return highest * (step + 1) / warmup
 
 
-@_schedule("schedule: warm-up ends one step late")
-def _(step: int, highest: float, lowest: float, warmup: int, cosine: int) -> float:
+@_warm_up("schedule: warm-up ends one step late")
+def _(step: int, highest: float, lowest: float, warmup: int) -> float:
     """The warm-up is t / (T_w + 1). The rate jumps to the maximum when the warm-up ends."""
-    if step < warmup:
-        return highest * step / (warmup + 1)
-    return cosine_schedule(step, highest, lowest, warmup, cosine)
+    return highest * step / (warmup + 1)
 
 
-@_schedule("schedule: warm-up from the minimum")
-def _(step: int, highest: float, lowest: float, warmup: int, cosine: int) -> float:
+@_warm_up("schedule: warm-up from the minimum")
+def _(step: int, highest: float, lowest: float, warmup: int) -> float:
     """The warm-up rises from the minimum instead of from 0. The first steps are too large."""
-    if step < warmup:
-        return lowest + (highest - lowest) * step / warmup
-    return cosine_schedule(step, highest, lowest, warmup, cosine)
+    return lowest + (highest - lowest) * step / warmup
 
 
-@_schedule("schedule: warm-up in whole numbers")
-def _(step: int, highest: float, lowest: float, warmup: int, cosine: int) -> float:
+@_warm_up("schedule: warm-up in whole numbers")
+def _(step: int, highest: float, lowest: float, warmup: int) -> float:
     """t // T_w divides whole numbers, so it is 0 in the whole warm-up. The weights do not move before the warm-up
     ends."""
-    return 0.0 if step < warmup else cosine_schedule(step, highest, lowest, warmup, cosine)
+    return 0.0
 
 
-@_schedule("schedule: no warm-up")
-def _(step: int, highest: float, lowest: float, warmup: int, cosine: int) -> float:
+@_warm_up("schedule: no warm-up")
+def _(step: int, highest: float, lowest: float, warmup: int) -> float:
     """The rate is the maximum before the cosine begins. Large steps then meet the moments while they are still
     noise."""
-    return highest if step < warmup else cosine_schedule(step, highest, lowest, warmup, cosine)
+    return highest
 
 
 @_schedule("schedule: cosine from step 0")

@@ -8,10 +8,15 @@ import numpy as np
 from parity.oracle.gradients import Weights
 
 
+def warm_up(step: int, highest: float, lowest: float, warmup_steps: int) -> float:
+    """Rise linearly from 0. `lowest`, which comes after the cosine, has no part in it."""
+    return highest * step / warmup_steps
+
+
 def cosine_schedule(step: int, highest: float, lowest: float, warmup_steps: int, cosine_steps: int) -> float:
     """Rise linearly, fall by half a cosine, then stay at `lowest`."""
     if step < warmup_steps:
-        return highest * step / warmup_steps
+        return warm_up(step, highest, lowest, warmup_steps)
     if step >= cosine_steps:
         return lowest
     angle = math.pi * (step - warmup_steps) / (cosine_steps - warmup_steps)

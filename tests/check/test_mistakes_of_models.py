@@ -209,7 +209,8 @@ def assert_agrees(ground: str, mistake: Mistake | None, framework: Framework, ca
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 @pytest.mark.parametrize("ground", GROUNDS)
 def test_the_injected_implementation_without_a_mistake_is_right(ground: str, framework: Framework) -> None:
-    for case in range(len(cotangents(ground))):
+    """JAX runs the text that torch runs, and every new shape takes it long: one case is enough for it."""
+    for case in range(len(cotangents(ground)) if framework == "torch" else 1):
         assert_agrees(ground, None, framework, case)
 
 

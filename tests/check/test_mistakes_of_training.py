@@ -17,7 +17,7 @@ NUMERIC = {
     "adamw": ("adamw_update", "AdamW"),
     "sgd": ("SGD",),
     "clip_gradients": ("clip_gradients",),
-    "lr_schedule": ("cosine_schedule",),
+    "lr_schedule": ("warm_up", "cosine_schedule"),
 }
 OF = {s.name: s for s in SUBJECTS}
 

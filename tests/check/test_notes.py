@@ -1,16 +1,20 @@
 """Notes say in words what a function does outside the course's contract, and do not look like failures."""
 
+import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lm.budgets import Dtype
-from parity.case import Case
+from parity.case import Case, Given
 from parity.check import exact_texts
-from parity.check.answer import Finding, FindingKind, Verdict
+from parity.check.answer import Answer, Finding, FindingKind, Verdict
+from parity.check.diagnose import explain
 from parity.check.diagnosis import Diagnosis
 from parity.check.exact import Found, check
 from parity.check.notes import ABSENT, BATCHES, ROWS, in_words
+from parity.check.table import SUBJECTS
 from parity.check.text import lines
 from parity.mistakes import MISTAKES
 
@@ -66,3 +70,32 @@ def test_a_function_that_always_raises_gets_no_diagnosis() -> None:
     assert verdict.status == "off"
     assert verdict.diagnosis is None
     assert "No module named 'bpe'" in "\n".join(lines(verdict))
+
+
+def test_another_epsilon_is_accepted_in_a_block_and_not_in_the_norm_that_receives_it() -> None:
+    mistake = next(m for m in MISTAKES if m.name == "RMSNorm: epsilon always 1e-06")
+    assert Diagnosis((mistake,), subject="transformer_block").accepted
+    assert not Diagnosis((mistake,), subject="rmsnorm").accepted
+
+
+def test_two_mistakes_in_the_phases_of_a_schedule_are_both_named() -> None:
+    """The warm-up counts from 1, and the cosine ends T_c steps after it."""
+
+    def schedule(it: int, highest: float, lowest: float, warmup: int, cycle: int) -> float:
+        if it < warmup:
+            return highest * (it + 1) / warmup
+        if it > warmup + cycle:
+            return lowest
+        return lowest + (highest - lowest) * (1 + math.cos(math.pi * (it - warmup) / cycle)) / 2
+
+    def answer(given: Given, cotangent: Any = None, dtype: Dtype = "float32") -> Answer:
+        s = given.statics
+        rest = s["highest"], s["lowest"], s["warmup_steps"], s["cosine_steps"]
+        return Answer(np.array([schedule(it, *rest) for it in s["steps"]]), dtype="float64")
+
+    subject = next(s for s in SUBJECTS if s.name == "lr_schedule")
+    found = {mistake.name for mistake in explain(subject, answer).mistakes}
+    assert found == {
+        "schedule: warm-up counts from 1",
+        "schedule: T_c counts from the end of the warm-up",
+    }
