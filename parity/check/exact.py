@@ -119,13 +119,16 @@ def check(found: Found, run: Run, known: Sequence[Mistake] = ()) -> Verdict:
         replies.append(reply)
         if not reply.is_right:
             message = f"{question.what}: {difference(reply.right, answer)}"
+            if _raised(reply) and all(map(_raised, replies)):
+                message = difference(reply.right, answer)
             findings.append(Finding("answer", message, case, "float32", beyond=question.beyond))
     off = [finding for finding in findings if not finding.beyond]
     says_something = any(not r.is_right for r in replies) and not all(map(_raised, replies))
     diagnosis = diagnose(subject, names, replies, known) if says_something else None
-    if not off:
+    if not off and diagnosis and diagnosis.mistakes:
+        notes += [f"{m.name}: {explain(m)}" for m in diagnosis.mistakes]
+    elif not off:
         notes += [finding.message for finding in findings]
-        notes += [f"{m.name}: {explain(m)}" for m in diagnosis.mistakes] if diagnosis else []
     status = "off" if off and not (diagnosis and diagnosis.accepted) else "pass"
     return Verdict(
         subject.name,
@@ -203,9 +206,11 @@ def _first(right: list[Any], answer: list[Any]) -> str:
     """Say where two lists part."""
     i = next((i for i, (a, b) in enumerate(zip(answer, right, strict=False)) if not same(a, b)), None)
     if i is None:
-        return f"{len(answer)} in place of {len(right)}"
+        return f"its length is {len(answer)}, not {len(right)}"
     if isinstance(answer[i], dict) and "raised" in answer[i]:
         return f"it raises {answer[i]['raised']}"
+    if isinstance(answer[i], list) and isinstance(right[i], list):
+        return f"number {i + 1}: {_first(right[i], answer[i])}"
     return f"number {i + 1} is {_short(answer[i])}, not {_short(right[i])}"
 
 

@@ -74,7 +74,8 @@ def _checked(child: Child, choice: Choice, dtype: Dtype, known: Sequence[Mistake
     diagnosis = diagnose(comparison.subject, comparison.ask, verdict.dtype, known, call=comparison.call)
     verdict = replace(verdict, diagnosis=diagnosis)
     if diagnosis.accepted:
-        named = [f"the course accepts this: {m.name}: {explain(m)}" for m in diagnosis.mistakes]
+        told = {m.name: "see above." if m.name in diagnosis.known else explain(m) for m in diagnosis.mistakes}
+        named = [f"the course accepts this: {name}: {text}" for name, text in told.items()]
         verdict = replace(verdict, status="pass", notes=(*verdict.notes, *named))
     return verdict
 

@@ -12,10 +12,11 @@ from parity.check import exact_texts
 from parity.check.answer import Answer, Finding, FindingKind, Verdict
 from parity.check.diagnose import explain
 from parity.check.diagnosis import Diagnosis
-from parity.check.exact import Found, check
+from parity.check.exact import Found, check, difference
 from parity.check.notes import ABSENT, BATCHES, ROWS, in_words
 from parity.check.table import SUBJECTS
 from parity.check.text import lines
+from parity.check.variants import made
 from parity.mistakes import MISTAKES
 
 
@@ -69,7 +70,27 @@ def test_a_function_that_always_raises_gets_no_diagnosis() -> None:
     verdict = check(Found(subject, subject.functions[0]), run)
     assert verdict.status == "off"
     assert verdict.diagnosis is None
-    assert "No module named 'bpe'" in "\n".join(lines(verdict))
+    assert verdict.findings[0].message == "it raises ModuleNotFoundError: No module named 'bpe'"
+
+
+def test_a_named_habit_outside_the_contract_is_one_note() -> None:
+    """Each text of an iterable is encoded by itself: two questions show it."""
+    subject = next(s for s in exact_texts.TEXTS if s.name == "encode_iterable")
+    mistake = next(m for m in MISTAKES if m.name == "encode_iterable: each text by itself")
+
+    def run(handler: str, arguments: Any) -> Any:
+        question = next(q for q in subject.questions if q.arguments.items() <= arguments.items())
+        with made([mistake]):
+            return subject.answer(question)
+
+    verdict = check(Found(subject, subject.functions[0]), run)
+    assert verdict.status == "pass"
+    assert [note.partition(": Each")[0] for note in verdict.notes] == [mistake.name]
+
+
+def test_a_list_in_a_list_is_compared_to_its_first_difference() -> None:
+    assert difference([[1, 2], [3, 4]], [[1, 2], [3, 5]]) == "number 2: number 2 is 5, not 4"
+    assert difference([1, 2], [1]) == "its length is 1, not 2"
 
 
 def test_another_epsilon_is_accepted_in_a_block_and_not_in_the_norm_that_receives_it() -> None:
