@@ -129,6 +129,14 @@ def block(rng: Rng, case: Case, **options: Any) -> Given:
     return Given(arrays, statics={"config": config})
 
 
+def transformer_lm(rng: Rng, case: Case, **options: Any) -> Given:
+    """Draw a model and tokens. The scale is that of the embeddings and of what sublayers add to them."""
+    given = draws.transformer_lm(rng, case, **options)
+    ends = ("embeddings.weight", "output_proj.weight", "w2.weight")
+    arrays = {n: a * case.scale if n.endswith(ends) else a for n, a in given.arrays.items()}
+    return given._replace(arrays=arrays)
+
+
 def encoder(rng: Rng, case: Case, architecture: str = "encoder") -> Given:
     B, P, T, layers, heads, d_head, d_ff, V = case.shape
     config = draws.model_config(layers, heads, d_head, d_ff, T + P, V, architecture=architecture)

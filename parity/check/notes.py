@@ -43,7 +43,8 @@ def place(finding: Finding, subject: Subject) -> str:
     if case.spread > 10:
         special.append("huge scores" if "attention" in case.layer else "huge logits")
     if case.scale not in (1.0, 100.0):
-        special.append(f"inputs of size {case.scale:g}")
+        what = "hidden states" if subject.layer.whole_model else "inputs"
+        special.append(f"{what} of size {case.scale:g}")
     if case.positions == "from 1000":
         special.append("positions from 1000")
     if case.mask == "full" and "rope" in case.layer:

@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from lm.budgets import Dtype
+from parity.check import diagnose
 from parity.check.answer import Finding, Verdict
 from parity.check.choose import Choice, choose, select
-from parity.check.diagnose import diagnose
+from parity.check.compare import Comparison
 from parity.check.diagnosis import Diagnosis, explain
 from parity.check.exact import Found, check
 from parity.check.exact_data import DATA
@@ -69,15 +70,32 @@ def run_check(
 def _checked(child: Child, choice: Choice, dtype: Dtype, known: Sequence[Mistake]) -> Verdict:
     """Return the verdict on a numeric subject, with its diagnosis."""
     verdict, comparison = compare_subject(child, choice, dtype)
+    if verdict.status == "pass":
+        return _with_habits(verdict, comparison, known)
     if verdict.status != "off" or not any(_is_number(f) for f in verdict.findings):
         return verdict
-    diagnosis = diagnose(comparison.subject, comparison.ask, verdict.dtype, known, call=comparison.call)
+    diagnosis = diagnose.diagnose(
+        comparison.subject, comparison.ask, verdict.dtype, known, call=comparison.call
+    )
     verdict = replace(verdict, diagnosis=diagnosis)
     if diagnosis.accepted:
-        told = {m.name: "see above." if m.name in diagnosis.known else explain(m) for m in diagnosis.mistakes}
-        named = [f"the course accepts this: {name}: {text}" for name, text in told.items()]
-        verdict = replace(verdict, status="pass", notes=(*verdict.notes, *named))
+        verdict = replace(verdict, status="pass", notes=(*verdict.notes, *_accepted(diagnosis)))
     return verdict
+
+
+def _with_habits(verdict: Verdict, comparison: Comparison, known: Sequence[Mistake]) -> Verdict:
+    """Name what only small inputs show of a function that passes, such as another epsilon."""
+    small = [f for f in verdict.findings if f.beyond and f.kind == "forward" and f.case.scale < 1]
+    if not small:
+        return verdict
+    subject = replace(comparison.subject, cases=(small[0].case,), beyond=())
+    found = diagnose.explain(subject, comparison.ask, verdict.dtype, known)
+    return replace(verdict, notes=(*verdict.notes, *_accepted(found))) if found.accepted else verdict
+
+
+def _accepted(diagnosis: Diagnosis) -> list[str]:
+    told = {m.name: "see above." if m.name in diagnosis.known else explain(m) for m in diagnosis.mistakes}
+    return [f"the course accepts this: {name}: {text}" for name, text in told.items()]
 
 
 def _is_number(finding: Finding) -> bool:

@@ -78,6 +78,15 @@ def without_final_norm(weights: Weights, name: str, x: np.ndarray, config: Model
     return x if name == "ln_final" else norm(weights, name, x, config)
 
 
+for _eps in (1e-6, 1e-8):
+
+    @of_model(f"final norm: epsilon {_eps:.0e}", "norm", accepted=True)
+    def _(weights: Weights, name: str, x: np.ndarray, config: ModelConfig, own: float = _eps) -> np.ndarray:
+        """ln_final has this epsilon, and the course's model has 1e-5 in all its norms.
+        Only small hidden states show it."""
+        return norm(weights, name, x, replace(config, norm_eps=own) if name == "ln_final" else config)
+
+
 @of_model("final norm after every layer", "hidden_states")
 def _(weights: Weights, x: np.ndarray, config: ModelConfig, *args: Any, **options: Any) -> np.ndarray:
     """ln_final stands inside the loop over the layers, an indentation too deep. Each layer reads a normed stream."""

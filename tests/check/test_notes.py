@@ -1,6 +1,7 @@
 """Notes say in words what a function does outside the course's contract, and do not look like failures."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from parity.check.table import SUBJECTS
 from parity.check.text import lines
 from parity.check.variants import made
 from parity.mistakes import MISTAKES
+from tests.check.injected.ask import ask
+from tests.check.injected.model import INJECTED as MODELS
 
 
 def beyond(
@@ -120,3 +123,12 @@ def test_two_mistakes_in_the_phases_of_a_schedule_are_both_named() -> None:
         "schedule: warm-up counts from 1",
         "schedule: T_c counts from the end of the warm-up",
     }
+
+
+def test_small_hidden_states_show_the_epsilon_of_the_last_norm() -> None:
+    subject = next(s for s in SUBJECTS if s.name == "transformer_lm")
+    (small,) = subject.beyond
+    answer = ask("torch", MODELS["transformer_lm"], "final norm: epsilon 1e-06")
+    found = explain(replace(subject, cases=(small,), beyond=()), answer)
+    assert [mistake.name for mistake in found.mistakes] == ["final norm: epsilon 1e-06"]
+    assert found.accepted

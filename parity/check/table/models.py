@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from parity import draws as parity_draws
 from parity import oracle
 from parity.case import Given, Layer
 from parity.check import draws
@@ -104,9 +103,11 @@ def _block_of(**options: Any) -> Layer:
 
 def _model_of(**options: Any) -> Layer:
     shapes = ((3, 5, 2, 2, 4, 10, 11), (2, 7, 1, 3, 4, 10, 13), (1, 1, 2, 2, 4, 9, 7))
-    return Layer(shapes, partial(parity_draws.transformer_lm, **options), _oracle_model, whole_model=True)
+    return Layer(shapes, partial(draws.transformer_lm, **options), _oracle_model, whole_model=True)
 
 
+_SMALL = ({"shape": (3, 5, 2, 2, 4, 10, 11), "scale": 0.01},)
+"""Small hidden states, which show the norms' epsilon."""
 _OF_2024 = {"position": "learned", "ffn": "gelu"}
 _OF_GPT2 = {"position": "learned", "ffn": "gelu", "norm": "layernorm", "bias": True}
 
@@ -137,10 +138,14 @@ MODELS = (
         _model_of(),
         Call("run_transformer_lm", _model),
         Call("transformer_lm", _own_model("token_ids")),
+        beyond=_SMALL,
         rounded=((3, 5, 2, 2, 4, 128, 11), (2, 1, 1, 3, 4, 64, 13)),
     ),
     subject(
-        "transformer_lm of 2024", _model_of(**_OF_2024), Call("run_transformer_lm", _model_2024, year=2024)
+        "transformer_lm of 2024",
+        _model_of(**_OF_2024),
+        Call("run_transformer_lm", _model_2024, year=2024),
+        beyond=_SMALL,
     ),
     subject(
         "transformer_lm with learned positions",
