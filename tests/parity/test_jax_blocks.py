@@ -1,0 +1,144 @@
+"""JAX's attention in blocks: groups of heads, block sizes, eager, jit and remat, and linear memory."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import Array
+
+from bench.program import compile_step
+from jax_impl import fast
+from jax_impl.attention import grouped_query_attention
+from jax_impl.attention import scaled_dot_product_attention as attend
+from jax_impl.fast.blocks import attend_in_blocks
+from jax_impl.functional import Dropout, DropoutKey
+from jax_impl.masks import Mask
+from lm.backend import load
+from lm.budgets import BUDGETS, relative_error
+from lm.config import ModelConfig, TrainConfig
+from parity.run import evaluators
+from tests.lm.accounting.cases import random_batch
+
+B, H, T, S, K = 2, 4, 13, 10, 4
+MODES: dict[str, Callable[..., Any]] = {
+    "eager": lambda f: f,
+    "jit": jax.jit,
+    "remat": lambda f: jax.jit(jax.checkpoint(f)),
+}
+
+
+@pytest.fixture(autouse=True)
+def frameworks() -> None:
+    evaluators()  # sets JAX up for float64
+
+
+def ranges(rng: np.random.Generator) -> Mask:
+    """Draw a mask of ranges that differ by sequence. Some are empty, and some keys do not exist."""
+    first, last = (jnp.array(rng.integers(low, high, (B, T))) for low, high in ((0, 6), (2, S)))
+    return Mask(first, last, jnp.array(rng.random((B, S)) < 0.8))
+
+
+def masks(rng: np.random.Generator) -> dict[str, Any]:
+    last = jnp.arange(T) % S
+    return {
+        "ranges": ranges(rng),
+        "ranges of all sequences": Mask(0 * last, last),
+        "dense": jnp.array(rng.random((B, 1, T, S)) < 0.5),
+        "dense, of all sequences": jnp.array(rng.random((T, S)) < 0.5),
+        "none": None,
+    }
+
+
+def dropout() -> Dropout:
+    return Dropout(0.3, DropoutKey(5, jnp.int32(2), jnp.array([3, 8], jnp.int32), "here."), "weights")
+
+
+def in_blocks(sizes: tuple[int, int], q: Array, k: Array, v: Array, mask: Any, drop: Any) -> Array:
+    """Attend as `fast.grouped_query_attention` does, with blocks of these sizes."""
+    if mask is not None and not isinstance(mask, Mask):
+        mask = mask[..., None, :, :]
+    G = k.shape[1]
+    return attend_in_blocks(sizes, q.reshape(B, G, H // G, T, K), k, v, mask, drop).reshape(q.shape)
+
+
+CASES: list[tuple[str, int, tuple[int, int], str, bool]] = [
+    ("jit", H, (3, 4), "ranges of all sequences", True),
+    ("jit", H, (5, 2), "dense, of all sequences", False),
+    ("jit", 1, (5, 2), "ranges", True),
+    ("jit", 1, (3, 4), "none", False),
+    ("remat", 2, (2, 8), "dense", True),
+    ("eager", 2, (4, 4), "ranges", False),
+]
+
+
+@pytest.mark.parametrize(("mode", "G", "sizes", "mask", "dropped"), CASES)
+def test_blocks_agree_with_the_formula(
+    mode: str, G: int, sizes: tuple[int, int], mask: str, dropped: bool
+) -> None:
+    """Output and gradients, in float64."""
+    rng = np.random.default_rng(G)
+    arrays = [jnp.array(rng.standard_normal((B, h, t, K))) for h, t in ((H, T), (G, S), (G, S), (H, T))]
+    chosen, drop = masks(rng)[mask], dropout() if dropped else None
+
+    def answers(function: Callable[..., Array], run: Callable[..., Any], g: Array) -> list[np.ndarray]:
+        out, pull_back = jax.vjp(run(lambda q, k, v: function(q, k, v, chosen, drop)), *arrays[:3])
+        return [np.asarray(x) for x in (out, *pull_back(g))]
+
+    found = answers(partial(in_blocks, sizes), MODES[mode], arrays[3])
+    with fast.used(False):
+        expected = answers(grouped_query_attention, jax.jit, arrays[3])
+    for x, exact in zip(found, expected, strict=True):
+        assert relative_error(x, exact) <= BUDGETS["float64"].gradient
+
+
+def test_keys_and_values_that_no_query_sees_are_not_read() -> None:
+    """They may be NaN under a mask of ranges and under a dense mask. Output and gradients keep their bits."""
+    rng = np.random.default_rng(3)
+    q, k, v, g = (jnp.array(rng.standard_normal((B, h, t, K))) for h, t in ((H, T), (2, S), (2, S), (H, T)))
+    last = jnp.full((B, T), 5)
+    for mask in (Mask(jnp.full((B, T), 1), last), jnp.zeros((B, 1, T, S), bool).at[..., 1:6].set(True)):
+
+        @jax.jit
+        def run(k: Array, v: Array, mask: Any = mask) -> Any:
+            out, pull_back = jax.vjp(lambda q, k, v: in_blocks((4, 4), q, k, v, mask, None), q, k, v)
+            return out, *pull_back(g)
+
+        hidden = np.array([0, 6, 7, 8, 9])
+        poisoned = (x.at[:, :, hidden].set(jnp.nan) for x in (k, v))
+        for found, expected in zip(run(*poisoned), run(k, v), strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_scaled_dot_product_attention_takes_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without heads, and with a mask that broadcasts over leading axes."""
+    for size in ("QUERIES", "KEYS"):
+        monkeypatch.setattr(fast.attention, size, 4)
+    rng = np.random.default_rng(4)
+    mask = jnp.array(rng.random((T, S)) < 0.5)
+    for lead in ((), (2, 3)):
+        Q, K_, V = (jnp.array(rng.standard_normal((*lead, n, K))) for n in (T, S, S))
+        found = jax.jit(partial(attend, mask=mask))(Q, K_, V)
+        with fast.used(False):
+            expected = attend(Q, K_, V, mask)
+        assert relative_error(np.asarray(found), np.asarray(expected)) <= BUDGETS["float64"].forward
+
+
+def temporary_bytes(context: int, is_fast: bool = True) -> int:
+    """Return the temporary memory that XLA plans for a training step of one narrow layer."""
+    config = TrainConfig(ModelConfig(16, context, 16, 1, 2, 16), batch_size=1, fast=is_fast)
+    backend = load("jax", config)
+    step, state = backend.make_train_step(config), backend.init_state(config, 0)
+    return int(compile_step(step, state, random_batch(config)).memory_analysis().temp_size_in_bytes)
+
+
+def test_a_steps_memory_grows_with_the_context_at_most() -> None:
+    """Memory for each token does not grow, as it does by the formula. Blocks weigh more in a short context."""
+    contexts = np.array([1024, 2048, 4096, 8192])
+    per_token = np.array([temporary_bytes(int(context)) for context in contexts]) / contexts
+    assert (per_token[1:] <= 1.01 * per_token[:-1]).all(), per_token
+    with fast.used(True):  # loading a backend turns the switch
+        assert temporary_bytes(1536, False) / 1536 > 1.5 * temporary_bytes(768, False) / 768
