@@ -35,7 +35,9 @@ def compare_subject(child: Child, choice: Choice, dtype: Dtype) -> tuple[Verdict
     if answer.failure and answer.failure.kind == "not written":
         return _verdict(comparison, "not written"), comparison
     comparison.findings += findings
-    comparison.notes += _remarks(answer, comparison.dtype, choice.subject.layer.differentiable)
+    # Of an output of another shape there is no gradient, connected or not.
+    has_shape = not any(finding.kind == "shape" for finding in findings)
+    comparison.notes += _remarks(answer, comparison.dtype, choice.subject.layer.differentiable, has_shape)
     failures = 1 if answer.failure else 0
     if not answer.failure and answer.framework != "jax":  # JAX compiles what is pure
         comparison.findings += _changes_between_calls(comparison, first, answer)
@@ -75,13 +77,13 @@ def _begin(child: Child, choice: Choice, dtype: Dtype) -> Comparison:
     return comparisons[0]
 
 
-def _remarks(answer: Answer, dtype: Dtype, differentiable: bool) -> list[str]:
+def _remarks(answer: Answer, dtype: Dtype, differentiable: bool, has_shape: bool) -> list[str]:
     """Return notes about a call that gave a result."""
     if answer.failure:
         return []
     remarks = [note for note in answer.notes if note != "copied"]
     unconnected = [name for name, gradient in answer.gradients.items() if gradient is None]
-    if unconnected:
+    if unconnected and has_shape:
         which = ", ".join(unconnected[:SHOWN])
         if len(unconnected) == len(answer.gradients):
             which = "every input"

@@ -11,9 +11,11 @@ from lm.budgets import Dtype
 from parity.case import Case, Given
 from parity.check import exact_texts
 from parity.check.answer import Answer, Finding, FindingKind, Verdict
+from parity.check.choose import Choice
 from parity.check.diagnose import explain
 from parity.check.diagnosis import Diagnosis
 from parity.check.exact import Found, check, difference
+from parity.check.judge import compare_subject
 from parity.check.notes import ABSENT, BATCHES, ROWS, in_words
 from parity.check.table import SUBJECTS
 from parity.check.text import lines
@@ -132,3 +134,17 @@ def test_small_hidden_states_show_the_epsilon_of_the_last_norm() -> None:
     found = explain(replace(subject, cases=(small,), beyond=()), answer)
     assert [mistake.name for mistake in found.mistakes] == ["final norm: epsilon 1e-06"]
     assert found.accepted
+
+
+def test_an_output_of_another_shape_is_not_called_unconnected() -> None:
+    """A loss that is not averaged."""
+
+    class Losses:
+        def call(self, call: Any, given: Given, *_: Any) -> Answer:
+            shape = given.constants["targets"].shape
+            return Answer(np.zeros(shape), {"logits": None}, "float32", "torch")
+
+    subject = next(s for s in SUBJECTS if s.name == "cross_entropy")
+    verdict, _ = compare_subject(Losses(), Choice(subject, subject.calls[:1]), "float32")  # type: ignore[arg-type]
+    assert "shape" in {finding.kind for finding in verdict.findings}
+    assert not [note for note in verdict.notes if "not connected" in note]

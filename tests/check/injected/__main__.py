@@ -95,13 +95,13 @@ def main(words: Sequence[str]) -> None:
     mistakes = chosen(words)
     with ProcessPoolExecutor(len(FRAMEWORKS), get_context("spawn")) as pool:
         running = {framework: pool.submit(numeric, framework, words) for framework in FRAMEWORKS}
-        columns = {framework: future.result() for framework, future in running.items()}
+        columns: dict[str, dict[str, Outcome]] = {f: future.result() for f, future in running.items()}
     of_python = exact(mistakes)
     print(HEAD)
     for title, found in (columns | {"Python": of_python}).items():
         if found:
             print(f"- {title}: {share(list(found.values()))}")
-    for line in (*table(mistakes, columns), *table(mistakes, {"Python": of_python})):  # type: ignore[dict-item]
+    for line in (*table(mistakes, columns), *table(mistakes, {"Python": of_python})):
         print(line)
 
 

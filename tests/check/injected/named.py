@@ -136,7 +136,8 @@ def chosen(words: Sequence[str]) -> list[Mistake]:
 
 def numeric(framework: Framework, words: Sequence[str]) -> dict[str, Outcome]:
     """Return what is said of each mistake in a function of arrays, and report the slow ones."""
-    diagnose.SECONDS, found = SECONDS, {}
+    diagnose.SECONDS = SECONDS
+    found: dict[str, Outcome] = {}
     for mistake in chosen(words):
         start = time.monotonic()
         found |= {outcome.mistake: outcome for outcome in outcomes(framework, [mistake])}
