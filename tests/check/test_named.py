@@ -16,10 +16,10 @@ from tests.check.injected.named import outcomes
 from tests.source import ROOT
 
 PAGE = (ROOT / "docs" / "check-mistakes.md").read_text(encoding="utf-8")
-ROW = re.compile(r"^\| (.+?) \| .+? \| (?:output|gradient) \| (.*?) \| (.*?) \|$", re.MULTILINE)
-ROWS = {name: said for name, *said in ROW.findall(PAGE)}
-"""What was said of each mistake in torch and in JAX."""
-TABLE = [mistake for mistake in MISTAKES if mistake.name in ROWS]
+ROW = re.compile(r"^\| (.+?) \| .+? \| (?:output|gradient) \| (.*) \|$", re.MULTILINE)
+ROWS = {name: said.split(" | ") for name, said in ROW.findall(PAGE)}
+"""What was said of each mistake in torch and in JAX, or in Python."""
+TABLE = [mistake for mistake in MISTAKES if len(ROWS.get(mistake.name, [])) == 2]
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnose, "SECONDS", 30.0)
 
 
-@pytest.mark.parametrize(("framework", "sample"), [("torch", TABLE[::9]), ("jax", TABLE[:1])])
+@pytest.mark.parametrize(("framework", "sample"), [("torch", TABLE[::20]), ("jax", TABLE[:1])])
 def test_a_sample_of_the_table_is_as_the_page_says(framework: Framework, sample: list[Mistake]) -> None:
     """The page's command says it of all mistakes, which takes minutes, in JAX because it compiles."""
     found = {outcome.mistake: outcome for outcome in outcomes(framework, sample)}
@@ -37,11 +37,8 @@ def test_a_sample_of_the_table_is_as_the_page_says(framework: Framework, sample:
         assert found[mistake.name].exact == (said in ("named", "not connected")), mistake.name
 
 
-def test_the_page_has_every_mistake_of_a_function_with_arrays() -> None:
-    replaced = {mistake.replaces for mistake in TABLE}
-    missing = [m.name for m in MISTAKES if m.replaces in replaced and m.name not in ROWS]
-    assert not missing
-    assert len(ROWS) >= 110
+def test_the_page_has_every_mistake() -> None:
+    assert sorted(ROWS) == sorted(mistake.name for mistake in MISTAKES)
 
 
 def test_the_page_names_at_least_95_percent_exactly() -> None:
