@@ -86,7 +86,7 @@ def table(mistakes: Sequence[Mistake], columns: dict[str, dict[str, Outcome]]) -
         for mistake in (first, *others):
             rows = [found.get(mistake.name) for found in columns.values()]
             home = next(row.subject for row in rows if row is not None)
-            shown = shows(subjects[home], mistake) if home in subjects else "output"
+            shown = (shows(subjects[home], mistake) or "gradient") if home in subjects else "output"
             yield f"| {' | '.join([mistake.name, home, shown, *map(cell, rows)])} |"
 
 

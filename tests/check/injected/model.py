@@ -156,6 +156,7 @@ INJECTED: dict[str, Implementation] = {
     "transformer_lm": _lm,
     "transformer_lm of 2024": _lm,
     "transformer_lm with learned positions": _lm,
+    "transformer_lm with sinusoids": _lm,
     "transformer_encoder": _encoder,
     "prefix_decoder": _prefix_decoder,
 }
