@@ -189,7 +189,12 @@ def _block(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> dict[str,
         kept |= {"attn: queries": queries * w, "attn: keys": kv * w}
         # Kept twice if they are rounded or regrouped for the product.
         twice = x < w or m.num_kv_heads < m.num_heads
-        kept["attn: weights"] = scores * w * (2 if twice else 1)
+        if _is_one_block_in_jax(T):
+            kept["attn: weights"] = scores * w * (2 if twice else 1)
+        else:
+            kept |= {"attn: wide output": queries * w, "attn: largest scores, sums": 2 * H * T * w}
+            # What XLA copies to reach single blocks, as measured without groups of heads.
+            kept["attn: copies for blocks"] = 4 * (queries + kv) * w
     if m.qk_norm:
         kept["attn: query and key norms"] = (queries + kv) * (x if account == "torch" else 2 * w)
     if m.block == "sequential":
@@ -250,7 +255,8 @@ def _in_attention(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> in
     """Return what attention's backward pass adds to what was kept: gradients.
 
     In torch they are those of output, queries, keys and values, and, unless all scores are one block, keys and values
-    with a column of ones, and sums of their gradients. In JAX they are those of weights and scores.
+    with a column of ones, and sums of their gradients. In JAX they are those of weights and
+    scores, or, in blocks, of output, queries, keys and values, and their copies in blocks.
     """
     if account == "torch":
         assert m.num_kv_heads is not None
@@ -258,7 +264,15 @@ def _in_attention(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> in
         if _is_one_block(m, T, sizes):
             return gradients + m.num_heads * T * T * sizes.weight
         return gradients + 2 * T * m.num_kv_heads * (2 * m.d_head + 1) * sizes.weight
-    return 2 * m.num_heads // sizes.tensor * T * T * sizes.weight
+    heads = m.num_heads // sizes.tensor
+    if _is_one_block_in_jax(T):
+        return 2 * heads * T * T * sizes.weight
+    return 6 * T * heads * m.d_head * sizes.weight
+
+
+def _is_one_block_in_jax(T: int) -> bool:
+    """Return whether JAX keeps all weights of a layer (`jax_impl/fast/attention.py`)."""
+    return T <= 256
 
 
 def _is_one_block(m: ModelConfig, T: int, sizes: _Sizes) -> bool:
@@ -268,7 +282,9 @@ def _is_one_block(m: ModelConfig, T: int, sizes: _Sizes) -> bool:
 
 
 def _block_scores(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> int:
-    """Return the scores, and their gradients, that torch's attention has in the processor's cache."""
+    """Return the scores of a block, and their gradients. In torch they stay in the processor's cache."""
+    if account == "jax" and not _is_one_block_in_jax(T):
+        return 2 * sizes.sequences * m.num_heads // sizes.tensor * 256 * min(T, 512) * sizes.weight
     if account != "torch" or _is_one_block(m, T, sizes):
         return 0
     return 2 * min(2**18, sizes.sequences * m.num_heads * min(T, 128) ** 2) * sizes.weight

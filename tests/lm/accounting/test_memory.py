@@ -54,6 +54,7 @@ MEMORY_CASES = {
     "weights": TrainConfig(ModelConfig(500, 16, 128, 2, 4), batch_size=1),
     "logits": TrainConfig(ModelConfig(4000, 64, 64, 2, 4), batch_size=8),
     "attention": TrainConfig(ModelConfig(64, 192, 64, 3, 4), batch_size=4),
+    "attention in blocks": TrainConfig(ModelConfig(64, 1024, 64, 3, 4), batch_size=4),
     "accumulation": TrainConfig(ModelConfig(300, 64, 64, 4, 4), batch_size=16, grad_accumulation=2),
     **{
         name: TrainConfig(ModelConfig(200, 64, 64, 3, 4, **FAMILY[name]), batch_size=8)
