@@ -267,7 +267,8 @@ def _in_attention(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> in
     heads = m.num_heads // sizes.tensor
     if _is_one_block_in_jax(T):
         return 2 * heads * T * T * sizes.weight
-    return 6 * T * heads * m.d_head * sizes.weight
+    block_scores = 2 * heads * 256 * min(T, 512)
+    return (6 * T * heads * m.d_head + block_scores) * sizes.weight
 
 
 def _is_one_block_in_jax(T: int) -> bool:
@@ -282,9 +283,7 @@ def _is_one_block(m: ModelConfig, T: int, sizes: _Sizes) -> bool:
 
 
 def _block_scores(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> int:
-    """Return the scores of a block, and their gradients. In torch they stay in the processor's cache."""
-    if account == "jax" and not _is_one_block_in_jax(T):
-        return 2 * sizes.sequences * m.num_heads // sizes.tensor * 256 * min(T, 512) * sizes.weight
+    """Return the scores, and their gradients, that torch's attention has in the processor's cache."""
     if account != "torch" or _is_one_block(m, T, sizes):
         return 0
     return 2 * min(2**18, sizes.sequences * m.num_heads * min(T, 128) ** 2) * sizes.weight
