@@ -40,6 +40,10 @@ def batch(config: TrainConfig, step: int) -> Batch:
 def losses(config: TrainConfig, mesh: Mesh | None) -> dict[str, Any]:
     """Return losses and gradient norms of 50 steps, an evaluation, and a device's number of elements of each leaf."""
     backend = load("jax", config, mesh)
+    from jax_impl.fast import attention
+
+    # Packed documents take two blocks of queries and keys.
+    attention.QUERIES = attention.KEYS = 4 if config.documents == "packed" else MODEL.context_length
     state: Any = backend.init_state(config, 0, mesh)
     step, evaluate = backend.make_train_step(config, mesh), backend.make_eval_step(config, mesh)
     metrics = []
