@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
 import jax_impl.fast
 import torch_impl.fast
@@ -24,6 +25,7 @@ from tests.parity.support import assert_close
 from torch_impl.fast import product
 
 BACKENDS: tuple[BackendName, ...] = ("torch", "jax")
+ARRAYS: dict[BackendName, Callable[[np.ndarray], Any]] = {"torch": torch.from_numpy, "jax": jnp.asarray}
 CONFIG = TrainConfig(ModelConfig(64, 8, 16, 2, 4, num_kv_heads=2), batch_size=8)
 PLAIN = replace(CONFIG, fast=False)
 FORMULA_FILES = ("functional", "layers", "attention", "model", "sequences", "optimizer")
@@ -71,8 +73,17 @@ def use_everything(name: BackendName, config: TrainConfig) -> dict[str, Any]:
     total, _, _ = backend.make_eval_step(config)(state, Batch(ids, ids))
     first, cache = backend.make_prefill(config)(state, ids[0, :3, :4].astype(int), np.array([4, 4, 4]))
     second, _ = backend.make_decode_step(config)(state, cache, np.array([1, 2, 3]), np.array([4, 4, 4]))
+    # Torch's model takes its whole attention from one form; a program may call the function alone.
+    x = ARRAYS[name](np.linspace(-1.0, 1.0, 24, dtype=np.float32).reshape(2, 3, 4))
+    attended = import_module(f"{name}_impl.attention").scaled_dot_product_attention(x, x, x)
     norm = float(metrics["grad_norm"])
-    return {"loss": float(metrics["loss"]), "norm": norm, "total": total, "prompt": first, "token": second}
+    return {
+        "loss": float(metrics["loss"]),
+        "norm": norm,
+        "total": total,
+        "prompt": first,
+        "token": second,
+    } | {"attended": np.asarray(attended)}
 
 
 @pytest.mark.parametrize("name", BACKENDS)
