@@ -35,7 +35,7 @@ def compare_subject(child: Child, choice: Choice, dtype: Dtype) -> tuple[Verdict
     if answer.failure and answer.failure.kind == "not written":
         return _verdict(comparison, "not written"), comparison
     comparison.findings += findings
-    # Of an output of another shape there is no gradient, connected or not.
+    # An output of another shape has no gradient, connected or not.
     has_shape = not any(finding.kind == "shape" for finding in findings)
     comparison.notes += _remarks(answer, comparison.dtype, choice.subject.layer.differentiable, has_shape)
     failures = 1 if answer.failure else 0

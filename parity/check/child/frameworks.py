@@ -122,8 +122,7 @@ def _torch(
     changed = [
         name for name, old in before.items() if not torch.equal(old.nan_to_num(), tensors[name].nan_to_num())
     ]
-    dtype = str(output.dtype).replace("torch.", "")
-    return Result(_torch_numpy(output), "torch", dtype, gradients, notes, changed)
+    return _converted(output, framework)._replace(gradients=gradients, notes=notes, changed=changed)
 
 
 def _torch_numpy(tensor: Any) -> np.ndarray:
@@ -262,7 +261,7 @@ def _numpy(
 
 
 def _converted(output: Any, framework: str) -> Result:
-    """Return an output that has no gradients: an array of NumPy, or of a framework that was not asked."""
+    """Return the result of an output without gradients, of torch's, NumPy's or another framework's array."""
     if framework == "torch":
         return Result(_torch_numpy(output), framework, str(output.dtype).replace("torch.", ""), {}, [], [])
     array = np.asarray(output)
