@@ -18,6 +18,12 @@ from lm.mesh import Mesh
 
 Account = Literal["course", "torch", "jax"]
 ACCOUNTS: tuple[Account, ...] = get_args(Account)
+JAX_QUERIES, JAX_KEYS = 256, 512
+"""Most queries and keys in a block of attention in JAX (`jax_impl/fast/attention.py`)."""
+TORCH_QUERIES = TORCH_KEYS = 128
+"""Most queries and keys in a block of attention in torch (`torch_impl/fast/attention.py`)."""
+TORCH_SCORES = 1 << 18
+"""Most scores in torch's blocks together on a CPU (`torch_impl/fast/blocks.py`)."""
 
 
 @dataclass(frozen=True)
@@ -267,26 +273,27 @@ def _in_attention(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> in
     heads = m.num_heads // sizes.tensor
     if _is_one_block_in_jax(T):
         return 2 * heads * T * T * sizes.weight
-    block_scores = 2 * heads * 256 * min(T, 512)
+    block_scores = 2 * heads * JAX_QUERIES * min(T, JAX_KEYS)
     return (6 * T * heads * m.d_head + block_scores) * sizes.weight
 
 
 def _is_one_block_in_jax(T: int) -> bool:
     """Return whether JAX keeps all weights of a layer (`jax_impl/fast/attention.py`)."""
-    return T <= 256
+    return T <= JAX_QUERIES
 
 
 def _is_one_block(m: ModelConfig, T: int, sizes: _Sizes) -> bool:
     """Return whether torch computes all scores of a layer at once and keeps them (`torch_impl/fast/attention.py`)."""
     scores = sizes.sequences * m.num_heads * T * T
-    return T <= 128 and scores <= 2**18 and sizes.activation == sizes.weight
+    return T <= TORCH_QUERIES and scores <= TORCH_SCORES and sizes.activation == sizes.weight
 
 
 def _block_scores(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> int:
     """Return the scores, and their gradients, that torch's attention has in the processor's cache."""
     if account != "torch" or _is_one_block(m, T, sizes):
         return 0
-    return 2 * min(2**18, sizes.sequences * m.num_heads * min(T, 128) ** 2) * sizes.weight
+    block = min(T, TORCH_QUERIES) * min(T, TORCH_KEYS)
+    return 2 * min(TORCH_SCORES, sizes.sequences * m.num_heads * block) * sizes.weight
 
 
 def _course(m: ModelConfig, size: int) -> dict[str, int]:

@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import jax_impl.fast.attention
+import torch_impl.fast.attention
 from bench.program import compile_step
+from lm.accounting import memory as formula
 from lm.accounting.memory import ACCOUNTS, Account, memory
 from lm.accounting.presets import PRESETS
 from lm.backend import load
@@ -108,3 +111,11 @@ def test_remat_keeps_the_inputs_of_blocks() -> None:
         kept = memory(config, name).activations
         assert kept["block inputs"] == 8 * 64 * 32 * 4
         assert memory(config, name).peak(16) < memory(plain, name).peak(16) / 3
+
+
+def test_the_block_sizes_of_attention_are_those_of_the_backends() -> None:
+    """lm imports no backend, so it has numbers of its own."""
+    torch, jax = torch_impl.fast.attention, jax_impl.fast.attention
+    assert (formula.TORCH_QUERIES, formula.TORCH_KEYS) == (torch.QUERIES, torch.KEYS)
+    assert formula.TORCH_SCORES == torch_impl.fast.blocks.ROWS_BLOCK
+    assert (formula.JAX_QUERIES, formula.JAX_KEYS) == (jax.QUERIES, jax.KEYS)
