@@ -83,6 +83,7 @@ class Model(nn.Module):
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.ln_final = nn.RMSNorm(config.d_model, eps=1e-5)
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        assert config.d_head is not None
         tables = rope_tables(config.rope_theta, config.d_head, np.arange(config.context_length))
         for name, table in zip(("cos", "sin"), tables, strict=True):
             self.register_buffer(name, torch.tensor(table, dtype=torch.float32), persistent=False)

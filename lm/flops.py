@@ -52,6 +52,7 @@ def matmuls(config: ModelConfig) -> list[Matmul]:
     computes them in full, and the convention counts them in full (`train_flops_per_token`).
     """
     heads, K = config.num_heads, config.d_head
+    assert K is not None
     found: dict[str, Matmul] = {}
 
     def add(name: str, count: int, rows: int, inner: int, columns: int) -> None:

@@ -203,6 +203,7 @@ def run_transformer_block(
 ) -> Float[Tensor, "batch seq d_model"]:
     config = ModelConfig(1, max_seq_len, d_model, 1, num_heads, d_ff, theta)
     T = in_features.shape[-2]
+    assert config.d_head is not None
     tables = _rope_tables(theta, config.d_head, torch.arange(T), in_features)
     if _use_jax():
         mask = jax_impl.masks.causal_mask(T)

@@ -105,6 +105,7 @@ def refuse_generation(config: TrainConfig, prompts: int, sampling: SamplingConfi
     """
     m, rows = config.model, prompts * sampling.samples
     assert m.num_kv_heads is not None
+    assert m.d_head is not None
     slots = min(m.context_length, sampling.max_new_tokens) + (m.prefix_length or 0)
     size = {"bfloat16": 2, "float32": 4, "float64": 8}[config.compute_dtype]
     cache = 2 * m.num_layers * m.num_kv_heads * m.d_head * slots * size

@@ -171,6 +171,7 @@ def _block(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> dict[str,
     """Return the bytes that a block keeps of one sequence, in the order of `model.py`, `layers.py`, `attention.py`."""
     assert m.d_ff is not None
     assert m.num_kv_heads is not None
+    assert m.d_head is not None
     H, kv_heads, units = (n // sizes.tensor for n in (m.num_heads, m.num_kv_heads, m.d_ff))
     stream, queries, kv = T * m.d_model, T * H * m.d_head, T * kv_heads * m.d_head
     scores, hidden = H * T * T, T * units
@@ -264,8 +265,9 @@ def _in_attention(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> in
     with a column of ones, and sums of their gradients. In JAX they are those of weights and
     scores, or, in blocks, of output, queries, keys and values, and their copies in blocks.
     """
+    assert m.num_kv_heads is not None
+    assert m.d_head is not None
     if account == "torch":
-        assert m.num_kv_heads is not None
         gradients = 2 * T * (m.d_model + m.num_kv_heads * m.d_head) * sizes.activation
         if _is_one_block(m, T, sizes):
             return gradients + m.num_heads * T * T * sizes.weight
@@ -303,6 +305,7 @@ def _course(m: ModelConfig, size: int) -> dict[str, int]:
     """
     assert m.d_ff is not None
     assert m.num_kv_heads is not None
+    assert m.d_head is not None
     total: Counter[str] = Counter()
     norms = (0 if m.norm == "none" else 1) * (1 if m.block == "parallel" else 2)
     for T in stacks(m):

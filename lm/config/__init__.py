@@ -5,13 +5,14 @@ configs from files.
 """
 
 from lm.config.checks import check_device, check_threads
-from lm.config.model import ModelConfig
+from lm.config.model import LayerType, ModelConfig
 from lm.config.reading import CONFIGS, from_dict, kind_of, load_config
 from lm.config.training import ComputeDtype, OptimizerConfig, Schedule, TrackerName, TrainConfig
 
 __all__ = [
     "CONFIGS",
     "ComputeDtype",
+    "LayerType",
     "ModelConfig",
     "OptimizerConfig",
     "Schedule",

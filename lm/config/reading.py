@@ -46,8 +46,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return from_dict(typing.cast(type, hint), value, where)
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if typing.get_origin(hint) is Literal:
-        options = (str,)
+    if typing.get_origin(hint) is tuple and isinstance(value, (list, tuple)):
+        return tuple(_convert(typing.get_args(hint)[0], element, where) for element in value)
+    options = tuple(str if typing.get_origin(option) is Literal else option for option in options)
     if float in options and type(value) is int:
         with contextlib.suppress(OverflowError):
             return float(value)
@@ -62,6 +63,8 @@ def kind_of(hint: Any) -> str:
     >>> kind_of(int | None)
     'a whole number or nothing'
     """
+    if typing.get_origin(hint) is tuple:
+        return f"a list, each {kind_of(typing.get_args(hint)[0])}"
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     return " or ".join(_KINDS.get(option, "a text") for option in options)
 

@@ -53,6 +53,7 @@ def write_llama(
     ends: Mapping[str, int | list[int] | None],
 ) -> None:
     """Write config.json and model.safetensors of a model that Llama's format can express."""
+    assert model.d_head is not None
     theirs = {
         llama_name(name): np.ascontiguousarray(split_halves(leaf[...], model.d_head))
         if is_rotated(name)

@@ -140,6 +140,7 @@ def _check_tensors(folder: Path, tensors: Mapping[str, Tensor], model: ModelConf
 
 
 def _weights(tensors: Mapping[str, Tensor], model: ModelConfig) -> Iterator[tuple[str, np.ndarray]]:
+    assert model.d_head is not None
     for name in parameter_shapes(model):
         array = tensors[llama_name(name)].read()
         yield name, interleave_halves(array, model.d_head) if is_rotated(name) else array

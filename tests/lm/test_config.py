@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def test_a_config_says_only_what_was_given_and_can_be_copied() -> None:
     assert ModelConfig(**vars(config)) == config
     for copied in (copy.copy(config), copy.deepcopy(config)):
         assert copied == config
-        assert copied.filled_in == config.filled_in == {"d_ff", "num_kv_heads", "prefix_length"}
+        assert copied.filled_in == config.filled_in == {"d_ff", "d_head", "num_kv_heads", "prefix_length"}
 
 
 def test_sizes_that_are_left_out_are_filled_in() -> None:
@@ -55,6 +56,16 @@ def test_sizes_that_are_left_out_are_filled_in() -> None:
 @pytest.mark.parametrize("position", ["learned", "sinusoidal", "none"])
 def test_only_rope_needs_pairs(position: Any) -> None:
     assert ModelConfig(**MODEL | {"num_heads": 16}, position=position).d_head == 3
+
+
+def test_layer_types_repeat_until_the_last_layer() -> None:
+    sizes = MODEL | {"num_layers": 5}
+    config = ModelConfig(**sizes, sliding_window=4, layer_types=("sliding", "sliding", "full"))
+    assert [config.layer_type(i)[0] for i in range(5)] == ["s", "s", "f", "s", "s"]
+    assert config.used_layer_types == ("sliding", "full")
+    assert ModelConfig(**sizes, sliding_window=4).used_layer_types == ("sliding",)
+    assert ModelConfig(**sizes).used_layer_types == ("full",)
+    assert from_dict(ModelConfig, json.loads(json.dumps(dataclasses.asdict(config))), "here") == config
 
 
 def test_an_old_config_is_still_the_decoder_that_it_was() -> None:
@@ -88,13 +99,43 @@ BAD_VALUES: list[tuple[type, dict[str, Any], str]] = [
     (ModelConfig, {"rope_theta": NAN}, "rope_theta"),
     (ModelConfig, {"rope_theta": INFINITY}, "rope_theta"),
     (ModelConfig, {"num_heads": 5}, "d_model 48 is not divisible by num_heads 5"),
-    (ModelConfig, {"num_heads": 16}, "the head size d_model / num_heads = 3 is odd"),
+    (ModelConfig, {"num_heads": 16}, "d_head 3 is odd"),
     *((ModelConfig, {name: bad}, name) for name in ("num_kv_heads", "norm_eps") for bad in (0, -1)),
     (ModelConfig, {"num_kv_heads": 3}, "num_heads 4 is not divisible by num_kv_heads 3"),
     (ModelConfig, {"num_kv_heads": 8}, "num_heads 4 is not divisible by num_kv_heads 8"),
     *(
         (ModelConfig, {name: "other"}, f"{name} is 'other': give ")
         for name in ("architecture", "norm", "norm_position", "block", "position", "ffn", "remat")
+    ),
+    *(
+        (ModelConfig, {name: "other"}, f"{name} is 'other': give ")
+        for name in ("norm_gain", "rope_scaling", "attention_bias", "qk_norm_over")
+    ),
+    *(
+        (ModelConfig, {name: bad}, name)
+        for name in ("d_head", "score_dim", "score_softcap", "logit_softcap", "sliding_window", "rope_factor")
+        for bad in (0, -1)
+    ),
+    (ModelConfig, {"d_head": 7}, "d_head 7 is odd"),
+    (ModelConfig, {"rope_factor": 0.5}, "rope_factor is 0.5: give at least 1"),
+    (ModelConfig, {"rope_low_freq_factor": 4.0}, "rope_high_freq_factor 4.0 is not above"),
+    (
+        ModelConfig,
+        {"rope_scaling": "linear", "position": "none"},
+        "rope_scaling is linear, but position is none",
+    ),
+    (ModelConfig, {"layer_types": ("sliding",)}, "sliding_window is None, and layer_types is sliding"),
+    (
+        ModelConfig,
+        {"layer_types": ("full",), "sliding_window": 4},
+        "sliding_window is 4, and layer_types is full",
+    ),
+    (ModelConfig, {"layer_types": ("full", "other")}, "layer_types holds 'other': give full or sliding"),
+    (ModelConfig, {"sliding_rope_theta": 5.0}, "sliding_rope_theta is 5.0, but no layer slides"),
+    (
+        ModelConfig,
+        {"sliding_window": 4, "architecture": "encoder"},
+        "sliding_window is 4, but architecture is",
     ),
     *(
         (ModelConfig, {f"{name}_dropout": bad}, f"{name}_dropout")
