@@ -48,11 +48,14 @@ class Matmul:
 def matmuls(config: ModelConfig) -> list[Matmul]:
     """List the matrix products of the forward pass of one full sequence, in order, with blocks together.
 
-    Embeddings are looked up, not multiplied. Attention's products count in full, even if they are masked: the model
-    computes them in full, and the convention counts them in full (`train_flops_per_token`).
+    Embeddings are looked up, not multiplied. Attention's products of a full layer count in full, even if they are
+    masked: the formula computes them in full, and the convention counts them in full (`train_flops_per_token`). In a
+    sliding layer, each query counts as many keys as its window has: the window is an option that saves operations, and
+    `fast` skips the blocks outside it.
     """
     heads, K = config.num_heads, config.d_head
     assert K is not None
+    kinds = [config.layer_type(i) for i in range(config.num_layers)]
     found: dict[str, Matmul] = {}
 
     def add(name: str, count: int, rows: int, inner: int, columns: int) -> None:
@@ -66,9 +69,13 @@ def matmuls(config: ModelConfig) -> list[Matmul]:
         T = positions(config, product)
         add(product, 1, T, shape[1], shape[0])
         if product.endswith("attn.v_proj"):
-            attention = product.removesuffix("v_proj")
-            add(f"{attention}scores", heads, T, K, T)
-            add(f"{attention}weighted_sum", heads, T, T, K)
+            keys, kind = T, ""
+            if kinds[int(re.findall(r"\d+", name)[0])] == "sliding":
+                assert config.sliding_window is not None
+                keys, kind = min(config.sliding_window, T), "sliding_"
+            attention = product.removesuffix("v_proj") + kind
+            add(f"{attention}scores", heads, T, K, keys)
+            add(f"{attention}weighted_sum", heads, T, keys, K)
     if config.tie_embeddings:
         add("lm_head", 1, config.context_length, config.d_model, config.vocab_size)
     return list(found.values())
@@ -95,9 +102,10 @@ def train_flops_per_token(config: ModelConfig) -> int:
     """Count the floating-point operations of forward and backward pass for each token of a full window.
 
     Only matrix products count, and the backward pass counts twice: 6 operations for each weight of a product, and
-    12 num_layers * context_length * d_model for attention's scores and sums, causal or not. This is the convention of
-    PaLM (Chowdhery et al., 2022, appendix B), by which model FLOPs utilisation (MFU) is compared. What remat recomputes
-    does not count. For an encoder-decoder, tokens are those of the target.
+    12 num_heads * d_head * context_length for the scores and sums of each layer, causal or not. This is the convention
+    of PaLM (Chowdhery et al., 2022, appendix B), by which model FLOPs utilisation (MFU) is compared. A sliding layer
+    counts its window in place of the context. What remat recomputes does not count. For an encoder-decoder, tokens are
+    those of the target.
 
     >>> train_flops_per_token(ModelConfig(100, 16, 8, 1, 1, d_ff=24))
     11328

@@ -98,7 +98,7 @@ def _to_lower(needs: Memory, config: TrainConfig) -> str:
 
 
 def refuse_generation(config: TrainConfig, prompts: int, sampling: SamplingConfig) -> None:
-    """Refuse to generate more texts at once than fit with their caches.
+    """Refuse to generate more texts at once than fit with their caches. A sliding layer caches its window alone.
 
     Raises:
         OutOfMemoryError: they do not fit.
@@ -108,7 +108,9 @@ def refuse_generation(config: TrainConfig, prompts: int, sampling: SamplingConfi
     assert m.d_head is not None
     slots = min(m.context_length, sampling.max_new_tokens) + (m.prefix_length or 0)
     size = {"bfloat16": 2, "float32": 4, "float64": 8}[config.compute_dtype]
-    cache = 2 * m.num_layers * m.num_kv_heads * m.d_head * slots * size
+    kinds = [m.layer_type(i) for i in range(m.num_layers)]
+    lengths = {"full": slots, "sliding": min(slots, m.sliding_window or slots)}
+    cache = 2 * sum(lengths[kind] for kind in kinds) * m.num_kv_heads * m.d_head * size
     needed = rows * _ROW_BYTES + (rows * (cache + 4 * m.vocab_size) if config.device == "cpu" else 0)
     refuse_more_than_memory(
         needed, f"{rows:,} texts at once take", "the number of prompts, samples or max_new_tokens"

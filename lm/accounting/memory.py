@@ -309,13 +309,14 @@ def _course(m: ModelConfig, size: int) -> dict[str, int]:
     total: Counter[str] = Counter()
     norms = (0 if m.norm == "none" else 1) * (1 if m.block == "parallel" else 2)
     for T in stacks(m):
-        stream, scores, hidden = T * m.d_model, m.num_heads * T * T, T * m.d_ff
+        stream, heads, hidden = T * m.d_model, T * m.num_heads * m.d_head, T * m.d_ff
+        scores = m.num_heads * T * T
         block = {
             "norms": norms * stream,
-            "queries, keys, values": stream + 2 * T * m.num_kv_heads * m.d_head,
+            "queries, keys, values": heads + 2 * T * m.num_kv_heads * m.d_head,
             "scores": scores,
             "softmax": scores,
-            "weighted sum": stream,
+            "weighted sum": heads,
             "attention's output": stream,
             "w1's output": hidden,
             "ffn's activation": hidden,

@@ -127,6 +127,11 @@ def _all(config: TrainConfig, mesh: Mesh) -> Iterator[Collective]:
     yield over("tensor", "all-reduce", "stream's gradient", backward * stream)
 
 
+def normalises_outputs(m: ModelConfig) -> bool:
+    """Return whether a norm reads the branches' outputs, or the stream that they are added to in the block."""
+    return m.norm_position != "pre"
+
+
 def _sums(m: ModelConfig, merged: bool) -> tuple[int, int]:
     """Count a block's all-reduces over tensor: of its branches' outputs, and of the gradients of the branches' inputs.
 
@@ -135,9 +140,7 @@ def _sums(m: ModelConfig, merged: bool) -> tuple[int, int]:
     """
     branches = 1 if merged and m.block == "parallel" else 2
     # Recomputation repeats what later parts read: attention's output if the feed-forward reads it, and the
-    # feed-forward's output if the block's last norm reads it.
-    again = (m.block == "sequential") + (m.norm_position == "post") * (
-        1 if m.block == "sequential" else branches
-    )
-    read = branches if merged else 3 + (2 if m.ffn == "swiglu" else 1)
+    # feed-forward's output if a norm reads it.
+    again = (m.block == "sequential") + normalises_outputs(m) * (1 if m.block == "sequential" else branches)
+    read = branches if merged else 3 + (2 if m.has_gate else 1)
     return branches + (again if m.remat == "block" else 0), read

@@ -7,7 +7,7 @@ from typing import Any
 
 from lm.accounting.hardware import Hardware
 from lm.accounting.memory import memory
-from lm.accounting.network import Collective, collectives
+from lm.accounting.network import Collective, collectives, normalises_outputs
 from lm.accounting.report import gigabytes
 from lm.config import ModelConfig, TrainConfig
 from lm.flops import matmuls, train_flops_per_token
@@ -34,7 +34,7 @@ def device_flops(config: TrainConfig, mesh: Mesh) -> tuple[int, int]:
 
 def _not_needed(m: ModelConfig) -> tuple[str, ...]:
     """Return the products that remat skips: no gradient reads their results, which are only added to the stream."""
-    if m.norm_position == "post":
+    if normalises_outputs(m):
         return ()
     return ("ffn.w2",) if m.block == "sequential" else ("ffn.w2", "attn.output_proj")
 

@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from lm.config import CONFIGS, ModelConfig, TrainConfig, load_config
 from tokenizer.errors import InputError
@@ -23,12 +24,62 @@ def _llama(num_layers: int, d_model: int, num_heads: int, d_ff: int) -> TrainCon
     )
 
 
+def _published(*sizes: int, d_ff: int, **options: Any) -> TrainConfig:
+    """Return a model of the Hugging Face hub, in bfloat16 and with blocks recomputed.
+
+    Args:
+        sizes: vocab_size, context_length, d_model, num_layers, num_heads.
+        options: Settings of the model.
+    """
+    vocab_size, context_length, d_model, num_layers, num_heads = sizes
+    model = ModelConfig(
+        vocab_size, context_length, d_model, num_layers, num_heads, d_ff, remat="block", **options
+    )
+    return TrainConfig(model, compute_dtype="bfloat16")
+
+
+_LLAMA3: dict[str, Any] = {"num_kv_heads": 8, "rope_theta": 5e5}
+_LLAMA32: dict[str, Any] = {"tie_embeddings": True, "rope_scaling": "llama3", "rope_factor": 32.0}
+_QWEN: dict[str, Any] = {"tie_embeddings": True, "norm_eps": 1e-6, "rope_theta": 1e6}
+_GEMMA: dict[str, Any] = {
+    **{"norm_eps": 1e-6, "norm_gain": "one_plus_weight", "norm_position": "sandwich", "ffn": "geglu_tanh"},
+    **{"tie_embeddings": True, "scale_embeddings": True, "d_head": 256, "score_dim": 256.0},
+}
+_GEMMA2: dict[str, Any] = {"score_softcap": 50.0, "logit_softcap": 30.0, "layer_types": ("sliding", "full")}
+_GEMMA3: dict[str, Any] = {
+    **{"qk_norm": True, "rope_theta": 1e6, "sliding_rope_theta": 1e4},
+    "layer_types": ("sliding",) * 5 + ("full",),
+}
+_OLMO2: dict[str, Any] = {
+    **{"norm_eps": 1e-6, "norm_position": "branch", "qk_norm": True, "qk_norm_over": "all_heads"},
+    "rope_theta": 5e5,
+}
+
 PRESETS = {
     "gpt2-small": _gpt2(12, 768, 12),
     "gpt2-medium": _gpt2(24, 1024, 16),
     "gpt2-large": _gpt2(36, 1280, 20),
     "gpt2-xl": _gpt2(48, 1600, 25),
     "llama-7b": _llama(32, 4096, 32, 11_008),
+    "smollm2-135m": _published(
+        49_152, 8192, 576, 30, 9, d_ff=1536, num_kv_heads=3, tie_embeddings=True, rope_theta=1e5
+    ),
+    "llama-3-8b": _published(128_256, 8192, 4096, 32, 32, d_ff=14_336, **_LLAMA3),
+    "llama-3.2-1b": _published(128_256, 131_072, 2048, 16, 32, d_ff=8192, **_LLAMA3, **_LLAMA32),
+    "mistral-7b": _published(32_000, 32_768, 4096, 32, 32, d_ff=14_336, num_kv_heads=8, sliding_window=4096),
+    "qwen2.5-0.5b": _published(
+        151_936, 32_768, 896, 24, 14, d_ff=4864, num_kv_heads=2, attention_bias="qkv", **_QWEN
+    ),
+    "qwen3-0.6b": _published(
+        151_936, 40_960, 1024, 28, 16, d_ff=3072, num_kv_heads=8, d_head=128, qk_norm=True, **_QWEN
+    ),
+    "gemma-2-2b": _published(
+        256_000, 8192, 2304, 26, 8, d_ff=9216, num_kv_heads=4, sliding_window=4096, **_GEMMA, **_GEMMA2
+    ),
+    "gemma-3-1b": _published(
+        262_144, 32_768, 1152, 26, 4, d_ff=6912, num_kv_heads=1, sliding_window=512, **_GEMMA, **_GEMMA3
+    ),
+    "olmo-2-7b": _published(100_352, 4096, 4096, 32, 32, d_ff=11_008, **_OLMO2),
     **{name: load_config(CONFIGS / f"{name}.toml") for name in ("tinystories", "owt")},
 }
 

@@ -22,7 +22,9 @@ class Accounting:
     """
 
     config: Positional[str]
-    """Preset (gpt2-small, gpt2-medium, gpt2-large, gpt2-xl, llama-7b, tinystories, owt) or TOML file (see configs/)."""
+    """Preset (gpt2-small, gpt2-medium, gpt2-large, gpt2-xl, llama-7b, smollm2-135m, llama-3-8b, llama-3.2-1b,
+    mistral-7b, qwen2.5-0.5b, qwen3-0.6b, gemma-2-2b, gemma-3-1b, olmo-2-7b, tinystories, owt) or TOML file (see
+    configs/)."""
     model: Annotated[ModelConfig, arg(name="")]
     compute_dtype: ComputeDtype = "float32"
     """Type of the activations. Weights and moments are float32, or float64 if this is float64."""

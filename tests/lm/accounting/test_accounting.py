@@ -38,6 +38,22 @@ def test_gpt2_has_the_published_number_of_parameters() -> None:
         assert total(replace(PRESETS[f"gpt2-{size}"].model, **GPT2)) == number
 
 
+def test_presets_have_the_published_numbers_of_parameters() -> None:
+    """They are the sums of the sizes in the hub's safetensors files."""
+    published = {
+        "smollm2-135m": 134_515_008,
+        "llama-3-8b": 8_030_261_248,
+        "llama-3.2-1b": 1_235_814_400,
+        "mistral-7b": 7_241_732_096,
+        "qwen2.5-0.5b": 494_032_768,
+        "qwen3-0.6b": 596_049_920,
+        "gemma-2-2b": 2_614_341_888,
+        "gemma-3-1b": 999_885_952,
+        "olmo-2-7b": 7_298_617_344,
+    }
+    assert {name: total(PRESETS[name].model) for name in published} == published
+
+
 @pytest.mark.parametrize("backend_name", BACKENDS)
 @pytest.mark.parametrize("member", FAMILY)
 def test_parameters_are_those_of_the_backends(backend_name: Any, member: str) -> None:
@@ -73,6 +89,20 @@ def test_matmuls_of_a_model_by_hand() -> None:
         for name, f in found.items()
         if "w3" not in name
     }
+    wide = {m.name: m.flops for m in flops.matmuls(replace(model, d_head=12))}
+    assert wide == {name: 3 * f if ".attn." in name else f for name, f in found.items()}
+
+
+def test_a_sliding_layer_counts_its_window() -> None:
+    """Full layers count every pair of tokens."""
+    model = ModelConfig(100, 16, 8, 5, 2, sliding_window=3, layer_types=("sliding", "sliding", "full"))
+    found = {m.name: m.flops for m in flops.matmuls(model)}
+    for name in ("scores", "weighted_sum"):
+        assert found[f"layers.*.attn.{name}"] == 2 * 16 * 16 * 8
+        assert found[f"layers.*.attn.sliding_{name}"] == 4 * 2 * 16 * 3 * 8
+    everywhere = {m.name: m.flops for m in flops.matmuls(replace(model, sliding_window=99, layer_types=()))}
+    assert everywhere["layers.*.attn.sliding_scores"] == 5 * 2 * 16 * 16 * 8
+    assert "layers.*.attn.scores" not in everywhere
 
 
 def dots(jaxpr: Any) -> Iterator[int]:

@@ -13,10 +13,17 @@ import torch
 
 import lm as twinlm
 from lm.accounting import limits
-from lm.accounting.limits import OutOfMemoryError, explained, refuse_step, refuse_weights
+from lm.accounting.limits import (
+    OutOfMemoryError,
+    explained,
+    refuse_generation,
+    refuse_step,
+    refuse_weights,
+)
 from lm.accounting.memory import memory
 from lm.config import ModelConfig, TrainConfig
 from lm.mesh import Mesh
+from lm.text.sampling import SamplingConfig
 from tests.lm.conftest import refused, train_command
 from tests.lm.run.test_train import BACKENDS
 from tokenizer import InputError, train_bpe
@@ -100,6 +107,20 @@ def test_a_step_is_refused_just_above_what_the_machine_has(
         monkeypatch.setattr(limits, "total_memory", lambda needed=needed: needed - 1)
         with pytest.raises(OutOfMemoryError, match="by lm accounting"):
             refuse()
+
+
+def test_texts_are_refused_just_above_what_their_caches_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sliding layer caches its window, and a full layer everything."""
+    model = ModelConfig(300, 64, 16, 3, 2, d_head=12, sliding_window=5, layer_types=("sliding", "full"))
+    config = TrainConfig(model)
+    for tokens, slots in ((40, 5 + 40 + 5), (4, 4 + 4 + 4), (100, 5 + 64 + 5)):
+        sampling = SamplingConfig(max_new_tokens=tokens, samples=3)
+        needed = 2 * 3 * (1000 + 4 * 300 + 4 * 2 * slots * 2 * 12)
+        monkeypatch.setattr(limits, "total_memory", lambda needed=needed: needed)
+        refuse_generation(config, 2, sampling)
+        monkeypatch.setattr(limits, "total_memory", lambda needed=needed: needed - 1)
+        with pytest.raises(OutOfMemoryError, match="6 texts at once take"):
+            refuse_generation(config, 2, sampling)
 
 
 def test_what_nothing_can_hold_is_refused_before_the_work(
