@@ -234,6 +234,15 @@ class ModelConfig(_FilledIn):
         """The kinds of attention that occur, in the order of their first layers."""
         return tuple(dict.fromkeys(self.layer_type(i) for i in range(self.num_layers)))
 
+    def window(self, layer_type: LayerType) -> int | None:
+        """Return the number of tokens that a query of such a layer attends to; None if it attends to all before it."""
+        return self.sliding_window if layer_type == "sliding" else None
+
+    @property
+    def norm_offset(self) -> float:
+        """What is added to a norm's weight before the norm multiplies by it."""
+        return 0.0 if self.norm_gain == "weight" else 1.0
+
     @property
     def has_bias_of_qkv(self) -> bool:
         """Whether the projections of queries, keys and values have biases."""
