@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from math import prod
 
-from lm.config import ModelConfig
+from lm.config import LayerType, ModelConfig
 from lm.init import parameter_shapes
 
 ADAMW_FLOPS = 14
@@ -55,7 +55,6 @@ def matmuls(config: ModelConfig) -> list[Matmul]:
     """
     heads, K = config.num_heads, config.d_head
     assert K is not None
-    kinds = [config.layer_type(i) for i in range(config.num_layers)]
     found: dict[str, Matmul] = {}
 
     def add(name: str, count: int, rows: int, inner: int, columns: int) -> None:
@@ -69,16 +68,23 @@ def matmuls(config: ModelConfig) -> list[Matmul]:
         T = positions(config, product)
         add(product, 1, T, shape[1], shape[0])
         if product.endswith("attn.v_proj"):
-            keys, kind = T, ""
-            if kinds[int(re.findall(r"\d+", name)[0])] == "sliding":
-                assert config.sliding_window is not None
-                keys, kind = min(config.sliding_window, T), "sliding_"
-            attention = product.removesuffix("v_proj") + kind
-            add(f"{attention}scores", heads, T, K, keys)
-            add(f"{attention}weighted_sum", heads, T, keys, K)
+            own_type = config.layer_type(int(re.findall(r"\d+", name)[0]))
+            for layer_type in config.used_layer_types:
+                keys, count = most_keys(config, layer_type, T), heads if layer_type == own_type else 0
+                attention = product.removesuffix("v_proj") + ("sliding_" if layer_type == "sliding" else "")
+                add(f"{attention}scores", count, T, K, keys)
+                add(f"{attention}weighted_sum", count, T, keys, K)
     if config.tie_embeddings:
         add("lm_head", 1, config.context_length, config.d_model, config.vocab_size)
     return list(found.values())
+
+
+def most_keys(config: ModelConfig, layer_type: LayerType, length: int) -> int:
+    """Return how many of `length` keys a query of such a layer attends to at most: all, or those in its window."""
+    if layer_type == "full":
+        return length
+    assert config.sliding_window is not None
+    return min(config.sliding_window, length)
 
 
 def positions(config: ModelConfig, name: str) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from lm.accounting.memory import Account, Memory, memory
 from lm.accounting.report import gigabytes
 from lm.config import TrainConfig
-from lm.flops import parameters
+from lm.flops import most_keys, parameters
 from lm.machine import total_memory
 from lm.mesh import Mesh
 from lm.text.sampling import SamplingConfig
@@ -108,9 +108,8 @@ def refuse_generation(config: TrainConfig, prompts: int, sampling: SamplingConfi
     assert m.d_head is not None
     slots = min(m.context_length, sampling.max_new_tokens) + (m.prefix_length or 0)
     size = {"bfloat16": 2, "float32": 4, "float64": 8}[config.compute_dtype]
-    kinds = [m.layer_type(i) for i in range(m.num_layers)]
-    lengths = {"full": slots, "sliding": min(slots, m.sliding_window or slots)}
-    cache = 2 * sum(lengths[kind] for kind in kinds) * m.num_kv_heads * m.d_head * size
+    keys = sum(most_keys(m, m.layer_type(i), slots) for i in range(m.num_layers))
+    cache = 2 * keys * m.num_kv_heads * m.d_head * size
     needed = rows * _ROW_BYTES + (rows * (cache + 4 * m.vocab_size) if config.device == "cpu" else 0)
     refuse_more_than_memory(
         needed, f"{rows:,} texts at once take", "the number of prompts, samples or max_new_tokens"

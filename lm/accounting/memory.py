@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 from lm.accounting.network import elements
 from lm.config import ModelConfig, TrainConfig
-from lm.flops import stacks
+from lm.flops import most_keys, stacks
 from lm.init import parameter_shapes
 from lm.mesh import Mesh
 
@@ -183,6 +183,8 @@ def _block(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> dict[str,
         "attn: values": kv * o,
         "attn: heads' output": queries * o,
     }
+    if m.norm_position == "sandwich":
+        kept["attn: norm after"] = norm
     if account == "torch":
         kept |= {
             "attn: queries": queries * x,
@@ -206,16 +208,20 @@ def _block(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> dict[str,
         kept["attn: query and key norms"] = (queries + kv) * (x if account == "torch" else 2 * w)
     if m.block == "sequential":
         kept |= {"ffn: norm": norm, "ffn: input": stream * o}
+        if m.norm_position == "sandwich":
+            kept["ffn: norm after"] = norm
     # SiLU multiplies its input by the sigmoid; GELU multiplies half of its input by an erfc. For ReLU, torch keeps the
     # mask of the positive inputs, and JAX keeps the inputs.
     activation = {
         "silu": 2 * hidden * w,
         "gelu": 3 * hidden * w,
+        "gelu_tanh": 3 * hidden * w,
         "relu": hidden * (1 if account == "torch" else w),
+        "relu2": 2 * hidden * w,
     }
-    # SwiGLU keeps w1 x and w3 x.
-    activation["swiglu"] = 2 * hidden * x
-    return kept | {f"ffn: {m.ffn}": activation[m.ffn], "ffn: w2's input": hidden * x}
+    # A gate keeps w1 x and w3 x.
+    kept[f"ffn: {m.ffn}"] = 2 * hidden * x if m.has_gate else activation[m.ffn]
+    return kept | {"ffn: w2's input": hidden * x}
 
 
 def _norm(m: ModelConfig, account: Account, sizes: _Sizes) -> int:
@@ -310,19 +316,20 @@ def _course(m: ModelConfig, size: int) -> dict[str, int]:
     norms = (0 if m.norm == "none" else 1) * (1 if m.block == "parallel" else 2)
     for T in stacks(m):
         stream, heads, hidden = T * m.d_model, T * m.num_heads * m.d_head, T * m.d_ff
-        scores = m.num_heads * T * T
-        block = {
-            "norms": norms * stream,
-            "queries, keys, values": heads + 2 * T * m.num_kv_heads * m.d_head,
-            "scores": scores,
-            "softmax": scores,
-            "weighted sum": heads,
-            "attention's output": stream,
-            "w1's output": hidden,
-            "ffn's activation": hidden,
-            "w2's output": stream,
-        }
-        total.update({name: m.num_layers * n * size for name, n in block.items()})
+        for i in range(m.num_layers):
+            scores = m.num_heads * T * most_keys(m, m.layer_type(i), T)
+            block = {
+                "norms": norms * stream,
+                "queries, keys, values": heads + 2 * T * m.num_kv_heads * m.d_head,
+                "scores": scores,
+                "softmax": scores,
+                "weighted sum": heads,
+                "attention's output": stream,
+                "w1's output": hidden,
+                "ffn's activation": hidden,
+                "w2's output": stream,
+            }
+            total.update({name: n * size for name, n in block.items()})
     T, V = m.context_length, m.vocab_size
     end = {"final norm": min(norms, 1) * T * m.d_model, "logits": T * V, "cross-entropy": T * V}
     return dict(total) | {name: n * size for name, n in end.items()}
