@@ -309,6 +309,7 @@ class Tokenizer:
         `encode` leaves out what its post-processor adds to a text, such as a token for the beginning.
 
         Raises:
+            NotByteLevel: the file is of another kind than byte-level BPE, such as SentencePiece.
             InputError: the file is missing or malformed, or asks for something this tokenizer does not do.
         """
         facts = tokenizers_json.parse(read_json(path), path)

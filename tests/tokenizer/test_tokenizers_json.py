@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 from lm.cli import main
 from tests.tokenizer.texts import CORNER_CASES, FAMILIAR_TEXTS
-from tokenizer import END_OF_TEXT, InputError, Tokenizer, textbook, train_bpe
+from tokenizer import END_OF_TEXT, InputError, NotByteLevel, Tokenizer, textbook, train_bpe
 from tokenizer.files.oniguruma import matches_everything, translate
 from tokenizer.pretokenize import PATTERNS
 
@@ -268,6 +268,41 @@ def test_what_changes_ids_is_refused_by_name(
         Tokenizer.from_tokenizers_json(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+SPACES = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+SENTENCEPIECE: dict[str, dict[str, Any]] = {
+    "Gemma": {
+        "normalizer": SPACES,
+        "pre_tokenizer": split(" ", "MergedWithPrevious", kind="String"),
+    },
+    "Llama 2": {
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [{"type": "Prepend", "prepend": "▁"}, SPACES],
+        },
+        "pre_tokenizer": None,
+    },
+    "Mistral": {
+        "pre_tokenizer": {
+            "type": "Metaspace",
+            "replacement": "▁",
+            "prepend_scheme": "first",
+            "split": False,
+        },
+    },
+    "T5": {"model": {"type": "Unigram", "vocab": []}},
+}
+
+
+@pytest.mark.parametrize("name", SENTENCEPIECE)
+def test_another_kind_of_tokenizer_has_an_error_of_its_own(
+    plain: dict[str, Any], tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(plain | SENTENCEPIECE[name]))
+    with pytest.raises(NotByteLevel, match="only byte-level BPE can"):
+        Tokenizer.from_tokenizers_json(path)
 
 
 def test_patterns_that_leave_no_text() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import regex
 
-from tokenizer.errors import InputError
+from tokenizer.errors import InputError, NotByteLevel
 from tokenizer.files.gpt2 import check_id, from_unicode, parse_vocab, to_unicode
 from tokenizer.files.oniguruma import matches_everything, translate
 from tokenizer.pretokenize import PATTERNS, Pattern
@@ -88,12 +88,13 @@ def parse(content: Any, path: str | Path) -> dict[str, Any]:
     The ids leave out what its post-processor adds to a text, such as a token for the beginning.
 
     Raises:
+        NotByteLevel: it is of another kind than byte-level BPE.
         InputError: it is malformed, or asks for something that gives other ids or loses text; the message names it.
     """
     try:
         return _parse(content, path)
     except InputError as error:
-        raise InputError(f"{path} cannot be imported: {error}; only plain byte-level BPE can") from None
+        raise type(error)(f"{path} cannot be imported: {error}; only byte-level BPE can") from None
     except (KeyError, TypeError, IndexError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path} is not a tokenizer.json of the library tokenizers: {error!r:.200}"
@@ -102,8 +103,7 @@ def parse(content: Any, path: str | Path) -> dict[str, Any]:
 
 def _parse(content: Any, path: str | Path) -> dict[str, Any]:
     model = content["model"]
-    if model.get("type", "BPE") != "BPE":
-        raise InputError(f"its model is {model['type']}, not BPE")
+    _check_kind(model, content.get("pre_tokenizer"))
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(key):
             raise InputError(f"its model has {key}")
@@ -132,6 +132,14 @@ def _parse(content: Any, path: str | Path) -> dict[str, Any]:
         "visible_tokens": [token["content"] for token in added if not token.get("special", True)],
         "whole_pieces": bool(model.get("ignore_merges")),
     }
+
+
+def _check_kind(model: Any, pre_tokenizer: Any) -> None:
+    if model.get("type", "BPE") != "BPE":
+        raise NotByteLevel(f"its model is {model['type']}, not BPE")
+    kinds = [step["type"] for step in _flat(pre_tokenizer, "pretokenizers")]
+    if "ByteLevel" not in kinds:
+        raise NotByteLevel(f"its pre_tokenizer is {' and '.join(kinds) or 'missing'}, not ByteLevel")
 
 
 def _reachable(spelled: Any) -> Any:
@@ -213,9 +221,8 @@ def _check_post_processor(post_processor: Any) -> None:
 def _patterns(pre_tokenizer: Any) -> list[str]:
     """Return the patterns that cut a text as a pre-tokenizer does."""
     steps = _flat(pre_tokenizer, "pretokenizers")
-    if not steps or steps[-1]["type"] != "ByteLevel":
-        kinds = " and ".join(step["type"] for step in steps) or "missing"
-        raise InputError(f"its pre_tokenizer is {kinds}, not ByteLevel at the end")
+    if steps[-1]["type"] != "ByteLevel":
+        raise InputError(f"its pre_tokenizer ends with {steps[-1]['type']}, not with ByteLevel")
     patterns = []
     for number, step in enumerate(steps):
         match step:
