@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from math import prod
 
-from lm.config import LayerType, ModelConfig
+from lm.config import ModelConfig
 from lm.init import parameter_shapes
 
 ADAMW_FLOPS = 14
@@ -70,21 +70,13 @@ def matmuls(config: ModelConfig) -> list[Matmul]:
         if product.endswith("attn.v_proj"):
             own_type = config.layer_type(int(re.findall(r"\d+", name)[0]))
             for layer_type in config.used_layer_types:
-                keys, count = most_keys(config, layer_type, T), heads if layer_type == own_type else 0
+                keys, count = min(T, config.window(layer_type) or T), heads if layer_type == own_type else 0
                 attention = product.removesuffix("v_proj") + ("sliding_" if layer_type == "sliding" else "")
                 add(f"{attention}scores", count, T, K, keys)
                 add(f"{attention}weighted_sum", count, T, keys, K)
     if config.tie_embeddings:
         add("lm_head", 1, config.context_length, config.d_model, config.vocab_size)
     return list(found.values())
-
-
-def most_keys(config: ModelConfig, layer_type: LayerType, length: int) -> int:
-    """Return how many of `length` keys a query of such a layer attends to at most: all, or those in its window."""
-    if layer_type == "full":
-        return length
-    assert config.sliding_window is not None
-    return min(config.sliding_window, length)
 
 
 def positions(config: ModelConfig, name: str) -> int:

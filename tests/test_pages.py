@@ -1,12 +1,15 @@
 """README and the pages of docs/ name files, headings and commands that exist."""
 
+import dataclasses
 import re
 import shlex
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from lm.cli.commands import parse
+from lm.config import ModelConfig, model
 from tests.source import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -48,6 +51,16 @@ def test_paths_in_backticks_exist(page: Path) -> None:
 
 def test_the_readme_is_short() -> None:
     assert len(TEXTS[ROOT / "README.md"].split()) < 1000
+
+
+def test_every_setting_of_the_model_is_explained() -> None:
+    section = (
+        TEXTS[ROOT / "docs" / "training.md"].partition("## One model, a family")[2].partition("\n## ")[0]
+    )
+    explained = set(re.findall(r"`(\w+)`", section))
+    assert explained >= {field.name for field in dataclasses.fields(ModelConfig)}
+    for choices in (model.FeedForward, model.NormPosition, model.NormGain, model.RopeScaling, model.Position):
+        assert explained >= set(get_args(choices))
 
 
 def examples(text: str) -> list[list[str]]:

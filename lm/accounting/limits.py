@@ -10,9 +10,10 @@ from pathlib import Path
 from lm.accounting.memory import Account, Memory, memory
 from lm.accounting.report import gigabytes
 from lm.config import TrainConfig
-from lm.flops import most_keys, parameters
+from lm.flops import parameters
 from lm.machine import total_memory
 from lm.mesh import Mesh
+from lm.text.rings import ring_length
 from lm.text.sampling import SamplingConfig
 from tokenizer.errors import InputError
 
@@ -108,7 +109,7 @@ def refuse_generation(config: TrainConfig, prompts: int, sampling: SamplingConfi
     assert m.d_head is not None
     slots = min(m.context_length, sampling.max_new_tokens) + (m.prefix_length or 0)
     size = {"bfloat16": 2, "float32": 4, "float64": 8}[config.compute_dtype]
-    keys = sum(most_keys(m, m.layer_type(i), slots) for i in range(m.num_layers))
+    keys = sum(ring_length(m, m.layer_type(i), slots) for i in range(m.num_layers))
     cache = 2 * keys * m.num_kv_heads * m.d_head * size
     needed = rows * _ROW_BYTES + (rows * (cache + 4 * m.vocab_size) if config.device == "cpu" else 0)
     refuse_more_than_memory(

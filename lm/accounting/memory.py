@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 from lm.accounting.network import elements
 from lm.config import ModelConfig, TrainConfig
-from lm.flops import most_keys, stacks
+from lm.flops import stacks
 from lm.init import parameter_shapes
 from lm.mesh import Mesh
 
@@ -317,7 +317,7 @@ def _course(m: ModelConfig, size: int) -> dict[str, int]:
     for T in stacks(m):
         stream, heads, hidden = T * m.d_model, T * m.num_heads * m.d_head, T * m.d_ff
         for i in range(m.num_layers):
-            scores = m.num_heads * T * most_keys(m, m.layer_type(i), T)
+            scores = m.num_heads * T * min(T, m.window(m.layer_type(i)) or T)
             block = {
                 "norms": norms * stream,
                 "queries, keys, values": heads + 2 * T * m.num_kv_heads * m.d_head,
