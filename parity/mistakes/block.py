@@ -7,9 +7,8 @@ import numpy as np
 
 from lm.config import ModelConfig
 from parity.mistakes.mistake import detach, mistake
-from parity.oracle.model import Sublayer, residual_stream
+from parity.oracle.model import Norms, Sublayer, residual_stream
 
-Norms = Callable[[int, np.ndarray], np.ndarray]
 Stream = Callable[[np.ndarray, Sublayer, Sublayer, Norms, ModelConfig], np.ndarray]
 
 PRE = "x = x + attn(ln1(x)); x = x + ffn(ln2(x))"

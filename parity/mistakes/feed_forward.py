@@ -8,7 +8,7 @@ import numpy as np
 from parity.mistakes.mistake import detach, mistake
 from parity.oracle.functional import silu
 from parity.oracle.gradients import Weights
-from parity.oracle.layers import ACTIVATIONS, feed_forward, linear
+from parity.oracle.layers import ACTIVATIONS, GATES, feed_forward, linear
 
 of_feed_forward = partial(
     mistake,
@@ -32,7 +32,7 @@ def _swiglu(
 
 
 def _activate(x: np.ndarray, kind: str) -> np.ndarray:
-    return silu(x) if kind == "swiglu" else ACTIVATIONS[kind](x)
+    return (ACTIVATIONS | GATES)[kind](x)
 
 
 @of_feed_forward("SwiGLU: gate and value swapped")

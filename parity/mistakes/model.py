@@ -31,7 +31,7 @@ def in_order(order: Callable[[int], list[int]]) -> Callable[..., np.ndarray]:
     ) -> np.ndarray:
         layers = order(config.num_layers)
         if not layers:
-            return model.norm(weights, "ln_final", x, config) if config.norm_position == "pre" else x
+            return model.norm(weights, "ln_final", x, config) if config.norm_position != "post" else x
         moved = {name: w for name, w in weights.items() if not name.startswith("layers.")}
         for i, j in enumerate(layers):
             layer = submodule(weights, f"layers.{j}.")

@@ -15,6 +15,7 @@ from parity.oracle.attention import (
     multihead_self_attention,
     rope,
     scaled_dot_product_attention,
+    window_mask,
 )
 from parity.oracle.functional import (
     clip_gradients,
@@ -23,12 +24,14 @@ from parity.oracle.functional import (
     gelu_tanh,
     global_norm,
     relu,
+    relu2,
     silu,
+    softcap,
     softmax,
     token_cross_entropy,
 )
 from parity.oracle.gradients import Weights, gradient
-from parity.oracle.layers import ACTIVATIONS, embedding, feed_forward, layernorm, linear, rmsnorm
+from parity.oracle.layers import ACTIVATIONS, GATES, embedding, feed_forward, layernorm, linear, rmsnorm
 from parity.oracle.model import (
     make_drop,
     sinusoids,
@@ -42,6 +45,7 @@ from parity.oracle.sequences import encoder_decoder, encoder_stack, prefix_decod
 
 __all__ = [
     "ACTIVATIONS",
+    "GATES",
     "SGD",
     "AdamW",
     "Weights",
@@ -65,16 +69,19 @@ __all__ = [
     "multihead_self_attention",
     "prefix_decoder",
     "relu",
+    "relu2",
     "replaced",
     "rmsnorm",
     "rope",
     "scaled_dot_product_attention",
     "silu",
     "sinusoids",
+    "softcap",
     "softmax",
     "submodule",
     "token_cross_entropy",
     "transformer_block",
     "transformer_encoder",
     "transformer_lm",
+    "window_mask",
 ]

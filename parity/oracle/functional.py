@@ -46,6 +46,16 @@ def relu(x: np.ndarray) -> np.ndarray:
     return x * (x.real > 0)
 
 
+def relu2(x: np.ndarray) -> np.ndarray:
+    """The square of x if x is positive, otherwise 0 (So et al., 2021, section 4.1)."""
+    return x * x * (x.real > 0)
+
+
+def softcap(x: np.ndarray, cap: float) -> np.ndarray:
+    """cap tanh(x / cap), which stays between -cap and cap (Gemma 2, 2024, section 2)."""
+    return cap * np.tanh(x / cap)
+
+
 def one_hot(ids: np.ndarray, size: int) -> np.ndarray:
     """1 at the id, 0 elsewhere."""
     return np.eye(size)[ids]

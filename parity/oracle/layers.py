@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from parity.oracle.functional import gelu, one_hot, relu, silu
+from parity.oracle.functional import gelu, gelu_tanh, one_hot, relu, relu2, silu
 from parity.oracle.gradients import Weights
 
 
@@ -28,13 +28,14 @@ def layernorm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float = 
     return centred / np.sqrt(variance + eps) * weight + bias
 
 
-ACTIVATIONS = {"silu": silu, "gelu": gelu, "relu": relu}
+ACTIVATIONS = {"silu": silu, "gelu": gelu, "gelu_tanh": gelu_tanh, "relu": relu, "relu2": relu2}
+GATES = {"swiglu": silu, "geglu_tanh": gelu_tanh}
 
 
 def feed_forward(weights: Weights, x: np.ndarray, kind: str) -> np.ndarray:
-    """w2 f(w1 x) with the activation f; for SwiGLU w2 (silu(w1 x) * w3 x)."""
+    """w2 f(w1 x) with the activation f; with a gate f it is w2 (f(w1 x) * w3 x)."""
 
     def w(i: int, x: np.ndarray) -> np.ndarray:
         return linear(x, weights[f"w{i}.weight"], weights.get(f"w{i}.bias", 0.0))
 
-    return w(2, silu(w(1, x)) * w(3, x) if kind == "swiglu" else ACTIVATIONS[kind](w(1, x)))
+    return w(2, GATES[kind](w(1, x)) * w(3, x) if kind in GATES else ACTIVATIONS[kind](w(1, x)))

@@ -1,18 +1,24 @@
 """The Transformer: blocks of attention and feed-forward on one residual stream, and the language model."""
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from lm.config import ModelConfig
 from lm.dropout import dropout_mask
-from parity.oracle.attention import causal_mask, multihead_self_attention
+from parity.oracle.attention import causal_mask, multihead_self_attention, window_mask
+from parity.oracle.functional import softcap
 from parity.oracle.gradients import Weights
 from parity.oracle.layers import embedding, feed_forward, layernorm, linear, rmsnorm
 
 Drop = Callable[[np.ndarray, float, str], np.ndarray]
 """What training does to an array in a step: (array, rate, place) -> array."""
 Sublayer = Callable[[np.ndarray], np.ndarray]
+Norms = Callable[[int | str, np.ndarray], np.ndarray]
+"""A block's norms by their names without "ln": (name, x) -> x."""
 
 
 def submodule(weights: Weights, prefix: str) -> dict[str, np.ndarray]:
@@ -24,19 +30,25 @@ def norm(weights: Weights, name: str, x: np.ndarray, config: ModelConfig) -> np.
     """Apply the config's norm, with the weights of this name."""
     if config.norm == "none":
         return x
+    g = gain(weights[f"{name}.weight"], config)
     if config.norm == "rmsnorm":
-        return rmsnorm(x, weights[f"{name}.weight"], config.norm_eps)
-    return layernorm(x, weights[f"{name}.weight"], weights[f"{name}.bias"], config.norm_eps)
+        return rmsnorm(x, g, config.norm_eps)
+    return layernorm(x, g, weights[f"{name}.bias"], config.norm_eps)
+
+
+def gain(weight: np.ndarray, config: ModelConfig) -> np.ndarray:
+    """Return what a norm with this weight multiplies by."""
+    return 1 + weight if config.norm_gain == "one_plus_weight" else weight
 
 
 def residual_stream(
     x: np.ndarray,
     attend: Sublayer,
     feed: Sublayer,
-    ln: Callable[[int, np.ndarray], np.ndarray],
+    ln: Norms,
     config: ModelConfig,
 ) -> np.ndarray:
-    """Arrange a block's sublayers and its norms `ln(1, x)` and `ln(2, x)` on the residual stream x."""
+    """Arrange a block's sublayers and its norms, such as `ln(1, x)`, on the residual stream x."""
     match config.norm_position, config.block:
         case "pre", "sequential":
             x = x + attend(ln(1, x))
@@ -44,10 +56,64 @@ def residual_stream(
         case "post", "sequential":
             x = ln(1, x + attend(x))
             return ln(2, x + feed(x))
+        case "branch", "sequential":
+            x = x + ln(1, attend(x))
+            return x + ln(2, feed(x))
+        case "sandwich", "sequential":
+            x = x + ln("1_after", attend(ln(1, x)))
+            return x + ln("2_after", feed(ln(2, x)))
         case "pre", "parallel":
             normed = ln(1, x)
             return x + attend(normed) + feed(normed)
+        case "branch", "parallel":
+            return x + ln(1, attend(x) + feed(x))
+        case "sandwich", "parallel":
+            normed = ln(1, x)
+            return x + ln("1_after", attend(normed) + feed(normed))
     return ln(1, x + attend(x) + feed(x))
+
+
+def rope_stretch(config: ModelConfig) -> list[float] | None:
+    """Return by how much the wavelength of each of RoPE's pairs is stretched; None if none is.
+
+    linear stretches all by the factor. llama3 leaves the short ones, stretches the long ones by the factor, and gives
+    those between them a weighted mean of both frequencies.
+    """
+    if config.rope_scaling == "none":
+        return None
+    K, factor = config.d_head, config.rope_factor
+    assert K is not None
+    if config.rope_scaling == "linear":
+        return [factor] * (K // 2)
+    stretch = []
+    for p in range(K // 2):
+        wavelength = 2 * math.pi * config.rope_theta ** (2 * p / K)
+        turns = config.rope_original_context / wavelength
+        if turns > config.rope_high_freq_factor:
+            stretch.append(1.0)
+        elif turns < config.rope_low_freq_factor:
+            stretch.append(factor)
+        else:
+            # How far from the lowest of these frequencies to the highest.
+            share = (turns - config.rope_low_freq_factor) / (
+                config.rope_high_freq_factor - config.rope_low_freq_factor
+            )
+            stretch.append(1 / (share * 1.0 + (1 - share) / factor))
+    return stretch
+
+
+def config_of_layer(config: ModelConfig, i: int) -> ModelConfig:
+    """Return the config with the RoPE of layer i."""
+    if config.layer_type(i) == "full" or config.sliding_rope_theta is None:
+        return config
+    return replace(config, rope_theta=config.sliding_rope_theta, rope_scaling="none")
+
+
+def mask_of_layer(mask: np.ndarray, config: ModelConfig, i: int) -> np.ndarray:
+    """Return the mask of layer i, from that of all layers."""
+    if config.layer_type(i) == "full" or config.sliding_window is None:
+        return mask
+    return mask & window_mask(mask.shape[-1], config.sliding_window)
 
 
 def transformer_block(
@@ -58,11 +124,20 @@ def transformer_block(
     positions: np.ndarray,
     drop: Drop = lambda x, rate, place: x,
 ) -> np.ndarray:
-    """Apply one of four blocks: pre-norm or post-norm, with attention before or beside feed-forward."""
+    """Apply one of eight blocks: four positions of the norms, with attention before or beside feed-forward."""
+    options = {
+        "stretch": rope_stretch(config),
+        "cap": config.score_softcap,
+        "score_dim": config.score_dim,
+    }
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    of_attention = {
+        name: gain(w, config) if "norm" in name else w for name, w in submodule(weights, "attn.").items()
+    }
 
     def attend(x: np.ndarray) -> np.ndarray:
         y = multihead_self_attention(
-            submodule(weights, "attn."),
+            of_attention,
             x,
             config.num_heads,
             mask,
@@ -70,14 +145,15 @@ def transformer_block(
             config.rope_theta,
             config.norm_eps,
             lambda w: drop(w, config.attention_dropout, "weights"),
+            **given,
         )
         return drop(y, config.residual_dropout, "attn")
 
     def feed(x: np.ndarray) -> np.ndarray:
         return drop(feed_forward(submodule(weights, "ffn."), x, config.ffn), config.residual_dropout, "ffn")
 
-    def ln(i: int, x: np.ndarray) -> np.ndarray:
-        return norm(weights, f"ln{i}", x, config)
+    def ln(name: int | str, x: np.ndarray) -> np.ndarray:
+        return norm(weights, f"ln{name}", x, config)
 
     return residual_stream(x, attend, feed, ln, config)
 
@@ -106,10 +182,15 @@ def make_drop(seed: int, step: int, rows: np.ndarray) -> Drop:
 def embed(
     weights: Weights, token_ids: np.ndarray, config: ModelConfig, positions: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return the embeddings of the tokens plus those of their positions, which by default count from 0."""
+    """Return the embeddings of the tokens plus those of their positions, which by default count from 0.
+
+    The embeddings of tokens may be scaled; those of positions never are.
+    """
     if positions is None:
         positions = np.arange(token_ids.shape[-1])
     x = embedding(weights["token_embeddings.weight"], token_ids)
+    if config.scale_embeddings:
+        x = x * math.sqrt(config.d_model)
     if config.position == "learned":
         x = x + embedding(weights["position_embeddings.weight"], positions)
     if config.position == "sinusoidal":
@@ -134,13 +215,15 @@ def hidden_states(
             return drop(x, rate, f"layers.{i}.{place}")
 
         layer = submodule(weights, f"layers.{i}.")
-        x = transformer_block(layer, x, config, mask, positions, drop_in_layer)
-    return norm(weights, "ln_final", x, config) if config.norm_position == "pre" else x
+        mask_of_i = mask_of_layer(mask, config, i)
+        x = transformer_block(layer, x, config_of_layer(config, i), mask_of_i, positions, drop_in_layer)
+    return x if config.norm_position == "post" else norm(weights, "ln_final", x, config)
 
 
 def logits(weights: Weights, x: np.ndarray, config: ModelConfig) -> np.ndarray:
-    """Apply the head, whose weight tied models share with their embeddings."""
-    return linear(x, weights["token_embeddings.weight" if config.tie_embeddings else "lm_head.weight"])
+    """Apply the head, whose weight tied models share with their embeddings, and cap the logits if there is a cap."""
+    y = linear(x, weights["token_embeddings.weight" if config.tie_embeddings else "lm_head.weight"])
+    return y if config.logit_softcap is None else softcap(y, config.logit_softcap)
 
 
 def transformer_lm(
