@@ -7,7 +7,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from lm.accounting.memory import Account, Memory, memory
+from lm.accounting.activations import Account
+from lm.accounting.memory import Memory, memory
 from lm.accounting.report import gigabytes
 from lm.config import TrainConfig
 from lm.flops import parameters

@@ -1,29 +1,25 @@
-"""The memory of a training step: what is alive at its fullest moments. Each moment is a line a * sequences + b.
+"""The memory of a training step: what is alive at its fullest moments. Each moment is a line a * sequences + b."""
 
-There are three accounts. `course` is the sum that the course asks for: everything on its list, alive at once. `torch`
-and `jax` are what the step of that backend needs on a CPU. In JAX, the gradient of each operation keeps what it reads,
-except the gradients of attention, SwiGLU's gate and the loss. XLA fuses no further than from one matrix product to the
-next. torch's hand-written gradients (`torch_impl/fast`) keep only what they cannot recompute.
-"""
-
-from collections import Counter
 from dataclasses import dataclass
-from typing import Literal, get_args
 
+from lm.accounting.activations import (
+    Account,
+    added_in_attention,
+    added_in_feed_forward,
+    added_in_loss,
+    block_inputs,
+    block_scores,
+    find_sizes,
+    kept_by_all_blocks,
+    kept_by_block,
+    kept_by_course,
+    kept_by_end,
+)
 from lm.accounting.network import elements
-from lm.config import ModelConfig, TrainConfig
+from lm.config import TrainConfig
 from lm.flops import stacks
 from lm.init import parameter_shapes
 from lm.mesh import Mesh
-
-Account = Literal["course", "torch", "jax"]
-ACCOUNTS: tuple[Account, ...] = get_args(Account)
-JAX_QUERIES, JAX_KEYS = 256, 512
-"""Most queries and keys in a block of attention in JAX (`jax_impl/fast/attention.py`)."""
-TORCH_QUERIES = TORCH_KEYS = 128
-"""Most queries and keys in a block of attention in torch (`torch_impl/fast/attention.py`)."""
-TORCH_SCORES = 1 << 18
-"""Most scores in torch's blocks together on a CPU (`torch_impl/fast/blocks.py`)."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +71,11 @@ def memory(config: TrainConfig, account: Account, mesh: Mesh | None = None) -> M
     m = config.model
     mesh = mesh or Mesh()
     assert account == "jax" or mesh.size == 1
-    sizes = _sizes(config, account, mesh.tensor)
+    sizes = find_sizes(config, account, mesh.tensor)
     shapes = parameter_shapes(m)
     weights = sizes.weight * sum(mesh.share(name, shape) for name, shape in shapes.items())
     if account == "course":
-        kept = _course(m, sizes.activation)
+        kept = kept_by_course(m, sizes.activation)
         return Memory(
             weights, weights, 2 * weights, kept, {"all at once": Line(sum(kept.values()), 4 * weights)}
         )
@@ -100,29 +96,29 @@ def memory(config: TrainConfig, account: Account, mesh: Mesh | None = None) -> M
         )
     # The sum of the gradients of earlier micro-batches.
     earlier = weights if config.grad_accumulation > 1 else 0
-    blocks = _all_blocks(m, account, sizes)
-    kept = {"block inputs": _streams(m) * sizes.activation} if m.remat == "block" else blocks
-    kept |= _end(m, account, sizes)
+    blocks = kept_by_all_blocks(m, account, sizes)
+    kept = {"block inputs": block_inputs(m) * sizes.activation} if m.remat == "block" else blocks
+    kept |= kept_by_end(m, account, sizes)
     held = sum(kept.values())
     T_first, T_last = stacks(m)[0], stacks(m)[-1]
-    last = _block(m, T_last, account, sizes)
+    last = kept_by_block(m, T_last, account, sizes)
     # What the last block keeps when it is recomputed, and what it has freed when its backward pass reaches attention.
     redone = sum(last.values()) if m.remat == "block" else 0
     done = sum(size for name, size in last.items() if name.startswith("ffn"))
-    of_first = _block(m, T_first, account, sizes)
+    of_first = kept_by_block(m, T_first, account, sizes)
     in_attention = sum(size for name, size in of_first.items() if name.startswith("attn"))
     first = max(
-        sum(of_first.values()) + _in_feed_forward(m, T_first, account, sizes),
-        in_attention + _in_attention(m, T_first, account, sizes),
+        sum(of_first.values()) + added_in_feed_forward(m, T_first, account, sizes),
+        in_attention + added_in_attention(m, T_first, account, sizes),
     )
     moments = {
-        "loss": Line(held + _in_loss(m, account, sizes), state + earlier),
+        "loss": Line(held + added_in_loss(m, account, sizes), state + earlier),
         "feed-forward backward": Line(
-            held + redone + _in_feed_forward(m, T_last, account, sizes), state + earlier
+            held + redone + added_in_feed_forward(m, T_last, account, sizes), state + earlier
         ),
         "attention backward": Line(
-            held + redone - done + _in_attention(m, T_last, account, sizes),
-            state + earlier + _block_scores(m, T_last, account, sizes),
+            held + redone - done + added_in_attention(m, T_last, account, sizes),
+            state + earlier + block_scores(m, T_last, account, sizes),
         ),
         "first block's backward": Line(
             first,
@@ -131,205 +127,3 @@ def memory(config: TrainConfig, account: Account, mesh: Mesh | None = None) -> M
         "update": Line(0, 4 * weights),
     }
     return Memory(weights, weights, 2 * weights, kept, moments)
-
-
-@dataclass(frozen=True)
-class _Sizes:
-    """Bytes of a number by its kind, the number of devices that share heads and feed-forward units, and the batch."""
-
-    weight: int
-    """A weight. Norms, softmax and loss compute in its type, too."""
-    activation: int
-    operand: int
-    """An operand of a matrix product of attention or head."""
-    tensor: int
-    sequences: int
-    """Sequences in a micro-batch."""
-
-
-def _sizes(config: TrainConfig, account: Account, tensor: int) -> _Sizes:
-    weight = 8 if config.param_dtype == "float64" else 4
-    activation = 2 if config.compute_dtype == "bfloat16" else weight
-    # On a CPU, XLA multiplies bfloat16 in float32 and keeps the operands in float32.
-    widened = account == "jax" and config.device == "cpu"
-    sequences = config.batch_size // config.grad_accumulation
-    return _Sizes(weight, activation, weight if widened else activation, tensor, sequences)
-
-
-def _streams(m: ModelConfig) -> int:
-    return sum(m.num_layers * T * m.d_model for T in stacks(m))
-
-
-def _all_blocks(m: ModelConfig, account: Account, sizes: _Sizes) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for T in stacks(m):
-        total.update({name: m.num_layers * b for name, b in _block(m, T, account, sizes).items()})
-    return dict(total)
-
-
-def _block(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> dict[str, int]:
-    """Return the bytes that a block keeps of one sequence, in the order of `model.py`, `layers.py`, `attention.py`."""
-    assert m.d_ff is not None
-    assert m.num_kv_heads is not None
-    assert m.d_head is not None
-    H, kv_heads, units = (n // sizes.tensor for n in (m.num_heads, m.num_kv_heads, m.d_ff))
-    stream, queries, kv = T * m.d_model, T * H * m.d_head, T * kv_heads * m.d_head
-    scores, hidden = H * T * T, T * units
-    w, x, o = sizes.weight, sizes.activation, sizes.operand
-    norm = stream * _norm(m, account, sizes)
-    kept = {
-        "attn: norm": norm,
-        "attn: input": stream * o,
-        "attn: values": kv * o,
-        "attn: heads' output": queries * o,
-    }
-    if m.norm_position == "sandwich":
-        kept["attn: norm after"] = norm
-    if account == "torch":
-        kept |= {
-            "attn: queries": queries * x,
-            "attn: keys": kv * x,
-            "attn: largest scores, sums": 2 * H * T * w,
-            "attn: weights": scores * w if _is_one_block(m, T, sizes) else 0,
-            # In bfloat16, the gradient needs the output in float32, too.
-            "attn: heads' wide output": queries * w if x < w else 0,
-        }
-    else:
-        kept |= {"attn: queries": queries * w, "attn: keys": kv * w}
-        # Kept twice if they are rounded or regrouped for the product.
-        twice = x < w or m.num_kv_heads < m.num_heads
-        if _is_one_block_in_jax(T):
-            kept["attn: weights"] = scores * w * (2 if twice else 1)
-        else:
-            kept |= {"attn: wide output": queries * w, "attn: largest scores, sums": 2 * H * T * w}
-            # What XLA copies to reach single blocks, as measured without groups of heads.
-            kept["attn: copies for blocks"] = 4 * (queries + kv) * w
-    if m.qk_norm:
-        kept["attn: query and key norms"] = (queries + kv) * (x if account == "torch" else 2 * w)
-    if m.block == "sequential":
-        kept |= {"ffn: norm": norm, "ffn: input": stream * o}
-        if m.norm_position == "sandwich":
-            kept["ffn: norm after"] = norm
-    # SiLU multiplies its input by the sigmoid; GELU multiplies half of its input by an erfc. For ReLU, torch keeps the
-    # mask of the positive inputs, and JAX keeps the inputs.
-    activation = {
-        "silu": 2 * hidden * w,
-        "gelu": 3 * hidden * w,
-        "gelu_tanh": 3 * hidden * w,
-        "relu": hidden * (1 if account == "torch" else w),
-        "relu2": 2 * hidden * w,
-    }
-    # A gate keeps w1 x and w3 x.
-    kept[f"ffn: {m.ffn}"] = 2 * hidden * x if m.has_gate else activation[m.ffn]
-    return kept | {"ffn: w2's input": hidden * x}
-
-
-def _norm(m: ModelConfig, account: Account, sizes: _Sizes) -> int:
-    """Return the bytes that a norm keeps for each element.
-
-    A norm keeps its input in float32 (LayerNorm: centred) and the normalised input. torch's RMSNorm keeps only its
-    input, in the input's type.
-    """
-    if m.norm == "none":
-        return 0
-    return sizes.activation if account == "torch" and m.norm == "rmsnorm" else 2 * sizes.weight
-
-
-def _end(m: ModelConfig, account: Account, sizes: _Sizes) -> dict[str, int]:
-    """Return what the parts after the blocks keep: the final norm and the head's input."""
-    norm = 0 if m.norm_position == "post" else _norm(m, account, sizes)
-    return {
-        "final norm": sum(stacks(m)) * m.d_model * norm,
-        "head: input": m.context_length * m.d_model * sizes.operand,
-    }
-
-
-def _in_loss(m: ModelConfig, account: Account, sizes: _Sizes) -> int:
-    """Return what is alive between the logits and their gradient.
-
-    torch holds exponentials and the gradient in the activations' type. JAX writes the gradient over the logits. If
-    activations are narrower than weights, both also hold the gradient in float32.
-    """
-    narrow = sizes.activation < sizes.weight
-    activations = (2 if account == "torch" else 1) * sizes.activation
-    return m.context_length * m.vocab_size * (activations + (sizes.weight if narrow else 0))
-
-
-def _in_feed_forward(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> int:
-    """Return what the feed-forward's backward pass adds to what was kept: gradients of its product and both factors.
-
-    torch needs all three. JAX fuses one of them away.
-    """
-    assert m.d_ff is not None
-    return (3 if account == "torch" else 2) * T * m.d_ff // sizes.tensor * sizes.activation
-
-
-def _in_attention(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> int:
-    """Return what attention's backward pass adds to what was kept: gradients.
-
-    In torch they are those of output, queries, keys and values, and, unless all scores are one block, keys and values
-    with a column of ones, and sums of their gradients. In JAX they are those of weights and
-    scores, or, in blocks, of output, queries, keys and values, and their copies in blocks.
-    """
-    assert m.num_kv_heads is not None
-    assert m.d_head is not None
-    if account == "torch":
-        gradients = 2 * T * (m.d_model + m.num_kv_heads * m.d_head) * sizes.activation
-        if _is_one_block(m, T, sizes):
-            return gradients + m.num_heads * T * T * sizes.weight
-        return gradients + 2 * T * m.num_kv_heads * (2 * m.d_head + 1) * sizes.weight
-    heads = m.num_heads // sizes.tensor
-    if _is_one_block_in_jax(T):
-        return 2 * heads * T * T * sizes.weight
-    block_scores = 2 * heads * JAX_QUERIES * min(T, JAX_KEYS)
-    return (6 * T * heads * m.d_head + block_scores) * sizes.weight
-
-
-def _is_one_block_in_jax(T: int) -> bool:
-    """Return whether JAX keeps all weights of a layer (`jax_impl/fast/attention.py`)."""
-    return T <= JAX_QUERIES
-
-
-def _is_one_block(m: ModelConfig, T: int, sizes: _Sizes) -> bool:
-    """Return whether torch computes all scores of a layer at once and keeps them (`torch_impl/fast/attention.py`)."""
-    scores = sizes.sequences * m.num_heads * T * T
-    return T <= TORCH_QUERIES and scores <= TORCH_SCORES and sizes.activation == sizes.weight
-
-
-def _block_scores(m: ModelConfig, T: int, account: Account, sizes: _Sizes) -> int:
-    """Return the scores, and their gradients, that torch's attention has in the processor's cache."""
-    if account != "torch" or _is_one_block(m, T, sizes):
-        return 0
-    block = min(T, TORCH_QUERIES) * min(T, TORCH_KEYS)
-    return 2 * min(TORCH_SCORES, sizes.sequences * m.num_heads * block) * sizes.weight
-
-
-def _course(m: ModelConfig, size: int) -> dict[str, int]:
-    """Return the activations that the course counts, in bytes (assignment 1, AdamW's resource accounting).
-
-    For the feed-forward the course counts W1's product, the activation and W2's product. It leaves out SwiGLU's gate.
-    """
-    assert m.d_ff is not None
-    assert m.num_kv_heads is not None
-    assert m.d_head is not None
-    total: Counter[str] = Counter()
-    norms = (0 if m.norm == "none" else 1) * (1 if m.block == "parallel" else 2)
-    for T in stacks(m):
-        stream, heads, hidden = T * m.d_model, T * m.num_heads * m.d_head, T * m.d_ff
-        for i in range(m.num_layers):
-            scores = m.num_heads * T * min(T, m.window(m.layer_type(i)) or T)
-            block = {
-                "norms": norms * stream,
-                "queries, keys, values": heads + 2 * T * m.num_kv_heads * m.d_head,
-                "scores": scores,
-                "softmax": scores,
-                "weighted sum": heads,
-                "attention's output": stream,
-                "w1's output": hidden,
-                "ffn's activation": hidden,
-                "w2's output": stream,
-            }
-            total.update({name: n * size for name, n in block.items()})
-    T, V = m.context_length, m.vocab_size
-    end = {"final norm": min(norms, 1) * T * m.d_model, "logits": T * V, "cross-entropy": T * V}
-    return dict(total) | {name: n * size for name, n in end.items()}

@@ -3,7 +3,8 @@
 import dataclasses
 from typing import Any
 
-from lm.accounting.memory import ACCOUNTS, Memory, memory
+from lm.accounting.activations import ACCOUNTS
+from lm.accounting.memory import Memory, memory
 from lm.config import TrainConfig
 from lm.flops import (
     ADAMW_FLOPS,

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 import jax_impl.fast.attention
 import torch_impl.fast.attention
 from bench.program import compile_step
-from lm.accounting import memory as formula
-from lm.accounting.memory import ACCOUNTS, Account, memory
+from lm.accounting import activations
+from lm.accounting.activations import ACCOUNTS, Account
+from lm.accounting.memory import memory
 from lm.accounting.presets import PRESETS
 from lm.backend import load
 from lm.config import ModelConfig, TrainConfig
@@ -116,6 +117,6 @@ def test_remat_keeps_the_inputs_of_blocks() -> None:
 def test_the_block_sizes_of_attention_are_those_of_the_backends() -> None:
     """lm imports no backend, so it has numbers of its own."""
     torch, jax = torch_impl.fast.attention, jax_impl.fast.attention
-    assert (formula.TORCH_QUERIES, formula.TORCH_KEYS) == (torch.QUERIES, torch.KEYS)
-    assert formula.TORCH_SCORES == torch_impl.fast.blocks.ROWS_BLOCK
-    assert (formula.JAX_QUERIES, formula.JAX_KEYS) == (jax.QUERIES, jax.KEYS)
+    assert (activations.TORCH_QUERIES, activations.TORCH_KEYS) == (torch.QUERIES, torch.KEYS)
+    assert activations.TORCH_SCORES == torch_impl.fast.blocks.ROWS_BLOCK
+    assert (activations.JAX_QUERIES, activations.JAX_KEYS) == (jax.QUERIES, jax.KEYS)

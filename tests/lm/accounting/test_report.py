@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from lm import flops
-from lm.accounting.memory import ACCOUNTS
+from lm.accounting.activations import ACCOUNTS
 from lm.accounting.presets import PRESETS, parse_bytes
 from lm.accounting.report import account
 from lm.config import CONFIGS
