@@ -18,7 +18,10 @@ from lm.init import (
     initial_weights,
     optimizer_shapes,
     parameter_shapes,
+    position_tables,
+    rope_frequencies,
     rope_tables,
+    scaled_frequencies,
     sinusoidal_table,
 )
 from lm.rng import philox
@@ -76,16 +79,45 @@ def test_what_each_option_changes() -> None:
     assert changes(position="learned") == ({"position_embeddings.weight": (8, 8)}, set())
     for position in ("sinusoidal", "none"):
         assert changes(position=position) == ({}, set())
-    for ffn in ("silu", "gelu", "relu"):
+    for ffn in ("silu", "gelu", "gelu_tanh", "relu", "relu2"):
         assert changes(ffn=ffn) == ({}, gates)
+    assert changes(ffn="geglu_tanh") == ({}, set())
+    assert changes(norm_gain="one_plus_weight") == ({}, set())
+    assert changes(norm_position="branch") == ({}, set())
+    assert changes(norm_position="sandwich") == (
+        in_layers(ln1_after__weight=(8,), ln2_after__weight=(8,)),
+        set(),
+    )
+    assert changes(norm_position="sandwich", block="parallel") == (
+        in_layers(ln1_after__weight=(8,)),
+        {"layers.0.ln2.weight", "layers.1.ln2.weight"},
+    )
+    after = in_layers(ln1_after__bias=(8,), ln2_after__bias=(8,))
+    assert changes(norm="layernorm", norm_position="sandwich")[0].items() >= after.items()
+    for options in (
+        {"score_dim": 9.0, "score_softcap": 5.0, "logit_softcap": 5.0, "scale_embeddings": True},
+        {"rope_scaling": "llama3", "rope_factor": 8.0},
+        {"sliding_window": 3, "layer_types": ("sliding", "full"), "sliding_rope_theta": 100.0},
+    ):
+        assert changes(**options) == ({}, set())
     biases = {f"attn__{name}_proj__bias": (8,) for name in ("q", "k", "v", "output")}
     biases |= {"ffn__w1__bias": (12,), "ffn__w2__bias": (8,), "ffn__w3__bias": (12,)}
     assert changes(bias=True) == (in_layers(**biases), set())
+    of_qkv = {f"attn__{name}_proj__bias": (8,) for name in "qkv"}
+    of_ffn = {"ffn__w1__bias": (12,), "ffn__w2__bias": (8,), "ffn__w3__bias": (12,)}
+    assert changes(attention_bias="qkv") == (in_layers(**of_qkv), set())
+    assert changes(attention_bias="all") == (in_layers(**of_qkv, attn__output_proj__bias=(8,)), set())
+    assert changes(attention_bias="none", bias=True) == (in_layers(**of_ffn), set())
+    wide = {f"attn__{name}_proj__weight": (12, 8) for name in "qkv"} | {"attn__output_proj__weight": (8, 12)}
+    assert changes(d_head=6) == (in_layers(**wide), set())
     assert changes(tie_embeddings=True) == ({}, {"lm_head.weight"})
     shared = {f"attn__{name}_proj__weight": (4, 8) for name in "kv"}
     assert changes(num_kv_heads=1) == (in_layers(**shared), set())
     assert changes(num_kv_heads=1, bias=True)[0].items() >= in_layers(attn__k_proj__bias=(4,)).items()
     assert changes(qk_norm=True) == (in_layers(attn__q_norm__weight=(4,), attn__k_norm__weight=(4,)), set())
+    both = {"num_kv_heads": 1, "qk_norm": True, "qk_norm_over": "all_heads"}
+    gains = in_layers(attn__q_norm__weight=(8,), attn__k_norm__weight=(4,))
+    assert changes(**both) == (gains | in_layers(**shared), set())
     assert changes(architecture="encoder") == ({}, set())
     assert changes(embedding_dropout=0.1, attention_dropout=0.1, residual_dropout=0.1) == ({}, set())
 
@@ -215,6 +247,22 @@ def test_norms_start_at_one() -> None:
     assert (InitialWeight("layers.0.ln1.weight", (6,), FLOAT64, 0)[...] == 1).all()
 
 
+def test_weights_of_norms_start_at_zero_if_1_is_added_to_them() -> None:
+    config = dataclasses.replace(
+        CONFIG, norm="layernorm", norm_gain="one_plus_weight", norm_position="sandwich", qk_norm=True
+    )
+    gains = {name: w for name, w in weights(config, 0).items() if "norm." in name or "ln" in name}
+    assert len(gains) == 2 * (4 * 2 + 2) + 2
+    assert not any(w.any() for w in gains.values())
+
+
+def test_scaled_embeddings_start_smaller_and_end_with_a_standard_deviation_of_1() -> None:
+    scaled = dataclasses.replace(CONFIG, scale_embeddings=True)
+    for name, weight in weights(scaled, 0).items():
+        scale = 8**-0.5 if "embeddings" in name else 1
+        np.testing.assert_allclose(weight, scale * weights(CONFIG, 0)[name], rtol=1e-15)
+
+
 def test_biases_start_at_zero() -> None:
     assert (InitialWeight("layers.0.ln1.bias", (6,), FLOAT64, 0)[...] == 0).all()
     assert (InitialWeight("layers.0.attn.q_proj.bias", (6,), FLOAT64, 0)[...] == 0).all()
@@ -232,6 +280,107 @@ def test_rope_tables_are_angles_of_unit_vectors(theta: float, pairs: int, positi
     np.testing.assert_allclose(
         np.exp(1j * np.array(positions) * theta ** (-p / pairs)), cos[:, p] + 1j * sin[:, p], atol=1e-9
     )
+
+
+LLAMA31 = ModelConfig(
+    vocab_size=1,
+    context_length=131_072,
+    d_model=256,
+    num_layers=1,
+    num_heads=2,
+    d_ff=1,
+    rope_theta=500_000.0,
+    rope_scaling="llama3",
+    rope_factor=8.0,
+    rope_low_freq_factor=1.0,
+    rope_high_freq_factor=4.0,
+    rope_original_context=8192,
+)
+"""RoPE of Llama 3.1's 8B and 70B models."""
+
+
+def scaled(config: ModelConfig) -> np.ndarray:
+    """Return RoPE's frequencies with their scaling."""
+    assert config.d_head is not None
+    return scaled_frequencies(config, rope_frequencies(config.rope_theta, config.d_head))
+
+
+def test_frequencies_of_llama_3_1_are_the_published_ones() -> None:
+    """Of 64 pairs 29 stay: their waves fit four times into 8,192 tokens. The waves of 29 do not fit once: these are
+    divided by 8. The six between them are worked out one by one."""
+    plain, found = [500_000.0 ** (-p / 64) for p in range(64)], scaled(LLAMA31)
+    np.testing.assert_allclose(found[:29], plain[:29], rtol=1e-14)
+    np.testing.assert_allclose(found[35:], np.array(plain[35:]) / 8, rtol=1e-14)
+    for p in range(29, 35):
+        wavelength = 2 * math.pi / plain[p]
+        assert 8192 / 4 < wavelength < 8192 / 1
+        smooth = (8192 / wavelength - 1) / (4 - 1)
+        assert found[p] == pytest.approx((1 - smooth) * plain[p] / 8 + smooth * plain[p], rel=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (LLAMA31, "llama3"),
+        # Llama 3.2's 1B and 3B models.
+        (dataclasses.replace(LLAMA31, rope_factor=32.0, d_head=64), "llama3"),
+        (dataclasses.replace(LLAMA31, rope_scaling="linear", rope_theta=1e6), "linear"),
+        (dataclasses.replace(LLAMA31, rope_low_freq_factor=2.0, rope_original_context=300), "llama3"),
+    ],
+)
+def test_scaled_frequencies_are_those_of_transformers(config: ModelConfig, kind: str) -> None:
+    """Theirs are float32."""
+    from transformers import LlamaConfig
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    theirs = LlamaConfig(
+        hidden_size=256,
+        num_attention_heads=2,
+        head_dim=config.d_head,
+        max_position_embeddings=131_072,
+        rope_parameters={
+            "rope_type": kind,
+            "rope_theta": config.rope_theta,
+            "factor": config.rope_factor,
+            "low_freq_factor": config.rope_low_freq_factor,
+            "high_freq_factor": config.rope_high_freq_factor,
+            "original_max_position_embeddings": config.rope_original_context,
+        },
+    )
+    frequencies, attention_factor = ROPE_INIT_FUNCTIONS[kind](theirs, device="cpu")
+    assert attention_factor == 1.0
+    np.testing.assert_allclose(scaled(config), frequencies.double().numpy(), rtol=1e-6)
+
+
+@given(st.floats(1, 64), st.floats(1.0, 3.0), st.floats(3.5, 40), st.integers(16, 10**5))
+def test_llama3_scaling_keeps_the_order_of_the_frequencies(
+    factor: float, low: float, high: float, original: int
+) -> None:
+    """Each lies between the one without scaling and that divided by the factor."""
+    config = dataclasses.replace(
+        LLAMA31,
+        rope_factor=factor,
+        rope_low_freq_factor=low,
+        rope_high_freq_factor=high,
+        rope_original_context=original,
+    )
+    plain, found = rope_frequencies(500_000.0, 128), scaled(config)
+    assert (found <= plain * (1 + 1e-12)).all()
+    assert (found >= plain / factor * (1 - 1e-12)).all()
+    assert (np.diff(found) < 0).all()
+
+
+def test_tables_of_sliding_layers_have_their_own_theta_without_scaling() -> None:
+    config = dataclasses.replace(
+        LLAMA31, sliding_window=8, layer_types=("sliding", "full"), sliding_rope_theta=10_000.0
+    )
+    positions = np.arange(5)
+    full, sliding = (position_tables(config, positions, 8, layer_type=kind) for kind in ("full", "sliding"))
+    for table, expected in zip(sliding, rope_tables(10_000.0, 128, positions), strict=True):
+        np.testing.assert_array_equal(table, expected)
+    np.testing.assert_array_equal(full[0], np.cos(positions[:, None] * scaled(config)))
+    shared = dataclasses.replace(config, sliding_rope_theta=None)
+    np.testing.assert_array_equal(position_tables(shared, positions, 8, layer_type="sliding")[0], full[0])
 
 
 def test_rope_tables_of_positions_in_a_batch() -> None:
