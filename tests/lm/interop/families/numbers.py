@@ -1,0 +1,107 @@
+"""What a model computes of a text: logits, hidden states, and the gradient of the loss with respect to every weight."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+import jax_impl.functional
+import jax_impl.model
+import torch_impl.functional
+from jax_impl.trees import named_leaves, nested
+from lm.backend import BackendName
+from lm.budgets import Dtype
+from lm.config import ModelConfig
+from tests.lm.interop.families.float64 import float64
+from torch_impl.model import TransformerLM
+
+Weights = dict[str, np.ndarray]
+
+
+class Numbers(NamedTuple):
+    """The arrays are float64, whatever type the model computed them in."""
+
+    logits: np.ndarray
+    hidden: list[np.ndarray]
+    """The residual stream before the first block, after each block except the last, and what the head reads."""
+    gradients: Weights
+
+
+def theirs(model: Any, ids: np.ndarray) -> Numbers:
+    """Return what a model of transformers computes. The gradients carry its own names."""
+    inputs, targets = torch.tensor(ids[:, :-1]), torch.tensor(ids[:, 1:])
+    with float64() if model.dtype == torch.float64 else contextlib.nullcontext():
+        out = model(inputs, output_hidden_states=True, use_cache=False)
+    loss = torch.nn.functional.cross_entropy(out.logits.flatten(0, 1), targets.flatten())
+    named = dict(model.named_parameters())
+    gradients = torch.autograd.grad(loss, list(named.values()))
+    return Numbers(
+        _array(out.logits),
+        [_array(h) for h in out.hidden_states],
+        {name: _array(g) for name, g in zip(named, gradients, strict=True)},
+    )
+
+
+def in_torch(config: ModelConfig, weights: Weights, ids: np.ndarray, dtype: Dtype) -> Numbers:
+    """Return what torch_impl computes."""
+    param_dtype = torch.float64 if dtype == "float64" else torch.float32
+    model = TransformerLM(config, getattr(torch, dtype), dtype=param_dtype)
+    model.load_state_dict({name: torch.tensor(w) for name, w in weights.items()})
+    hidden: list[torch.Tensor] = []
+    model.layers[0].register_forward_pre_hook(lambda _, inputs: hidden.append(inputs[0]))
+    for layer in (*model.layers[:-1], model.ln_final):
+        layer.register_forward_hook(lambda _, __, out: hidden.append(out))
+    logits = model(torch.tensor(ids[:, :-1]))
+    torch_impl.functional.cross_entropy(logits, torch.tensor(ids[:, 1:])).backward()
+    gradients = {name: _array(p.grad) for name, p in model.named_parameters()}
+    return Numbers(_array(logits), [_array(h) for h in hidden], gradients)
+
+
+def in_jax(config: ModelConfig, weights: Weights, ids: np.ndarray, dtype: Dtype) -> Numbers:
+    """Return what jax_impl computes: in float32 in one compiled program, otherwise operation by operation.
+
+    A program takes seconds to compile for each family. Operations are compiled once for all families.
+    """
+    param_dtype = "float64" if dtype == "float64" else "float32"
+    params = nested({name: jnp.asarray(w, param_dtype) for name, w in weights.items()})
+    hidden: list[Any] = []
+    head = jax_impl.model.logits
+
+    def record_stream(x: Any, rows: Any) -> Any:
+        hidden.append(x)
+        return x
+
+    def record_head(params: Any, x: Any, *more: Any) -> Any:
+        hidden[-1] = x
+        return head(params, x, *more)
+
+    def loss(params: Any) -> Any:
+        hidden.clear()
+        logits = jax_impl.model.transformer_lm(params, jnp.asarray(ids[:, :-1]), config, dtype)
+        return jax_impl.functional.cross_entropy(logits, jnp.asarray(ids[:, 1:])), (logits, [*hidden])
+
+    with (
+        mock.patch.multiple(jax_impl.model, constrain=record_stream, logits=record_head),
+        contextlib.nullcontext() if dtype == "float32" else jax.disable_jit(),
+    ):
+        (_, (logits, streams)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    return Numbers(
+        np.asarray(logits, np.float64),
+        [np.asarray(h, np.float64) for h in streams],
+        {name: np.asarray(g, np.float64) for name, g in named_leaves(gradients)},
+    )
+
+
+OURS: dict[BackendName, Callable[[ModelConfig, Weights, np.ndarray, Dtype], Numbers]] = {
+    "torch": in_torch,
+    "jax": in_jax,
+}
+
+
+def _array(tensor: Any) -> np.ndarray:
+    return tensor.detach().double().numpy()

@@ -1,0 +1,85 @@
+"""Both backends compute what transformers computes: logits, all hidden states, and every weight's gradient."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lm.backend import BackendName
+from lm.budgets import BUDGETS, Dtype, relative_error
+from tests.lm.interop.families.conftest import Imported
+from tests.lm.interop.families.models import CASES, IDS, in_dtype
+from tests.lm.interop.families.numbers import OURS, Numbers, theirs
+
+
+def errors(a: Numbers, b: Numbers) -> dict[str, float]:
+    """Return the largest norm-wise errors of logits, hidden states and gradients."""
+    assert len(a.hidden) == len(b.hidden)
+    assert a.gradients.keys() == b.gradients.keys()
+    # Without RoPE a bias of the keys changes no weight of attention, so its gradient is zero.
+    flow = float(np.linalg.norm([np.linalg.norm(g) for g in b.gradients.values()]))
+    return {
+        "logits": relative_error(a.logits, b.logits),
+        "hidden": max(relative_error(x, y) for x, y in zip(a.hidden, b.hidden, strict=True)),
+        "gradients": max(relative_error(a.gradients[name], g, flow) for name, g in b.gradients.items()),
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("backend", OURS)
+@pytest.mark.parametrize("case", CASES)
+def test_a_family_has_the_numbers_of_transformers(
+    imported: Callable[..., Imported], case: str, backend: BackendName, dtype: Dtype
+) -> None:
+    model = imported(case)
+    found = errors(OURS[backend](model.config.model, model.weights, IDS, dtype), model.truth)
+    budget = BUDGETS[dtype]
+    assert found["logits"] < budget.model_forward
+    assert found["hidden"] < budget.model_forward
+    assert found["gradients"] < budget.model_gradient
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("backend", OURS)
+@pytest.mark.parametrize("case", ["llama"])
+def test_outliers_of_trained_models_cost_no_more_digits_than_in_transformers(
+    imported: Callable[..., Imported], transformers: Any, case: str, backend: BackendName, dtype: Dtype
+) -> None:
+    model = imported(case, outliers=True)
+    stream = np.abs(model.truth.hidden[1]).mean((0, 1))
+    assert np.sum(stream > 40 * np.median(stream)) == 2
+    found = errors(OURS[backend](model.config.model, model.weights, IDS, dtype), model.truth)
+    if dtype == "float64":
+        assert max(found.values()) < BUDGETS[dtype].model_gradient
+    else:
+        copy = theirs(in_dtype(transformers, model.model, "float32"), IDS)
+        wide = theirs(in_dtype(transformers, model.model, "float64"), IDS)
+        expected = errors(copy, wide)
+        assert all(found[what] < 2 * expected[what] for what in found), (found, expected)
+
+
+@pytest.mark.parametrize("backend", OURS)
+@pytest.mark.parametrize("case", CASES)
+def test_bfloat16_is_as_near_to_the_truth_as_in_transformers(
+    imported: Callable[..., Imported], transformers: Any, case: str, backend: BackendName
+) -> None:
+    model = imported(case)
+    copy = theirs(in_dtype(transformers, model.model, "bfloat16"), IDS)
+    expected = relative_error(copy.logits, model.truth.logits)
+    found = OURS[backend](model.config.model, model.weights, IDS, "bfloat16")
+    error = relative_error(found.logits, model.truth.logits)
+    assert error < BUDGETS["bfloat16"].model_forward
+    assert error < 1.5 * expected
+
+
+def test_transformers_needs_its_float64_mode(imported: Callable[..., Imported], transformers: Any) -> None:
+    model = imported("llama")
+    ours = OURS["torch"](model.config.model, model.weights, IDS, "float64").logits
+    without = in_dtype(transformers, model.model, "float32").double()
+    with torch.no_grad():
+        logits = without(torch.tensor(IDS[:, :-1])).logits.numpy()
+    assert logits.dtype == np.float64
+    assert relative_error(logits, ours) > 1e-8
+    assert relative_error(model.truth.logits, ours) < 1e-13
