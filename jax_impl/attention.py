@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jax_impl import fast
 from jax_impl.dtypes import Params, at_least_float32
-from jax_impl.functional import Dropout, DropoutKey
+from jax_impl.functional import Dropout, DropoutKey, softcap
 from jax_impl.layers import linear, rmsnorm
 from jax_impl.masks import Mask
 
@@ -21,14 +21,16 @@ Rope = tuple[Float[Array | np.ndarray, "... P"], Float[Array | np.ndarray, "... 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Context:
-    """What all blocks of a forward pass share."""
+    """What all blocks with one type of attention share in a forward pass."""
 
     mask: Mask | Bool[Array, "*M T S"] | None
     """The keys that a query may attend to, or True if it may; without a mask every query attends to every key."""
     rope: Rope | None = None
     """RoPE's tables, which broadcast against (B, H, T, P); None if the model does not rotate."""
     slots_BT: Int[Array, "B T"] | None = None
-    """The cache slots of the new keys; None without a cache."""
+    """In a decode step: the slots of the cache that the new keys take."""
+    kept_BS: Int[Array, "B S"] | None = None
+    """In a pass over prompts: the places of the new keys that the slots of a new cache keep."""
     key: DropoutKey | None = None
     """What training drops; None outside training."""
 
@@ -38,7 +40,7 @@ class Context:
 
 
 class LayerCache(NamedTuple):
-    """Keys and values of one layer, of num_kv_heads heads, in S slots; position t takes slot t mod S."""
+    """Keys and values of one layer, of num_kv_heads heads, in S slots (`lm.text.rings`)."""
 
     k_BHKS: Float[Array, "B H K S"]
     """Transposed, as the scores Q K^T need them."""
@@ -49,6 +51,13 @@ class LayerCache(NamedTuple):
         B, H = self.v_BHSK.shape[:2]
         b, h, s = jnp.arange(B)[:, None, None], jnp.arange(H)[None, :, None], slots_BT[:, None]
         return LayerCache(self.k_BHKS.at[b, h, :, s].set(k_BHTK), self.v_BHSK.at[b, h, s].set(v_BHTK))
+
+    @classmethod
+    def fill(cls, k_BHTK: Array, v_BHTK: Array, kept_BS: Int[Array, "B S"]) -> "LayerCache":
+        """Return a new cache, whose slots keep the keys and values of these places."""
+        B, H = v_BHTK.shape[:2]
+        b, h, s = jnp.arange(B)[:, None, None], jnp.arange(H)[None, :, None], kept_BS[:, None]
+        return cls(k_BHTK[b, h, s].mT, v_BHTK[b, h, s])
 
 
 def rope(x_TK: Float[Array, "*T K"], tables: Rope) -> Float[Array, "*T K"]:
@@ -69,6 +78,7 @@ def scaled_dot_product_attention(
     V: Float[Array, "*B S V"],
     mask: Bool[Array, "... T S"] | None = None,
     drop: Dropout | None = None,
+    cap: float | None = None,
 ) -> Float[Array, "*B T V"]:
     """softmax(Q K^T / sqrt(d_k)) V (Vaswani et al., 2017, eq. 1).
 
@@ -77,11 +87,14 @@ def scaled_dot_product_attention(
             attend to nothing yields zeros with zero gradients. A key and value that no query may attend to
             are not read, whatever they hold, NaN included.
         drop: What training does to the attention weights.
+        cap: Soft cap of the scores; by default none.
     """
     if mask is not None:
         is_read = mask.any(-2)[..., None]
         K, V = (jnp.where(jnp.broadcast_to(is_read, x.shape), x, 0) for x in (K, V))
     scores = at_least_float32(Q) @ at_least_float32(K).mT * Q.shape[-1] ** -0.5
+    if cap is not None:
+        scores = softcap(scores, cap)
     if mask is not None:
         scores = jnp.where(jnp.broadcast_to(mask, scores.shape), scores, -jnp.inf)
     largest = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
@@ -100,6 +113,7 @@ def grouped_query_attention(
     v_BGSK: Float[Array, "*B G S K"],
     mask: Mask | Bool[Array, "*M T S"] | None,
     drop: Dropout | None = None,
+    cap: float | None = None,
 ) -> Float[Array, "*B H T K"]:
     """Attention whose key head g serves the query heads g H/G .. (g + 1) H/G (Ainslie et al., 2023).
 
@@ -113,7 +127,7 @@ def grouped_query_attention(
     if mask is not None:
         M = mask.shape[:-2]
         mask = jnp.broadcast_to(mask[..., None, :, :], (*M, H // G, T, S)).reshape(*M, -1, S)
-    return scaled_dot_product_attention(rows, k_BGSK, v_BGSK, mask, drop).reshape(q_BHTK.shape)
+    return scaled_dot_product_attention(rows, k_BGSK, v_BGSK, mask, drop, cap).reshape(q_BHTK.shape)
 
 
 def multihead_self_attention(
@@ -122,41 +136,55 @@ def multihead_self_attention(
     context: Context,
     num_heads: int,
     cache: LayerCache | None = None,
+    *,
     qk_norm_eps: float = 1e-5,
+    norm_offset: float = 0.0,
+    query_factor: float = 1.0,
+    score_softcap: float | None = None,
     attention_dropout: float = 0.0,
 ) -> tuple[Float[Array, "*B T D"], LayerCache | None]:
     """Attention of num_heads heads over one sequence, with RoPE if the context has its tables.
 
-    With a cache, the new keys and values are written into their slots, and as many of the first slots are read as the
-    mask has keys; a `Mask` has one for each query.
+    A decode step writes the new keys and values into their slots of the cache, and reads as many of the first slots as
+    the mask has keys. A pass over prompts reads the new keys and values, and makes a cache of them.
 
     Args:
-        qk_norm_eps: Epsilon of the RMSNorm over each head's queries and keys, before RoPE (Dehghani et al., 2023,
-            section 2). Queries and keys are normalised if the parameters have gains for it.
+        qk_norm_eps: Epsilon of the RMSNorm over queries and keys, before RoPE (Dehghani et al., 2023, section 2).
+            Queries and keys are normalised if the parameters have gains for it: over each head by itself if there are
+            d_head gains, or over all heads at once if there is a gain for each of their features.
+        norm_offset: What the norms of queries and keys add to their gains.
+        query_factor: What queries are multiplied by after RoPE.
+        score_softcap: Soft cap of the scores; by default none.
         attention_dropout: Share of the attention weights that training drops.
 
     Returns:
-        The output, and the cache with the new keys and values if a cache was given.
+        The output, and the cache that was written or made, if any.
     """
-    d_head = x_BTD.shape[-1] // num_heads
-    q_BHTK, k_BHTK, v_BHTK = (
-        linear(params[name], x_BTD).reshape(*x_BTD.shape[:-1], -1, d_head).swapaxes(-2, -3)
-        for name in ("q_proj", "k_proj", "v_proj")
-    )
-    if "q_norm" in params:
-        q_BHTK, k_BHTK = (
-            rmsnorm(params[name], x, qk_norm_eps) for name, x in (("q_norm", q_BHTK), ("k_norm", k_BHTK))
-        )
+    lead, d_head = x_BTD.shape[:-1], params["q_proj"]["weight"].shape[0] // num_heads
+
+    def heads(name: str) -> Float[Array, "*B H T K"]:
+        """Project, normalise if there are gains, and split into heads."""
+        y = linear(params[f"{name}_proj"], x_BTD)
+        if f"{name}_norm" in params:
+            gains = params[f"{name}_norm"]
+            y = rmsnorm(gains, y.reshape(*lead, -1, gains["weight"].size), qk_norm_eps, norm_offset)
+        return y.reshape(*lead, -1, d_head).swapaxes(-2, -3)
+
+    q_BHTK, k_BHTK, v_BHTK = heads("q"), heads("k"), heads("v")
     if context.rope is not None:
         q_BHTK, k_BHTK = rope(q_BHTK, context.rope), rope(k_BHTK, context.rope)
-    if cache is not None:
-        assert context.mask is not None
+    if query_factor != 1.0:
+        q_BHTK = (at_least_float32(q_BHTK) * query_factor).astype(q_BHTK.dtype)
+    if context.kept_BS is not None:
+        cache = LayerCache.fill(k_BHTK, v_BHTK, context.kept_BS)
+    elif cache is not None:
+        assert isinstance(context.mask, jax.Array)
         assert context.slots_BT is not None
         cache = cache.write(k_BHTK, v_BHTK, context.slots_BT)
-        S = x_BTD.shape[-2] if isinstance(context.mask, Mask) else context.mask.shape[-1]
+        S = context.mask.shape[-1]
         k_BHTK, v_BHTK = cache.k_BHKS[..., :S].mT, cache.v_BHSK[:, :, :S]
     drop = None
     if context.key is not None and attention_dropout > 0.0:
         drop = Dropout(attention_dropout, context.key, "weights")
-    out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, context.mask, drop)
-    return linear(params["output_proj"], out_BHTK.swapaxes(-2, -3).reshape(x_BTD.shape)), cache
+    out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, context.mask, drop, score_softcap)
+    return linear(params["output_proj"], out_BHTK.swapaxes(-2, -3).reshape(*lead, -1)), cache

@@ -45,15 +45,44 @@ def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return (0.5 * x32 * jax.lax.erfc(-x32 * 0.5**0.5)).astype(x.dtype)
 
 
+def gelu_tanh(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """0.5 x (1 + tanh(u)), u = sqrt(2 / pi) (x + 0.044715 x^3) (Hendrycks and Gimpel, 2016), in at least float32.
+
+    Half of 1 + tanh(u) is computed as sigmoid(2 u), since 1 + tanh(u) cancels if x is negative.
+    """
+    x32 = at_least_float32(x)
+    u = (2 / math.pi) ** 0.5 * (x32 + 0.044715 * x32 * x32 * x32)
+    return (x32 * jax.lax.logistic(2 * u)).astype(x.dtype)
+
+
 def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """max(x, 0); the gradient at 0 is 0."""
     return jnp.where(x > 0, x, 0.0)
+
+
+def relu2(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """max(x, 0)^2 (So et al., 2021), computed in at least float32."""
+    return jnp.square(relu(at_least_float32(x))).astype(x.dtype)
+
+
+def softcap(x: Float[Array, "..."], cap: float) -> Float[Array, "..."]:
+    """cap tanh(x / cap), which is near x if x is small and never beyond cap (Gemma Team, 2024, section 2).
+
+    It is computed in at least float32 and returned in x's dtype.
+    """
+    return (cap * jnp.tanh(at_least_float32(x) / cap)).astype(x.dtype)
 
 
 @fast.path(fast.silu_gate)
 def silu_gate(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
     """silu(a) * b, the gate of SwiGLU."""
     return silu(a) * b
+
+
+@fast.path(fast.gelu_gate)
+def gelu_gate(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
+    """gelu_tanh(a) * b, the gate of GeGLU."""
+    return gelu_tanh(a) * b
 
 
 def mix(x: UInt32[Array, "*shape"]) -> UInt32[Array, "*shape"]:

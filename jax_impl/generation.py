@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,19 +13,19 @@ from jax_impl import fast, sharding
 from jax_impl.attention import Context, LayerCache
 from jax_impl.dtypes import Params, at_least_float32, dtype_named
 from jax_impl.fast import few_lengths, few_rows, padded
-from jax_impl.masks import causal_mask
-from jax_impl.model import Tables, embed, hidden_states, logits
+from jax_impl.model import Tables, causal_contexts, embed, hidden_states, logits, rotation
 from jax_impl.sequences import MODELS, after_prefix, encode
 from jax_impl.state import TrainState
 from lm.backend import DecodeStep, Logits, Prefill
-from lm.config import TrainConfig
+from lm.config import LayerType, TrainConfig
 from lm.data.batch import check_token_ids
 from lm.data.documents import document_starts
 from lm.init import position_tables
+from lm.text.rings import kept_places, ring_length
 
 
 class Cache(NamedTuple):
-    """The state of texts that are being written: each layer's cache, with P slots for a prefix before the tokens'."""
+    """The state of texts that are being written: each layer's cache, a ring of slots after P slots for a prefix."""
 
     num_tokens_B: Int[np.ndarray, " B"]
     """Number of tokens of each prefix, 0 without a prefix. B is the number of texts, padded by `few_rows`."""
@@ -76,36 +76,34 @@ def make_logits(config: TrainConfig) -> Logits:
 
 
 def make_prefill(config: TrainConfig) -> Prefill:
-    """Make the pass over the prompts, which fills the first slots of a cache."""
+    """Make the pass over the prompts, which fills a cache."""
     m, dtype = config.model, dtype_named(config.compute_dtype)
 
-    @partial(jax.jit, static_argnums=3, compiler_options=sharding.same_bits(config))
+    @partial(jax.jit, compiler_options=sharding.same_bits(config))
     def jitted(
         params: Params,
         token_ids_BT: Array,
         lengths_B: Array,
-        slots: int,
+        kept_BS: dict[LayerType, Array],
         prefix_BP: Array | None,
         num_tokens_B: Array,
     ) -> tuple[Array, list[LayerCache | None]]:
         B, T = token_ids_BT.shape
         decoder = decoder_of(params)
         if prefix_BP is None:
-            tables: Any = position_tables(m, np.arange(T), m.context_length, config.param_dtype)
+            tables: Tables = {
+                layer_type: position_tables(m, np.arange(T), m.context_length, config.param_dtype, layer_type)
+                for layer_type in m.used_layer_types
+            }
             x_BSD = embed(decoder, token_ids_BT, m, dtype, tables)
-            context = Context(causal_mask(T), tables if m.position == "rope" else None)
+            contexts = causal_contexts(m, tables, T)
         else:
             hidden_BPD = encode(params["encoder"], prefix_BP, num_tokens_B, m, dtype)
-            x_BSD, context = after_prefix(decoder, hidden_BPD, num_tokens_B, token_ids_BT, m)
-        S = x_BSD.shape[1]
-        assert m.num_kv_heads is not None  # filled in by ModelConfig
-        zeros = jnp.zeros((B, m.num_kv_heads, S - T + slots, m.d_head), dtype)
-        caches = [LayerCache(zeros.mT, zeros) for _ in decoder["layers"]]
-        # The slots after a shorter prompt's end are overwritten before a query sees them.
-        context = replace(context, slots_BT=jnp.broadcast_to(jnp.arange(S)[None, :], (B, S)))
-        x_BSD, written = hidden_states(decoder, x_BSD, m, context, caches)
-        last_BD = x_BSD[jnp.arange(B), S - T + lengths_B - 1]
-        return at_least_float32(logits(decoder, last_BD)), written
+            x_BSD, contexts = after_prefix(decoder, hidden_BPD, num_tokens_B, token_ids_BT, m)
+        contexts = {name: replace(context, kept_BS=kept_BS[name]) for name, context in contexts.items()}
+        x_BSD, caches = hidden_states(decoder, x_BSD, m, contexts)
+        last_BD = x_BSD[jnp.arange(B), x_BSD.shape[1] - T + lengths_B - 1]
+        return at_least_float32(logits(decoder, last_BD, m)), caches
 
     def prefill(
         state: TrainState,
@@ -123,14 +121,13 @@ def make_prefill(config: TrainConfig) -> Prefill:
             check_token_ids(prefix_BP, m.vocab_size)
             P = prefix_BP.shape[1]
             prefix_BP = padded(prefix_BP, rows, P)
-        num_tokens_B = padded(num_tokens_B, rows)
+        lengths_B, num_tokens_B = padded(lengths_B, rows), padded(num_tokens_B, rows)
+        kept_BS = {
+            layer_type: kept_places(lengths_B, P, ring_length(m, layer_type, slots or m.context_length))
+            for layer_type in m.used_layer_types
+        }
         logits_BV, caches = jitted(
-            state.params,
-            padded(token_ids_BT, rows, T),
-            padded(lengths_B, rows),
-            slots or m.context_length,
-            prefix_BP,
-            num_tokens_B,
+            state.params, padded(token_ids_BT, rows, T), lengths_B, kept_BS, prefix_BP, num_tokens_B
         )
         return np.asarray(logits_BV)[:B], Cache(num_tokens_B, P, caches)
 
@@ -138,7 +135,7 @@ def make_prefill(config: TrainConfig) -> Prefill:
 
 
 def make_decode_step(config: TrainConfig) -> DecodeStep:
-    """Make the step that reads one token of each text. Position t takes slot P + t mod S: the cache slides."""
+    """Make the step that reads one token of each text. It takes the oldest token's slot in each full ring."""
     m, dtype = config.model, dtype_named(config.compute_dtype)
     options = fast.decoding_options() | sharding.same_bits(config)
 
@@ -152,16 +149,17 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
         num_tokens_B1: Array,
         tables: Tables,
     ) -> tuple[Array, list[LayerCache | None]]:
-        S, decoder = caches[0].v_BHSK.shape[2] - P, decoder_of(params)
-        sees_BS = jnp.concatenate(
-            (jnp.arange(P)[None, :] < num_tokens_B1, jnp.arange(S)[None, :] <= position_B1), axis=1
-        )
-        # Every head of a text has the text's position.
-        rope: Any = tuple(table[:, None] for table in tables) if m.position == "rope" else None
-        context = Context(sees_BS[:, None, None, :], rope, P + position_B1 % S)
+        decoder, contexts = decoder_of(params), {}
+        for i, cache in enumerate(caches):
+            S, layer_type = cache.v_BHSK.shape[2] - P, m.layer_type(i)
+            sees_BS = jnp.concatenate(
+                (jnp.arange(P)[None, :] < num_tokens_B1, jnp.arange(S)[None, :] <= position_B1), axis=1
+            )
+            mask, slots_B1 = sees_BS[:, None, None, :], P + position_B1 % S
+            contexts[layer_type] = Context(mask, rotation(m, tables, layer_type), slots_B1)
         x_B1D = embed(decoder, ids_B1, m, dtype, tables)
-        x_B1D, written = hidden_states(decoder, x_B1D, m, context, caches)
-        return at_least_float32(logits(decoder, x_B1D[:, 0])), written
+        x_B1D, written = hidden_states(decoder, x_B1D, m, contexts, caches)
+        return at_least_float32(logits(decoder, x_B1D[:, 0], m)), written
 
     def decode_step(
         state: TrainState,
@@ -176,7 +174,10 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
         # RoPE continues from the prefix's end.
         place_B1 = position_B1 + num_tokens_B1 if m.position == "rope" else position_B1
         # The tables are NumPy arrays until the call: putting each on the device by itself costs as much as a layer.
-        tables = position_tables(m, place_B1, m.context_length, config.param_dtype)
+        tables = {
+            layer_type: position_tables(m, place_B1, m.context_length, config.param_dtype, layer_type)
+            for layer_type in m.used_layer_types
+        }
         logits_BV, written = jitted(
             state.params, cache.layers, cache.P, ids_B1, position_B1, num_tokens_B1, tables
         )

@@ -7,7 +7,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jax_impl.dtypes import Params, at_least_float32
-from jax_impl.functional import project, silu_gate
+from jax_impl.functional import gelu_gate, project, silu_gate
 
 
 def linear(params: Params, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
@@ -24,30 +24,56 @@ def embedding(params: Params, token_ids: Int[Array, "..."]) -> Float[Array, "...
     return params["weight"][token_ids]
 
 
-def rmsnorm(params: Params, x: Float[Array, "... D"], eps: float = 1e-5) -> Float[Array, "... D"]:
-    """x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich, 2019, eq. 4), computed in at least float32."""
+def rmsnorm(
+    params: Params, x: Float[Array, "... D"], eps: float = 1e-5, offset: float = 0.0
+) -> Float[Array, "... D"]:
+    """x / sqrt(mean(x^2) + eps) * (offset + weight), computed in at least float32.
+
+    (Zhang and Sennrich, 2019, eq. 4, whose offset is 0.)
+    """
     x32 = at_least_float32(x)
     inverse_rms = lax.rsqrt(jnp.square(x32).mean(-1, keepdims=True) + eps)
-    return (x32 * inverse_rms * jnp.broadcast_to(params["weight"], x.shape)).astype(x.dtype)
+    gain = offset + at_least_float32(params["weight"])
+    return (x32 * inverse_rms * jnp.broadcast_to(gain, x.shape)).astype(x.dtype)
 
 
-def layernorm(params: Params, x: Float[Array, "... D"], eps: float = 1e-5) -> Float[Array, "... D"]:
-    """(x - mean(x)) / sqrt(var(x) + eps) * weight + bias (Ba et al., 2016, eq. 4), computed in at least float32."""
+def layernorm(
+    params: Params, x: Float[Array, "... D"], eps: float = 1e-5, offset: float = 0.0
+) -> Float[Array, "... D"]:
+    """(x - mean(x)) / sqrt(var(x) + eps) * (offset + weight) + bias, computed in at least float32.
+
+    (Ba et al., 2016, eq. 4, whose offset is 0.)
+    """
     x32 = at_least_float32(x)
     centred = x32 - x32.mean(-1, keepdims=True)
     inverse_std = lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + eps)
-    weight, bias = (jnp.broadcast_to(params[name], x.shape) for name in ("weight", "bias"))
-    return (centred * inverse_std * weight + bias).astype(x.dtype)
+    gain, bias = offset + at_least_float32(params["weight"]), params["bias"]
+    gain, bias = (jnp.broadcast_to(a, x.shape) for a in (gain, bias))
+    return (centred * inverse_std * gain + bias).astype(x.dtype)
 
 
-def identity(params: Params | None, x: Float[Array, "... D"], eps: float = 0.0) -> Float[Array, "... D"]:
+def identity(
+    params: Params | None, x: Float[Array, "... D"], eps: float = 0.0, offset: float = 0.0
+) -> Float[Array, "... D"]:
     """x itself: a norm that is left out."""
     return x
 
 
+def gated_feed_forward(
+    params: Params, x: Float[Array, "... D"], gate: Callable[[Array, Array], Array]
+) -> Float[Array, "... D"]:
+    """w2(gate(w1 x, w3 x))."""
+    return linear(params["w2"], gate(linear(params["w1"], x), linear(params["w3"], x)))
+
+
 def swiglu(params: Params, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
     """w2(silu(w1 x) * w3 x) (Shazeer, 2020, eq. 6)."""
-    return linear(params["w2"], silu_gate(linear(params["w1"], x), linear(params["w3"], x)))
+    return gated_feed_forward(params, x, silu_gate)
+
+
+def geglu(params: Params, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+    """w2(gelu_tanh(w1 x) * w3 x) (Shazeer, 2020, eq. 6)."""
+    return gated_feed_forward(params, x, gelu_gate)
 
 
 def feed_forward(

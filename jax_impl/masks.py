@@ -30,19 +30,21 @@ class Mask:
         return pairs_TS if pairs_TS.ndim == 2 else pairs_TS[:, None]
 
 
-def causal_mask(T: int) -> Mask:
-    """Query t may attend to the keys up to itself."""
+def causal_mask(T: int, window: int | None = None) -> Mask:
+    """Query t may attend to the last `window` keys up to itself; without a window to all keys up to itself."""
     place_T = jnp.arange(T)
-    return Mask(jnp.zeros_like(place_T), place_T)
+    return Mask(jnp.maximum(place_T - (window or T) + 1, 0), place_T)
 
 
-def document_mask(start_BT: Int[Array, "B T"]) -> Mask:
-    """Query t may attend to the keys of its own document up to itself.
+def document_mask(start_BT: Int[Array, "B T"], window: int | None = None) -> Mask:
+    """Query t may attend to those keys of `causal_mask` that are of its own document.
 
     Args:
         start_BT: The place of the first token of each token's document.
     """
-    return Mask(start_BT, jnp.broadcast_to(jnp.arange(start_BT.shape[1]), start_BT.shape))
+    causal = causal_mask(start_BT.shape[1], window)
+    first_BT, last_BT = (jnp.broadcast_to(x, start_BT.shape) for x in (causal.first_T, causal.last_T))
+    return Mask(jnp.maximum(first_BT, start_BT), last_BT)
 
 
 def padding_mask(num_tokens_B: Int[Array, " B"], T: int) -> Mask:

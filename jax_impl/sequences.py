@@ -1,7 +1,6 @@
 """The other architectures on the same stack: encoder, decoder after a prefix, and both together."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,8 +12,8 @@ from jax_impl.attention import Context
 from jax_impl.dtypes import Params
 from jax_impl.functional import DropoutKey
 from jax_impl.masks import padding_mask, prefix_mask
-from jax_impl.model import embed, hidden_states, logits, transformer_lm
-from lm.config import ModelConfig
+from jax_impl.model import Tables, embed, hidden_states, logits, rotation, transformer_lm
+from lm.config import LayerType, ModelConfig
 from lm.init import position_tables
 
 
@@ -29,11 +28,10 @@ def encode(
 ) -> Float[Array, "B T D"]:
     """Return the hidden states of an encoder, whose sequences are padded to T."""
     T, param_dtype = token_ids_BT.shape[1], params["token_embeddings"]["weight"].dtype
-    tables = position_tables(config, np.arange(T), T, param_dtype)
+    tables: Tables = {"full": position_tables(config, np.arange(T), T, param_dtype)}
     x_BTD = embed(params, token_ids_BT, config, compute_dtype or param_dtype, tables, key)
-    rope: Any = tables if config.position == "rope" else None
-    context = Context(padding_mask(num_tokens_B, T), rope, key=key)
-    return hidden_states(params, x_BTD, config, context, rows=rows)[0]
+    context = Context(padding_mask(num_tokens_B, T), rotation(config, tables, "full"), key=key)
+    return hidden_states(params, x_BTD, config, {"full": context}, rows=rows)[0]
 
 
 def transformer_encoder(
@@ -46,7 +44,8 @@ def transformer_encoder(
     rows: Sharding | None = None,
 ) -> Float[Array, "B T V"]:
     """Token ids to logits of the token at each place, from the tokens on both sides (Devlin et al., 2019)."""
-    return logits(params, encode(params, token_ids_BT, num_tokens_B, config, compute_dtype, key, rows))
+    hidden_BTD = encode(params, token_ids_BT, num_tokens_B, config, compute_dtype, key, rows)
+    return logits(params, hidden_BTD, config)
 
 
 def after_prefix(
@@ -56,8 +55,8 @@ def after_prefix(
     token_ids_BT: Int[Array, "B T"],
     config: ModelConfig,
     key: DropoutKey | None = None,
-) -> tuple[Float[Array, "B S D"], Context]:
-    """Return the residual stream of a prefix's hidden states and the tokens after them, and the blocks' context.
+) -> tuple[Float[Array, "B S D"], dict[LayerType, Context]]:
+    """Return the residual stream of a prefix's hidden states and the tokens after them, and the blocks' contexts.
 
     Added positions count the tokens from 0. RoPE's positions continue from the prefix's end, so that padding does not
     count.
@@ -70,15 +69,14 @@ def after_prefix(
     place_1S = jnp.arange(P + T, dtype=num_tokens_B.dtype)[None, :]
     is_token_BP1 = (place_1S[:, :P] < num_tokens_B[:, None])[..., None]
     prefix_BPD = jnp.where(jnp.broadcast_to(is_token_BP1, hidden_BPD.shape), hidden_BPD, 0)
-    tables = position_tables(config, np.arange(T), config.context_length, param_dtype)
+    tables: Tables = {"full": position_tables(config, np.arange(T), config.context_length, param_dtype)}
     x_BTD = embed(params, token_ids_BT, config, hidden_BPD.dtype, tables, key)
-    rope: Any = None
     if config.position == "rope":
         place_BS = jnp.where(place_1S < P, place_1S, place_1S - P + num_tokens_B[:, None])
-        tables = position_tables(config, np.arange(P + T), P + T, param_dtype)
-        rope = tuple(jnp.asarray(table)[place_BS[:, None]] for table in tables)
-    context = Context(prefix_mask(num_tokens_B, P, T), rope, key=key)
-    return jnp.concatenate((prefix_BPD, x_BTD), axis=1), context
+        whole = position_tables(config, np.arange(P + T), P + T, param_dtype)
+        tables = {"full": tuple(jnp.asarray(table)[place_BS] for table in whole)}
+    context = Context(prefix_mask(num_tokens_B, P, T), rotation(config, tables, "full"), key=key)
+    return jnp.concatenate((prefix_BPD, x_BTD), axis=1), {"full": context}
 
 
 def prefix_decoder(
@@ -95,9 +93,9 @@ def prefix_decoder(
     The prefix is put before the tokens' embeddings, so that all blocks see one sequence. In it the prefix attends to
     all of the prefix, and a token to all of the prefix and to the tokens up to itself.
     """
-    x_BSD, context = after_prefix(params, hidden_BPD, num_tokens_B, token_ids_BT, config, key)
-    x_BSD, _ = hidden_states(params, x_BSD, config, context, rows=rows)
-    return logits(params, x_BSD[:, hidden_BPD.shape[1] :])
+    x_BSD, contexts = after_prefix(params, hidden_BPD, num_tokens_B, token_ids_BT, config, key)
+    x_BSD, _ = hidden_states(params, x_BSD, config, contexts, rows=rows)
+    return logits(params, x_BSD[:, hidden_BPD.shape[1] :], config)
 
 
 def encoder_decoder(

@@ -106,7 +106,7 @@ def _encoder_stack(params: Params, x_BTD: Array, c: JaxArrays, s: dict[str, Any]
     config, T = s["config"], x_BTD.shape[1]
     tables: Any = position_tables(config, np.arange(T), T, s["compute_dtype"])
     context = Context(padding_mask(c["num_tokens"], T), tables if config.position == "rope" else None)
-    return hidden_states(params, x_BTD, config, context)[0]
+    return hidden_states(params, x_BTD, config, {"full": context})[0]
 
 
 def _padded(out_BTD: Array, c: JaxArrays) -> Array:

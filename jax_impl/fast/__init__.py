@@ -1,7 +1,7 @@
 """Faster forms of the formulas: the same numbers within the budgets of tests/parity, all behind one switch."""
 
 from jax_impl.fast.attention import grouped_query_attention, scaled_dot_product_attention
-from jax_impl.fast.gate import silu_gate
+from jax_impl.fast.gate import gelu_gate, silu_gate
 from jax_impl.fast.loss import token_cross_entropy
 from jax_impl.fast.product import project
 from jax_impl.fast.programs import decoding_options, keep_programs, training_options
@@ -12,6 +12,7 @@ __all__ = [
     "decoding_options",
     "few_lengths",
     "few_rows",
+    "gelu_gate",
     "grouped_query_attention",
     "keep_programs",
     "padded",

@@ -1,5 +1,6 @@
 """Attention in blocks with a hand-written gradient, and attention of a single query over a cache."""
 
+from functools import partial
 from types import NotImplementedType
 from typing import Any
 
@@ -9,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from jax_impl.dtypes import at_least_float32
 from jax_impl.fast.blocks import attend_in_blocks
+from jax_impl.fast.cap import softcap, softcap_slope
 from jax_impl.masks import Mask
 
 QUERIES, KEYS = 256, 512
@@ -21,6 +23,7 @@ def scaled_dot_product_attention(
     V: Float[Array, "*B S V"],
     mask: Bool[Array, "... T S"] | None = None,
     drop: Any = None,
+    cap: float | None = None,
 ) -> Float[Array, "*B T V"] | NotImplementedType:
     """softmax(Q K^T / sqrt(d_k)) V, with the softmax's gradient by hand, and in blocks if there is more than one.
 
@@ -33,12 +36,12 @@ def scaled_dot_product_attention(
             return NotImplemented
         if mask is not None:
             K, V = (jnp.where(jnp.broadcast_to(mask.any(-2)[..., None], x.shape), x, 0) for x in (K, V))
-        return _attend(Q, K, V, mask)
+        return _attend(cap, Q, K, V, mask)
     if drop is not None and Q.ndim == 2:
         return NotImplemented
     if mask is not None:
         mask = mask[..., None, :, :]
-    return attend_in_blocks((QUERIES, KEYS), Q[..., None, :, :], K, V, mask, drop)[..., 0, :, :]
+    return attend_in_blocks((QUERIES, KEYS), Q[..., None, :, :], K, V, mask, drop, cap)[..., 0, :, :]
 
 
 def grouped_query_attention(
@@ -47,6 +50,7 @@ def grouped_query_attention(
     v_BGSK: Float[Array, "*B G S K"],
     mask: Mask | Bool[Array, "*M T S"] | None = None,
     drop: Any = None,
+    cap: float | None = None,
 ) -> Float[Array, "*B H T K"] | NotImplementedType:
     """Attention in blocks over a long context, and of one query over several keys, which only a decode step has.
 
@@ -63,13 +67,14 @@ def grouped_query_attention(
         mask = mask.pairs(S) if isinstance(mask, Mask) else mask
         if mask is not None:
             mask = jnp.broadcast_to(mask, (*mask.shape[:-2], H // G, S))
-        weights = _weigh(q_BGRTK[..., 0, :], k_BGSK, mask)
+        weights = _softmax(_scores(q_BGRTK[..., 0, :], k_BGSK, mask, cap))
         return (weights.astype(v_BGSK.dtype) @ v_BGSK).reshape(q_BHTK.shape)
     if _is_one_block(q_BHTK, k_BGSK):
         return NotImplemented
     if mask is not None and not isinstance(mask, Mask):
         mask = mask[..., None, :, :]
-    return attend_in_blocks((QUERIES, KEYS), q_BGRTK, k_BGSK, v_BGSK, mask, drop).reshape(q_BHTK.shape)
+    out_BGRTK = attend_in_blocks((QUERIES, KEYS), q_BGRTK, k_BGSK, v_BGSK, mask, drop, cap)
+    return out_BGRTK.reshape(q_BHTK.shape)
 
 
 def _is_one_block(Q: Array, K: Array) -> bool:
@@ -77,33 +82,47 @@ def _is_one_block(Q: Array, K: Array) -> bool:
     return Q.shape[-2] <= QUERIES and K.shape[-2] <= KEYS
 
 
-def _weigh(Q: Array, K: Array, mask: Array | None) -> Array:
-    """Return the attention weights, zeros for a query that may attend to nothing."""
+def _scores(Q: Array, K: Array, mask: Array | None, cap: float | None) -> Array:
+    """Return the scores with their soft cap, -inf for keys that are hidden from the query."""
     Q, K = at_least_float32(Q), at_least_float32(K)
     scores = Q @ K.mT * Q.shape[-1] ** -0.5
-    if mask is not None:
-        scores = jnp.where(jnp.broadcast_to(mask, scores.shape), scores, -jnp.inf)
+    if cap is not None:
+        scores = softcap(scores, cap)
+    return scores if mask is None else jnp.where(jnp.broadcast_to(mask, scores.shape), scores, -jnp.inf)
+
+
+def _softmax(scores: Array) -> Array:
+    """Return the attention weights, zeros for a query that may attend to nothing."""
     largest = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
     exp = jnp.exp(scores - jnp.where(largest == -jnp.inf, 0.0, largest))
     total = exp.sum(-1, keepdims=True)
     return exp / jnp.where(total == 0.0, 1.0, total)
 
 
-@jax.custom_vjp
-def _attend(Q: Array, K: Array, V: Array, mask: Array | None) -> Array:
-    return _forward(Q, K, V, mask)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend(cap: float | None, Q: Array, K: Array, V: Array, mask: Array | None) -> Array:
+    return _forward(cap, Q, K, V, mask)[0]
 
 
-def _forward(Q: Array, K: Array, V: Array, mask: Array | None) -> tuple[Array, tuple[Any, ...]]:
-    weights = _weigh(Q, K, mask)
-    return weights.astype(V.dtype) @ V, (Q, K, V, weights)
+def _forward(
+    cap: float | None, Q: Array, K: Array, V: Array, mask: Array | None
+) -> tuple[Array, tuple[Array, ...]]:
+    scores = _scores(Q, K, mask, cap)
+    weights = _softmax(scores)
+    # The gradient of capped scores needs the scores, from which it computes the weights again.
+    return weights.astype(V.dtype) @ V, (Q, K, V, weights if cap is None else scores)
 
 
-def _backward(saved: tuple[Any, ...], g: Array) -> tuple[Array, Array, Array, None]:
-    Q, K, V, weights = saved
+def _backward(cap: float | None, saved: tuple[Array, ...], g: Array) -> tuple[Array, Array, Array, None]:
+    Q, K, V, kept = saved
+    # Without the barrier XLA would find the weights in the forward pass, and keep them, too.
+    weights = kept if cap is None else _softmax(jax.lax.optimization_barrier(kept))
     d_weights = at_least_float32(g @ V.mT)
     mean = (weights * d_weights).sum(-1, keepdims=True)
-    d_scores, scale = (weights * (d_weights - mean)).astype(Q.dtype), Q.shape[-1] ** -0.5
+    d_scores = weights * (d_weights - mean)
+    if cap is not None:
+        d_scores = jnp.where(kept == -jnp.inf, 0.0, d_scores * softcap_slope(kept, cap))
+    d_scores, scale = d_scores.astype(Q.dtype), Q.shape[-1] ** -0.5
     return d_scores @ K * scale, d_scores.mT @ Q * scale, weights.astype(V.dtype).mT @ g, None
 
 

@@ -20,13 +20,20 @@ import numpy as np
 from jax import Array, lax
 
 from jax_impl.dtypes import at_least_float32
+from jax_impl.fast.cap import softcap, softcap_slope
 from jax_impl.masks import Mask
 
 State = tuple[Array, Array, Array]
 
 
 def attend_in_blocks(
-    sizes: tuple[int, int], Q: Array, K: Array, V: Array, mask: Mask | Array | None, drop: Any
+    sizes: tuple[int, int],
+    Q: Array,
+    K: Array,
+    V: Array,
+    mask: Mask | Array | None,
+    drop: Any,
+    cap: float | None = None,
 ) -> Array:
     """Return the output of attention, (*L, R, T, K).
 
@@ -34,21 +41,24 @@ def attend_in_blocks(
         sizes: The most queries and keys in a block.
         mask: Blocks that a `Mask` hides are skipped. A dense mask broadcasts against (*L, R, T, S).
         drop: A `Dropout` of attention weights; None outside training.
+        cap: Soft cap of the scores; by default none.
     """
     # JAX makes trees of the arguments' types that hold no arrays, which the checker of shapes refuses.
     given, tree = jax.tree.flatten((mask, drop))
-    return _attend(sizes, tree, Q, K, V, given)
+    return _attend(sizes, cap, tree, Q, K, V, given)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _attend(sizes: tuple[int, int], tree: Any, Q: Array, K: Array, V: Array, given: list[Array]) -> Array:
-    return _forward(sizes, tree, Q, K, V, given)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _attend(
+    sizes: tuple[int, int], cap: float | None, tree: Any, Q: Array, K: Array, V: Array, given: list[Array]
+) -> Array:
+    return _forward(sizes, cap, tree, Q, K, V, given)[0]
 
 
 def _forward(
-    sizes: tuple[int, int], tree: Any, Q: Array, K: Array, V: Array, given: list[Array]
+    sizes: tuple[int, int], cap: float | None, tree: Any, Q: Array, K: Array, V: Array, given: list[Array]
 ) -> tuple[Array, Any]:
-    blocks = _Blocks(sizes, Q, K, V, *jax.tree.unflatten(tree, given))
+    blocks = _Blocks(sizes, cap, Q, K, V, *jax.tree.unflatten(tree, given))
     V_J = _split(blocks.V, blocks.J)
 
     def attend(_: None, i: Array) -> tuple[None, State]:
@@ -56,7 +66,7 @@ def _forward(
 
         def meet(j: Array, state: State) -> State:
             largest, total, out = state
-            scores = blocks.scores(q, i, j)
+            scores = blocks.hide(blocks.scores(q, j), i, j)
             larger = jnp.maximum(largest, scores.max(-1, keepdims=True))
             exp, rescale = (jnp.exp(x - _finite(larger)) for x in (scores, largest))
             weighed = _product(blocks.drop_weights(exp, i, j).astype(V.dtype), V_J[j])
@@ -73,9 +83,11 @@ def _forward(
     return _join_queries(out_I, Q).astype(V.dtype), (Q, K, V, given, out_I, saved)
 
 
-def _backward(sizes: tuple[int, int], tree: Any, residuals: Any, g: Array) -> tuple[Any, ...]:
+def _backward(
+    sizes: tuple[int, int], cap: float | None, tree: Any, residuals: Any, g: Array
+) -> tuple[Any, ...]:
     Q, K, V, given, out_I, (largest_I, inverse_I) = residuals
-    blocks = _Blocks(sizes, Q, K, V, *jax.tree.unflatten(tree, given))
+    blocks = _Blocks(sizes, cap, Q, K, V, *jax.tree.unflatten(tree, given))
     V_J, keys_J = _split(blocks.V.mT, blocks.J, -1), _split(blocks.K, blocks.J)
     # The weights are exponentials over their sum. The sum divides the incoming gradient instead, which is smaller.
     g_I = (_split_queries(at_least_float32(g), len(blocks.Q_I)) * inverse_I).astype(V.dtype)
@@ -88,9 +100,13 @@ def _backward(sizes: tuple[int, int], tree: Any, residuals: Any, g: Array) -> tu
 
         def meet(j: Array, state: State) -> State:
             d_K_J, d_V_J, d_q = state
-            exp = jnp.exp(blocks.scores(q, i, j) - largest)
+            scores = blocks.scores(q, j)
+            exp = jnp.exp(blocks.hide(scores, i, j) - largest)
             d_weights = blocks.drop_weights(_product(g, V_J[j]), i, j)
-            d_scores = (exp * (d_weights - mean)).astype(Q.dtype)
+            d_scores = exp * (d_weights - mean)
+            if cap is not None:
+                d_scores = d_scores * softcap_slope(scores, cap)
+            d_scores = d_scores.astype(Q.dtype)
             weights = blocks.drop_weights(exp, i, j).astype(V.dtype)
             return (
                 _add_to_block(d_K_J, j, _product(q_transposed, d_scores)),
@@ -115,9 +131,16 @@ class _Blocks:
     """The scores of a block of queries i and a block of keys j."""
 
     def __init__(
-        self, sizes: tuple[int, int], Q: Array, K: Array, V: Array, mask: Mask | Array | None, drop: Any
+        self,
+        sizes: tuple[int, int],
+        cap: float | None,
+        Q: Array,
+        K: Array,
+        V: Array,
+        mask: Mask | Array | None,
+        drop: Any,
     ) -> None:
-        (self.R, self.T), self.S, self.drop = Q.shape[-3:-1], K.shape[-2], drop
+        (self.R, self.T), self.S, self.cap, self.drop = Q.shape[-3:-1], K.shape[-2], cap, drop
         count, self.J = (-(-length // size) for length, size in zip((self.T, self.S), sizes, strict=True))
         if mask is not None:
             is_read = _is_read(mask, K)
@@ -146,9 +169,13 @@ class _Blocks:
         """Have a block of queries meet the blocks of keys that some of its queries may attend to."""
         return lax.fori_loop(self.start_I[i], self.stop_I[i], meet, state)
 
-    def scores(self, q: Array, i: Array, j: Array) -> Array:
-        """Return a block's scores in at least float32, -inf for keys that are hidden from the query."""
+    def scores(self, q: Array, j: Array) -> Array:
+        """Return the scores of a block's queries and keys j in at least float32, with their soft cap."""
         scores = _product(at_least_float32(q), at_least_float32(self.K_J[j])) * q.shape[-1] ** -0.5
+        return scores if self.cap is None else softcap(scores, self.cap)
+
+    def hide(self, scores: Array, i: Array, j: Array) -> Array:
+        """Return a block's scores, -inf for keys that are hidden from the query."""
         key = (j * self.s + _places(self.s)).reshape((1,) * (scores.ndim - 1) + (-1,))
         is_seen = (self.first_I[i] <= key) & (key <= self.last_I[i])
         if self.present_J is not None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jax_impl.dtypes import Params, at_least_float32
+from jax_impl.functional import softcap
 from tests.faults.fault import ATTENTION, ENCODER, FAMILY, HEADS, PREFIXED, ROPE, fault, inside
 
 FORMULA = "jax_impl.attention.scaled_dot_product_attention"
@@ -49,11 +50,14 @@ def _attention(
 ) -> Any:
     """Return the formula of attention with one part of it replaced."""
 
-    def broken(Q: Array, K: Array, V: Array, mask: Array | None = None, drop: Any = None) -> Array:
+    def broken(
+        Q: Array, K: Array, V: Array, mask: Array | None = None, drop: Any = None, cap: float | None = None
+    ) -> Array:
         if mask is not None and hides_unread:
             is_read = mask.any(-2)[..., None]
             K, V = (jnp.where(jnp.broadcast_to(is_read, x.shape), x, 0) for x in (K, V))
         scores = at_least_float32(Q) @ at_least_float32(K).mT * Q.shape[-1] ** -0.5
+        scores = scores if cap is None else softcap(scores, cap)
         if mask is not None:
             scores = jnp.where(jnp.broadcast_to(mask, scores.shape), scores, -jnp.inf)
         exp = jnp.exp(scores - shift(jax.lax.stop_gradient(scores.max(-1, keepdims=True))))
@@ -119,8 +123,8 @@ def _(original: Any) -> Any:
 
 @fault("tokens see the future", "jax_impl.masks.causal_mask", ATTENTION)
 def _(original: Any) -> Any:
-    def broken(T: int) -> Any:
-        mask = original(T)
+    def broken(T: int, *window: Any) -> Any:
+        mask = original(T, *window)
         return replace(mask, first_T=mask.last_T, last_T=jnp.full_like(mask.last_T, T - 1))
 
     return broken

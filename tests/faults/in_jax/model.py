@@ -36,7 +36,15 @@ def _(original: Any) -> Any:
 
 @fault("the final norm is left out", "jax_impl.model.hidden_states", MODEL)
 def _(original: Any) -> Any:
-    return _without_norm(original, "ln_final")
+    def broken(params: Params, *args: Any, **kwargs: Any) -> Any:
+        left_out = params.get("ln_final")
+
+        def leave_out(make_norm: Any) -> Any:
+            return lambda config: lambda norm, x: x if norm is left_out else make_norm(config)(norm, x)
+
+        return inside("jax_impl.model.make_norm", leave_out, original)(params, *args, **kwargs)
+
+    return broken
 
 
 @fault("the last layer is left out", "jax_impl.model.hidden_states", MODEL)
@@ -72,7 +80,7 @@ def _(original: Any) -> Any:
 def _(original: Any) -> Any:
     def broken(params: Params, token_ids_BT: Array, config: Any, dtype: Any, tables: Any, *key: Any) -> Array:
         if config.position == "learned":
-            tables = (jnp.zeros_like(tables[0]),)
+            tables = {"full": (jnp.zeros_like(tables["full"][0]),)}
         return original(params, token_ids_BT, config, dtype, tables, *key)
 
     return broken
@@ -80,7 +88,7 @@ def _(original: Any) -> Any:
 
 @fault("JAX's attention crosses the border of a document", "jax_impl.model.document_mask", DOCUMENTS)
 def _(document_mask: Any) -> Any:
-    return lambda starts_BT: document_mask(jnp.zeros_like(starts_BT))
+    return lambda starts_BT, window: document_mask(jnp.zeros_like(starts_BT), window)
 
 
 @fault("JAX's positions run on after a document", "jax_impl.model.transformer_lm", DOCUMENTS)
@@ -90,7 +98,7 @@ def _(transformer_lm: Any) -> Any:
             return transformer_lm(*args, **kwargs)
 
         def with_starts(document_mask: Any) -> Any:
-            return lambda _: document_mask(starts_BT)
+            return lambda _, window: document_mask(starts_BT, window)
 
         run = inside("jax_impl.model.document_mask", with_starts, transformer_lm)
         return run(*args, starts_BT=jnp.zeros_like(starts_BT), **kwargs)
