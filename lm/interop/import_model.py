@@ -25,7 +25,7 @@ from lm.interop.tensors import DTYPES, Tensor, check_finite, find_tensors
 from lm.run import checkpoint
 from lm.text.ends import Ends, choose_ends, read_ends
 from tokenizer import Tokenizer
-from tokenizer.errors import InputError
+from tokenizer.errors import InputError, NotByteLevel
 
 _HEAD, _POSITIONS = "lm_head.weight", "position_embeddings.weight"
 
@@ -219,10 +219,10 @@ def _read_tokenizer(folder: Path, model: ModelConfig) -> tuple[Tokenizer | None,
     path = folder / "tokenizer.json"
     if not path.exists():
         return None, "since the folder has no tokenizer.json"
-    if not _is_byte_level_bpe(read_saved_json(path)):
-        return None, "since tokenizer.json is not byte-level BPE: give token ids, not text"
     try:
         tokenizer = Tokenizer.from_tokenizers_json(path)
+    except NotByteLevel:
+        return None, "since tokenizer.json is not byte-level BPE: give token ids, not text"
     except InputError as error:
         raise InputError(f"{error}; --no-tokenizer imports the model alone") from None
     if tokenizer.vocab_size > model.vocab_size:
@@ -231,17 +231,6 @@ def _read_tokenizer(folder: Path, model: ModelConfig) -> tuple[Tokenizer | None,
             "--no-tokenizer imports the model alone"
         )
     return tokenizer, ""
-
-
-def _is_byte_level_bpe(facts: Mapping[str, Any]) -> bool:
-    """Whether a tokenizer.json is of byte-level BPE. SentencePiece's are of another model, or fall back to bytes."""
-    model, cut = facts.get("model"), facts.get("pre_tokenizer")
-    if not isinstance(model, dict) or model.get("type", "BPE") != "BPE" or model.get("byte_fallback"):
-        return False
-    parts = cut.get("pretokenizers", [cut]) if isinstance(cut, dict) else []
-    return isinstance(parts, list) and any(
-        isinstance(part, dict) and part.get("type") == "ByteLevel" for part in parts
-    )
 
 
 def _read_ends(folder: Path, model: ModelConfig, tokenizer: Tokenizer | None) -> Ends:
