@@ -28,8 +28,11 @@ class Check:
     transformers saved. If not given: the file's functions are checked."""
     runs: tuple[Path, Path] | None = None
     """Folders of two training runs to compare. If not given: no runs."""
+    hf: Path | None = None
+    """Folder of a model that transformers saved, to compare transformers with our two backends: hidden states,
+    logits and greedy texts. If not given: none."""
     png: Path | None = None
-    """PNG file for the picture of --logits or --runs: differences by layer, or by step. If not given: none."""
+    """PNG file for the picture of --logits, --runs or --hf: differences by layer, or by step. If not given: none."""
     layer: tuple[str, ...] = ()
     """Subjects or functions to check, by name or part of the name. If not given: all that the file has."""
     dtype: Literal["float64", "float32", "bfloat16"] = "float32"
@@ -46,7 +49,7 @@ class Check:
     """GiB of memory that the file's process may use."""
 
     def run(self) -> None:
-        from lm.files import published, refuse_existing, reserved, write_json
+        from lm.files import refuse_existing, reserved, write_json
         from lm.terminal import show
         from parity.check import text
         from parity.check.as_json import as_json
@@ -61,10 +64,12 @@ class Check:
             if file:
                 refuse_existing(file)
         limits = Limits(self.time_limit, int(self.memory_limit * 2**30))
+        if self.hf:
+            sys.exit(self._compare_hf(self.hf))
         if self.logits or self.runs:
             sys.exit(self._compare(limits))
         if not self.file:
-            raise InputError("nothing to check: give a Python file, or --logits, or --runs")
+            raise InputError("nothing to check: give a Python file, or --logits, or --runs, or --hf")
         verdicts = run_check(
             self.file,
             self.layer,
@@ -77,9 +82,7 @@ class Check:
             with reserved(self.json):
                 write_json(self.json, as_json(verdicts))
         if self.html:
-            with reserved(self.html), published(self.html) as temporary:
-                html = page(self.file, text.summary(verdicts), verdicts)
-                Path(temporary).write_text(html, encoding="utf-8", newline="")
+            self._write_html(page(self.file, text.summary(verdicts), verdicts))
         print(text.summary(verdicts))
         sys.exit(1 if any(verdict.status == "off" for verdict in verdicts) else 0)
 
@@ -109,3 +112,26 @@ class Check:
                 write_json(self.json, facts)
         print("\n".join(text))
         return 1 if is_off else 0
+
+    def _compare_hf(self, folder: Path) -> int:
+        """Compare both backends with transformers, and return the exit code."""
+        from lm.files import reserved, write_json
+        from parity.check.hf import page, run, show
+
+        verdict = run.run_hf(folder)
+        if self.png:
+            show.draw(verdict, self.png)
+        if self.json:
+            with reserved(self.json):
+                write_json(self.json, show.as_json(verdict))
+        if self.html:
+            self._write_html(page.page(verdict))
+        print("\n".join(show.lines(verdict)))
+        return 1 if verdict.is_off else 0
+
+    def _write_html(self, html: str) -> None:
+        from lm.files import published, reserved
+
+        assert self.html is not None
+        with reserved(self.html), published(self.html) as temporary:
+            Path(temporary).write_text(html, encoding="utf-8", newline="")

@@ -13,7 +13,7 @@ import numpy as np
 from lm.budgets import BUDGETS, Dtype, as_dtype, relative_error
 from lm.config import ModelConfig
 from lm.init import parameter_shapes
-from lm.interop import import_model
+from lm.interop.import_llama import read_llama
 from lm.run import checkpoint
 from lm.run.facts import load_facts
 from lm.run.leaves import read_leaves
@@ -79,13 +79,13 @@ class ModelVerdict:
 
 
 def read_model(folder: Path) -> Model:
-    """Read the weights of a run's newest checkpoint, or of a model that transformers saved.
+    """Read the weights of a run's newest checkpoint, or of a Llama that transformers saved.
 
     Raises:
         InputError: the folder has neither, or the model is no decoder.
     """
     if (folder / "config.json").exists():
-        return Model(*import_model.read_model(folder))
+        return Model(*read_llama(folder))
     path = checkpoint.latest(folder)
     config, _ = load_facts(path)
     if config.model.architecture != "decoder":
@@ -160,7 +160,7 @@ def _ask(
     return [flat, *answer.output[of_logits:].reshape(left // of_states, *ids.shape, config.d_model)]
 
 
-def hidden_states(weights: dict[str, np.ndarray], ids: np.ndarray, config: ModelConfig) -> list[np.ndarray]:
+def hidden_states(weights: oracle.Weights, ids: np.ndarray, config: ModelConfig) -> list[np.ndarray]:
     """Return the oracle's logits, then the embeddings, the output of each layer, and the last after the final norm."""
     states: list[np.ndarray] = []
     block, head = oracle.function("transformer_block"), oracle.function("logits")
@@ -240,13 +240,19 @@ def explain(logits: np.ndarray, model: Model, ids: np.ndarray, threshold: float)
     return tuple(found)
 
 
+NUMBERS = f"{'logits':>8} {'threshold':>10} {'KL, nats':>9} {'top-1':>7} {'top-5':>7}"
+"""Heads of the columns of `numbers_of`."""
+
+
+def numbers_of(p: Precision) -> str:
+    """Return how near the logits are, in columns."""
+    return f"{p.error:8.0e} {p.threshold:10.0e} {p.kl:9.0e} {p.top1:7.1%} {p.top5:7.1%}"
+
+
 def lines(verdict: ModelVerdict) -> list[str]:
     """Return what is printed."""
-    out = [f"{'precision':10} {'logits':>8} {'threshold':>10} {'KL, nats':>9} {'top-1':>7} {'top-5':>7}"]
-    out += [
-        f"{p.dtype:10} {p.error:8.0e} {p.threshold:10.0e} {p.kl:9.0e} {p.top1:7.1%} {p.top5:7.1%}"
-        for p in verdict.precisions
-    ]
+    out = [f"{'precision':10} {NUMBERS}"]
+    out += [f"{p.dtype:10} {numbers_of(p)}" for p in verdict.precisions]
     for p in verdict.precisions:
         if p.drift:
             out.append(f"drift of the hidden states in {p.dtype}, at most {p.threshold:.0e}:")
@@ -278,21 +284,23 @@ def as_json(verdict: ModelVerdict) -> dict[str, Any]:
     return {
         "function": verdict.function,
         "status": "off" if verdict.is_off else "pass",
-        "precisions": [
-            {
-                "dtype": p.dtype,
-                "error": repr(p.error) if not math.isfinite(p.error) else p.error,
-                "threshold": p.threshold,
-                "kl": repr(p.kl) if not math.isfinite(p.kl) else p.kl,
-                "top1": p.top1,
-                "top5": p.top5,
-                "drift": [e if math.isfinite(e) else None for e in p.drift],
-                "first_off": None if p.first_off is None else _layer(p.first_off),
-            }
-            for p in verdict.precisions
-        ],
+        "precisions": [precision_as_json(p) for p in verdict.precisions],
         "mistakes": [mistake.name for mistake in verdict.mistakes],
         "notes": list(verdict.notes),
+    }
+
+
+def precision_as_json(p: Precision) -> dict[str, Any]:
+    """Return the numbers of one type for --json. A number that is not finite is a string; an unknown one is null."""
+    return {
+        "dtype": p.dtype,
+        "error": repr(p.error) if not math.isfinite(p.error) else p.error,
+        "threshold": p.threshold,
+        "kl": repr(p.kl) if not math.isfinite(p.kl) else p.kl,
+        "top1": p.top1,
+        "top5": p.top5,
+        "drift": [e if math.isfinite(e) else None for e in p.drift],
+        "first_off": None if p.first_off is None else _layer(p.first_off),
     }
 
 

@@ -10,18 +10,29 @@ from parity.check.answer import Finding, Verdict
 
 SMALLEST = 1e-16
 """Left end of the line that shows an error. The right end is 1."""
+LEGEND = (
+    "<p class=soft>Errors are relative to the norm of the exact result, which is computed in float64. The line shows "
+    "them from 1e-16 to 1; the stroke is the budget.</p>"
+)
 
 
 def page(target: str, summary: str, verdicts: Sequence[Verdict]) -> str:
     """Return the page about the functions of a file, with a summary as its title."""
+    rows = "\n".join(_row(verdict) for verdict in verdicts)
+    head = "<tr><th>function</th><th></th><th>output</th><th></th><th>gradients</th><th></th></tr>"
+    parts = [
+        *(_section(verdict) for verdict in verdicts if verdict.status == "off"),
+        f"<h2>All functions</h2>\n{LEGEND}",
+        f"<div class=scroll><table>\n{head}\n{rows}\n</table></div>",
+        _notes(verdicts),
+    ]
+    return document(target, summary, "\n".join(parts))
+
+
+def document(target: str, summary: str, body: str) -> str:
+    """Return a whole page in the style of `lm check`. The body is HTML, the target and the summary are text."""
     template = resources.files("parity.check").joinpath("page.html").read_text(encoding="utf-8")
-    parts = {
-        "TARGET": escape(target),
-        "SUMMARY": escape(summary),
-        "OFF": "\n".join(_section(verdict) for verdict in verdicts if verdict.status == "off"),
-        "ROWS": "\n".join(_row(verdict) for verdict in verdicts),
-        "NOTES": _notes(verdicts),
-    }
+    parts = {"TARGET": escape(target), "SUMMARY": escape(summary), "BODY": body}
     # The parts are put in at once, so that nobody's text is taken for a part's place.
     pieces = template.split("{{")
     return pieces[0] + "".join(parts[name] + rest for name, rest in (p.split("}}", 1) for p in pieces[1:]))
@@ -93,11 +104,12 @@ def _row(verdict: Verdict) -> str:
 
 
 def _error(verdict: Verdict, kind: str) -> str:
-    """Return the cells of an error: the number, and a picture of it beside its budget."""
     error = verdict.errors.get(kind)
-    if error is None:
-        return "<td></td><td></td>"
-    budget = verdict.budgets[kind]
+    return "<td></td><td></td>" if error is None else error_cells(error, verdict.budgets[kind])
+
+
+def error_cells(error: float, budget: float) -> str:
+    """Return the cells of an error: the number, and a picture of it beside its budget."""
     over = not error <= budget
     text = f"{error:.0e}" if math.isfinite(error) else "not finite"
     x, at = (_place(value) for value in (error, budget))

@@ -23,7 +23,7 @@ Norms = Callable[[int | str, np.ndarray], np.ndarray]
 
 def submodule(weights: Weights, prefix: str) -> dict[str, np.ndarray]:
     """Return the weights whose names start with the prefix, by their names without it."""
-    return {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): weights[name] for name in weights if name.startswith(prefix)}
 
 
 def norm(weights: Weights, name: str, x: np.ndarray, config: ModelConfig) -> np.ndarray:

@@ -1,0 +1,208 @@
+"""`lm check --hf`: both backends beside transformers."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import torch_impl.backend
+from lm.accounting import limits
+from lm.config import ModelConfig
+from lm.run.leaves import Leaves
+from parity import oracle
+from parity.check.hf import truth
+from parity.check.hf.answer import Texts
+from parity.check.hf.judge import Measured, find_differences, judge_numbers, judge_texts, places
+from parity.check.hf.run import run_hf
+from parity.check.hf.theirs import import_transformers
+from parity.check.hf.work import NEW_TOKENS, choose_work
+from parity.check.models import Precision
+from tests.lm.conftest import lm
+
+Capture = pytest.CaptureFixture[str]
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 300}
+LLAMA = SIZES | {"intermediate_size": 24, "num_key_value_heads": 2, "max_position_embeddings": 64}
+
+
+def save(folder: Path, family: str, **settings: Any) -> Path:
+    """Let transformers save a model whose weights are all random, those of norms and biases, too."""
+    import torch
+
+    transformers = import_transformers()
+    config = transformers.AutoConfig.for_model(family, **settings)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = transformers.AutoModelForCausalLM.from_config(config)
+        for p in model.parameters():
+            torch.nn.init.normal_(p, mean=0.0 if p.ndim > 1 else 0.7, std=0.3)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("hf") / "llama", "llama", **LLAMA)
+
+
+def quiet(text: str) -> None:
+    """Show no progress."""
+
+
+def test_a_llama_passes_and_the_command_writes_what_it_found(
+    llama: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    files = {name: tmp_path / f"found.{name}" for name in ("json", "html", "png")}
+    with pytest.raises(SystemExit) as exit:
+        lm("check", "--hf", llama, *(word for name, file in files.items() for word in (f"--{name}", file)))
+    assert exit.value.code == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1] == f"{llama}: pass"
+    assert "both backends continue all 2 prompts by transformers' 24 tokens" in " ".join(out.split())
+    assert "random ids alone" in out
+    assert "lm: jax_impl in bfloat16" in err
+    facts = json.loads(files["json"].read_text())
+    assert {part["part"]: part["status"] for part in facts["parts"]} == dict.fromkeys(
+        ("float32", "bfloat16", "text"), "pass"
+    )
+    single, half = (
+        [m for m in facts["measured"] if m["dtype"] == dtype] for dtype in ("float32", "bfloat16")
+    )
+    names = ["transformers", "torch_impl, eager", "jax_impl, eager", "jax_impl, jit"]
+    assert [m["implementation"] for m in single] == [m["implementation"] for m in half] == names
+    assert all(0 < m["error"] < 2e-6 and m["top1"] == m["top5"] == 1 and len(m["drift"]) == 3 for m in single)
+    assert all(1e-3 < m["error"] < 0.1 for m in half)
+    assert facts["differences"] == []
+    html = files["html"].read_text()
+    assert "both backends agree with transformers" in html
+    assert "{{" not in html
+    assert files["png"].read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_wrong_layer_of_one_backend_is_found_there(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = torch_impl.backend.load_state
+
+    def load_wrong(config: Any, weights: Leaves, *args: Any) -> Any:
+        wrong = ((n, leaf[...] * (2 if n == "layers.1.ln1.weight" else 1)) for n, leaf in weights)
+        return load(config, wrong, *args)
+
+    monkeypatch.setattr(torch_impl.backend, "load_state", load_wrong)
+    verdict = run_hf(llama, quiet)
+    single, _, text = verdict.parts
+    assert verdict.is_off
+    assert single.told.startswith("torch_impl, eager is off from layer 2 and the final norm on: ")
+    assert "jax" not in single.told
+    wrong = {d.name for d in verdict.differences if not d.is_tie}
+    assert text.is_off == bool(wrong)
+    assert all(name.startswith("torch_impl") for name in wrong)
+
+
+def measured(name: str, dtype: Any, *errors: float) -> Measured:
+    """Return errors of the embeddings, of two layers and of the logits."""
+    threshold = 1e-5 if dtype == "float32" else 3e-2
+    return Measured(name, Precision(dtype, errors[-1], threshold, 0.0, 1.0, 1.0, errors[:-1]))
+
+
+def test_the_side_that_is_off_is_named_with_its_first_layer() -> None:
+    right, wrong = (0.0, 1e-6, 1e-6, 1e-6), (0.0, 1e-6, 2e-3, 1e-3)
+
+    def told(theirs: tuple[float, ...], torch: tuple[float, ...], jax: tuple[float, ...]) -> str:
+        names = ("transformers", "torch_impl, eager", "jax_impl, jit")
+        part = judge_numbers(
+            [measured(name, "float32", *e) for name, e in zip(names, (theirs, torch, jax), strict=True)]
+        )
+        return f"{part.is_off}: {part.told}"
+
+    assert told(right, right, right).startswith("False")
+    assert told(right, right, wrong).startswith(
+        "True: jax_impl, jit is off from layer 2 and the final norm on"
+    )
+    assert told(wrong, right, right).startswith(
+        "True: transformers is off from layer 2 and the final norm on"
+    )
+    # Rounding that weights amplify is in all of them.
+    assert told(wrong, wrong, wrong).startswith("False")
+    large, nan = (0.0, 1e-6, 0.5, 0.5), (0.0, 1e-6, np.nan, np.nan)
+    assert told(large, large, large).startswith("True: torch_impl, eager is off")
+    assert told(right, nan, right).startswith("True: torch_impl, eager is off from layer 2")
+    assert places(1) == ["embeddings", "layer 1 and the final norm", "logits"]
+
+
+def test_in_bfloat16_ours_must_be_as_near_as_transformers_is() -> None:
+    theirs = measured("transformers", "bfloat16", 0.0, 0.1, 0.1, 0.1)
+    for error, is_off in ((0.14, False), (0.16, True)):
+        part = judge_numbers([theirs, measured("torch_impl, eager", "bfloat16", 0.0, 0.1, 0.1, error)])
+        assert part.is_off == is_off
+    assert "off from logits on" in part.told
+
+
+def test_a_text_differs_unless_rounding_may_have_decided() -> None:
+    logits = np.array([[0.0, 3.0, 1.0], [2.0, 0.0, 2.0 - 1e-6], [5.0, 1.0, 0.0]], np.float32)
+    theirs = Texts("transformers", [[1, 0, 0]], [logits])
+
+    def differences(*tokens: int) -> Any:
+        return find_differences(Texts("ours", [list(tokens)]), theirs, [(7, 7)], 0.0)
+
+    assert differences(1, 0, 0) == []
+    (tie,) = differences(1, 2, 1)
+    assert (tie.prompt, tie.step, tie.is_tie) == (2, 2, True)
+    (wrong,) = differences(2, 0, 0)
+    assert (wrong.ours, wrong.theirs, wrong.gap, wrong.is_tie) == (2, 1, 2.0, False)
+    assert not judge_texts([tie], 1, 3).is_off
+    assert (
+        "token 1 after the prompt of 2 tokens is 2; transformers has 1"
+        in judge_texts([tie, wrong], 1, 3).told
+    )
+
+
+def test_texts_reach_over_the_window_if_the_model_is_small_enough() -> None:
+    small = ModelConfig(300, 512, 16, 2, 4, sliding_window=100)
+    work = choose_work(small, None)
+    short, long = map(len, work.questions.prompts)
+    assert work.reaches
+    assert work.questions.ids.shape[1] > 100
+    assert short < 100 < short + NEW_TOKENS
+    assert long > 100
+    large = replace(small, d_model=4096, num_layers=100, num_heads=32, d_ff=None, d_head=None)
+    told = choose_work(replace(large, sliding_window=500), None).lines()
+    assert "the sliding window of 500 tokens is not reached: texts that long would take minutes" in told
+    # A window that no text within the context exceeds.
+    assert choose_work(replace(small, context_length=100), None).window is None
+    for context_length in (1, 2, 30):
+        questions = choose_work(ModelConfig(300, context_length, 16, 2, 4), None).questions
+        assert max(map(len, questions.prompts)) + questions.new_tokens <= max(context_length, 2)
+
+
+@pytest.mark.parametrize("name", truth.FASTER)
+def test_the_oracles_faster_forms_are_its_own(name: str) -> None:
+    random = np.random.default_rng(0)
+    x, positions = random.normal(size=(2, 3, 6)), np.array([0, 3, 11])
+    arguments: dict[str, tuple[Any, ...]] = {
+        "linear": (x, random.normal(size=(5, 6)), random.normal(size=5)),
+        "embedding": (random.normal(size=(5, 6)), np.array([[0, 4], [4, 1]])),
+        "rope": (x, positions, 100.0),
+        "stretched_rope": (x, positions, 100.0, [1.0, 2.5, 4.0]),
+    }
+    exact = oracle.function(name)(*arguments[name])
+    np.testing.assert_allclose(truth.FASTER[name](*arguments[name]), exact, rtol=1e-13, atol=1e-13)
+
+
+def test_bad_input_is_exit_code_2(
+    llama: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(folder: Path) -> str:
+        assert lm("check", "--hf", folder) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    assert "config.json" in told(tmp_path)
+    (tmp_path / "config.json").write_text((llama / "config.json").read_text())
+    assert "no model.safetensors" in told(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(limits, "total_memory", lambda: 10**6)
+        assert "parameters takes" in told(llama)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert "pip install 'twinlm[hf]'" in told(llama)
