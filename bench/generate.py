@@ -121,10 +121,12 @@ def _ratio(theirs: list[dict[str, Any]], ours: list[dict[str, Any]], key: str) -
 
 def write_model(folder: Path) -> None:
     """Write our initial weights of the tinystories model in Llama's format."""
-    from lm.interop.export_llama import write_llama
+    from lm.interop import export_model
+    from lm.interop.families import FAMILIES
+    from lm.text.ends import Ends
 
-    ends = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
-    write_llama(MODEL, initial_weights(MODEL, 0, "float32"), folder, ends)
+    weights = initial_weights(MODEL, 0, "float32")
+    export_model.write_model(FAMILIES["llama"], MODEL, weights, folder, Ends())
 
 
 # What the child processes do

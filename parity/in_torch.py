@@ -126,8 +126,8 @@ class _EncoderStack(Stack):
 
     def forward(self, x_BTD: Tensor, num_tokens_B: Tensor) -> Tensor:
         T = x_BTD.shape[1]
-        rope: Any = self.tables(T) if self.config.position == "rope" else None
-        return self.hidden_states(x_BTD, Context(padding_mask(num_tokens_B, T), rope))
+        rope: Any = self.tables(T)["full"] if self.config.position == "rope" else None
+        return self.hidden_states(x_BTD, {"full": Context(padding_mask(num_tokens_B, T), rope)})
 
 
 def _padded(module: nn.Module, c: Tensors, *inputs: Tensor) -> Callable[[Tensors], Tensor]:

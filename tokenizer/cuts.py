@@ -33,6 +33,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from tokenizer.normalizer import NON_ASCII_WHITESPACE
 from tokenizer.pretokenize import PATTERNS, Pattern, Pretokenizer
 from tokenizer.spans import runs
 
@@ -40,10 +41,6 @@ BLOCK = 1 << 18  # bytes; larger ones no longer fit in a core's cache
 
 # Classes of bytes are bits, so that a pair of neighbours is classified by one OR.
 LETTER, DIGIT, OTHER, BREAK, SPACE, SOLID, UNKNOWN = 1, 2, 4, 8, 16, 32, 0
-NON_ASCII_WHITESPACE = (
-    "\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
-    "\u2028\u2029\u202f\u205f\u3000"
-)
 
 
 def _class_table() -> bytes:
@@ -116,6 +113,8 @@ def cut_blocks(
     With GPT-2's pattern a piece is one pre-token, or several if it holds an apostrophe or a non-ASCII
     character (see `cuts`). With other patterns it is one pre-token.
 
+    If the pretokenizer has a normalizer, the pieces are those of the changed text.
+
     Args:
         read: returns the next bytes of the stream, at most as many as its argument says, and none at the end.
         pretokenizer: the pattern and the special tokens.
@@ -134,16 +133,21 @@ def cut_blocks(
         if not data:
             return
         edges = _edges(data, pretokenizer, is_last=not chunk)
+        end = int(edges[-1])
         if check:
-            _check_utf8(data[: edges[-1]], offset)
+            _check_utf8(data[:end], offset)
+        block = data
+        if pretokenizer.normalizer:
+            block = pretokenizer.normalizer.apply(data[:end].decode()).encode()
+            edges = _edges(block, pretokenizer, is_last=True)
         if pretokenizer.pattern != "gpt2":
-            edges = _split_sections(data, edges, pretokenizer)
+            edges = _split_sections(block, edges, pretokenizer)
         if len(edges) > 1:
-            yield Block(data, edges, offset)
+            yield Block(block, edges, offset)
         if not chunk:
             return
-        tail = data[edges[-1] :]
-        offset += int(edges[-1])
+        tail = data[end:]
+        offset += end
         size = min(2 * size, block_size)
 
 
@@ -158,9 +162,30 @@ def _edges(data: bytes, pretokenizer: Pretokenizer, is_last: bool) -> np.ndarray
     if is_last:
         is_edge[len(data)] = True
     else:
+        if pretokenizer.normalizer:
+            is_edge &= normalizes_alone(data, pretokenizer)
         # The byte after an edge, or a special token around it, may be incomplete at the end of the data.
         is_edge[max(1, len(data) - pretokenizer.longest_special - 1) :] = False
     return is_edge.nonzero()[0]
+
+
+def normalizes_alone(data: bytes, pretokenizer: Pretokenizer) -> np.ndarray:
+    """Return for each byte, and for the end of the data, whether the text can be cut before it and then change.
+
+    It can between a character that is not whitespace and an ASCII letter, digit or sign: NFC joins such a character
+    with none before it, and no special token drops whitespace across the cut. The start can be a cut, too. If NFC may
+    break a special token, the token's ends are no cuts.
+    """
+    classes = np.frombuffer(data.translate(CLASSES), np.uint8)
+    can = np.zeros(len(data) + 1, bool)
+    can[0] = True
+    can[1:-1] = (classes[:-1] & (LETTER | DIGIT | OTHER | SOLID) != 0) & (
+        classes[1:] & (LETTER | DIGIT | OTHER) != 0
+    )
+    if pretokenizer.normalizer and pretokenizer.normalizer.has_late:
+        starts, ends = pretokenizer.special_spans(data)
+        can[starts[starts > 0]] = can[ends] = False
+    return can
 
 
 def _check_utf8(data: bytes, offset: int) -> None:

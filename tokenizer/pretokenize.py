@@ -8,6 +8,7 @@ import numpy as np
 import regex
 
 from tokenizer.errors import InputError
+from tokenizer.normalizer import Normalization, Normalizer
 from tokenizer.spans import edges_of
 
 # Sources: GPT-2's encoder.py; tiktoken's openai_public.py for the other two.
@@ -43,12 +44,18 @@ class Pretokenizer:
             wherever a match starts or ends, even an empty one, so no text is lost. Each of several patterns cuts the
             pieces that the pattern before it has left.
         special_tokens: strings; none may be empty.
+        normalization: how a text changes before it is cut. `split` and `sections` take a text that has changed.
 
     Raises:
         InputError: the pattern does not compile, or a special token cannot be used.
     """
 
-    def __init__(self, pattern: str | Sequence[str] = "gpt2", special_tokens: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        pattern: str | Sequence[str] = "gpt2",
+        special_tokens: Iterable[str] = (),
+        normalization: Normalization | None = None,
+    ) -> None:
         patterns = (pattern,) if isinstance(pattern, str) else tuple(pattern)
         self.pattern: Pattern = patterns[0] if len(patterns) == 1 else patterns
         self.special_tokens = list(dict.fromkeys(special_tokens))
@@ -57,6 +64,8 @@ class Pretokenizer:
             if not token:
                 raise InputError("a special token is the empty string; leave it out")
             encode_utf8(token, "special token")
+        self.normalization = normalization or Normalization()
+        self.normalizer = Normalizer(normalization, self.special_tokens) if normalization else None
         self._regexes = [_compile(pattern) for pattern in patterns]
         self._longest_first = sorted((token.encode() for token in self.special_tokens), key=len, reverse=True)
         self.longest_special = max(map(len, self._longest_first), default=0)  # in bytes

@@ -8,6 +8,7 @@ import numpy as np
 
 from tokenizer.cuts import BLOCK, cut_blocks, token_edges
 from tokenizer.merges.apply import PieceMerger, Ranks
+from tokenizer.normalizer import Normalization
 from tokenizer.piece_index import PieceIndex
 from tokenizer.pretokenize import Pretokenizer, encode_utf8
 from tokenizer.spans import edges_of, gather, runs
@@ -47,6 +48,7 @@ class StreamEncoder:
         return {
             "pattern": self._pretokenizer.pattern,
             "special_tokens": self._pretokenizer.special_tokens,
+            "normalization": self._pretokenizer.normalization.to_json(),
             "special_ids": self._special_ids,
             "byte_ids": self._byte_ids,
             "merges": [[*pair, merged] for pair, (_, merged) in self._ranks.items()],
@@ -58,7 +60,9 @@ class StreamEncoder:
     def from_setup(cls, setup: dict[str, Any]) -> Self:
         """Make an equal encoder in another process. It has seen no text yet."""
         return cls(
-            Pretokenizer(setup["pattern"], setup["special_tokens"]),
+            Pretokenizer(
+                setup["pattern"], setup["special_tokens"], Normalization.from_json(setup["normalization"])
+            ),
             setup["special_ids"],
             setup["byte_ids"],
             {(left, right): (rank, merged) for rank, (left, right, merged) in enumerate(setup["merges"])},

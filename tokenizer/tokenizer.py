@@ -17,12 +17,14 @@ from tokenizer.files import gpt2, tokenizers_json
 from tokenizer.files.publish import write_text
 from tokenizer.files.reading import read_json
 from tokenizer.merges.apply import LONG, PieceMerger
+from tokenizer.normalizer import Normalization
 from tokenizer.pretokenize import Pretokenizer, encode_utf8
 from tokenizer.spans import edges_of
 from tokenizer.streams import StreamEncoder, reader_of
 
 SHORT = 4096  # characters; for texts up to this length, a loop over pre-tokens is faster than blocks in NumPy
 MAX_CACHED_PIECES = 1 << 16
+NEVER_IN_UTF8 = (0xC0, 0xC1, *range(0xF5, 0x100))  # DeepSeek's vocabularies lack these bytes
 
 
 class Tokenizer:
@@ -39,7 +41,8 @@ class Tokenizer:
     'hello<|eot|>'
 
     Args:
-        vocab: id -> bytes; must hold all 256 single bytes. If several ids have the same bytes, the last one is used.
+        vocab: id -> bytes; must hold all single bytes that UTF-8 uses, 243 of 256. If several ids have the same bytes,
+            the last one is used.
         merges: pairs of byte strings, in the order in which they merge.
         special_tokens: strings that always become one token. Those not in `vocab` get the next free ids.
         pattern: how to cut text into pre-tokens: "gpt2", "cl100k", "o200k", or a regular expression. Each of several
@@ -48,6 +51,8 @@ class Tokenizer:
             `tokenizer.json` they are the added tokens that are not `special`.
         whole_pieces: make a pre-token that is in `vocab` one token, even if merges do not make it. tiktoken does so,
             and a `tokenizer.json` with `ignore_merges`.
+        normalization: how a text changes before it is cut; not at all if None. `decode(encode(text))` is the changed
+            text.
 
     Raises:
         InputError: `vocab` and `merges` do not fit together, or a special token or the pattern is unusable.
@@ -61,16 +66,17 @@ class Tokenizer:
         pattern: str | Sequence[str] = "gpt2",
         visible_tokens: Iterable[str] = (),
         whole_pieces: bool = False,
+        normalization: Normalization | None = None,
     ) -> None:
         for i in vocab:
             gpt2.check_id(i, f"token {vocab[i]!r:.40}")
         self.merges = list(merges)
-        self.pretokenizer = Pretokenizer(pattern, special_tokens or ())
+        self.pretokenizer = Pretokenizer(pattern, special_tokens or (), normalization)
         # If two ids have the same bytes (a special token of one byte, after training), the last one is used.
         # The others have no text: a file maps each token to one id.
         self._ids = ids = {token: i for i, token in sorted(vocab.items())}
         self.vocab = {i: token for token, i in ids.items()}
-        missing = [byte for byte in range(256) if bytes([byte]) not in ids]
+        missing = [byte for byte in range(256) if bytes([byte]) not in ids and byte not in NEVER_IN_UTF8]
         if missing:
             raise InputError(
                 f"vocab lacks {len(missing)} single bytes, the first is {missing[0]}; add all 256"
@@ -83,7 +89,7 @@ class Tokenizer:
                 self.vocab[ids[token]] = token
             self.special_tokens[special] = ids[token]
         self.visible_tokens = [token for token in visible_tokens if token in self.special_tokens]
-        self._byte_ids = [ids[bytes([byte])] for byte in range(256)]
+        self._byte_ids = [ids.get(bytes([byte]), 0) for byte in range(256)]
         self._ranks: dict[tuple[int, int], tuple[int, int]] = {}
         for rank, (left, right) in enumerate(self.merges):
             if left not in ids or right not in ids or left + right not in ids:
@@ -108,6 +114,11 @@ class Tokenizer:
         }
 
     @property
+    def normalization(self) -> Normalization:
+        """How a text changes before it is cut."""
+        return self.pretokenizer.normalization
+
+    @property
     def vocab_size(self) -> int:
         """The number of rows an embedding needs: the largest id plus one."""
         return max(self.vocab) + 1
@@ -124,13 +135,14 @@ class Tokenizer:
 
     @cached_property
     def sha256(self) -> str:
-        """A hash of everything the ids depend on: vocabulary, merges, special tokens, pattern."""
+        """A hash of everything the ids depend on: vocabulary, merges, special tokens, pattern, normalization."""
         content = {
             "vocab": sorted((token.hex(), i) for token, i in self._ids.items()),
             "merges": [[left.hex(), right.hex()] for left, right in self.merges],
             "special_tokens": sorted(self.special_tokens),
             "pattern": self.pretokenizer.pattern,
             **({"whole_pieces": True} if self._whole else {}),
+            **({"normalization": self.normalization.to_json()} if self.normalization else {}),
         }
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -142,6 +154,8 @@ class Tokenizer:
         """
         if len(text) > SHORT:
             return self.encode_to_numpy(text).tolist()
+        if self.pretokenizer.normalizer:
+            text = self.pretokenizer.normalizer.apply(text)
         ids: list[int] = []
         try:
             for is_special, pieces in self.pretokenizer.sections(text):
@@ -263,6 +277,8 @@ class Tokenizer:
             pretokenizer["visible_tokens"] = self.visible_tokens
         if self._whole:
             pretokenizer["whole_pieces"] = True
+        if self.normalization:
+            pretokenizer["normalization"] = self.normalization.to_json()
         write_text(folder / "pretokenizer.json", json.dumps(pretokenizer, indent=2) + "\n")
 
     @classmethod
@@ -299,6 +315,7 @@ class Tokenizer:
             self.pretokenizer.pattern,
             self.visible_tokens,
             bool(self._whole),
+            self.normalization,
         )
         write_text(Path(path), json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 

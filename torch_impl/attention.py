@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from lm.config.model import QKNormOver
 from torch_impl import fast
 from torch_impl.dtypes import Device, Dtype, at_least_float32
-from torch_impl.functional import Dropout, DropoutKey
+from torch_impl.functional import Dropout, DropoutKey, softcap
 from torch_impl.layers import Identity, Linear, RMSNorm
 from torch_impl.masks import Mask
 
@@ -18,14 +19,16 @@ Rope = tuple[Float[Tensor, "... P"], Float[Tensor, "... P"]]
 
 @dataclass(frozen=True)
 class Context:
-    """What all blocks of a forward pass share."""
+    """What all blocks of a forward pass share, or all of one type of layers."""
 
     mask: Mask | Bool[Tensor, "*M T S"] | None
     """The keys that a query may attend to, or True if it may; without a mask every query attends to every key."""
     rope: Rope | None = None
     """RoPE's tables, which broadcast against (B, H, T, P); None if the model does not rotate."""
     slots_BT: Int[Tensor, "B T"] | None = None
-    """The cache slots of the new keys; None without a cache."""
+    """In a decode step: the slots of the cache that take the new keys."""
+    kept_BS: Int[Tensor, "B S"] | None = None
+    """In a pass over prompts that fills a cache: the place in the prompt of the key that each slot takes."""
     key: DropoutKey | None = None
     """What training drops; None outside training."""
 
@@ -36,7 +39,7 @@ class Context:
 
 @dataclass
 class LayerCache:
-    """Keys and values of one layer, of num_kv_heads heads, in S slots; position t takes slot t mod S."""
+    """Keys and values of one layer, of num_kv_heads heads, in S slots (`lm.text.rings`)."""
 
     k_BHSK: Float[Tensor, "B H S K"]
     v_BHSK: Float[Tensor, "B H S K"]
@@ -51,6 +54,17 @@ class LayerCache:
         rows_B1 = torch.arange(len(slots_BT), device=slots_BT.device)[:, None]
         self.k_BHSK[rows_B1, :, slots_BT] = k_BHTK.transpose(1, 2)
         self.v_BHSK[rows_B1, :, slots_BT] = v_BHTK.transpose(1, 2)
+
+    def fill(
+        self,
+        k_BHTK: Float[Tensor, "B H T K"],
+        v_BHTK: Float[Tensor, "B H T K"],
+        kept_BS: Int[Tensor, "B S"],
+    ) -> None:
+        """Store in each slot the key and the value of one place."""
+        place_B1S1 = kept_BS[:, None, :, None]
+        torch.take_along_dim(k_BHTK, place_B1S1, dim=2, out=self.k_BHSK)
+        torch.take_along_dim(v_BHTK, place_B1S1, dim=2, out=self.v_BHSK)
 
 
 @fast.path(fast.rope)
@@ -72,6 +86,7 @@ def scaled_dot_product_attention(
     V: Float[Tensor, "*B S V"],
     mask: Bool[Tensor, "... T S"] | None = None,
     drop: Dropout | None = None,
+    cap: float | None = None,
 ) -> Float[Tensor, "*B T V"]:
     """softmax(Q K^T / sqrt(d_k)) V (Vaswani et al., 2017, eq. 1).
 
@@ -80,11 +95,14 @@ def scaled_dot_product_attention(
             attend to nothing yields zeros with zero gradients. A key and value that no query may attend to
             are not read, whatever they hold, NaN included.
         drop: What training does to the attention weights.
+        cap: Bound of the scores' `softcap`; by default scores have no bound.
     """
     if mask is not None:
         is_read = mask.any(-2)[..., None]
         K, V = torch.where(is_read, K, 0), torch.where(is_read, V, 0)
     scores = at_least_float32(Q) @ at_least_float32(K).mT * Q.shape[-1] ** -0.5
+    if cap is not None:
+        scores = softcap(scores, cap)
     if mask is not None:
         scores = torch.where(mask, scores, -torch.inf)
     largest = scores.amax(-1, keepdim=True).detach()
@@ -103,6 +121,7 @@ def grouped_query_attention(
     v_BGSK: Float[Tensor, "*B G S K"],
     mask: Mask | Bool[Tensor, "*M T S"] | None,
     drop: Dropout | None = None,
+    cap: float | None = None,
 ) -> Float[Tensor, "*B H T K"]:
     """Attention whose key head g serves the query heads g H/G .. (g + 1) H/G (Ainslie et al., 2023).
 
@@ -112,25 +131,31 @@ def grouped_query_attention(
     if isinstance(mask, Mask):
         mask = mask.pairs(S)
     if G == H:
-        return scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, mask, drop)
+        return scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, mask, drop, cap)
     groups = (G, H // G)
     rows = q_BHTK.unflatten(-3, groups).flatten(-3, -2)
     if mask is not None:
         mask = mask.unsqueeze(-3).expand(*mask.shape[:-2], H // G, -1, -1).flatten(-3, -2)
-    out = scaled_dot_product_attention(rows, k_BGSK, v_BGSK, mask, drop)
+    out = scaled_dot_product_attention(rows, k_BGSK, v_BGSK, mask, drop, cap)
     return out.unflatten(-2, (H // G, -1)).flatten(-4, -3)
 
 
 class MultiHeadSelfAttention(nn.Module):
     """Attention of num_heads heads over one sequence, with RoPE if the context has its tables.
 
-    With a cache, the new keys and values are written into their slots, and as many of the first slots are read as the
-    mask has keys; a `Mask` has one for each query.
+    A pass over prompts attends to their own keys, and fills a cache if it is given one. A decode step writes the new
+    keys and values into the cache, and attends to as many of the first slots as the mask has keys.
 
     Args:
         num_kv_heads: Heads of keys and values; by default num_heads.
-        qk_norm_eps: Epsilon of an RMSNorm over each head's queries and keys, before RoPE (Dehghani et al., 2023,
-            section 2); by default there is no norm.
+        d_head: Width of a head; by default d_model / num_heads.
+        output_bias: Add a bias to the output projection; by default as `bias` does to the others.
+        qk_norm_eps: Epsilon of an RMSNorm of queries and keys, before RoPE (Dehghani et al., 2023, section 2); by
+            default there is no norm.
+        qk_norm_over: What one norm covers: each head, or all heads at once (OLMo Team, 2024, section 3.2).
+        norm_offset: What the norms add to their weights.
+        query_factor: What queries are multiplied by, after RoPE.
+        score_softcap: Bound of the scores' `softcap`; by default scores have no bound.
         attention_dropout: Share of the attention weights that training drops.
     """
 
@@ -142,40 +167,57 @@ class MultiHeadSelfAttention(nn.Module):
         dtype: Dtype = None,
         bias: bool = False,
         num_kv_heads: int | None = None,
+        *,
+        d_head: int | None = None,
+        output_bias: bool | None = None,
         qk_norm_eps: float | None = None,
+        qk_norm_over: QKNormOver = "head",
+        norm_offset: float = 0.0,
+        query_factor: float = 1.0,
+        score_softcap: float | None = None,
         attention_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.attention_dropout = attention_dropout
-        self.d_head = d_model // num_heads
-        d_kv = self.d_head * (num_kv_heads or num_heads)
-        self.q_proj = Linear(d_model, d_model, device, dtype, bias)
+        self.d_head = d_head or d_model // num_heads
+        self.qk_norm_over, self.query_factor = qk_norm_over, query_factor
+        self.score_softcap, self.attention_dropout = score_softcap, attention_dropout
+        d_q, d_kv = self.d_head * num_heads, self.d_head * (num_kv_heads or num_heads)
+        self.q_proj = Linear(d_model, d_q, device, dtype, bias)
         self.k_proj = Linear(d_model, d_kv, device, dtype, bias)
         self.v_proj = Linear(d_model, d_kv, device, dtype, bias)
         self.q_norm, self.k_norm = (
-            Identity() if qk_norm_eps is None else RMSNorm(self.d_head, qk_norm_eps, device, dtype)
-            for _ in range(2)
+            Identity()
+            if qk_norm_eps is None
+            else RMSNorm(
+                self.d_head if qk_norm_over == "head" else d, qk_norm_eps, device, dtype, norm_offset
+            )
+            for d in (d_q, d_kv)
         )
-        self.output_proj = Linear(d_model, d_model, device, dtype, bias)
+        self.output_proj = Linear(d_q, d_model, device, dtype, bias if output_bias is None else output_bias)
 
     def forward(
         self, x_BTD: Float[Tensor, "*B T D"], context: Context, cache: LayerCache | None = None
     ) -> Float[Tensor, "*B T D"]:
-        q_BHTK, k_BHTK, v_BHTK = (
-            projection(x_BTD).view(*x_BTD.shape[:-1], -1, self.d_head).transpose(-2, -3)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        q_BHTK, k_BHTK = self.q_norm(q_BHTK), self.k_norm(k_BHTK)
+        q, k, v = self.q_proj(x_BTD), self.k_proj(x_BTD), self.v_proj(x_BTD)
+        if self.qk_norm_over == "all_heads":
+            q, k = self.q_norm(q), self.k_norm(k)
+        q_BHTK, k_BHTK, v_BHTK = (x.unflatten(-1, (-1, self.d_head)).transpose(-2, -3) for x in (q, k, v))
+        if self.qk_norm_over == "head":
+            q_BHTK, k_BHTK = self.q_norm(q_BHTK), self.k_norm(k_BHTK)
         if context.rope is not None:
             q_BHTK, k_BHTK = rope(q_BHTK, context.rope), rope(k_BHTK, context.rope)
-        if cache is not None:
-            assert context.mask is not None
+        if self.query_factor != 1.0:
+            q_BHTK = (at_least_float32(q_BHTK) * self.query_factor).to(q_BHTK.dtype)
+        if cache is not None and context.kept_BS is not None:
+            cache.fill(k_BHTK, v_BHTK, context.kept_BS)
+        elif cache is not None:
+            assert isinstance(context.mask, Tensor)
             assert context.slots_BT is not None
             cache.write(k_BHTK, v_BHTK, context.slots_BT)
-            S = x_BTD.shape[-2] if isinstance(context.mask, Mask) else context.mask.shape[-1]
+            S = context.mask.shape[-1]
             k_BHTK, v_BHTK = cache.k_BHSK[:, :, :S], cache.v_BHSK[:, :, :S]
         drop = None
         if context.key is not None and self.attention_dropout > 0.0:
             drop = Dropout(self.attention_dropout, context.key, "weights")
-        out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, context.mask, drop)
+        out_BHTK = grouped_query_attention(q_BHTK, k_BHTK, v_BHTK, context.mask, drop, self.score_softcap)
         return self.output_proj(out_BHTK.transpose(-2, -3).flatten(-2))

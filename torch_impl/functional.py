@@ -1,5 +1,6 @@
 """Functions without weights of their own: product, softmax, activations, dropout, cross-entropy, gradient clipping."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -43,15 +44,40 @@ def gelu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     return (0.5 * x32 * torch.erfc(-x32 * 0.5**0.5)).to(x.dtype)
 
 
+def gelu_tanh(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """0.5 x (1 + tanh(u)), u = sqrt(2 / pi) (x + 0.044715 x^3) (Hendrycks and Gimpel, 2016), in at least float32.
+
+    It approximates `gelu`. It is computed as x * sigmoid(2 u), since 1 + tanh cancels if x is negative.
+    """
+    x32 = at_least_float32(x)
+    u = (2 / math.pi) ** 0.5 * (x32 + 0.044715 * x32**3)
+    return (x32 * torch.sigmoid(2 * u)).to(x.dtype)
+
+
 def relu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """max(x, 0); the gradient at 0 is 0."""
     return torch.where(x > 0, x, 0.0)
+
+
+def relu2(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """max(x, 0)^2 (So et al., 2021, section 4.2), computed in at least float32."""
+    return relu(at_least_float32(x)).square().to(x.dtype)
+
+
+def softcap(x: Float[Tensor, "..."], cap: float) -> Float[Tensor, "..."]:
+    """cap * tanh(x / cap), which lies between -cap and cap (Gemma Team, 2024, section 2), in at least float32."""
+    return (cap * torch.tanh(at_least_float32(x) / cap)).to(x.dtype)
 
 
 @fast.path(fast.silu_gate)
 def silu_gate(a: Float[Tensor, "..."], b: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """silu(a) * b, the gate of SwiGLU."""
     return silu(a) * b
+
+
+def gelu_gate(a: Float[Tensor, "..."], b: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """gelu_tanh(a) * b, the gate of GeGLU."""
+    return gelu_tanh(a) * b
 
 
 def mix(x: Int32[Tensor, "*shape"]) -> Int32[Tensor, "*shape"]:

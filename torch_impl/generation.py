@@ -6,21 +6,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from torch import Tensor
 
 from lm.backend import DecodeStep, Logits, Prefill
-from lm.config import TrainConfig
+from lm.config import LayerType, TrainConfig
 from lm.data.batch import check_token_ids
 from lm.data.documents import document_starts
 from lm.init import position_tables
+from lm.text.rings import kept_places, ring_length
 from torch_impl.attention import Context, LayerCache
 from torch_impl.dtypes import at_least_float32, dtype_named
-from torch_impl.masks import causal_mask
 from torch_impl.sequences import EncoderDecoder, after_prefix, encode
 from torch_impl.state import TrainState
 
 
 class Cache(NamedTuple):
-    """What decoding continues from: each layer's cache, of P slots for a prefix and then the slots of the tokens."""
+    """What decoding continues from: each layer's cache, of P slots for a prefix and then a ring for the tokens."""
 
     num_tokens_B: Int[np.ndarray, " B"]
     """The number of tokens of each prefix, 0 without a prefix."""
@@ -61,7 +62,7 @@ def make_logits(config: TrainConfig) -> Logits:
 
 
 def make_prefill(config: TrainConfig) -> Prefill:
-    """Make the pass over the prompts, which fills the first slots of a cache."""
+    """Make the pass over the prompts, which fills a cache."""
     m = config.model
 
     @torch.inference_mode()
@@ -74,24 +75,26 @@ def make_prefill(config: TrainConfig) -> Prefill:
         num_tokens_B: Int[np.ndarray, " B"] | None = None,
     ) -> tuple[np.ndarray, Cache]:
         check_token_ids(token_ids_BT, m.vocab_size)
+        slots = slots or m.context_length
         (B, T), model = token_ids_BT.shape, decoder_of(state.model)
         ids_BT = torch.tensor(token_ids_BT, device=config.device)
         if prefix_BP is None or num_tokens_B is None:
             num_tokens_B, tables = np.zeros(B, np.int64), model.tables(T)
-            x_BSD = model.embed(ids_BT, tables)
-            context = Context(causal_mask(T, config.device), tables if m.position == "rope" else None)
+            x_BSD, contexts = model.embed(ids_BT, tables), model.causal_contexts(T, tables)
         else:
             check_token_ids(prefix_BP, m.vocab_size)
             prefix, num_tokens = (torch.tensor(a, device=config.device) for a in (prefix_BP, num_tokens_B))
             hidden_BPD = encode(state.model.encoder, prefix, num_tokens)
-            x_BSD, context = after_prefix(model, hidden_BPD, num_tokens, ids_BT)
-        S = x_BSD.shape[1]
-        P, H = S - T, m.num_kv_heads
-        shape = B, H, P + (slots or m.context_length), m.d_head
-        layers = [LayerCache(x_BSD.new_zeros(shape), x_BSD.new_zeros(shape)) for _ in model.layers]
-        # Slots after a shorter prompt's end are overwritten before they are seen.
-        slots_BS = torch.arange(S, device=config.device).expand(B, S)
-        x_BSD = model.hidden_states(x_BSD, replace(context, slots_BT=slots_BS), layers)
+            x_BSD, contexts = after_prefix(model, hidden_BPD, num_tokens, ids_BT)
+        P = x_BSD.shape[1] - T
+        kept = {kind: kept_places(lengths_B, P, ring_length(m, kind, slots)) for kind in contexts}
+        shapes = [(B, m.num_kv_heads, kept[m.layer_type(i)].shape[1], m.d_head) for i in range(m.num_layers)]
+        layers = [LayerCache(x_BSD.new_empty(shape), x_BSD.new_empty(shape)) for shape in shapes]
+        contexts = {
+            kind: replace(context, kept_BS=torch.tensor(kept[kind], device=config.device))
+            for kind, context in contexts.items()
+        }
+        x_BSD = model.hidden_states(x_BSD, contexts, layers)
         last_BD = x_BSD[torch.arange(B), torch.tensor(P + lengths_B - 1)]
         logits_BV = at_least_float32(model.logits(last_BD))
         # Contiguous, since a product may be a transpose, and reading one row of a transpose reads all of its memory.
@@ -101,7 +104,7 @@ def make_prefill(config: TrainConfig) -> Prefill:
 
 
 def make_decode_step(config: TrainConfig) -> DecodeStep:
-    """Make the step that reads one token of each text. The cache slides: position t takes slot P + t mod S."""
+    """Make the step that reads one token of each text. The caches slide (`lm.text.rings`)."""
     m = config.model
 
     @torch.inference_mode()
@@ -113,24 +116,29 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
     ) -> tuple[np.ndarray, Cache]:
         check_token_ids(token_ids_B, m.vocab_size)
         model, P = decoder_of(state.model), cache.P
-        slots = cache.layers[0].k_BHSK.shape[2] - P
-        filled = min(slots, int(positions_B.max()) + 1)
         position_B1, num_tokens_B1 = positions_B[:, None], cache.num_tokens_B[:, None]
-        sees_BS = np.concatenate((np.arange(P) < num_tokens_B1, np.arange(filled) <= position_B1), axis=1)
-        mask_B11S, ids_B1, slots_B1 = (
-            torch.tensor(a, device=config.device)
-            for a in (sees_BS[:, None, None], token_ids_B[:, None], P + position_B1 % slots)
-        )
         # RoPE continues from the prefix's end.
         place_B1 = position_B1 + num_tokens_B1 if m.position == "rope" else position_B1
-        tables = tuple(
-            torch.tensor(table, device=config.device)
-            for table in position_tables(m, place_B1, m.context_length, config.param_dtype)
-        )
-        # Every head of a text has the text's position.
-        rope: Any = tuple(table[:, None] for table in tables) if m.position == "rope" else None
-        context = Context(mask_B11S, rope, slots_B1)
-        x_B1D = model.hidden_states(model.embed(ids_B1, tables), context, cache.layers)
+        rings = {m.layer_type(i): layer.k_BHSK.shape[2] - P for i, layer in enumerate(cache.layers)}
+        tables: dict[LayerType, tuple[Tensor, ...]] = {}
+        contexts: dict[LayerType, Context] = {}
+        for layer_type, S in rings.items():
+            filled = min(S, int(positions_B.max()) + 1)
+            sees_BS = np.concatenate((np.arange(P) < num_tokens_B1, np.arange(filled) <= position_B1), axis=1)
+            mask_B11S, slots_B1, *of_type = (
+                torch.tensor(a, device=config.device)
+                for a in (
+                    sees_BS[:, None, None],
+                    P + position_B1 % S,
+                    *position_tables(m, place_B1, m.context_length, config.param_dtype, layer_type),
+                )
+            )
+            tables[layer_type] = tuple(of_type)
+            # Every head of a text has the text's position.
+            rope: Any = tuple(table[:, None] for table in of_type) if m.position == "rope" else None
+            contexts[layer_type] = Context(mask_B11S, rope, slots_B1)
+        ids_B1 = torch.tensor(token_ids_B[:, None], device=config.device)
+        x_B1D = model.hidden_states(model.embed(ids_B1, tables), contexts, cache.layers)
         logits_BV = at_least_float32(model.logits(x_B1D[:, 0]))
         return logits_BV.contiguous().cpu().numpy(), cache
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from torch_impl import fast
 from torch_impl.dtypes import Device, Dtype, at_least_float32
-from torch_impl.functional import project, silu_gate
+from torch_impl.functional import gelu_gate, project, silu_gate
 
 
 class Linear(nn.Module):
@@ -44,34 +44,56 @@ class Embedding(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich, 2019, eq. 4), computed in at least float32."""
+    """x / sqrt(mean(x^2) + eps) * gain (Zhang and Sennrich, 2019, eq. 4), computed in at least float32.
 
-    def __init__(self, d_model: int, eps: float = 1e-5, device: Device = None, dtype: Dtype = None) -> None:
+    The gain is offset + weight. At first it is 1.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        eps: float = 1e-5,
+        device: Device = None,
+        dtype: Dtype = None,
+        offset: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(d_model, device=device, dtype=dtype))
+        self.eps, self.offset = eps, offset
+        self.weight = nn.Parameter(torch.full((d_model,), 1.0 - offset, device=device, dtype=dtype))
 
     @fast.path(fast.rmsnorm)
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         x32 = at_least_float32(x)
         inverse_rms = torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
-        return (x32 * inverse_rms * self.weight).to(x.dtype)
+        gain = self.offset + at_least_float32(self.weight)
+        return (x32 * inverse_rms * gain).to(x.dtype)
 
 
 class LayerNorm(nn.Module):
-    """(x - mean(x)) / sqrt(var(x) + eps) * weight + bias (Ba et al., 2016, eq. 4), computed in at least float32."""
+    """(x - mean(x)) / sqrt(var(x) + eps) * gain + bias (Ba et al., 2016, eq. 4), computed in at least float32.
 
-    def __init__(self, d_model: int, eps: float = 1e-5, device: Device = None, dtype: Dtype = None) -> None:
+    The gain is offset + weight. At first it is 1.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        eps: float = 1e-5,
+        device: Device = None,
+        dtype: Dtype = None,
+        offset: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(d_model, device=device, dtype=dtype))
+        self.eps, self.offset = eps, offset
+        self.weight = nn.Parameter(torch.full((d_model,), 1.0 - offset, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.zeros(d_model, device=device, dtype=dtype))
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         x32 = at_least_float32(x)
         centred = x32 - x32.mean(-1, keepdim=True)
         inverse_std = torch.rsqrt(centred.square().mean(-1, keepdim=True) + self.eps)
-        return (centred * inverse_std * self.weight + self.bias).to(x.dtype)
+        gain = self.offset + at_least_float32(self.weight)
+        return (centred * inverse_std * gain + self.bias).to(x.dtype)
 
 
 class Identity(nn.Module):
@@ -81,8 +103,8 @@ class Identity(nn.Module):
         return x
 
 
-class SwiGLU(nn.Module):
-    """w2(silu(w1 x) * w3 x) (Shazeer, 2020, eq. 6)."""
+class GatedFeedForward(nn.Module):
+    """The three matrices of a feed-forward layer with a gate; a subclass has the formula (Shazeer, 2020, eq. 6)."""
 
     def __init__(
         self, d_model: int, d_ff: int, device: Device = None, dtype: Dtype = None, bias: bool = False
@@ -92,8 +114,19 @@ class SwiGLU(nn.Module):
         self.w2 = Linear(d_ff, d_model, device, dtype, bias)
         self.w3 = Linear(d_model, d_ff, device, dtype, bias)
 
+
+class SwiGLU(GatedFeedForward):
+    """w2(silu(w1 x) * w3 x)."""
+
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         return self.w2(silu_gate(self.w1(x), self.w3(x)))
+
+
+class GeGLU(GatedFeedForward):
+    """w2(gelu_tanh(w1 x) * w3 x)."""
+
+    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        return self.w2(gelu_gate(self.w1(x), self.w3(x)))
 
 
 class FeedForward(nn.Module):

@@ -30,19 +30,20 @@ class Mask:
         return pairs_TS if pairs_TS.ndim == 2 else pairs_TS[:, None]
 
 
-def causal_mask(T: int, device: Device = None) -> Mask:
-    """Query t may attend to the keys up to itself."""
+def causal_mask(T: int, device: Device = None, window: int | None = None) -> Mask:
+    """Query t may attend to the keys up to itself, or only to the last `window` of them (Beltagy et al., 2020)."""
     place_T = torch.arange(T, device=device)
-    return Mask(torch.zeros_like(place_T), place_T)
+    return Mask((place_T + 1 - (window or T)).clamp(min=0), place_T)
 
 
-def document_mask(start_BT: Int[Tensor, "B T"]) -> Mask:
-    """Query t may attend to the keys of its own document up to itself.
+def document_mask(start_BT: Int[Tensor, "B T"], window: int | None = None) -> Mask:
+    """Query t may attend to the keys of its own document up to itself, or only to the last `window` of them.
 
     Args:
         start_BT: The place of the first token of each token's document.
     """
-    return Mask(start_BT, torch.arange(start_BT.shape[1], device=start_BT.device).expand_as(start_BT))
+    within = causal_mask(start_BT.shape[1], start_BT.device, window)
+    return Mask(torch.maximum(start_BT, within.first_T), within.last_T.expand_as(start_BT))
 
 
 def padding_mask(num_tokens_B: Int[Tensor, " B"], T: int) -> Mask:

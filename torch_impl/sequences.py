@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lm.config import ModelConfig
+from lm.config import LayerType, ModelConfig
 from torch_impl.attention import Context
 from torch_impl.dtypes import Device, Dtype
 from torch_impl.functional import DropoutKey
@@ -24,9 +24,9 @@ def encode(
     """Return the hidden states of an encoder, whose sequences are padded to T."""
     T = token_ids_BT.shape[1]
     tables = stack.tables(T)
-    rope: Any = tables if stack.config.position == "rope" else None
+    rope: Any = tables["full"] if stack.config.position == "rope" else None
     context = Context(padding_mask(num_tokens_B, T), rope, key=key)
-    return stack.hidden_states(stack.embed(token_ids_BT, tables, key), context)
+    return stack.hidden_states(stack.embed(token_ids_BT, tables, key), {"full": context})
 
 
 class TransformerEncoder(TransformerLM):
@@ -47,8 +47,8 @@ def after_prefix(
     num_tokens_B: Int[Tensor, " B"],
     token_ids_BT: Int[Tensor, "B T"],
     key: DropoutKey | None = None,
-) -> tuple[Float[Tensor, "B S D"], Context]:
-    """Return the stream before the first block, of a hidden prefix and the tokens after it, and the blocks' context.
+) -> tuple[Float[Tensor, "B S D"], dict[LayerType, Context]]:
+    """Return the stream before the first block, of a hidden prefix and the tokens after it, and the blocks' contexts.
 
     Added positions count the tokens from 0. RoPE's positions of the tokens continue from the prefix's end, so that
     padding counts nowhere.
@@ -62,8 +62,8 @@ def after_prefix(
         place_S = torch.arange(P + T, device=device)
         place_BS = torch.where(place_S < P, place_S, place_S - P + num_tokens_B[:, None])
         # Every head of a sequence has the sequence's positions.
-        rope = tuple(table[place_BS[:, None]] for table in decoder.tables(P + T))
-    return x_BSD, Context(prefix_mask(num_tokens_B, P, T), rope, key=key)
+        rope = tuple(table[place_BS[:, None]] for table in decoder.tables(P + T)["full"])
+    return x_BSD, {"full": Context(prefix_mask(num_tokens_B, P, T), rope, key=key)}
 
 
 class PrefixDecoder(TransformerLM):

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,8 @@ import numpy as np
 import safetensors
 
 from lm.files import require_file
-from lm.interop.llama import read_saved_json
+from lm.interop.origin import read_saved_json
+from lm.run.leaves import Leaves
 from tokenizer.errors import InputError
 from tokenizer.files.strict_json import parse_json
 
@@ -80,3 +82,30 @@ def _read_header(file: Path) -> dict[str, Tensor]:
         for name, facts in header.items()
         if name != "__metadata__"
     }
+
+
+def narrowed(array: np.ndarray, dtype: str) -> np.ndarray | None:
+    """Return an array in a type of safetensors, or None if a number would change. A bfloat16 is given by its bits."""
+    if dtype == "BF16":
+        single = array.astype(np.float32)
+        bits = single.view(np.uint32)
+        fits = np.array_equal(single, array) and not (bits & np.uint32(0xFFFF)).any()
+        return (bits >> np.uint32(16)).astype(np.uint16) if fits else None
+    with np.errstate(over="ignore"):
+        narrow = array.astype(DTYPES[dtype])
+    return narrow if np.array_equal(narrow.astype(array.dtype), array) else None
+
+
+def check_finite(weights: Leaves, where: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the weights.
+
+    Raises:
+        InputError: one of them holds NaN or infinity.
+    """
+    for name, leaf in weights:
+        array = leaf[...]
+        if not np.isfinite(array).all():
+            raise InputError(
+                f"{where}: '{name}' holds numbers that are not finite; take an earlier checkpoint, or fetch it again"
+            )
+        yield name, array

@@ -49,6 +49,8 @@ Leaves = Iterable[tuple[str, Leaf]]
 Shares = Iterable[tuple[str, Share]]
 # The names of our types in safetensors. Its files begin with the last of these types.
 _DTYPES = {"int32": "I32", "float32": "F32", "float64": "F64"}
+# Types that only exports write. NumPy has no bfloat16: its bits are whole numbers.
+_NARROW = {"float16": "F16", "uint16": "BF16"}
 
 
 def save_file(
@@ -58,13 +60,14 @@ def save_file(
 
     Several processes may write one file at the same time: each writes the header and then its own slices.
     """
-    ranks, offsets, end = list(_DTYPES), {}, 0
+    codes = _NARROW | _DTYPES
+    ranks, offsets, end = list(codes), {}, 0
     header: dict[str, Any] = {} if metadata is None else {"__metadata__": metadata}
     for name in sorted(leaves, key=lambda name: (-ranks.index(str(leaves[name].dtype)), name)):
         leaf, offsets[name] = leaves[name], end
         end += math.prod(leaf.shape) * leaf.dtype.itemsize
         header[name] = {
-            "dtype": _DTYPES[str(leaf.dtype)],
+            "dtype": codes[str(leaf.dtype)],
             "shape": leaf.shape,
             "data_offsets": (offsets[name], end),
         }

@@ -85,6 +85,17 @@ def ends_to_keep(
     return choose_ends(tokenizer, known)
 
 
+def origin_to_keep(inputs: Inputs, saved: dict[str, Any] | None) -> dict[str, Any]:
+    """Return where a run's model was imported from, as a fact: from its own checkpoint, or the model it starts from.
+
+    Args:
+        saved: The state.json that the run resumes from, or None.
+    """
+    if saved is None and inputs.init_from is not None:
+        saved = checkpoint.peek_state(checkpoint.latest(inputs.init_from))
+    return {"origin": saved["origin"]} if saved and "origin" in saved else {}
+
+
 def load_state(
     step_path: Path, config: TrainConfig, backend: Backend, with_optimizer: bool, mesh: Mesh | None = None
 ) -> Any:

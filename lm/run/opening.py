@@ -20,7 +20,7 @@ from lm.run import checkpoint
 from lm.run.evaluate import entropy_floor
 from lm.run.facts import describe_run, versions, write_run
 from lm.run.inputs import Inputs, run_tokenizer
-from lm.run.loading import ends_to_keep, initial_state, newest_state
+from lm.run.loading import ends_to_keep, initial_state, newest_state, origin_to_keep
 from lm.run.log import MetricsLog
 from lm.run.progress import Progress, read_progress
 from lm.run.signals import stop_signals
@@ -119,7 +119,7 @@ def opened_run(
         if saved is not None:
             backend.repeat(saved.get("choices", {}))
         ends = ends_to_keep(config, inputs, tokenizer, saved)
-        facts |= asdict(ends)
+        facts |= asdict(ends) | origin_to_keep(inputs, saved)
         sample = make_sampler(backend, config, None if config.sample_every is None else tokenizer, ends)
         with processes.together():
             if processes.is_first:

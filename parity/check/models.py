@@ -13,7 +13,7 @@ import numpy as np
 from lm.budgets import BUDGETS, Dtype, as_dtype, relative_error
 from lm.config import ModelConfig
 from lm.init import parameter_shapes
-from lm.interop.import_llama import read_llama
+from lm.interop import import_model
 from lm.run import checkpoint
 from lm.run.facts import load_facts
 from lm.run.leaves import read_leaves
@@ -79,13 +79,13 @@ class ModelVerdict:
 
 
 def read_model(folder: Path) -> Model:
-    """Read the weights of a run's newest checkpoint, or of a Llama that transformers saved.
+    """Read the weights of a run's newest checkpoint, or of a model that transformers saved.
 
     Raises:
         InputError: the folder has neither, or the model is no decoder.
     """
     if (folder / "config.json").exists():
-        return Model(*read_llama(folder))
+        return Model(*import_model.read_model(folder))
     path = checkpoint.latest(folder)
     config, _ = load_facts(path)
     if config.model.architecture != "decoder":

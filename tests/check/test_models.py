@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lm.config import ModelConfig
-from lm.interop.export_llama import export_llama
+from lm.interop.export_model import export_model
 from parity.check.models import ModelVerdict, compare, lines, read_model, run_logits
 from tests.lm.conftest import lm
 from tests.lm.interop.models import make_run
@@ -61,7 +61,7 @@ def test_the_first_wrong_layer_is_found(run: Path) -> None:
 
 def test_a_saved_llama_and_its_run_are_one_model(run: Path, tmp_path: Path) -> None:
     (checkpoint,) = (run / "checkpoints").iterdir()
-    export_llama(checkpoint, None, tmp_path / "hf")
+    export_model(checkpoint, None, tmp_path / "hf")
     ours, theirs = read_model(run), read_model(tmp_path / "hf")
     assert ours.weights.keys() == theirs.weights.keys()
     for name, weight in ours.weights.items():

@@ -9,6 +9,7 @@ from typing import Any
 
 from tokenizer.errors import InputError
 from tokenizer.files.reading import read_json, read_text
+from tokenizer.normalizer import Normalization
 from tokenizer.pretokenize import Pretokenizer
 
 MAX_IDS = 1 << 24  # more than any vocabulary has; a model has a row for each id
@@ -128,13 +129,14 @@ def read_pretokenizer(path: str | Path) -> dict[str, Any]:
         InputError: the file is missing or malformed.
     """
     content = read_json(path)
-    defaults = {"visible_tokens": [], "whole_pieces": False, "sha256": None}
+    defaults = {"visible_tokens": [], "whole_pieces": False, "normalization": {}, "sha256": None}
     match defaults | content if isinstance(content, dict) else None:
         case {
             "special_tokens": list(special),
             "pattern": str() | list() as pattern,
             "visible_tokens": list(visible),
             "whole_pieces": bool(whole_pieces),
+            "normalization": dict(normalization),
             "sha256": str() | None as sha256,
         } if all(isinstance(text, str) for text in [*special, *visible, *pattern]):
             return {
@@ -142,6 +144,7 @@ def read_pretokenizer(path: str | Path) -> dict[str, Any]:
                 "pattern": pattern,
                 "visible_tokens": visible,
                 "whole_pieces": whole_pieces,
+                "normalization": Normalization.from_json(normalization),
                 "sha256": sha256,
             }
     raise InputError(f'{path} must hold {{"special_tokens": [texts], "pattern": text}}')

@@ -1,6 +1,7 @@
 """Translate regular expressions of Oniguruma, which the library tokenizers uses, for the module regex."""
 
 import sys
+from functools import cache
 
 import regex
 
@@ -87,6 +88,7 @@ def _long_folds() -> set[str]:
     return {fold for fold in folds if len(fold) > 1}
 
 
+@cache
 def matches_everything(pattern: str) -> bool:
     """Return whether a regular expression certainly leaves no text between its matches, and has no empty match.
 

@@ -9,6 +9,7 @@ import regex
 from tokenizer.errors import InputError, NotByteLevel
 from tokenizer.files.gpt2 import check_id, from_unicode, parse_vocab, to_unicode
 from tokenizer.files.oniguruma import matches_everything, translate
+from tokenizer.normalizer import Normalization, overlap
 from tokenizer.pretokenize import PATTERNS, Pattern
 
 
@@ -19,6 +20,7 @@ def export(
     pattern: Pattern,
     visible_tokens: Collection[str] = (),
     whole_pieces: bool = False,
+    normalization: Normalization | None = None,
 ) -> dict[str, Any]:
     """Return the content of a `tokenizer.json`.
 
@@ -28,7 +30,7 @@ def export(
     Raises:
         InputError: a special token reads like the spelling of another token: "é" is also how byte 0xE9 is spelled.
     """
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    normalization = normalization or Normalization()
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     pre_tokenizer: dict[str, Any] = byte_level
     if pattern != "gpt2":
@@ -60,10 +62,18 @@ def export(
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            {"id": i, "content": text, "special": text not in visible_tokens} | flags
+            {
+                "id": i,
+                "content": text,
+                "single_word": False,
+                "lstrip": text in normalization.lstrip,
+                "rstrip": text in normalization.rstrip,
+                "normalized": text in normalization.late,
+                "special": text not in visible_tokens,
+            }
             for text, i in sorted(special_tokens.items(), key=lambda item: item[1])
         ],
-        "normalizer": None,
+        "normalizer": {"type": "NFC"} if normalization.nfc else None,
         "pre_tokenizer": pre_tokenizer,
         "post_processor": None,
         "decoder": byte_level,
@@ -112,7 +122,7 @@ def _parse(content: Any, path: str | Path) -> dict[str, Any]:
     padding = content.get("padding")
     if padding and (padding["strategy"] != "BatchLongest" or padding.get("pad_to_multiple_of")):
         raise InputError("it has a padding")
-    _check_normalizer(content.get("normalizer"))
+    nfc = _is_nfc(content.get("normalizer"))
     _check_post_processor(content.get("post_processor"))
     pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
     if pairs and pairs[0][:1] == ["#version:"]:
@@ -131,6 +141,12 @@ def _parse(content: Any, path: str | Path) -> dict[str, Any]:
         "pattern": _patterns(content.get("pre_tokenizer")),
         "visible_tokens": [token["content"] for token in added if not token.get("special", True)],
         "whole_pieces": bool(model.get("ignore_merges")),
+        "normalization": Normalization(
+            nfc,
+            tuple(token["content"] for token in added if nfc and token.get("normalized", False)),
+            tuple(token["content"] for token in added if token.get("lstrip", False)),
+            tuple(token["content"] for token in added if token.get("rstrip", False)),
+        ),
     }
 
 
@@ -159,9 +175,8 @@ def _add(vocab: dict[int, bytes], added: list[Any], spelled: Mapping[str, int]) 
     for token in added:
         text, data, i = token["content"], token["content"].encode(), token["id"]
         check_id(i, f"added token {text!a:.40}")
-        for key in ("single_word", "lstrip", "rstrip"):
-            if token.get(key):
-                raise InputError(f"added token {text!a:.40} has {key}")
+        if token.get("single_word"):
+            raise InputError(f"added token {text!a:.40} has single_word")
         # The library looks at the text alone, not at the id in the file.
         taken = spelled.get(text, largest + 1 if largest >= len(spelled) else len(spelled))
         if i != taken:
@@ -178,17 +193,10 @@ def _add(vocab: dict[int, bytes], added: list[Any], spelled: Mapping[str, int]) 
     early = [token["content"] for token in added if not token.get("normalized", False)]
     for late in (token["content"] for token in added if token.get("normalized", False)):
         for other in early:
-            if other != late and _overlap(late, other):
+            if other != late and overlap(late, other):
                 raise InputError(
                     f"added token {late!a:.40} is normalized, and overlaps with {other!a:.40}, which is not"
                 )
-
-
-def _overlap(a: str, b: str) -> bool:
-    """Return whether one text may end with the beginning of the other, or holds it."""
-    return (
-        a in b or b in a or any(a.endswith(b[:n]) or b.endswith(a[:n]) for n in range(1, min(len(a), len(b))))
-    )
 
 
 def _flat(step: Any, parts: str) -> list[Any]:
@@ -200,9 +208,13 @@ def _flat(step: Any, parts: str) -> list[Any]:
     return [step]
 
 
-def _check_normalizer(normalizer: Any) -> None:
-    for step in _flat(normalizer, "normalizers"):
-        raise InputError(f"it has a normalizer {step['type']}")
+def _is_nfc(normalizer: Any) -> bool:
+    """Return whether a normalizer is NFC. Otherwise it is nothing."""
+    kinds = [step["type"] for step in _flat(normalizer, "normalizers")]
+    for kind in kinds:
+        if kind != "NFC":
+            raise InputError(f"it has a normalizer {kind}")
+    return bool(kinds)
 
 
 def _check_post_processor(post_processor: Any) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 import regex
 
-from tokenizer.cuts import BREAK, CLASSES, UNKNOWN, certain_edges
+from tokenizer.cuts import BREAK, CLASSES, UNKNOWN, certain_edges, normalizes_alone
 from tokenizer.errors import InputError
 from tokenizer.files.sources import is_pairs, open_source
 from tokenizer.machine import num_processors
@@ -97,6 +97,8 @@ def safe_edges(data: bytes, pretokenizer: Pretokenizer) -> np.ndarray:
     is_edge[1:] &= classes != BREAK
     for start, end in spans:
         is_edge[end] = depth[start:end].max() == 1
+    if pretokenizer.normalizer:
+        is_edge &= normalizes_alone(data, pretokenizer)
     margin = _margin(pretokenizer)
     is_edge[:margin] = False
     is_edge[max(0, len(data) - margin) :] = False

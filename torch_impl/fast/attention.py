@@ -29,8 +29,11 @@ def grouped_query_attention(
     v_BGSK: Float[Tensor, "*B G S K"],
     mask: Mask | Bool[Tensor, "*M T S"] | None,
     drop: Drop | None = None,
+    cap: float | None = None,
 ) -> Any:
     """Attend by `single_query_attention` in a decode step, and otherwise block by block."""
+    if cap is not None:
+        return NotImplemented
     if q_BHTK.ndim != 4 or (isinstance(mask, Tensor) and mask.ndim > 2 and mask.shape[-3] > 1):
         return NotImplemented
     if q_BHTK.shape[2] == 1 and drop is None and not torch.is_grad_enabled():
@@ -71,8 +74,11 @@ def scaled_dot_product_attention(
     V: Float[Tensor, "*B S V"],
     mask: Bool[Tensor, "... T S"] | None = None,
     drop: Drop | None = None,
+    cap: float | None = None,
 ) -> Any:
     """Attend block by block. The first leading axis counts sequences, and the others count heads."""
+    if cap is not None:
+        return NotImplemented
     lead = Q.shape[:-2]
     B = lead[0] if lead else 1
     if mask is not None:

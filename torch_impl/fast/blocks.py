@@ -83,31 +83,40 @@ class SiLUGate(Function):
 
 def rmsnorm(norm: Any, x: Float[Tensor, "... D"]) -> Tensor:
     """Compute `layers.RMSNorm` with the function below: 2.7 ms in place of 2.9 (2048 x 512, with its gradient)."""
-    return apply(RMSNorm, x, norm.weight, norm.eps)
+    return apply(RMSNorm, x, norm.weight, norm.eps, norm.offset)
 
 
 class RMSNorm(Function):
-    """x / sqrt(mean(x^2) + eps) * weight. It keeps x and one number a row; autograd keeps three arrays."""
+    """x / sqrt(mean(x^2) + eps) * (offset + weight). It keeps x and one number a row; autograd keeps three arrays."""
 
     @staticmethod
-    def forward(ctx: Any, x: Float[Tensor, "... D"], weight: Float[Tensor, " D"], eps: float) -> Tensor:
+    def forward(
+        ctx: Any, x: Float[Tensor, "... D"], weight: Float[Tensor, " D"], eps: float, offset: float
+    ) -> Tensor:
         x32 = at_least_float32(x)
         inverse_rms = torch.linalg.vector_norm(x32, dim=-1, keepdim=True)
         inverse_rms = inverse_rms.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, inverse_rms)
-        return cast((x32 * inverse_rms).mul_(weight), x.dtype)
+        ctx.offset = offset
+        return cast((x32 * inverse_rms).mul_(_gain(weight, offset)), x.dtype)
 
     @staticmethod
     @differentiable_once
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x, weight, inverse_rms = ctx.saved_tensors
+        gain = _gain(weight, ctx.offset)
         g32, normed = at_least_float32(g), at_least_float32(x) * inverse_rms
         product = g32 * normed
         d_weight = product.flatten(0, -2).sum(0) if x.ndim > 1 else product
-        # d_x = inverse_rms * (g w - normed * mean(g w normed))
-        mean = (product @ weight.to(product.dtype)).div_(x.shape[-1])[..., None]
-        d_x = (g32 * weight).sub_(normed.mul_(mean)).mul_(inverse_rms)
-        return d_x.to(x.dtype), d_weight.to(weight.dtype), None
+        # d_x = inverse_rms * (g gain - normed * mean(g gain normed))
+        mean = (product @ gain.to(product.dtype)).div_(x.shape[-1])[..., None]
+        d_x = (g32 * gain).sub_(normed.mul_(mean)).mul_(inverse_rms)
+        return d_x.to(x.dtype), d_weight.to(weight.dtype), None, None
+
+
+def _gain(weight: Float[Tensor, " D"], offset: float) -> Float[Tensor, " D"]:
+    """Return offset + weight. The sum is left out if it would change nothing: it takes a microsecond."""
+    return weight if offset == 0.0 else offset + at_least_float32(weight)
 
 
 def token_cross_entropy(logits: Float[Tensor, "*B V"], targets: Int[Tensor, "*B"]) -> Any:

@@ -55,7 +55,14 @@ def _attention(
 ) -> Any:
     """Return the formula of attention with one part of it replaced."""
 
-    def broken(Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None = None, drop: Any = None) -> Tensor:
+    def broken(
+        Q: Tensor,
+        K: Tensor,
+        V: Tensor,
+        mask: Tensor | None = None,
+        drop: Any = None,
+        cap: float | None = None,
+    ) -> Tensor:
         if mask is not None:
             is_read = mask.any(-2)[..., None]
             K, V = torch.where(is_read, K, 0), torch.where(is_read, V, 0)

@@ -79,15 +79,15 @@ def _(position_tables: Any) -> Any:
 
 @fault("layers share one cache", "torch_impl.model.Stack.hidden_states", MODEL)
 def _(hidden_states: Any) -> Any:
-    def broken(self: Any, x_BTD: Tensor, context: Any, caches: Any = None) -> Tensor:
-        return hidden_states(self, x_BTD, context, caches and caches[:1] * len(caches))
+    def broken(self: Any, x_BTD: Tensor, contexts: Any, caches: Any = None) -> Tensor:
+        return hidden_states(self, x_BTD, contexts, caches and caches[:1] * len(caches))
 
     return broken
 
 
 @fault("torch's attention crosses the border of a document", "torch_impl.model.document_mask", DOCUMENTS)
 def _(document_mask: Any) -> Any:
-    return lambda starts_BT: document_mask(torch.zeros_like(starts_BT))
+    return lambda starts_BT, *window: document_mask(torch.zeros_like(starts_BT), *window)
 
 
 @fault("torch's positions run on after a document", "torch_impl.model.TransformerLM.forward", DOCUMENTS)
@@ -97,7 +97,7 @@ def _(forward: Any) -> Any:
             return forward(self, token_ids_BT, key)
 
         def with_starts(document_mask: Any) -> Any:
-            return lambda _: document_mask(starts_BT)
+            return lambda _, *window: document_mask(starts_BT, *window)
 
         run = inside("torch_impl.model.document_mask", with_starts, forward)
         return run(self, token_ids_BT, key, torch.zeros_like(starts_BT))

@@ -18,23 +18,32 @@ Capture = pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "gpt2"}, "model_type 'gpt2'"),
+        ({"model_type": "mamba"}, "model_type 'mamba'; the families that can be imported are llama, mistral"),
         ({"model_type": ...}, "no model_type"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
-        ({"head_dim": 8}, "head_dim 8, not hidden_size / num_attention_heads"),
-        ({"head_dim": "4"}, "head_dim '4'"),
-        ({"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling .*llama3"),
+        ({"head_dim": 8}, r"q_proj.weight' is F32 \(16, 16\), and config.json wants \(32, 16\)"),
+        ({"head_dim": 3}, "d_head 3 is odd"),
+        ({"head_dim": "4"}, "d_head is '4'"),
         (
-            {"rope_parameters": ..., "rope_scaling": {"type": "linear", "factor": 2.0}},
-            "rope_scaling .*linear",
+            {"rope_parameters": {"rope_type": "llama3", "factor": 8.0}},
+            "rope_parameters .*llama3.* without low_freq_factor and high_freq_factor",
         ),
-        ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "rope_scaling .*full_attention"),
+        (
+            {"rope_parameters": ..., "rope_scaling": {"type": "dynamic", "factor": 2.0}},
+            "rope_scaling .*dynamic",
+        ),
+        (
+            {"rope_parameters": {"full_attention": {"rope_type": "default"}}},
+            "rope_parameters .*full_attention",
+        ),
         ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "partial_rotary_factor 0.5"),
-        ({"rope_parameters": [1]}, "rope_parameters is .*a table"),
+        ({"rope_parameters": [1]}, "rope_parameters .*not a table"),
         ({"rope_parameters": {"rope_theta": "x"}}, "rope_theta is 'x'"),
         ({"sliding_window": 4096}, "sliding_window 4096"),
-        ({"attention_bias": True}, "attention_bias True and mlp_bias False"),
+        ({"attention_bias": True}, "'model.layers.0.self_attn.q_proj.bias' is missing"),
+        ({"attention_bias": "yes"}, "attention_bias 'yes'"),
+        ({"new_trick": 3, "is_causal": False}, "is_causal False; the unknown key new_trick 3"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
         ({"hidden_act": "gelu", "sliding_window": 8}, "hidden_act 'gelu'; sliding_window 8"),
         ({"hidden_size": "16"}, "hidden_size is '16': expected a whole number"),
@@ -108,8 +117,7 @@ def test_malformed_files_are_refused(saved: Path, tmp_path: Path, capsys: Captur
     ("change", "message"),
     [
         ({"post_processor": {"type": "TemplateProcessing"}}, "post_processor TemplateProcessing"),
-        ({"pre_tokenizer": {"type": "Metaspace"}}, "pre_tokenizer is Metaspace"),
-        ({"model": {"type": "Unigram"}}, "is not a tokenizer.json|model is Unigram"),
+        ({"normalizer": {"type": "NFC"}}, "normalizer"),
         ({}, "has ids up to 256, but the model's vocab_size is 200"),
     ],
 )
@@ -128,3 +136,21 @@ def test_an_unsupported_tokenizer_is_refused(
     assert lm(*command, "--no-tokenizer") == 0
     assert not (tmp_path / "run" / "tokenizer").exists()
     assert "the tokenizer is missing" in refused(capsys, "score", "--checkpoint", tmp_path / "run", "a")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"pre_tokenizer": {"type": "Metaspace"}}, {"model": {"type": "Unigram"}}, {"pre_tokenizer": None}],
+)
+def test_a_model_is_imported_without_a_tokenizer_that_is_not_byte_level(
+    tmp_path: Path, capsys: Capture, transformers: Any, change: dict[str, Any]
+) -> None:
+    folder, run = tmp_path / "hf", tmp_path / "run"
+    llama(transformers, folder)
+    path = folder / "tokenizer.json"
+    Tokenizer({i: bytes([i]) for i in range(256)}, [], ["<|endoftext|>"]).save_tokenizers_json(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert lm("import", "--format", "hf", folder, run) == 0
+    said = capsys.readouterr().out
+    assert "without a tokenizer, since tokenizer.json is not byte-level BPE: give token ids, not text" in said
+    assert not (run / "tokenizer").exists()

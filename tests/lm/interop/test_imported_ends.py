@@ -11,7 +11,7 @@ import pytest
 import lm as twinlm
 from lm.text.ends import Ends
 from tests.lm.conftest import lm, refused
-from tests.lm.interop.models import MODEL, make_run
+from tests.lm.interop.models import MODEL, make_run, read_json
 from tests.lm.text.models import fake_steps
 from tokenizer import InputError, Tokenizer
 
@@ -43,10 +43,9 @@ def test_ends_are_imported_kept_and_exported(
     ) == Ends(3, eos)
     texts = {"bos_token": None, "eos_token": {"content": "<|endoftext|>", "lstrip": False}}
     assert imported("texts", generation_config=none, config=none, tokenizer_config=texts) == Ends(None, end)
-    for file in ("config", "generation_config"):
-        assert lm("export", "--format", "hf", tmp_path / "generation.run", tmp_path / f"{file}.out") == 0
-        facts = json.loads((tmp_path / f"{file}.out" / f"{file}.json").read_text())
-        assert (facts["bos_token_id"], facts["eos_token_id"]) == (3, eos)
+    assert lm("export", "--format", "hf", tmp_path / "generation.run", tmp_path / "out") == 0
+    for file in ("config.json", "generation_config.json"):
+        assert read_json(tmp_path / "out" / file) == read_json(tmp_path / "generation" / file)
     (tmp_path / "hf" / "config.json").write_text(
         json.dumps(json.loads((tmp_path / "hf" / "config.json").read_text()) | {"eos_token_id": 300})
     )

@@ -120,7 +120,7 @@ RIVALS: dict[str, tuple[str, list[object], list[object]]] = {
     "tokenizer train": ("tokenizer.train_bpe.train", [*LEARN, "260"], [*LEARN, "261"]),
     "tokenizer encode": ("tokenizer.encode_corpus.share", [*ENCODE, "val.txt"], [*ENCODE, "train.txt"]),
     "export": (
-        "lm.interop.export_llama.load_facts",
+        "lm.interop.export_model.load_facts",
         ["export", "jax", "OUT", "--format", "hf"],
         ["export", "torch", "OUT", "--format", "hf"],
     ),
