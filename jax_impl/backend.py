@@ -16,13 +16,15 @@ from jax_impl import fast, sharding
 from jax_impl.dtypes import Params, dtype_named
 from jax_impl.functional import DropoutKey, clip_gradients, token_cross_entropy
 from jax_impl.generation import make_decode_step, make_logits, make_prefill
-from jax_impl.optimizer import AdamWState, adamw_update
+from jax_impl.optimizer import AdamWState, MuonState, adamw_update, muon_update
 from jax_impl.sequences import MODELS
 from jax_impl.sharding import processes
 from jax_impl.state import TrainState, init_state, load_state, read_optimizer, read_shares, read_weights
+from jax_impl.trees import choose, join
 from lm.backend import EvalStep, TrainStep
 from lm.config import TrainConfig
 from lm.data.batch import Batch, check_batch
+from lm.init import muon_names, parameter_shapes
 from lm.mesh import Mesh
 
 __all__ = [
@@ -116,8 +118,13 @@ def dropout_key(config: TrainConfig, step: Array, rows_B: Array) -> DropoutKey |
 
 
 def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
-    """Make the training step: forward, backward, clipping and AdamW, one jitted function that donates its state."""
+    """Make the training step: forward, backward, clipping and the optimizer, one jitted function.
+
+    It donates its state.
+    """
     model, o = MODELS[config.model.architecture], config.optimizer
+    names_of_muon = muon_names(config.model, o)
+    names_of_adamw = parameter_shapes(config.model).keys() - names_of_muon
     stream_rows, rows = (sharding.batch_rows(config, mesh, axis) if mesh else None for axis in (0, 1))
 
     def loss(
@@ -140,7 +147,9 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
     if mesh and rows:
         of_params = sharding.params_shardings(config, mesh)
         whole: Any = NamedSharding(rows.mesh, PartitionSpec())
-        of_state = TrainState(of_params, AdamWState(of_params, of_params, whole))
+        of_adamw = choose(of_params, names_of_adamw)
+        of_muon = MuonState(choose(of_params, names_of_muon)) if names_of_muon else None
+        of_state = TrainState(of_params, AdamWState(of_adamw, of_adamw, whole), of_muon)
         shardings = {
             "in_shardings": (of_state, rows, whole, whole),
             "out_shardings": (of_state, whole),
@@ -151,7 +160,7 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
     def jitted(
         state: TrainState, batch: tuple[dict[str, Array], Array, Array | None], count: Array, lr: Array
     ) -> tuple[TrainState, dict[str, Array]]:
-        params, optimizer = state
+        params, optimizer, muon = state
         assert optimizer is not None
         micro_step, step = jax.value_and_grad(loss), optimizer.step
         A, B = batch[1].shape[:2]
@@ -170,11 +179,37 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
             )
         clipped, norm = clip_gradients(gradients, o.max_grad_norm)
         finite = jnp.isfinite(total) & jnp.isfinite(norm)
+        of_adamw = choose(params, names_of_adamw)
         # Gains and biases have one axis.
-        decay = jax.tree.map(lambda p: o.weight_decay if p.ndim > 1 or o.decay == "all" else 0.0, params)
-        betas = o.beta1, o.beta2
-        updated = adamw_update(clipped, optimizer, params, lr, betas, o.eps, decay, finite)
-        return TrainState(*updated), {"loss": total, "grad_norm": norm, "finite": finite}
+        decay = jax.tree.map(lambda p: o.weight_decay if p.ndim > 1 or o.decay == "all" else 0.0, of_adamw)
+        of_adamw, optimizer = adamw_update(
+            choose(clipped, names_of_adamw),
+            optimizer,
+            of_adamw,
+            lr,
+            (o.beta1, o.beta2),
+            o.eps,
+            decay,
+            finite,
+            o.adamw,
+        )
+        if muon is None:
+            params = of_adamw
+        else:
+            of_muon, muon = muon_update(
+                choose(clipped, names_of_muon),
+                muon,
+                choose(params, names_of_muon),
+                lr * o.muon_rate,
+                o.muon_momentum,
+                o.weight_decay,
+                o.muon_scale,
+                o.muon_dtype,
+                finite,
+            )
+            params = join(of_adamw, of_muon)
+        metrics = {"loss": total, "grad_norm": norm, "finite": finite}
+        return TrainState(params, optimizer, muon), metrics
 
     # Scalars of the weights' type: a new value does not recompile, and no float64 creeps in.
     scalar = np.dtype(config.param_dtype).type

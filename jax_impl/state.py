@@ -1,18 +1,18 @@
 """The state of a run: how it starts, is loaded, and is read leaf by leaf."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from jax_impl import sharding
 from jax_impl.dtypes import Params
-from jax_impl.optimizer import AdamWState
-from jax_impl.trees import named_leaves, nested
+from jax_impl.optimizer import AdamWState, MuonState
+from jax_impl.trees import choose, named_leaves, nested
 from lm.config import TrainConfig
-from lm.init import initial_moments, initial_weights
+from lm.init import initial_moments, initial_weights, muon_names, parameter_shapes
 from lm.mesh import Mesh
 from lm.run.leaves import Leaves, Share, Shares
 from tokenizer.errors import InputError
@@ -23,12 +23,15 @@ class TrainState(NamedTuple):
 
     params: Params
     optimizer: AdamWState | None
+    muon: MuonState | None = None
+    """The momentum of the weights that Muon updates, if it is the optimizer."""
 
 
 def init_state(config: TrainConfig, seed: int, mesh: Mesh | None = None) -> TrainState:
     """Return the state before the first step: the weights of `lm.init`, and zero moments."""
     weights = initial_weights(config.model, seed, config.param_dtype)
-    return load_state(config, weights, initial_moments(config.model, config.param_dtype), mesh)
+    moments = initial_moments(config.model, config.param_dtype, config.optimizer)
+    return load_state(config, weights, moments, mesh)
 
 
 def load_state(
@@ -46,7 +49,10 @@ def load_state(
 
     if optimizer is None:
         return TrainState(put(weights), None)
-    return TrainState(put(weights), AdamWState(**put(optimizer)))
+    params, moments, of_muon = put(weights), put(optimizer), muon_names(config.model, config.optimizer)
+    of_adamw = parameter_shapes(config.model).keys() - of_muon
+    adamw = AdamWState(choose(moments["m"], of_adamw), moments["v"], moments["step"])
+    return TrainState(params, adamw, MuonState(choose(moments["m"], of_muon)) if of_muon else None)
 
 
 def read_weights(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
@@ -56,20 +62,26 @@ def read_weights(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def read_optimizer(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield `m.<name>` and `v.<name>` of every weight, and `step`."""
-    assert state.optimizer is not None
-    for name, leaf in named_leaves(state.optimizer._asdict()):
+    """Yield `m.<name>` and `v.<name>` of every weight, and `step`. Weights of Muon have no `v`."""
+    for name, leaf in _optimizer_leaves(state):
         yield name, np.asarray(leaf)
+
+
+def _optimizer_leaves(state: TrainState) -> Iterator[tuple[str, jax.Array]]:
+    """Yield every leaf of the optimizer by its name in a checkpoint."""
+    assert state.optimizer is not None
+    yield from named_leaves(state.optimizer._asdict())
+    if state.muon is not None:
+        yield from named_leaves(state.muon._asdict())
 
 
 def read_shares(state: TrainState) -> tuple[Shares, Shares]:
     """Return what this process saves of the weights and of the optimizer's leaves."""
-    assert state.optimizer is not None
 
-    def shares(tree: Any) -> Shares:
+    def shares(leaves: Iterable[tuple[str, jax.Array]]) -> Shares:
         return (
             (name, Share(leaf.shape, leaf.dtype, partial(sharding.slices_to_save, leaf)))
-            for name, leaf in named_leaves(tree)
+            for name, leaf in leaves
         )
 
-    return shares(state.params), shares(state.optimizer._asdict())
+    return shares(named_leaves(state.params)), shares(_optimizer_leaves(state))

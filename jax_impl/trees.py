@@ -1,6 +1,6 @@
 """Nested dicts and lists of arrays, and the dotted names of their leaves."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import jax
@@ -15,6 +15,8 @@ def nested(leaves: dict[str, Any]) -> Any:
     """
     if "" in leaves:
         return leaves[""]
+    if not leaves:
+        return {}
     children: dict[str, dict[str, Any]] = {}
     for name, leaf in leaves.items():
         key, _, rest = name.partition(".")
@@ -22,6 +24,16 @@ def nested(leaves: dict[str, Any]) -> Any:
     if all(key.isdigit() for key in children):
         return [nested(children[str(i)]) for i in range(len(children))]
     return {key: nested(child) for key, child in children.items()}
+
+
+def choose(tree: Any, names: Collection[str]) -> Any:
+    """Return the part of nested dicts and lists whose leaves have these names."""
+    return nested({name: leaf for name, leaf in named_leaves(tree) if name in names})
+
+
+def join(*trees: Any) -> Any:
+    """Return the nested dicts and lists of which `choose` returned these parts."""
+    return nested({name: leaf for tree in trees for name, leaf in named_leaves(tree)})
 
 
 def named_leaves(tree: Any) -> Iterator[tuple[str, Array]]:

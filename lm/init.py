@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64, Int
 from numpy.typing import DTypeLike
 
-from lm.config import LayerType, ModelConfig
+from lm.config import LayerType, ModelConfig, OptimizerConfig
 from lm.rng import philox, truncated_normal
 from tokenizer.errors import InputError
 
@@ -131,15 +131,35 @@ def initial_weights(config: ModelConfig, seed: int, dtype: str) -> Iterator[tupl
         yield name, InitialWeight(name, shape, np.dtype(dtype), seed, embedding_std, gain)
 
 
-def optimizer_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Return the name and shape of every leaf of AdamW's state: both moments of each weight, and the step count."""
+def muon_names(config: ModelConfig, optimizer: OptimizerConfig) -> list[str]:
+    """Return the names of the parameters that Muon updates: the matrices of the blocks, if the optimizer is Muon."""
+    if optimizer.kind == "adamw":
+        return []
+    return [n for n, shape in parameter_shapes(config).items() if "layers." in n and len(shape) == 2]
+
+
+def optimizer_shapes(
+    config: ModelConfig, optimizer: OptimizerConfig | None = None
+) -> dict[str, tuple[int, ...]]:
+    """Return the name and shape of every leaf of an optimizer's state.
+
+    They are both moments of each weight, and the step count. A weight that Muon updates has a first moment alone.
+
+    Args:
+        optimizer: By default AdamW.
+    """
     shapes = parameter_shapes(config)
-    return {f"{moment}.{name}": shape for moment in "mv" for name, shape in shapes.items()} | {"step": ()}
+    of_muon = muon_names(config, optimizer or OptimizerConfig())
+    first = {f"m.{name}": shape for name, shape in shapes.items()}
+    second = {f"v.{name}": shape for name, shape in shapes.items() if name not in of_muon}
+    return first | second | {"step": ()}
 
 
-def initial_moments(config: ModelConfig, dtype: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield AdamW's state before the first step: zeros. Each leaf takes the memory of one number."""
-    for name, shape in optimizer_shapes(config).items():
+def initial_moments(
+    config: ModelConfig, dtype: str, optimizer: OptimizerConfig | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield an optimizer's state before the first step: zeros. Each leaf takes the memory of one number."""
+    for name, shape in optimizer_shapes(config, optimizer).items():
         yield name, np.broadcast_to(np.zeros((), np.int32 if name == "step" else dtype), shape)
 
 

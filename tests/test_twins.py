@@ -23,13 +23,14 @@ FILES = (
 )
 PACKAGES = ("torch_impl", "jax_impl")
 
-# Definitions that only one package has, and why. At most six each.
+# Definitions that only one package has, and why. At most seven each.
 ONE_SIDED: dict[str, dict[str, str]] = {
     "torch_impl": {
         "model.py: recomputed": "JAX has jax.checkpoint; torch must hand the weights to the recomputation",
         "model.py: Stack": "torch's weights live in modules; JAX's stack is the functions `embed` and `hidden_states`",
         "model.py: tables": "torch keeps tables of positions beside the weights; JAX traces them as constants",
         "sharding.py: shard": "fully_shard wraps modules; XLA partitions a program by its arguments' shardings",
+        "sharding.py: on_whole": "torch gathers a matrix for Muon; XLA gathers what a program needs",
         "sharding.py: take_gradients": "torch sums the loss and the norm over processes itself; XLA adds these sums",
         "sharding.py: _index": "torch knows which rows of a weight a process holds; a JAX array knows its own slices",
     },
@@ -41,10 +42,10 @@ ONE_SIDED: dict[str, dict[str, str]] = {
         "sharding.py: gather_embeddings": "a hint to XLA inside a program, as for `constrain`",
     },
 }
-MOST_ONE_SIDED = 6
+MOST_ONE_SIDED = 7
 
 # torch's optimizer is a class that holds its state; JAX's is a state and a function that makes one.
-JAX_NAMES = {"adamwstate": "adamw", "adamwinit": "adamw", "sgdstate": "sgd", "sgdinit": "sgd"}
+JAX_NAMES = {f"{name}{part}": name for name in ("adamw", "muon", "sgd") for part in ("state", "init")}
 # Methods that the frameworks' base classes ask for.
 OF_A_BASE_CLASS = {"forward", "step"}
 

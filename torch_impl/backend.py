@@ -102,7 +102,7 @@ def dropout_key(config: TrainConfig, state: TrainState, first_row: int, rows: in
 
 
 def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
-    """Make the training step: forward, backward, clipping and AdamW, in eager mode."""
+    """Make the training step: forward, backward, clipping and the optimizer, in eager mode."""
 
     @sharding.same_bits()
     def train_step(state: TrainState, batch: Batch, lr: float) -> tuple[TrainState, dict[str, Any]]:
@@ -123,12 +123,18 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
         for array in state.arrays:
             array.take_gradients()
         arrays = [array.whole for array in state.arrays]
+        if state.muon:
+            arrays += [p for group in state.muon.param_groups for p in group["params"]]
         norm = clip_gradients(arrays, config.optimizer.max_grad_norm, norm)
         finite = torch.isfinite(total) & torch.isfinite(norm)
         if finite:
             for group in state.optimizer.param_groups:
                 group["lr"] = lr
             state.optimizer.step()
+            if state.muon:
+                for group in state.muon.param_groups:
+                    group["lr"] = lr * config.optimizer.muon_rate
+                state.muon.step()
         return state, {"loss": total, "grad_norm": norm, "finite": finite}
 
     return train_step

@@ -8,7 +8,7 @@ been divided by the number of targets in the whole batch.
 import atexit
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -208,6 +208,29 @@ def slices_to_save(
     """Yield this process's share `x` of a leaf of this shape. If several processes hold it, one of them saves it."""
     if mesh is None or distributed.get_rank() < (mesh.fsdp if shape else 1):
         yield _index(x, shape, mesh), x.cpu().numpy()
+
+
+def on_whole(
+    model: Any, shares: dict[str, Tensor], mesh: Mesh | None
+) -> Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Tensor]:
+    """Return what Muon needs to see whole matrices (`torch_impl.optimizer.Muon`).
+
+    Args:
+        shares: This process's share of each weight of the model, by name.
+    """
+    if mesh is None:
+        return lambda f, x, p: f(x)
+    from torch.distributed.tensor import DTensor
+
+    weights = {shares[name]: weight for name, weight in model.named_parameters()}
+
+    def apply(f: Callable[[Tensor], Tensor], x: Tensor, p: Tensor) -> Tensor:
+        weight, shape = weights[p], tuple(weights[p].shape)
+        layout = weight.device_mesh, weight.placements
+        whole = DTensor.from_local(x, *layout, shape=weight.shape, stride=weight.stride()).full_tensor()
+        return f(whole)[_index(x, shape, mesh)]
+
+    return apply
 
 
 def take_gradients(model: Any, shares: dict[str, Tensor], loss: Tensor, mesh: Mesh) -> tuple[Tensor, Tensor]:

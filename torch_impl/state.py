@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from lm.config import TrainConfig
-from lm.init import initial_weights
+from lm.init import initial_weights, muon_names
 from lm.mesh import Mesh
 from lm.run.leaves import Leaves, Share, Shares
 from torch_impl import fast, sharding
 from torch_impl.dtypes import dtype_named
-from torch_impl.optimizer import AdamW
+from torch_impl.optimizer import AdamW, Muon
 from torch_impl.sequences import MODELS
 
 
@@ -29,6 +29,8 @@ class TrainState:
     optimizer: AdamW
     arrays: list[fast.Array]
     """What the optimizer updates: all of `weights`, small weights packed together."""
+    muon: Muon | None = None
+    """The optimizer of the blocks' matrices, if it is Muon. `optimizer` then updates the others."""
     mesh: Mesh | None = None
 
     @property
@@ -54,9 +56,11 @@ def load_state(
         found = sharding.shard(model, config, mesh)
     for name, leaf in weights:
         sharding.put(leaf, found[name], mesh)
+    of_muon = {name: found[name] for name in muon_names(m, o)}
+    of_adamw = {name: p for name, p in found.items() if name not in of_muon}
     # Gains and biases have one axis.
-    decaying = {name: p for name, p in found.items() if p.ndim > 1 or o.decay == "all"}
-    others = {name: p for name, p in found.items() if name not in decaying}
+    decaying = {name: p for name, p in of_adamw.items() if p.ndim > 1 or o.decay == "all"}
+    others = {name: p for name, p in of_adamw.items() if name not in decaying}
     groups = [(fast.pack(decaying), o.weight_decay), (fast.pack(others), 0.0)]
     adamw = AdamW(
         [
@@ -67,13 +71,29 @@ def load_state(
         o.learning_rate,
         (o.beta1, o.beta2),
         o.eps,
+        form=o.adamw,
     )
-    state = TrainState(model, found, adamw, [array for arrays, _ in groups for array in arrays], mesh)
+    muon = None
+    if of_muon:
+        muon = Muon(
+            of_muon.values(),
+            o.muon_learning_rate,
+            o.muon_momentum,
+            o.weight_decay,
+            o.muon_scale,
+            o.muon_dtype,
+            sharding.on_whole(model, found, mesh),
+        )
+    arrays = [array for arrays, _ in groups for array in arrays]
+    state = TrainState(model, found, adamw, arrays, muon, mesh)
     if optimizer is not None:
         for array in state.arrays:
             zeros = {moment: torch.zeros_like(array.whole) for moment in ("m", "v")}
             adamw.state[array.whole] = {"step": 0, **zeros}
-        moments = dict(fast.moments(state.arrays, adamw))
+        for p in of_muon.values():
+            assert muon is not None
+            muon.state[p] = {"m": torch.zeros_like(p)}
+        moments = dict(_moments(state))
         for name, leaf in optimizer:
             if name == "step":
                 for array in state.arrays:
@@ -83,6 +103,16 @@ def load_state(
     return state
 
 
+def _moments(state: TrainState) -> Iterator[tuple[str, Tensor]]:
+    """Yield `m.<name>` and `v.<name>` of every weight; weights of Muon have no `v`. They are zeros at first."""
+    yield from fast.moments(state.arrays, state.optimizer)
+    if state.muon is not None:
+        names = {p: name for name, p in state.weights.items()}
+        for group in state.muon.param_groups:
+            for p in group["params"]:
+                yield f"m.{names[p]}", state.muon.state[p].get("m", torch.zeros_like(p)).detach()
+
+
 def read_weights(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the weights by name."""
     for name, p in state.weights.items():
@@ -90,8 +120,8 @@ def read_weights(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def read_optimizer(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield `m.<name>` and `v.<name>` of every weight, and `step`."""
-    for name, x in fast.moments(state.arrays, state.optimizer):
+    """Yield `m.<name>` and `v.<name>` of every weight, and `step`. Weights of Muon have no `v`."""
+    for name, x in _moments(state):
         yield name, x.cpu().numpy()
     yield "step", np.array(state.step, np.int32)
 
@@ -109,5 +139,5 @@ def read_shares(state: TrainState) -> tuple[Shares, Shares]:
     step = torch.tensor(state.step, dtype=torch.int32)
     return (
         shares((name, p.detach()) for name, p in state.weights.items()),
-        shares((*fast.moments(state.arrays, state.optimizer), ("step", step))),
+        shares((*_moments(state), ("step", step))),
     )

@@ -7,13 +7,25 @@ configs from files.
 from lm.config.checks import check_device, check_threads
 from lm.config.model import LayerType, ModelConfig
 from lm.config.reading import CONFIGS, from_dict, kind_of, load_config
-from lm.config.training import ComputeDtype, OptimizerConfig, Schedule, TrackerName, TrainConfig
+from lm.config.training import (
+    AdamWForm,
+    ComputeDtype,
+    MuonDtype,
+    MuonScale,
+    OptimizerConfig,
+    Schedule,
+    TrackerName,
+    TrainConfig,
+)
 
 __all__ = [
     "CONFIGS",
+    "AdamWForm",
     "ComputeDtype",
     "LayerType",
     "ModelConfig",
+    "MuonDtype",
+    "MuonScale",
     "OptimizerConfig",
     "Schedule",
     "TrackerName",

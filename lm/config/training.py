@@ -9,15 +9,21 @@ from lm.config.model import ModelConfig
 
 ComputeDtype = Literal["float32", "bfloat16", "float64"]
 Documents = Literal["joined", "packed"]
-Schedule = Literal["cosine", "linear", "constant"]
+Optimizer = Literal["adamw", "muon"]
+AdamWForm = Literal["course", "course-2026", "torch"]
+MuonScale = Literal["original", "match_rms_adamw"]
+MuonDtype = Literal["float32", "bfloat16"]
+Schedule = Literal["cosine", "linear", "constant", "warmup-stable-decay"]
 Decay = Literal["all", "matrices"]
 TrackerName = Literal["tensorboard", "wandb"]
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with global-norm clipping and a learning-rate schedule with warm-up."""
+    """AdamW or Muon, with global-norm clipping and a learning-rate schedule with warm-up."""
 
+    kind: Optimizer = "adamw"
+    """adamw for all parameters, or muon for the matrices of the blocks and adamw for the rest."""
     learning_rate: float = 1e-3
     """Highest learning rate, reached after the warm-up."""
     min_learning_rate: float = 1e-4
@@ -35,25 +41,56 @@ class OptimizerConfig:
     max_grad_norm: float = 1.0
     """Largest global norm of the gradients. Larger gradients are scaled down to it."""
     schedule: Schedule = "cosine"
-    """Course of the learning rate after the warm-up: cosine or linear down to min_learning_rate, or constant."""
+    """Course of the learning rate after the warm-up: cosine or linear down to min_learning_rate, constant, or
+    warmup-stable-decay: constant, and at the end linear down to min_learning_rate."""
+    decay_share: float = 0.2
+    """warmup-stable-decay: share of the run's steps, at its end, in which the learning rate falls."""
     decay: Decay = "all"
     """Parameters that decay: all, as in the course, or only matrices, without gains and biases."""
+    adamw: AdamWForm = "course"
+    """course: Algorithm 1 of 2024 and 2025, which decays last and adds eps to the uncorrected root. course-2026: decay
+    first. torch: decay first, and add eps to the corrected root, as torch.optim.AdamW and optax.adamw do."""
+    muon_learning_rate: float = 0.02
+    """muon: highest learning rate of the blocks' matrices. It follows the same schedule."""
+    muon_momentum: float = 0.95
+    """muon: decay of the momentum."""
+    muon_scale: MuonScale = "original"
+    """muon: factor of the orthogonal update of a (rows, columns) matrix. original: sqrt(max(1, rows / columns)).
+    match_rms_adamw: 0.2 sqrt(max(rows, columns)), so that learning rates of AdamW fit (Liu et al., 2025)."""
+    muon_dtype: MuonDtype = "float32"
+    """muon: type in which the update is made orthogonal; float32 means float64 if the weights are."""
 
     def __post_init__(self) -> None:
         require_positive(self, "learning_rate", "eps", "max_grad_norm")
-        require_one_of(self, "schedule", Schedule)
-        require_one_of(self, "decay", Decay)
+        require_positive(self, "muon_learning_rate")
+        for name, choices in (
+            ("kind", Optimizer),
+            ("schedule", Schedule),
+            ("decay", Decay),
+            ("adamw", AdamWForm),
+            ("muon_scale", MuonScale),
+            ("muon_dtype", MuonDtype),
+        ):
+            require_one_of(self, name, choices)
+        require(
+            0 < self.decay_share <= 1, f"decay_share is {self.decay_share}: give a number above 0, at most 1"
+        )
         require(
             0 <= self.min_learning_rate <= self.learning_rate,
             f"min_learning_rate {self.min_learning_rate} is not in 0 .. learning_rate {self.learning_rate}: "
             "change one of them",
         )
-        for name in ("beta1", "beta2"):
+        for name in ("beta1", "beta2", "muon_momentum"):
             value = getattr(self, name)
             require(0 <= value < 1, f"{name} is {value}: give a number from 0 up to, not including, 1")
         for name in ("warmup_steps", "weight_decay"):
             value = getattr(self, name)
             require(0 <= value < math.inf, f"{name} is {value}: give a finite number, 0 or more")
+
+    @property
+    def muon_rate(self) -> float:
+        """Muon's learning rate as a multiple of AdamW's, at every step."""
+        return self.muon_learning_rate / self.learning_rate
 
 
 @dataclass(frozen=True)

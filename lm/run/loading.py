@@ -105,7 +105,7 @@ def load_state(
         InputError: a leaf does not fit the config.
     """
     weights = _expected(parameter_shapes(config.model), config)
-    moments = _expected(optimizer_shapes(config.model), config)
+    moments = _expected(optimizer_shapes(config.model, config.optimizer), config)
     return backend.load_state(
         config,
         read_leaves(step_path / "model.safetensors", weights),
@@ -146,7 +146,9 @@ def initial_state(
             f"{path}: was trained with another tokenizer than {inputs.train[0]}; encode the text with the run's own"
         )
     leaves = read_leaves(path / "model.safetensors", _expected(parameter_shapes(config.model), config))
-    return backend.load_state(config, leaves, initial_moments(config.model, config.param_dtype), mesh)
+    return backend.load_state(
+        config, leaves, initial_moments(config.model, config.param_dtype, config.optimizer), mesh
+    )
 
 
 def newest_state(

@@ -39,7 +39,7 @@ from parity.oracle.model import (
     transformer_block,
     transformer_lm,
 )
-from parity.oracle.optimizer import SGD, AdamW, cosine_schedule
+from parity.oracle.optimizer import SGD, AdamW, Muon, cosine_schedule, newton_schulz, orthogonalize
 from parity.oracle.replacing import function, replaced
 from parity.oracle.sequences import encoder_decoder, encoder_stack, prefix_decoder, transformer_encoder
 
@@ -48,6 +48,7 @@ __all__ = [
     "GATES",
     "SGD",
     "AdamW",
+    "Muon",
     "Weights",
     "attention_scores",
     "causal_mask",
@@ -67,6 +68,8 @@ __all__ = [
     "linear",
     "make_drop",
     "multihead_self_attention",
+    "newton_schulz",
+    "orthogonalize",
     "prefix_decoder",
     "relu",
     "relu2",
