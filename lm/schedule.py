@@ -43,7 +43,7 @@ def schedule(
     start = warmup_steps
     if shape == "warmup-stable-decay":
         start = max(start, last_step - round(decay_share * last_step))
-        if step <= start:
+        if step < start:
             return max_learning_rate
     progress = (step - start) / (last_step - start)
     height = 0.5 * (1 + math.cos(math.pi * progress)) if shape == "cosine" else 1 - progress

@@ -64,7 +64,21 @@ def test_linear_and_constant_by_hand() -> None:
     assert schedule("constant", 0, 1.0, 0.1, 0, 9) == 1.0
 
 
-@pytest.mark.parametrize(("schedule", "last"), [("cosine", 0.1), ("linear", 0.1), ("constant", 1.0)])
+def test_warmup_stable_decay_by_hand() -> None:
+    rates = [schedule("warmup-stable-decay", t, 1.0, 0.2, 2, 10, 0.4) for t in (0, 1, 2, 5, 6, 7, 8, 10, 11)]
+    assert rates == pytest.approx([0.0, 0.5, 1.0, 1.0, 1.0, 0.8, 0.6, 0.2, 0.2], rel=1e-15)
+    # A fall longer than the steps after the warm-up is the linear schedule.
+    for t in range(12):
+        assert schedule("warmup-stable-decay", t, 1.0, 0.2, 3, 10, 1.0) == schedule(
+            "linear", t, 1.0, 0.2, 3, 10
+        )
+    assert schedule("warmup-stable-decay", 0, 1.0, 0.2, 0, 0, 0.5) == 0.2
+
+
+@pytest.mark.parametrize(
+    ("schedule", "last"),
+    [("cosine", 0.1), ("linear", 0.1), ("constant", 1.0), ("warmup-stable-decay", 0.1)],
+)
 def test_every_schedule_moves_at_once_and_arrives_at_its_end(schedule: str, last: float) -> None:
     config = OptimizerConfig(1.0, 0.1, 4, schedule=schedule)  # type: ignore[arg-type]
     rates = [learning_rate(step, 12, config) for step in range(12)]

@@ -126,7 +126,7 @@ def run_jax(start: np.ndarray, steps: int, dtype: str, scale: MuonScale) -> Run:
     """Return those of JAX's Muon."""
     params = jnp.array(start, dtype)
     state = in_jax.muon_init(params)
-    options = {"lr": 0.02, "momentum": 0.95, "weight_decay": 0.1, "scale": scale}
+    options: dict[str, Any] = {"lr": 0.02, "momentum": 0.95, "weight_decay": 0.1, "scale": scale}
     update = jax.jit(partial(in_jax.muon_update, **options))
     for t in range(steps):
         params, state = update(jnp.array(gradient(t, start.shape), dtype), state, params)

@@ -58,7 +58,9 @@ def run_jax(weight: np.ndarray, gradient: Gradient, steps: int, dtype: str, **op
 
 def run_oracle(weight: np.ndarray, gradient: Gradient, steps: int, dtype: str, **options: Any) -> Run:
     """Return those of the oracle's AdamW, which gets the same rounded gradients."""
-    optimizer = oracle.AdamW(options["betas"], options["eps"], options["weight_decay"])
+    optimizer = oracle.AdamW(
+        options["betas"], options["eps"], options["weight_decay"], options.get("form", "course")
+    )
     weights = {"w": weight}
     for t in range(steps):
         weights = optimizer.step(weights, {"w": gradient(t).astype(dtype).astype(float)}, options["lr"])
@@ -142,6 +144,34 @@ def test_decay_follows_the_update_and_takes_the_plain_rate() -> None:
     start, lr, decay = np.full(4, 2.0), 0.1, 0.5
     for weights, _ in both(start, lambda t: np.ones(4), lr=lr, weight_decay=decay, eps=0.0):
         assert_close(weights, (start - lr) * (1 - lr * decay))
+
+
+@pytest.mark.parametrize("form", ["course-2026", "torch"])
+@pytest.mark.parametrize("dtype", RUN)
+def test_100_steps_of_the_other_forms(dtype: Literal["float64", "float32"], form: str) -> None:
+    """Epsilon and decay are large, so that their places show."""
+    options = {"form": form, "eps": 1e-2, "weight_decay": 0.3, "lr": 1e-2}
+    runs = both(normal(0, 8), lambda t: normal(t, 8), 100, dtype, **options)
+    for a, b in ((0, 2), (1, 2), (0, 1)):
+        assert relative_error(runs[a][0], runs[b][0]) <= RUN[dtype]
+    course = run_oracle(
+        normal(0, 8), lambda t: normal(t, 8), 100, dtype, betas=(0.9, 0.999), **options | {"form": "course"}
+    )
+    assert relative_error(course[0], runs[2][0]) > 1e-4
+
+
+@pytest.mark.parametrize("eps", [1e-8, 1e-2])
+def test_the_form_torch_equals_torchs_own_adamw(eps: float) -> None:
+    start = normal(0, 8, 4)
+    options: dict[str, Any] = {"lr": 1e-2, "betas": (0.9, 0.95), "eps": eps, "weight_decay": 0.1}
+    ours = both(start, lambda t: normal(t, 8, 4), 100, "float64", form="torch", **options)
+    p = torch.nn.Parameter(torch.tensor(start))
+    theirs = torch.optim.AdamW([p], **options)
+    for t in range(100):
+        p.grad = torch.tensor(normal(t, 8, 4))
+        theirs.step()
+    for weights, _ in ours:
+        assert relative_error(weights, p.detach().numpy()) <= RUN["float64"]
 
 
 def test_zero_gradients_decay_the_weights_alone() -> None:

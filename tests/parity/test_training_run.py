@@ -37,12 +37,13 @@ def token_file(folder: Path, vocab_size: int, count: int = 4000) -> Path:
     return folder / "tokens.npy"
 
 
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
 @pytest.mark.parametrize("dtype", RUN)
-def test_300_steps(dtype: Literal["float64", "float32"], tmp_path: Path) -> None:
+def test_300_steps(dtype: Literal["float64", "float32"], kind: Any, tmp_path: Path) -> None:
     """Every step has the same loss, and the end the same weights and moments, up to rounding."""
     config = TrainConfig(
         ModelConfig(vocab_size=48, context_length=16, d_model=32, num_layers=2, num_heads=4, d_ff=64),
-        OptimizerConfig(learning_rate=1e-3, warmup_steps=30),
+        OptimizerConfig(kind=kind, learning_rate=1e-3, warmup_steps=30, muon_learning_rate=5e-3),
         steps=300,
         batch_size=4,
         compute_dtype=dtype,
