@@ -70,16 +70,14 @@ def adamw_update(
             p = p - rate * decay * p
         return jnp.where(apply, p, before), m, v
 
-    updated = jax.tree.map(update, params, gradients, state.m, state.v, _for_each(params, weight_decay))
+    decays = (
+        jax.tree.map(lambda _: weight_decay, params)
+        if isinstance(weight_decay, int | float)
+        else weight_decay
+    )
+    updated = jax.tree.map(update, params, gradients, state.m, state.v, decays)
     params, m, v = jax.tree.transpose(jax.tree.structure(params), None, updated)
     return params, AdamWState(m, v, jnp.where(apply, step, state.step))
-
-
-def _for_each(params: Tree, weight_decay: float | PyTree[float]) -> PyTree[float]:
-    """Return the weight decay of each parameter."""
-    if isinstance(weight_decay, int | float):
-        return jax.tree.map(lambda _: weight_decay, params)
-    return weight_decay
 
 
 def _one_minus_power(beta: float, t: Float[Array, ""]) -> Float[Array, ""]:

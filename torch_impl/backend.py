@@ -124,7 +124,7 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
             array.take_gradients()
         arrays = [array.whole for array in state.arrays]
         if state.muon:
-            arrays += [p for group in state.muon.param_groups for p in group["params"]]
+            arrays += state.muon.matrices
         norm = clip_gradients(arrays, config.optimizer.max_grad_norm, norm)
         finite = torch.isfinite(total) & torch.isfinite(norm)
         if finite:

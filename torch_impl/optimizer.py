@@ -130,7 +130,8 @@ class Muon(Optimizer):
                 f"Muon: lr {lr} and weight_decay {weight_decay} must be at least 0 and momentum {momentum} in [0, 1)"
             )
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        if any(p.ndim != 2 for group in self.param_groups for p in group["params"]):
+        self.matrices = [p for group in self.param_groups for p in group["params"]]
+        if any(p.ndim != 2 for p in self.matrices):
             raise InputError("Muon: updates matrices alone; give the other parameters to AdamW")
         self.direction = partial(muon_direction, scale=scale, dtype=dtype)
         self.on_whole = on_whole
@@ -151,9 +152,14 @@ class Muon(Optimizer):
                     state.update(m=torch.zeros_like(p))
                 update = muon_momentum(p.grad, state["m"], group["momentum"])
                 direction = self.on_whole(self.direction, update, p)
-                p.sub_(p, alpha=group["lr"] * group["weight_decay"])
-                p.sub_(direction, alpha=group["lr"])
+                muon_update(p, direction, group["lr"], group["lr"] * group["weight_decay"])
         return loss
+
+
+def muon_update(p: Tensor, direction: Tensor, step_size: float, decay: float) -> None:
+    """Update a matrix in place, after its decay."""
+    p.sub_(p, alpha=decay)
+    p.sub_(direction, alpha=step_size)
 
 
 def muon_momentum(g: Tensor, m: Tensor, momentum: float) -> Tensor:

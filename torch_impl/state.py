@@ -93,7 +93,7 @@ def load_state(
         for p in of_muon.values():
             assert muon is not None
             muon.state[p] = {"m": torch.zeros_like(p)}
-        moments = dict(_moments(state))
+        moments = dict(_optimizer_leaves(state))
         for name, leaf in optimizer:
             if name == "step":
                 for array in state.arrays:
@@ -101,16 +101,6 @@ def load_state(
             else:
                 sharding.put(leaf, moments[name], mesh)
     return state
-
-
-def _moments(state: TrainState) -> Iterator[tuple[str, Tensor]]:
-    """Yield `m.<name>` and `v.<name>` of every weight; weights of Muon have no `v`. They are zeros at first."""
-    yield from fast.moments(state.arrays, state.optimizer)
-    if state.muon is not None:
-        names = {p: name for name, p in state.weights.items()}
-        for group in state.muon.param_groups:
-            for p in group["params"]:
-                yield f"m.{names[p]}", state.muon.state[p].get("m", torch.zeros_like(p)).detach()
 
 
 def read_weights(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
@@ -121,9 +111,18 @@ def read_weights(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
 
 def read_optimizer(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
     """Yield `m.<name>` and `v.<name>` of every weight, and `step`. Weights of Muon have no `v`."""
-    for name, x in _moments(state):
+    for name, x in _optimizer_leaves(state):
         yield name, x.cpu().numpy()
-    yield "step", np.array(state.step, np.int32)
+
+
+def _optimizer_leaves(state: TrainState) -> Iterator[tuple[str, Tensor]]:
+    """Yield every leaf of the optimizer by its name in a checkpoint. Moments are zeros before the first step."""
+    yield from fast.moments(state.arrays, state.optimizer)
+    if state.muon is not None:
+        names = {p: name for name, p in state.weights.items()}
+        for p in state.muon.matrices:
+            yield f"m.{names[p]}", state.muon.state[p].get("m", torch.zeros_like(p)).detach()
+    yield "step", torch.tensor(state.step, dtype=torch.int32)
 
 
 def read_shares(state: TrainState) -> tuple[Shares, Shares]:
@@ -136,8 +135,7 @@ def read_shares(state: TrainState) -> tuple[Shares, Shares]:
             dtype = np.dtype(str(x.dtype).removeprefix("torch."))
             yield name, Share(shape, dtype, partial(sharding.slices_to_save, x, shape, state.mesh))
 
-    step = torch.tensor(state.step, dtype=torch.int32)
     return (
         shares((name, p.detach()) for name, p in state.weights.items()),
-        shares((*_moments(state), ("step", step))),
+        shares(_optimizer_leaves(state)),
     )

@@ -22,8 +22,6 @@ TrackerName = Literal["tensorboard", "wandb"]
 class OptimizerConfig:
     """AdamW or Muon, with global-norm clipping and a learning-rate schedule with warm-up."""
 
-    kind: Optimizer = "adamw"
-    """adamw for all parameters, or muon for the matrices of the blocks and adamw for the rest."""
     learning_rate: float = 1e-3
     """Highest learning rate, reached after the warm-up."""
     min_learning_rate: float = 1e-4
@@ -47,6 +45,8 @@ class OptimizerConfig:
     """warmup-stable-decay: share of the run's steps, at its end, in which the learning rate falls."""
     decay: Decay = "all"
     """Parameters that decay: all, as in the course, or only matrices, without gains and biases."""
+    kind: Optimizer = "adamw"
+    """adamw for all parameters, or muon for the matrices of the blocks and adamw for the rest."""
     adamw: AdamWForm = "course"
     """course: Algorithm 1 of 2024 and 2025, which decays last and adds eps to the uncorrected root. course-2026: decay
     first. torch: decay first, and add eps to the corrected root, as torch.optim.AdamW and optax.adamw do."""
