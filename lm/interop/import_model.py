@@ -62,11 +62,11 @@ def import_model(
         InputError: the folder is malformed, the model needs something that ours do not support, or `out` exists.
     """
     refuse_existing(out)
-    saved = _find(folder, context_length)
+    saved = find_saved(folder, context_length)
     model, tensors = saved.model, saved.tensors
     is_wide = any(tensor.dtype == "F64" for tensor in tensors.values())
     config = TrainConfig(model, compute_dtype="float64" if is_wide else "float32")
-    tokenizer, why = _read_tokenizer(folder, model) if with_tokenizer else (None, "as --no-tokenizer says")
+    tokenizer, why = read_tokenizer(folder, model) if with_tokenizer else (None, "as --no-tokenizer says")
     ends = _read_ends(folder, model, tokenizer)
 
     dtype = config.param_dtype
@@ -109,7 +109,7 @@ def read_model(folder: Path) -> tuple[ModelConfig, dict[str, np.ndarray]]:
     Raises:
         InputError: as `import_model`.
     """
-    saved = _find(folder, None)
+    saved = find_saved(folder)
     weights = check_finite(saved.weights(), folder)
     return saved.model, {name: array.astype(np.float64) for name, array in weights}
 
@@ -128,7 +128,7 @@ def find_family(theirs: Mapping[str, Any], where: str) -> Family:
 
 
 @dataclass(frozen=True)
-class _Saved:
+class Saved:
     """A folder whose config.json and tensors fit each other."""
 
     folder: Path
@@ -162,8 +162,12 @@ class _Saved:
         )
 
 
-def _find(folder: Path, context_length: int | None) -> _Saved:
-    """Read config.json and the places of the tensors, which must fit it."""
+def find_saved(folder: Path, context_length: int | None = None) -> Saved:
+    """Read config.json and the places of the tensors, which must fit it.
+
+    Raises:
+        InputError: as `import_model`.
+    """
     path = folder / "config.json"
     theirs = read_saved_json(path)
     family = find_family(theirs, str(path))
@@ -181,7 +185,7 @@ def _find(folder: Path, context_length: int | None) -> _Saved:
     tensors = {name: tensor for name, tensor in tensors.items() if name in theirs_of or name == _HEAD}
     if context_length is not None:
         model = family.read(theirs, str(path), context_length)
-    return _Saved(folder, theirs, family, model, prefix, tensors, theirs_of)
+    return Saved(folder, theirs, family, model, prefix, tensors, theirs_of)
 
 
 def _check_tensors(
@@ -214,7 +218,7 @@ def _check_tensors(
             )
 
 
-def _read_tokenizer(folder: Path, model: ModelConfig) -> tuple[Tokenizer | None, str]:
+def read_tokenizer(folder: Path, model: ModelConfig) -> tuple[Tokenizer | None, str]:
     """Return the tokenizer, or None and why there is none."""
     path = folder / "tokenizer.json"
     if not path.exists():

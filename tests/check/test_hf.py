@@ -17,6 +17,7 @@ from parity import oracle
 from parity.check.hf import truth
 from parity.check.hf.answer import Texts
 from parity.check.hf.judge import Measured, find_differences, judge_numbers, judge_texts, places
+from parity.check.hf.page import page
 from parity.check.hf.run import run_hf
 from parity.check.hf.theirs import import_transformers
 from parity.check.hf.work import NEW_TOKENS, choose_work
@@ -26,6 +27,9 @@ from tests.lm.conftest import lm
 Capture = pytest.CaptureFixture[str]
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 300}
 LLAMA = SIZES | {"intermediate_size": 24, "num_key_value_heads": 2, "max_position_embeddings": 64}
+
+
+WINDOW = 9
 
 
 def save(folder: Path, family: str, **settings: Any) -> Path:
@@ -80,6 +84,35 @@ def test_a_llama_passes_and_the_command_writes_what_it_found(
     assert "both backends agree with transformers" in html
     assert "{{" not in html
     assert files["png"].read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        (
+            "gpt2",
+            {"n_embd": 16, "n_layer": 2, "n_head": 4, "vocab_size": 300, "n_positions": 64, "n_inner": 24},
+        ),
+        (
+            "gemma3_text",
+            LLAMA
+            | {
+                "head_dim": 8,
+                "sliding_window": WINDOW,
+                "layer_types": ["sliding_attention", "full_attention"],
+                "query_pre_attn_scalar": 11,
+            },
+        ),
+    ],
+)
+def test_a_family_passes(tmp_path: Path, family: str, settings: dict[str, Any]) -> None:
+    verdict = run_hf(save(tmp_path / family, family, **settings), quiet)
+    assert [(part.name, part.told) for part in verdict.parts if part.is_off] == []
+    assert verdict.differences == ()
+    assert verdict.work.reaches == (family == "gemma3_text")
+    assert verdict.model.startswith(family)
+    evil = "<script>alert(1)</script>"
+    assert "<script" not in page(replace(verdict, notes=(evil,), shown=((evil, evil),), folder=Path(evil)))
 
 
 def test_a_wrong_layer_of_one_backend_is_found_there(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,19 +1,38 @@
 """A model that transformers saved: its config, its weights and its tokenizer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from lm.accounting.limits import refuse_more_than_memory
-from lm.budgets import as_dtype
-from lm.files import read_json
 from lm.flops import parameters
 from lm.init import parameter_shapes
+from lm.interop.import_model import Saved, find_saved, read_tokenizer
+from lm.interop.tensors import check_finite
 from parity.check.hf.answer import KEPT, Questions
-from parity.check.models import read_model
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
+
+
+class FolderWeights(Mapping[str, np.ndarray]):
+    """The weights by our names, in float32. Each is read from its file when it is asked for."""
+
+    def __init__(self, saved: Saved) -> None:
+        self._saved = saved
+        self._places = {ours: name for name, layout in saved.layouts.items() for ours in layout.parts}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        theirs = self._places[name]
+        array = self._saved.layouts[theirs].to_ours(self._saved.tensors[theirs].read())[name]
+        ((_, checked),) = check_finite([(name, array)], self._saved.folder)
+        return checked.astype(np.float32)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 class Folder:
@@ -24,34 +43,20 @@ class Folder:
         Raises:
             InputError: the folder is malformed, or its model needs something that ours do not support.
         """
-        self.path = path
-        self.family: str = read_json(path / "config.json", "give a folder that transformers saved").get(
-            "model_type"
-        )
-        model = read_model(path)
-        self.config = model.config
-        self.weights: Mapping[str, np.ndarray] = {
-            name: as_dtype(w, "float32") for name, w in model.weights.items()
-        }
-        self.notes: tuple[str, ...] = ()
-        self.tokenizer = self._read_tokenizer()
-
-    def _read_tokenizer(self) -> Tokenizer | None:
-        path = self.path / "tokenizer.json"
+        self.path, self.saved = path, find_saved(path)
+        self.config, self.weights = self.saved.model, FolderWeights(self.saved)
+        self.tokenizer: Tokenizer | None = None
         try:
-            tokenizer = Tokenizer.from_tokenizers_json(path)
-            if tokenizer.vocab_size > self.config.vocab_size:
-                raise InputError(f"{path} has more ids than the model")
+            self.tokenizer, why = read_tokenizer(path, self.config)
         except InputError as error:
-            self.notes = (f"the model is asked with random ids alone, because it has no tokenizer: {error}",)
-            return None
-        return tokenizer
+            why = f"since its tokenizer cannot be read ({error})"
+        self.notes = () if self.tokenizer else (f"the model is asked with random ids alone, {why}",)
 
     def describe(self) -> str:
         """Return the family and the sizes, for readers."""
         m = self.config
         count = sum(parameters(m).values())
-        return f"{self.family} of {count:,} parameters: {m.num_layers} layers, d_model {m.d_model}"
+        return f"{self.saved.family.name} of {count:,} parameters: {m.num_layers} layers, d_model {m.d_model}"
 
     def show(self, ids: Sequence[int]) -> str:
         """Return the text of some ids, or the ids without a tokenizer."""

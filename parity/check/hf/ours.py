@@ -1,7 +1,7 @@
 """What our two backends compute."""
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,7 @@ class Ours:
         self.name, self.config = f"{name}_impl", config
         self.backend: Backend = backends.load(name, config)
         self._in_framework = importlib.import_module(f"parity.check.hf.in_{name}")
-        leaves: Iterator[tuple[str, Any]] = ((n, weights[n].astype(np.float32)) for n in weights)
-        self.state = self.backend.load_state(config, leaves, None)
+        self.state = self.backend.load_state(config, ((name, weights[name]) for name in weights), None)
 
     def numbers(self, ids: np.ndarray) -> list[Numbers]:
         """Return the logits and hidden states of some texts, in each mode of the backend."""

@@ -1,6 +1,6 @@
 """The truth: the float64 oracle with the folder's weights, read a layer at a time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -47,13 +47,29 @@ FASTER: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
-def compute_truth(config: ModelConfig, weights: oracle.Weights, ids: np.ndarray) -> Numbers:
+class AsFloat64(Mapping[str, np.ndarray]):
+    """Weights in float64. Each is converted when it is asked for."""
+
+    def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
+        self._weights = weights
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._weights[name].astype(np.float64)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+
+def compute_truth(config: ModelConfig, weights: Mapping[str, np.ndarray], ids: np.ndarray) -> Numbers:
     """Return the oracle's logits and hidden states. `weights` may read each array when it is asked for."""
     head: Any = oracle.function("logits")
     with ExitStack() as stack:
         for name, variant in FASTER.items():
             stack.enter_context(oracle.replaced(name, variant))
         stack.enter_context(oracle.replaced("logits", lambda w, x, *args: head(w, x[:, -KEPT:], *args)))
-        logits, *states = hidden_states(weights, ids, config)
+        logits, *states = hidden_states(AsFloat64(weights), ids, config)
     # Before the last one is the last layer's output without the final norm.
     return Numbers("float64 oracle", "float64", logits, [*states[:-2], states[-1]])
