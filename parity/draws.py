@@ -9,7 +9,7 @@ from lm.config import ModelConfig
 from lm.init import parameter_shapes
 from parity import oracle
 from parity.case import Arrays, Case, Given, Rng, Shape
-from parity.family import VARIANTS
+from parity.family import VARIANTS, without_windows
 
 
 def _normal(rng: Rng, *shape: int) -> np.ndarray:
@@ -58,6 +58,10 @@ def silu(rng: Rng, case: Case) -> Given:
     return Given({"x": _normal(rng, *case.shape) * case.scale * 3})
 
 
+def softcap(rng: Rng, case: Case) -> Given:
+    return silu(rng, case)._replace(statics={"cap": (2.0, 30.0)[case.seed % 2]})
+
+
 def cross_entropy(rng: Rng, case: Case) -> Given:
     logits = _normal(rng, *case.shape) * case.scale
     logits *= case.spread_out(logits)
@@ -96,6 +100,12 @@ def rmsnorm(rng: Rng, case: Case) -> Given:
 def layernorm(rng: Rng, case: Case) -> Given:
     given = rmsnorm(rng, case)
     return given._replace(arrays=given.arrays | {"bias": _bias(rng, case.shape[-1])})
+
+
+def with_offset(given: Given) -> Given:
+    """Return a norm whose gain is 1 + weight."""
+    weight = given.arrays["weight"] - 1
+    return given._replace(arrays=given.arrays | {"weight": weight}, statics=given.statics | {"offset": 1.0})
 
 
 def swiglu(rng: Rng, case: Case) -> Given:
@@ -137,6 +147,15 @@ def attention(rng: Rng, case: Case) -> Given:
     return Given({"Q": q, "K": k, "V": v}, draw_mask(rng, case, T, S))
 
 
+def capped_attention(rng: Rng, case: Case) -> Given:
+    """Draw attention whose scores are capped. A causal mask has a window of three keys."""
+    *_, T, S, _, _ = case.shape
+    given = attention(rng, case)
+    if case.mask == "causal":
+        given.constants["mask"] &= np.arange(S) > np.arange(T)[:, None] + S - T - 3
+    return given._replace(statics={"cap": (2.0, 30.0)[case.seed % 2]})
+
+
 def _projections(rng: Rng, D: int) -> Arrays:
     return {f"{name}_proj.weight": _linear_weight(rng, D, D) for name in ("q", "k", "v", "output")}
 
@@ -161,6 +180,30 @@ def grouped(rng: Rng, case: Case) -> Given:
     return given._replace(statics={"num_heads": num_heads, "num_kv_heads": num_kv_heads, "eps": 1e-5})
 
 
+def own_d_head(rng: Rng, case: Case) -> Given:
+    """Draw attention with heads of a width of their own, one norm over all heads, biases of q, k and v, and a cap."""
+    *lead, T, D, num_heads, num_kv_heads, K = case.shape
+    given = multihead(rng, replace(case, shape=(*lead, T, D, num_heads)))
+    for name, rows in (("q", num_heads * K), ("k", num_kv_heads * K), ("v", num_kv_heads * K)):
+        given.arrays[f"{name}_proj.weight"] = _linear_weight(rng, rows, D)
+        given.arrays[f"{name}_proj.bias"] = _bias(rng, rows)
+        if name != "v":
+            given.arrays[f"{name}_norm.weight"] = _norm_weight(rng, rows) - 1
+    given.arrays["output_proj.weight"] = _linear_weight(rng, D, num_heads * K)
+    statics = {
+        "num_heads": num_heads,
+        "num_kv_heads": num_kv_heads,
+        "d_head": K,
+        "theta": 1000.0,
+        "eps": 1e-5,
+    }
+    return Given(
+        given.arrays,
+        given.constants | _positions(rng, case, *lead, T),
+        statics | {"score_dim": 2.0 * K, "cap": 2.0},
+    )
+
+
 def multihead_rope(rng: Rng, case: Case) -> Given:
     *lead, T, D, num_heads = case.shape
     given = multihead(rng, case)
@@ -171,13 +214,14 @@ def multihead_rope(rng: Rng, case: Case) -> Given:
 
 
 def model_config(
-    layers: int, heads: int, d_head: int, d_ff: int, context: int, V: int, **options: Any
+    layers: int, heads: int, K: int, d_ff: int, context: int, V: int, **options: Any
 ) -> ModelConfig:
     return ModelConfig(
         vocab_size=V,
         context_length=context,
-        d_model=heads * d_head,
-        num_layers=layers,
+        d_model=heads * K,
+        # Each type of layers in the list occurs.
+        num_layers=max(layers, len(options.get("layer_types", ()))),
         num_heads=heads,
         d_ff=d_ff,
         rope_theta=1000.0,
@@ -187,11 +231,14 @@ def model_config(
 
 def model_weights(rng: Rng, config: ModelConfig) -> Arrays:
     """Draw all weights of a model, norms and biases included; scores and logits spread by about SPREAD at most."""
-    embedding_std = config.d_model**-0.5 if config.tie_embeddings else 0.5 if config.norm == "none" else 1.0
+    is_small = config.tie_embeddings or config.scale_embeddings
+    embedding_std = config.d_model**-0.5 if is_small else 0.5 if config.norm == "none" else 1.0
+
+    offset = 1.0 if config.norm_gain == "one_plus_weight" else 0.0
 
     def draw(name: str, shape: Shape) -> np.ndarray:
         if len(shape) == 1:
-            return _bias(rng, *shape) if name.endswith("bias") else _norm_weight(rng, *shape)
+            return _bias(rng, *shape) if name.endswith("bias") else _norm_weight(rng, *shape) - offset
         if "embeddings" in name:
             return _normal(rng, *shape) * embedding_std
         # Without norms hidden states would grow from block to block, and scores with their square.
@@ -240,7 +287,7 @@ def documents(rng: Rng, case: Case) -> Given:
 def _sequences(rng: Rng, case: Case, architecture: str) -> Given:
     """Draw a model of the family and sequences of B lengths, with random ids in their padding."""
     B, P, T, layers, heads, d_head, d_ff, V = case.shape
-    options = VARIANTS[case.seed % len(VARIANTS)] | {"architecture": architecture}
+    options = without_windows(VARIANTS[case.seed % len(VARIANTS)]) | {"architecture": architecture}
     if architecture == "encoder_decoder":
         options["prefix_length"] = P + 1
     config = model_config(layers, heads, d_head, d_ff, T + 1, V, **options)

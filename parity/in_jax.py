@@ -22,13 +22,16 @@ from jax_impl.functional import (
     clip_gradients,
     cross_entropy,
     gelu,
+    gelu_tanh,
     global_norm,
     relu,
+    relu2,
     silu,
+    softcap,
     softmax,
     token_cross_entropy,
 )
-from jax_impl.layers import embedding, layernorm, linear, rmsnorm, swiglu
+from jax_impl.layers import embedding, geglu, layernorm, linear, rmsnorm, swiglu
 from jax_impl.masks import padding_mask
 from jax_impl.model import BLOCKS, FEED_FORWARDS, hidden_states, transformer_lm
 from jax_impl.optimizer import adamw_init, adamw_update, sgd_init, sgd_update
@@ -119,7 +122,10 @@ LAYERS: dict[str, Callable[[JaxArrays, JaxArrays, dict[str, Any]], Array]] = {
     "softmax": lambda a, c, s: softmax(a["x"], s["axis"]),
     "silu": lambda a, c, s: silu(a["x"]),
     "gelu": lambda a, c, s: gelu(a["x"]),
+    "gelu_tanh": lambda a, c, s: gelu_tanh(a["x"]),
     "relu": lambda a, c, s: relu(a["x"]),
+    "relu2": lambda a, c, s: relu2(a["x"]),
+    "softcap": lambda a, c, s: softcap(a["x"], s["cap"]),
     "token_cross_entropy": lambda a, c, s: token_cross_entropy(a["logits"], c["targets"]),
     "cross_entropy": lambda a, c, s: cross_entropy(a["logits"], c["targets"]),
     "global_norm": lambda a, c, s: global_norm(a),
@@ -129,11 +135,17 @@ LAYERS: dict[str, Callable[[JaxArrays, JaxArrays, dict[str, Any]], Array]] = {
     "embedding": lambda a, c, s: embedding(a, c["token_ids"]),
     "rmsnorm": lambda a, c, s: rmsnorm(a, a["x"], s["eps"]),
     "layernorm": lambda a, c, s: layernorm(a, a["x"], s["eps"]),
+    "rmsnorm of 1 + weight": lambda a, c, s: rmsnorm(a, a["x"], s["eps"], offset=s["offset"]),
+    "layernorm of 1 + weight": lambda a, c, s: layernorm(a, a["x"], s["eps"], offset=s["offset"]),
     "swiglu": lambda a, c, s: swiglu(nested(a), a["x"]),
+    "geglu": lambda a, c, s: geglu(nested(a), a["x"]),
     "feed_forward": lambda a, c, s: FEED_FORWARDS[s["kind"]](nested(a), a["x"]),
     "rope": lambda a, c, s: rope(a["x"], (c["cos"], c["sin"])),
     "scaled_dot_product_attention": lambda a, c, s: scaled_dot_product_attention(
         a["Q"], a["K"], a["V"], c.get("mask")
+    ),
+    "scaled_dot_product_attention with a cap": lambda a, c, s: scaled_dot_product_attention(
+        a["Q"], a["K"], a["V"], c.get("mask"), cap=s["cap"]
     ),
     "multihead_self_attention": lambda a, c, s: multihead_self_attention(
         nested(a), a["x"], _context(c), s["num_heads"]
@@ -143,6 +155,16 @@ LAYERS: dict[str, Callable[[JaxArrays, JaxArrays, dict[str, Any]], Array]] = {
     )[0],
     "multihead_self_attention of groups": lambda a, c, s: multihead_self_attention(
         nested(a), a["x"], _context(c), s["num_heads"], qk_norm_eps=s["eps"]
+    )[0],
+    "multihead_self_attention with a d_head": lambda a, c, s: multihead_self_attention(
+        nested(a),
+        a["x"],
+        _context(c),
+        s["num_heads"],
+        qk_norm_eps=s["eps"],
+        norm_offset=1.0,
+        query_factor=(s["d_head"] / s["score_dim"]) ** 0.5,
+        score_softcap=s["cap"],
     )[0],
     "transformer_block": lambda a, c, s: BLOCKS[s["config"].block](
         nested(a), a["x"], s["config"], _context(c)

@@ -26,13 +26,16 @@ from torch_impl.functional import (
     clip_gradients,
     cross_entropy,
     gelu,
+    gelu_tanh,
     global_norm,
     relu,
+    relu2,
     silu,
+    softcap,
     softmax,
     token_cross_entropy,
 )
-from torch_impl.layers import Embedding, LayerNorm, Linear, RMSNorm, SwiGLU
+from torch_impl.layers import Embedding, GeGLU, LayerNorm, Linear, RMSNorm, SwiGLU
 from torch_impl.masks import padding_mask
 from torch_impl.model import BLOCKS, FEED_FORWARDS, Stack, TransformerLM
 from torch_impl.optimizer import SGD, AdamW
@@ -146,7 +149,10 @@ LAYERS: dict[str, Callable[[Tensors, Tensors, dict[str, Any]], Callable[[Tensors
     "softmax": lambda a, c, s: lambda a: softmax(a["x"], s["axis"]),
     "silu": lambda a, c, s: lambda a: silu(a["x"]),
     "gelu": lambda a, c, s: lambda a: gelu(a["x"]),
+    "gelu_tanh": lambda a, c, s: lambda a: gelu_tanh(a["x"]),
     "relu": lambda a, c, s: lambda a: relu(a["x"]),
+    "relu2": lambda a, c, s: lambda a: relu2(a["x"]),
+    "softcap": lambda a, c, s: lambda a: softcap(a["x"], s["cap"]),
     "token_cross_entropy": lambda a, c, s: lambda a: token_cross_entropy(a["logits"], c["targets"]),
     "cross_entropy": lambda a, c, s: lambda a: cross_entropy(a["logits"], c["targets"]),
     "global_norm": lambda a, c, s: lambda a: global_norm(a.values()),
@@ -156,13 +162,21 @@ LAYERS: dict[str, Callable[[Tensors, Tensors, dict[str, Any]], Callable[[Tensors
     "embedding": lambda a, c, s: _module(Embedding(*a["weight"].shape), c["token_ids"]),
     "rmsnorm": lambda a, c, s: _module(RMSNorm(a["x"].shape[-1], s["eps"])),
     "layernorm": lambda a, c, s: _module(LayerNorm(a["x"].shape[-1], s["eps"])),
+    "rmsnorm of 1 + weight": lambda a, c, s: _module(RMSNorm(a["x"].shape[-1], s["eps"], offset=s["offset"])),
+    "layernorm of 1 + weight": lambda a, c, s: _module(
+        LayerNorm(a["x"].shape[-1], s["eps"], offset=s["offset"])
+    ),
     "swiglu": lambda a, c, s: _module(SwiGLU(*a["w2.weight"].shape)),
+    "geglu": lambda a, c, s: _module(GeGLU(*a["w2.weight"].shape)),
     "feed_forward": lambda a, c, s: _module(
         FEED_FORWARDS[s["kind"]](*a["w2.weight"].shape, bias="w1.bias" in a)
     ),
     "rope": lambda a, c, s: lambda a: rope(a["x"], _tables(c, over_heads=False)),
     "scaled_dot_product_attention": lambda a, c, s: (
         lambda a: scaled_dot_product_attention(a["Q"], a["K"], a["V"], c.get("mask"))
+    ),
+    "scaled_dot_product_attention with a cap": lambda a, c, s: (
+        lambda a: scaled_dot_product_attention(a["Q"], a["K"], a["V"], c.get("mask"), cap=s["cap"])
     ),
     "multihead_self_attention": lambda a, c, s: _module(
         MultiHeadSelfAttention(a["x"].shape[-1], s["num_heads"]), Context(c["mask"])
@@ -179,6 +193,22 @@ LAYERS: dict[str, Callable[[Tensors, Tensors, dict[str, Any]], Callable[[Tensors
             qk_norm_eps=s["eps"],
         ),
         Context(c["mask"]),
+    ),
+    "multihead_self_attention with a d_head": lambda a, c, s: _module(
+        MultiHeadSelfAttention(
+            a["x"].shape[-1],
+            s["num_heads"],
+            bias=True,
+            num_kv_heads=s["num_kv_heads"],
+            d_head=s["d_head"],
+            output_bias=False,
+            qk_norm_eps=s["eps"],
+            qk_norm_over="all_heads",
+            norm_offset=1.0,
+            query_factor=(s["d_head"] / s["score_dim"]) ** 0.5,
+            score_softcap=s["cap"],
+        ),
+        Context(c["mask"], _tables(c)),
     ),
     "transformer_block": lambda a, c, s: _module(
         BLOCKS[s["config"].block](s["config"]), Context(c["mask"], _tables(c))

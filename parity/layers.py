@@ -60,6 +60,21 @@ def _oracle_multihead(given: Given) -> np.ndarray:
     )
 
 
+def _oracle_own_d_head(given: Given) -> np.ndarray:
+    arrays, s = given.arrays, given.statics
+    return oracle.multihead_self_attention(
+        {name: 1 + a if "norm" in name else a for name, a in arrays.items()},
+        arrays["x"],
+        s["num_heads"],
+        given.constants["mask"],
+        given.constants["positions"],
+        s["theta"],
+        s["eps"],
+        score_dim=s["score_dim"],
+        cap=s["cap"],
+    )
+
+
 def _oracle_loss(given: Given) -> np.ndarray:
     logits = oracle.transformer_lm(given.arrays, given.constants["token_ids"], given.statics["config"])
     return oracle.cross_entropy(logits, given.constants["targets"])
@@ -93,7 +108,15 @@ LAYERS: dict[str, Layer] = {
     ),
     "silu": Layer(((64,), (3, 5)), draws.silu, lambda g: oracle.silu(g.arrays["x"]), element_wise=True),
     "gelu": Layer(((64,), (3, 5)), draws.silu, lambda g: oracle.gelu(g.arrays["x"])),
+    "gelu_tanh": Layer(((64,), (3, 5)), draws.silu, lambda g: oracle.gelu_tanh(g.arrays["x"])),
     "relu": Layer(((64,), (3, 5)), draws.silu, lambda g: oracle.relu(g.arrays["x"]), element_wise=True),
+    "relu2": Layer(((64,), (3, 5)), draws.silu, lambda g: oracle.relu2(g.arrays["x"]), element_wise=True),
+    "softcap": Layer(
+        ((64,), (3, 5)),
+        draws.softcap,
+        lambda g: oracle.softcap(g.arrays["x"], **g.statics),
+        element_wise=True,
+    ),
     "token_cross_entropy": Layer(
         ((8, 11), (3, 4, 9)),
         draws.cross_entropy,
@@ -136,10 +159,25 @@ LAYERS: dict[str, Layer] = {
         draws.layernorm,
         lambda g: oracle.layernorm(g.arrays["x"], g.arrays["weight"], g.arrays["bias"], **g.statics),
     ),
+    "rmsnorm of 1 + weight": Layer(
+        ((6, 11),),
+        lambda rng, case: draws.with_offset(draws.rmsnorm(rng, case)),
+        lambda g: oracle.rmsnorm(g.arrays["x"], 1 + g.arrays["weight"], g.statics["eps"]),
+    ),
+    "layernorm of 1 + weight": Layer(
+        ((6, 11),),
+        lambda rng, case: draws.with_offset(draws.layernorm(rng, case)),
+        lambda g: oracle.layernorm(g.arrays["x"], 1 + g.arrays["weight"], g.arrays["bias"], g.statics["eps"]),
+    ),
     "swiglu": Layer(
         ((12, 24, 48), (4, 3, 24, 64)),
         draws.swiglu,
         lambda g: oracle.feed_forward(g.arrays, g.arrays["x"], "swiglu"),
+    ),
+    "geglu": Layer(
+        ((12, 24, 48), (4, 3, 24, 64)),
+        draws.swiglu,
+        lambda g: oracle.feed_forward(g.arrays, g.arrays["x"], "geglu_tanh"),
     ),
     "feed_forward": Layer(((6, 24, 16), (2, 3, 32, 24)), draws.feed_forward, _oracle_feed_forward),
     "rope": Layer(
@@ -154,6 +192,13 @@ LAYERS: dict[str, Layer] = {
             g.arrays["Q"], g.arrays["K"], g.arrays["V"], g.constants.get("mask")
         ),
     ),
+    "scaled_dot_product_attention with a cap": Layer(
+        ((7, 9, 8, 5), (2, 3, 5, 8, 6, 4)),
+        draws.capped_attention,
+        lambda g: oracle.scaled_dot_product_attention(
+            g.arrays["Q"], g.arrays["K"], g.arrays["V"], g.constants.get("mask"), **g.statics
+        ),
+    ),
     "multihead_self_attention": Layer(((8, 24, 3), (2, 6, 16, 2)), draws.multihead, _oracle_multihead),
     "multihead_self_attention with rope": Layer(
         ((8, 24, 3), (2, 6, 16, 2)), draws.multihead_rope, _oracle_multihead
@@ -161,6 +206,12 @@ LAYERS: dict[str, Layer] = {
     # Not in bfloat16: the gradients of keys' gains and biases are sums whose terms cancel, but whose roundings do not.
     "multihead_self_attention of groups": Layer(
         ((8, 24, 6, 3), (2, 6, 16, 4, 1)), draws.grouped, _oracle_multihead, dtypes=("float64", "float32")
+    ),
+    "multihead_self_attention with a d_head": Layer(
+        ((8, 24, 4, 2, 10), (2, 6, 16, 2, 1, 4)),
+        draws.own_d_head,
+        _oracle_own_d_head,
+        dtypes=("float64", "float32"),
     ),
     "transformer_block": Layer(
         ((2, 6, 2, 8, 24), (3, 5, 4, 4, 18)), draws.block, _oracle_block, whole_model=True

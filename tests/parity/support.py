@@ -6,8 +6,10 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from lm.backend import BackendName, load
 from lm.budgets import BUDGETS, Dtype, relative_error
-from parity.case import MASKS, POSITIONS, SCALES, Case, Given
+from lm.config import ModelConfig, TrainConfig
+from parity.case import MASKS, POSITIONS, SCALES, Arrays, Case, Given
 from parity.family import VARIANTS
 from parity.layers import LAYERS
 from parity.run import Modes, compare, evaluators
@@ -67,6 +69,18 @@ def answers(
         "jax plain": ("jax", "plain"),
     }
     return {label: evaluate[name](layer, given, ones, dtype, mode) for label, (name, mode) in modes.items()}
+
+
+def logits(config: ModelConfig, weights: Arrays, token_ids: np.ndarray) -> dict[str, np.ndarray]:
+    """Return a decoder's logits in float64 by backend, without gradients, which cost more time."""
+    found: dict[str, np.ndarray] = {}
+    training = TrainConfig(config, compute_dtype="float64")
+    names: tuple[BackendName, ...] = ("torch", "jax")
+    for name in names:
+        backend = load(name, training)
+        state = backend.load_state(training, weights.items(), None)
+        found[name] = np.asarray(backend.make_logits(training)(state, token_ids), np.float64)
+    return found
 
 
 def normal(seed: int, *shape: int) -> np.ndarray:

@@ -85,7 +85,7 @@ def test_no_mask_is_a_mask_of_true() -> None:
 def test_masks_broadcast_over_heads_and_batch() -> None:
     arrays = {"QKV"[i]: normal(i, 3, 2, *size) for i, size in enumerate([(4, 5), (6, 5), (6, 2)])}
     mask = np.random.default_rng(0).random((3, 1, 4, 6)) < 0.7
-    expected = oracle.scaled_dot_product_attention(**arrays, mask=mask)
+    expected = oracle.scaled_dot_product_attention(arrays["Q"], arrays["K"], arrays["V"], mask)
     for output, _ in answers(LAYER, arrays, {"mask": mask}).values():
         assert_close(output, expected)
 
@@ -122,7 +122,11 @@ def test_bfloat16_scores_are_summed_in_float32() -> None:
     """256 + 0.5 is no bfloat16 number: rounded, both keys would have the same score."""
     arrays = {"Q": np.array([[16.0, 0.5]]), "K": np.array([[16.0, 1.0], [16.0, 0.0]]), "V": np.eye(2)}
     for output, _ in answers(LAYER, arrays, dtype="bfloat16").values():
-        assert_close(output, oracle.scaled_dot_product_attention(**arrays, mask=None), "bfloat16")
+        assert_close(
+            output,
+            oracle.scaled_dot_product_attention(arrays["Q"], arrays["K"], arrays["V"], None),
+            "bfloat16",
+        )
 
 
 def test_a_mask_is_not_a_large_negative_number() -> None:

@@ -60,12 +60,16 @@ def ranges(kind: str, T: int, rng: np.random.Generator) -> Ranges:
     if kind == "prefix":
         P = int(count.max())
         return 0 * t, np.maximum(t, P - 1), (t < count) | (t >= P)
+    if kind in ("window", "windows of documents"):
+        first = ranges("documents", T, rng)[0] if kind != "window" else 0
+        return np.maximum(first, t - int(rng.integers(1, T + 1)) + 1), t, exists
     if kind == "ranges":  # Some are empty.
         return rng.integers(0, T, (B, T)), rng.integers(0, T, (B, T)), rng.random((B, T)) < 0.8
     return 0 * t, t, exists
 
 
-KINDS = ("causal", "documents", "padding", "prefix", "ranges")
+KINDS = ("causal", "documents", "padding", "prefix", "ranges", "window", "windows of documents")
+CAP = 1.5
 
 
 def pairs(mask: Ranges) -> np.ndarray:
@@ -81,19 +85,21 @@ def draw(T: int, rng: np.random.Generator, dtype: Dtype) -> Arrays:
 
 
 def by_oracle(
-    arrays: Arrays, mask: np.ndarray, kept: np.ndarray | float, g: np.ndarray
+    arrays: Arrays, mask: np.ndarray, kept: np.ndarray | float, g: np.ndarray, cap: float | None
 ) -> tuple[np.ndarray, Arrays]:
     """Return output and gradients."""
 
     def attend(a: Mapping[str, np.ndarray]) -> np.ndarray:
         k, v = (np.repeat(a[name], H // G, -3) for name in "kv")
         v = np.where(np.asarray(mask.any(-2))[..., None], v, 0)
-        return np.einsum("...ts,...sv->...tv", attention_weights(a["q"], k, mask) * kept, v)
+        return np.einsum("...ts,...sv->...tv", attention_weights(a["q"], k, mask, cap) * kept, v)
 
     return attend(arrays), oracle.gradient(attend, arrays, g)
 
 
-def by_torch(arrays: Arrays, mask: Any, drop: bool, g: np.ndarray, dtype: Dtype) -> tuple[Any, Arrays]:
+def by_torch(
+    arrays: Arrays, mask: Any, drop: bool, g: np.ndarray, dtype: Dtype, cap: float | None = None
+) -> tuple[Any, Arrays]:
     q, k, v = (torch.tensor(a, dtype=getattr(torch, dtype)).requires_grad_() for a in arrays.values())
     key = torch_impl.functional.DropoutKey(SEED, STEP, torch.tensor(ROWS), "here.")
     dropout = torch_impl.functional.Dropout(RATE, key, "weights") if drop else None
@@ -101,37 +107,45 @@ def by_torch(arrays: Arrays, mask: Any, drop: bool, g: np.ndarray, dtype: Dtype)
         mask = torch.tensor(mask)
     elif mask is not None:
         mask = torch_impl.masks.Mask(*(torch.tensor(x) for x in mask))
-    out = torch_impl.attention.grouped_query_attention(q, k, v, mask, dropout)
+    out = torch_impl.attention.grouped_query_attention(q, k, v, mask, dropout, cap)
     gradients = torch.autograd.grad(out, (q, k, v), torch.tensor(g, dtype=out.dtype))
     return out.detach().double().numpy(), {
         name: x.double().numpy() for name, x in zip(arrays, gradients, strict=True)
     }
 
 
-@partial(jax.jit, static_argnames="drop")
-def in_jax(inputs: Any, mask: Any, drop: bool, g: jax.Array) -> Any:
+@partial(jax.jit, static_argnames=("drop", "cap"))
+def in_jax(inputs: Any, mask: Any, drop: bool, g: jax.Array, cap: float | None) -> Any:
     key = jax_impl.functional.DropoutKey(SEED, jnp.int32(STEP), jnp.array(ROWS), "here.")
     dropout = jax_impl.functional.Dropout(RATE, key, "weights") if drop else None
     out, pull_back = jax.vjp(
-        lambda q, k, v: jax_impl.attention.grouped_query_attention(q, k, v, mask, dropout), *inputs
+        lambda q, k, v: jax_impl.attention.grouped_query_attention(q, k, v, mask, dropout, cap), *inputs
     )
     return out, pull_back(g.astype(out.dtype))
 
 
-def by_jax(arrays: Arrays, mask: Any, drop: bool, g: np.ndarray, dtype: Dtype) -> tuple[Any, Arrays]:
+def by_jax(
+    arrays: Arrays, mask: Any, drop: bool, g: np.ndarray, dtype: Dtype, cap: float | None = None
+) -> tuple[Any, Arrays]:
     inputs = tuple(jnp.array(a, dtype) for a in arrays.values())
     if isinstance(mask, np.ndarray):
         mask = jnp.array(mask)
     elif mask is not None:
         mask = jax_impl.masks.Mask(*(jnp.array(x) for x in mask))
-    out, gradients = in_jax(inputs, mask, drop, jnp.array(g))
+    out, gradients = in_jax(inputs, mask, drop, jnp.array(g), cap)
     return np.asarray(out, np.float64), {
         name: np.asarray(x, np.float64) for name, x in zip(arrays, gradients, strict=True)
     }
 
 
 def assert_agrees(
-    T: int, seed: int, dtype: Dtype, mask: Any, drop: bool = False, with_jax: bool = True
+    T: int,
+    seed: int,
+    dtype: Dtype,
+    mask: Any,
+    drop: bool = False,
+    with_jax: bool = True,
+    cap: float | None = None,
 ) -> None:
     """Hold torch's fast form, torch's formula and JAX's fast form to the oracle."""
     __tracebackhide__ = True
@@ -143,12 +157,12 @@ def assert_agrees(
     written = (
         np.ones((B, 1, T, T), bool) if mask is None else mask if isinstance(mask, np.ndarray) else pairs(mask)
     )
-    output, gradients = by_oracle(arrays, written, kept, g)
-    answers = {"torch": by_torch(arrays, mask, drop, g, dtype)}
+    output, gradients = by_oracle(arrays, written, kept, g, cap)
+    answers = {"torch": by_torch(arrays, mask, drop, g, dtype, cap)}
     with fast.used(False):
-        answers["torch plain"] = by_torch(arrays, mask, drop, g, dtype)
+        answers["torch plain"] = by_torch(arrays, mask, drop, g, dtype, cap)
     if with_jax:
-        answers["jax"] = by_jax(arrays, mask, drop, g, dtype)
+        answers["jax"] = by_jax(arrays, mask, drop, g, dtype, cap)
     for name, (out, gradients_of) in answers.items():
         assert relative_error(out, output) <= BUDGETS[dtype].forward, (name, "output")
         for array, exact in gradients.items():
@@ -169,9 +183,12 @@ def test_masks_of_ranges(T: int, dtype: Dtype, kind: str, seed: int) -> None:
 @given(
     kind=st.sampled_from((*KINDS, "dense", "none")),
     T=st.sampled_from(LENGTHS),
+    cap=st.sampled_from((None, CAP)),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_tiles_of_one_head_and_of_several(limit: int, kind: str, T: int, seed: int) -> None:
+def test_tiles_of_one_head_and_of_several(
+    limit: int, kind: str, T: int, cap: float | None, seed: int
+) -> None:
     """In torch, a tile has as many heads as keep its scores in the processor's cache. JAX has no such limit."""
     rng = np.random.default_rng(seed)
     mask: Any = None if kind == "none" else ranges(kind, T, rng)
@@ -179,8 +196,17 @@ def test_tiles_of_one_head_and_of_several(limit: int, kind: str, T: int, seed: i
         mask = rng.random((B, 1, T, T)) < 0.5
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch_impl.fast.attention, "ROWS_BLOCK", limit)
-        assert_agrees(T, seed, "float64", mask, with_jax=False)
-        assert_agrees(T, seed, "float64", mask, drop=True, with_jax=False)
+        assert_agrees(T, seed, "float64", mask, with_jax=False, cap=cap)
+        assert_agrees(T, seed, "float64", mask, drop=True, with_jax=False, cap=cap)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@examples(3)
+@given(kind=st.sampled_from(KINDS), seed=st.integers(0, 2**32 - 1))
+def test_capped_scores(dtype: Dtype, kind: str, seed: int) -> None:
+    """With dropout, as the gradient of a cap, of weights and of dropped weights follow from each other."""
+    T = LENGTHS[-1]
+    assert_agrees(T, seed, dtype, ranges(kind, T, np.random.default_rng(seed)), drop=True, cap=CAP)
 
 
 @pytest.mark.parametrize("mask", ["none", "dense", "causal", "causal, dropped"])

@@ -1,14 +1,20 @@
 """Tests of the measures of error, and of the oracle."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lm.budgets import BUDGETS, Dtype, as_dtype, relative_error, ulps
+from lm.config import ModelConfig
 from parity import oracle
 from parity.case import MASKS, POSITIONS, SCALES, Case
 from parity.layers import LAYERS
+from parity.oracle.attention import norm_heads, stretched_rope
+from parity.oracle.model import rope_stretch
 from parity.problem import Problem
 from tests.parity.support import examples, normal
 
@@ -101,6 +107,7 @@ def spreads(case: Case, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     [
         "multihead_self_attention",
         "multihead_self_attention of groups",
+        "multihead_self_attention with a d_head",
         "transformer_block",
         "transformer_lm",
         "transformer_lm of the family",
@@ -153,13 +160,34 @@ def test_the_oracle_on_numbers_worked_by_hand() -> None:
     np.testing.assert_allclose(first["w"], 1.1)
 
 
-def test_attention_of_the_oracle_agrees_with_a_loop() -> None:
+@pytest.mark.parametrize("options", [{}, {"score_dim": 5.0}, {"cap": 0.7}, {"cap": 0.7, "score_dim": 5.0}])
+def test_attention_of_the_oracle_agrees_with_a_loop(options: dict[str, float]) -> None:
     """The loop takes a query at a time and a key at a time, as one would by hand."""
     Q, K, V = normal(0, 4, 3), normal(1, 5, 3), normal(2, 5, 2)
     mask = np.random.default_rng(0).random((4, 5)) < 0.5
-    expected = np.zeros((4, 2))
+    cap, expected = options.get("cap"), np.zeros((4, 2))
     for t in range(4):
-        weights = {s: np.exp(Q[t] @ K[s] / 3**0.5) for s in range(5) if mask[t, s]}
+        scores = {s: Q[t] @ K[s] / options.get("score_dim", 3.0) ** 0.5 for s in range(5) if mask[t, s]}
+        weights = {s: math.exp(cap * math.tanh(x / cap) if cap else x) for s, x in scores.items()}
         for s, weight in weights.items():
             expected[t] += weight / sum(weights.values()) * V[s]
-    np.testing.assert_allclose(oracle.scaled_dot_product_attention(Q, K, V, mask), expected)
+    np.testing.assert_allclose(oracle.scaled_dot_product_attention(Q, K, V, mask, **options), expected)
+
+
+def test_options_of_the_oracle_on_numbers_worked_by_hand() -> None:
+    """A norm over two heads, a window, and RoPE that is stretched twofold in its second pair alone."""
+    np.testing.assert_allclose(oracle.relu2(np.array([-3.0, 0.0, 3.0])), [0, 0, 9])
+    np.testing.assert_allclose(oracle.softcap(np.array([0.0, 2 * math.atanh(0.5)]), 2.0), [0, 1])
+    heads = norm_heads([np.array([1.0, 7.0]), np.array([5.0, 5.0])], np.array([1.0, 2.0, 3.0, 4.0]), 0.0)
+    np.testing.assert_allclose(np.concatenate(heads), np.array([1, 14, 15, 20]) / 5)
+    np.testing.assert_array_equal(
+        oracle.window_mask(4, 2), [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
+    )
+    x, positions = np.array([[1.0, 0.0, 1.0, 0.0]]), np.array([6])
+    turned = stretched_rope(x, positions, 100.0, [1.0, 2.0])
+    np.testing.assert_allclose(turned, [[math.cos(6), math.sin(6), math.cos(0.3), math.sin(0.3)]])
+    config = ModelConfig(1, 8, 6, 1, 1, rope_theta=1000.0, rope_scaling="llama3", rope_factor=8.0)
+    # The second pair fits 200 / 62.8 = 3.18 times into the context, of 1 to 4: 0.728 of it stays.
+    stretch = rope_stretch(replace(config, rope_original_context=200))
+    share = (100 / math.pi / 10 - 1) / 3
+    np.testing.assert_allclose(np.array(stretch), np.array([1, 1 / (share + (1 - share) / 8), 8]))

@@ -16,6 +16,15 @@ PLAIN, GROUPS = "multihead_self_attention", "multihead_self_attention of groups"
 EVERYTHING = {"mask": np.ones((5, 5), bool)}
 
 
+def one_block(**options: Any) -> tuple[ModelConfig, Arrays]:
+    """Return a block of width 8, and its weights."""
+    config = ModelConfig(
+        vocab_size=1, context_length=5, d_model=8, num_layers=1, num_heads=2, d_ff=6, **options
+    )
+    weights = oracle.submodule(draws.model_weights(np.random.default_rng(0), config), "layers.0.")
+    return config, weights
+
+
 def arrays(kv_width: int = 8) -> Arrays:
     """Draw an input of batch 2 with 5 positions, and weights of width 8."""
     rows = {"q": 8, "k": kv_width, "v": kv_width, "output": 8}
@@ -60,21 +69,17 @@ def test_neighbouring_query_heads_share_a_key_head() -> None:
 
 @pytest.mark.parametrize(
     ("options", "is_post"),
-    [({}, False), ({"norm_position": "post"}, True), ({"block": "parallel"}, False)],
-    ids=["pre-norm", "post-norm", "parallel"],
+    [
+        ({}, False),
+        ({"norm_position": "post"}, True),
+        ({"block": "parallel"}, False),
+        ({"norm_position": "sandwich"}, False),
+    ],
+    ids=["pre-norm", "post-norm", "parallel", "sandwich"],
 )
 def test_norms_stand_where_the_config_says(options: dict[str, str], is_post: bool) -> None:
-    """Without its sublayers a pre-norm block is the identity; a post-norm block is its norms."""
-    config = ModelConfig(
-        vocab_size=1,
-        context_length=5,
-        d_model=8,
-        num_layers=1,
-        num_heads=2,
-        d_ff=6,
-        **options,  # type: ignore[arg-type]
-    )
-    weights = oracle.submodule(draws.model_weights(np.random.default_rng(0), config), "layers.0.")
+    """Without its sublayers a block with norms in its branches is the identity; a post-norm block is its norms."""
+    config, weights = one_block(**options)
     weights = {n: w * 0 if "output_proj" in n or "w2" in n else w for n, w in weights.items()}
     x = normal(3, 2, 5, 8)
     statics: dict[str, Any] = {"config": config, "d_head": 4, "theta": config.rope_theta}
@@ -86,3 +91,23 @@ def test_norms_stand_where_the_config_says(options: dict[str, str], is_post: boo
         "transformer_block", {"x": x} | weights, constants, dtype="float64", **statics
     ).values():
         assert_close(output, expected, "float64")
+
+
+@pytest.mark.parametrize("options", [{"norm_position": "branch"}, {"norm_position": "sandwich"}])
+@pytest.mark.parametrize("block", ["sequential", "parallel"])
+def test_what_a_branch_adds_has_the_size_of_its_gain(options: dict[str, str], block: str) -> None:
+    """The norm comes last in a branch, so that with gains of 3 a branch adds a root mean square of 3.
+
+    The feed-forward layer of the sequential block is silent: its norm then returns zeros.
+    """
+    config, weights = one_block(block=block, **options)
+    gains = {n: np.full_like(w, 3.0) for n, w in weights.items() if n.startswith("ln")}
+    weights |= gains | ({"ffn.w2.weight": 0 * weights["ffn.w2.weight"]} if block == "sequential" else {})
+    x = normal(3, 2, 5, 8)
+    statics: dict[str, Any] = {"config": config, "d_head": 4, "theta": config.rope_theta}
+    constants = {"mask": oracle.causal_mask(5), "positions": np.arange(5)}
+    for output, _ in answers(
+        "transformer_block", {"x": x} | weights, constants, dtype="float64", **statics
+    ).values():
+        mean_square = ((output - x) ** 2).mean(-1)
+        np.testing.assert_allclose(mean_square, 9.0, rtol=1e-2)  # epsilon beside small outputs

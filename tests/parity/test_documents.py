@@ -27,7 +27,7 @@ starts_of_rows = st.lists(st.sets(st.integers(1, T - 1)), min_size=B, max_size=B
 @pytest.mark.parametrize(
     ("dtype", "number"),
     [
-        ("float64", variant(position="rope", attention_dropout=0.3)),
+        ("float64", variant(position="rope", attention_dropout=0.3, sliding_window=3)),
         ("float64", variant(position="learned", remat="none")),
         ("float32", variant(position="sinusoidal", remat="none")),
     ],

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from itertools import combinations, product
 from typing import Any
 
@@ -22,9 +23,8 @@ from lm.init import parameter_shapes
 from parity import oracle
 from parity.case import Case
 from parity.draws import model_weights
-from parity.family import OPTIONS, VARIANTS, Options
+from parity.family import CHOICES, DEFAULTS, OPTIONS, VARIANTS, Options
 from parity.oracle import multihead_self_attention
-from parity.problem import Problem
 from tests.parity.support import answers, assert_close, assert_parity, normal
 from tokenizer.errors import InputError
 from torch_impl.model import TransformerLM
@@ -35,7 +35,7 @@ BACKENDS: tuple[BackendName, ...] = ("torch", "jax")
 
 def label(options: Options) -> str:
     """Return what differs from the default."""
-    return " ".join(f"{n}={v}" for n, v in options.items() if v != OPTIONS[n][0]) or "defaults"
+    return " ".join(f"{n}={v}" for n, v in options.items() if v != DEFAULTS.get(n)) or "defaults"
 
 
 def model(options: Options, layers: int = 2, context_length: int = 6) -> ModelConfig:
@@ -45,20 +45,25 @@ def model(options: Options, layers: int = 2, context_length: int = 6) -> ModelCo
 
 def each_value() -> list[Options]:
     """Return variants in which every value of every option appears, but not every pair."""
-    missing, chosen = {(name, value) for name, values in OPTIONS.items() for value in values}, []
-    for variant in VARIANTS:
-        if missing & set(variant.items()):
-            chosen.append(variant)
-            missing -= set(variant.items())
-    assert not missing
+    missing, chosen = {(name, number) for name in OPTIONS for number in range(len(OPTIONS[name]))}, []
+    while missing:
+        most = max(range(len(CHOICES)), key=lambda i: len(missing & set(CHOICES[i].items())))
+        chosen.append(VARIANTS[most])
+        missing -= set(CHOICES[most].items())
     return chosen
 
 
 def test_every_pair_of_options_is_among_the_variants() -> None:
+    numbers = {name: range(len(values)) for name, values in OPTIONS.items()}
     for a, b in combinations(OPTIONS, 2):
-        met = {(variant[a], variant[b]) for variant in VARIANTS}
-        assert met == set(product(OPTIONS[a], OPTIONS[b])), (a, b)
-    assert len(VARIANTS) < 1.5 * max(len(x) * len(y) for x, y in combinations(OPTIONS.values(), 2))
+        assert {(c[a], c[b]) for c in CHOICES} == set(product(numbers[a], numbers[b])), (a, b)
+    assert len(VARIANTS) < 1.5 * max(len(x) * len(y) for x, y in combinations(numbers.values(), 2))
+
+
+def test_every_set_of_keywords_takes_its_turn() -> None:
+    for sets in (sets for values in OPTIONS.values() for sets in values):
+        for keywords in sets:
+            assert any(keywords.items() <= variant.items() for variant in VARIANTS), keywords
 
 
 @pytest.mark.parametrize("number", range(len(VARIANTS)), ids=lambda i: label(VARIANTS[i]))
@@ -97,8 +102,12 @@ def test_cached_logits_are_those_of_the_whole(options: Options, monkeypatch: pyt
 
 
 def key_biases_are_free(config: ModelConfig) -> bool:
-    """Return whether key biases have no gradient: without positions they add the same to all scores of a query."""
-    return config.bias and config.position != "rope" and not config.qk_norm
+    """Return whether key biases have no gradient: without positions they add the same to all scores of a query.
+
+    A cap of the scores comes after this sum, so that it matters.
+    """
+    changes_with_them = config.position == "rope" or config.qk_norm or config.score_softcap is not None
+    return config.has_bias_of_qkv and not changes_with_them
 
 
 @pytest.mark.parametrize("options", each_value(), ids=label)
@@ -201,14 +210,11 @@ def test_caches_hold_the_shared_heads_alone() -> None:
 
 def test_tied_weights_are_one_leaf_with_both_gradients() -> None:
     """The gradient of the embedding and that of the head add up."""
-    tied = Problem(
-        Case(FAMILY, SHAPE, next(i for i, v in enumerate(VARIANTS) if v["tie_embeddings"])), "float64"
-    )
-    config, name = tied.given.statics["config"], "token_embeddings.weight"
-    untied = ModelConfig(**{**vars(config), "tie_embeddings": False})
-    arrays = tied.given.arrays | {"lm_head.weight": tied.given.arrays[name]}
-    ids = {"token_ids": tied.given.constants["token_ids"]}
-    together = answers("transformer_lm", tied.given.arrays, ids, dtype="float64", config=config)
+    config, name = model({"tie_embeddings": True}, layers=1), "token_embeddings.weight"
+    untied, rng = replace(config, tie_embeddings=False), np.random.default_rng(0)
+    weights, ids = model_weights(rng, config), {"token_ids": rng.integers(0, 11, (2, 5))}
+    arrays = weights | {"lm_head.weight": weights[name]}
+    together = answers("transformer_lm", weights, ids, dtype="float64", config=config)
     apart = answers("transformer_lm", arrays, ids, dtype="float64", config=untied)
     for backend, (output, gradients) in together.items():
         assert_close(output, apart[backend][0], "float64", "model_forward")

@@ -19,7 +19,7 @@ def test_parity(case: Case, dtype: Dtype) -> None:
     assert_parity(case, dtype)
 
 
-@pytest.mark.parametrize("kind", ["silu", "gelu", "relu"])
+@pytest.mark.parametrize("kind", ["silu", "gelu", "gelu_tanh", "relu", "relu2"])
 def test_is_two_products_around_an_activation(kind: Any) -> None:
     arrays = {"x": normal(0, 5, 6), "w1.weight": normal(1, 9, 6), "w2.weight": normal(2, 6, 9)}
     arrays |= {"w1.bias": normal(3, 9), "w2.bias": normal(4, 6)}

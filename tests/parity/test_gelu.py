@@ -1,4 +1,4 @@
-"""Parity and laws of gelu and relu."""
+"""Parity and laws of gelu, gelu_tanh, relu and relu2."""
 
 import math
 
@@ -14,7 +14,7 @@ from parity.case import Case
 from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, normal
 
 
-@pytest.mark.parametrize("layer", ["gelu", "relu"])
+@pytest.mark.parametrize("layer", ["gelu", "gelu_tanh", "relu", "relu2"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @examples(10)
 @given(case=cases("gelu"))
@@ -30,10 +30,11 @@ def test_is_the_exact_one() -> None:
         assert_close(output, exact, "float64")
 
 
-def test_odd_part_is_half_the_identity() -> None:
-    """gelu(x) - gelu(-x) = x, since Phi(x) + Phi(-x) = 1."""
+@pytest.mark.parametrize("layer", ["gelu", "gelu_tanh"])
+def test_odd_part_is_half_the_identity(layer: str) -> None:
+    """gelu(x) - gelu(-x) = x, since Phi(x) + Phi(-x) = 1. The tanh form has this law, too."""
     x = 3 * normal(0, 100)
-    plus, minus = answers("gelu", {"x": x}), answers("gelu", {"x": -x})
+    plus, minus = answers(layer, {"x": x}), answers(layer, {"x": -x})
     for name in plus:
         assert_close(plus[name][0] - minus[name][0], x)
 
@@ -44,6 +45,31 @@ def test_the_tail_keeps_its_digits() -> None:
     expected = -6 * math.erfc(6 / 2**0.5) / 2
     for output, _ in answers("gelu", {"x": x}).values():
         assert ulps(output, np.array([expected]), "float32") <= ULPS + 36
+
+
+def test_the_tanh_form_is_that_of_both_frameworks_and_not_the_exact_one() -> None:
+    """It differs from the exact one by up to 4.7e-4."""
+    x = np.linspace(-4, 4, 1001)
+    theirs = torch.nn.functional.gelu(torch.tensor(x), approximate="tanh").numpy()
+    for output, _ in answers("gelu_tanh", {"x": x}, dtype="float64").values():
+        assert_close(output, theirs, "float64")
+        assert 4.6e-4 < np.abs(output - oracle.gelu(x)).max() < 4.8e-4
+
+
+def test_the_tanh_forms_tail_keeps_its_digits() -> None:
+    """1 + tanh(u) cancels where x is negative: at -4 it has three correct digits left in float32."""
+    x = np.array([-4.0])
+    u = (2 / math.pi) ** 0.5 * (4.0 + 0.044715 * 64.0)
+    expected = -4.0 / (1 + math.exp(2 * u))
+    for output, _ in answers("gelu_tanh", {"x": x}).values():
+        assert ulps(output, np.array([expected]), "float32") <= ULPS + 24
+
+
+def test_relu2_is_the_square_of_relu() -> None:
+    """At 0 its gradient is 0, from both sides."""
+    for output, gradients in answers("relu2", {"x": np.array([-3.0, 0.0, 3.0])}).values():
+        np.testing.assert_array_equal(output, [0, 0, 9])
+        np.testing.assert_array_equal(gradients["x"], [0, 0, 6])
 
 
 def test_relu_at_zero() -> None:

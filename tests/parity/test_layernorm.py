@@ -18,6 +18,25 @@ def test_parity(case: Case, dtype: Dtype) -> None:
     assert_parity(case, dtype)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@examples(4)
+@given(case=cases("layernorm of 1 + weight"))
+def test_parity_of_a_gain_of_1_plus_weight(case: Case, dtype: Dtype) -> None:
+    assert_parity(case, dtype)
+
+
+def test_a_weight_of_gain_minus_1_is_that_gain() -> None:
+    """The weights are multiples of 1/8, so that gain - 1 is exact."""
+    x, gain = normal(5, 6, 8), np.round(8 * normal(6, 8)) / 8
+    more: Arrays = {"x": x, "bias": normal(7, 8)}
+    whole = answers("layernorm", more | {"weight": gain}, eps=1e-5)
+    offset = answers("layernorm of 1 + weight", more | {"weight": gain - 1}, eps=1e-5, offset=1.0)
+    for backend, (output, gradients) in offset.items():
+        assert_close(output, whole[backend][0])
+        for name, gradient in gradients.items():
+            assert_close(gradient, whole[backend][1][name], kind="gradient")
+
+
 def arrays(D: int = 8) -> Arrays:
     """Draw an input of six rows, gains and biases."""
     return {"x": normal(0, 6, D), "weight": 1 + normal(1, D) / 4, "bias": normal(2, D)}

@@ -32,6 +32,7 @@ for layer in {layers!r}:
 # Operation by operation, a block compiles some hundred programs that the layers in it already have.
 COMPOSED = {"multihead_self_attention", "transformer_block", "transformer_lm", "training loss"}
 COMPOSED |= {"multihead_self_attention of groups", "transformer_lm of the family"}
+COMPOSED |= {"multihead_self_attention with a d_head", "transformer_lm of documents"}
 COMPOSED |= {"encoder_stack", "transformer_encoder", "prefix_decoder", "encoder_decoder"}
 
 

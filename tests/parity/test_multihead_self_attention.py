@@ -10,12 +10,13 @@ import jax_impl.attention
 import torch_impl.attention
 from lm.budgets import Dtype
 from parity import oracle
-from parity.case import Arrays, Case
+from parity.case import Arrays, Case, Given
 from parity.layers import LAYERS
 from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, normal
 
 PLAIN, ROTARY = "multihead_self_attention", "multihead_self_attention with rope"
 GROUPS = "multihead_self_attention of groups"
+OWN = "multihead_self_attention with a d_head"
 
 
 @pytest.mark.parametrize("layer", [PLAIN, ROTARY])
@@ -32,6 +33,48 @@ def test_parity(case: Case, layer: str, dtype: Dtype) -> None:
 def test_parity_of_groups(case: Case, dtype: Dtype) -> None:
     """Query heads share keys; there are biases, and norms of queries and keys."""
     assert_parity(case, dtype)
+
+
+@pytest.mark.parametrize("dtype", LAYERS[OWN].dtypes)
+@examples(4)
+@given(case=cases(OWN))
+def test_parity_of_heads_with_a_width_of_their_own(case: Case, dtype: Dtype) -> None:
+    """One norm covers all heads, its gain is 1 + weight, scores have a cap and their own scale, and output no bias."""
+    assert_parity(case, dtype)
+
+
+def own(T: int = 6) -> Given:
+    """Draw two heads of width 6 in a model of width 8, without a cap that acts."""
+    given = LAYERS[OWN].draw(np.random.default_rng(3), Case(OWN, (2, T, 8, 2, 2, 6), 3))
+    return given._replace(statics=given.statics | {"cap": 1e9, "score_dim": 6.0})
+
+
+def outputs(given: Given, arrays: Arrays, **statics: float) -> dict[str, np.ndarray]:
+    """Return what heads of a width of their own give, by backend and mode."""
+    found = answers(OWN, given.arrays | arrays, given.constants, dtype="float64", **given.statics | statics)
+    return {backend: output for backend, (output, _) in found.items()}
+
+
+def test_scores_are_divided_by_the_root_of_score_dim() -> None:
+    """That of d_head changes nothing. A quarter of it doubles the scores, as doubled gains of the queries do."""
+    given, name = own(), "q_norm.weight"
+    doubled = {name: 1 + 2 * given.arrays[name]}  # The gain is 1 + weight.
+    expected = {6.0: outputs(given, {}, score_dim=6.0), 1.5: outputs(given, doubled, score_dim=6.0)}
+    alone = LAYERS[OWN].oracle(given)
+    for score_dim, by_backend in expected.items():
+        for backend, output in outputs(given, {}, score_dim=score_dim).items():
+            assert_close(output, by_backend[backend], "float64")
+            assert (np.abs(output - alone).max() > 1e-3) == (score_dim != 6.0)
+
+
+def test_a_norm_over_all_heads_lets_one_head_shrink_another() -> None:
+    """With norms of each head by itself, larger queries of head 1 would change nothing in head 0."""
+    given = own()
+    given.arrays["output_proj.weight"] = np.eye(8, 12)
+    larger = given.arrays["q_proj.weight"] * np.repeat([1.0, 5.0], 6)[:, None]
+    before = outputs(given, {})
+    for backend, output in outputs(given, {"q_proj.weight": larger}).items():
+        assert np.abs(output - before[backend])[..., :6].max() > 1e-3
 
 
 def arrays(T: int = 6, D: int = 8) -> Arrays:

@@ -6,7 +6,7 @@ from hypothesis import given
 
 from lm.budgets import Dtype, as_dtype
 from parity import oracle
-from parity.case import Case
+from parity.case import Arrays, Case
 from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, normal
 
 
@@ -15,6 +15,25 @@ from tests.parity.support import DTYPES, answers, assert_close, assert_parity, c
 @given(case=cases("rmsnorm"))
 def test_parity(case: Case, dtype: Dtype) -> None:
     assert_parity(case, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@examples(4)
+@given(case=cases("rmsnorm of 1 + weight"))
+def test_parity_of_a_gain_of_1_plus_weight(case: Case, dtype: Dtype) -> None:
+    assert_parity(case, dtype)
+
+
+def test_a_weight_of_gain_minus_1_is_that_gain() -> None:
+    """The weights are multiples of 1/8, so that gain - 1 is exact."""
+    x, gain = normal(5, 6, 8), np.round(8 * normal(6, 8)) / 8
+    more: Arrays = {"x": x}
+    whole = answers("rmsnorm", more | {"weight": gain}, eps=1e-5)
+    offset = answers("rmsnorm of 1 + weight", more | {"weight": gain - 1}, eps=1e-5, offset=1.0)
+    for backend, (output, gradients) in offset.items():
+        assert_close(output, whole[backend][0])
+        for name, gradient in gradients.items():
+            assert_close(gradient, whole[backend][1][name], kind="gradient")
 
 
 def test_ignores_a_scale() -> None:

@@ -1,14 +1,19 @@
 """Parity and laws of rope."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 
 from lm.budgets import Dtype, as_dtype
-from lm.init import rope_tables
+from lm.config import ModelConfig
+from lm.init import position_tables, rope_tables
 from parity import oracle
 from parity.case import Case
-from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, normal
+from parity.draws import model_weights
+from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, logits, normal
+from tests.parity.test_family import model
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -28,6 +33,26 @@ def test_keeps_the_norm_of_every_pair() -> None:
     x = normal(0, 2, 5, 8)
     for output in rotated(x, np.array([0, 1, 100, 2047, 10**6])).values():
         assert_close(*(np.linalg.norm(a.reshape(2, 5, 4, 2), axis=-1) for a in (output, x)))
+
+
+@pytest.mark.parametrize("scaling", ["linear", "llama3"])
+def test_a_factor_of_1_scales_nothing(scaling: str) -> None:
+    """Blending a frequency with itself may round it."""
+    config, rng = model({"rope_scaling": scaling, "rope_original_context": 64}, 1), np.random.default_rng(0)
+    weights, ids = model_weights(rng, config), rng.integers(0, 11, (2, 6))
+    plain = logits(replace(config, rope_scaling="none"), weights, ids)
+    for backend, found in logits(config, weights, ids).items():
+        assert_close(found, plain[backend], "float64", "model_forward")
+    for backend, found in logits(replace(config, rope_factor=8.0), weights, ids).items():
+        assert np.abs(found - plain[backend]).max() > 1e-3
+
+
+def test_linear_scaling_reads_positions_that_are_closer() -> None:
+    """Divided by 4, positions 0, 4, 8 .. are those of a model without scaling."""
+    config = ModelConfig(11, 64, 8, 1, 1, rope_theta=100.0, rope_scaling="linear", rope_factor=4.0)
+    scaled = position_tables(config, 4 * np.arange(7), 64)
+    for table, expected in zip(scaled, rope_tables(100.0, 8, np.arange(7)), strict=True):
+        np.testing.assert_allclose(table, expected, atol=1e-15)
 
 
 def test_position_zero_is_the_identity() -> None:

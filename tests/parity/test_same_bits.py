@@ -16,7 +16,7 @@ from jax_impl.sharding import same_bits
 from lm.backend import BackendName, load
 from lm.config import ModelConfig, TrainConfig
 from lm.data.batch import Batch
-from parity.family import OPTIONS, Options
+from parity.family import Options
 from tests.parity.support import THOROUGH
 from tests.parity.test_family import each_value
 from tests.source import ROOT
@@ -38,7 +38,9 @@ CONFIGS = [
 
 def label(config: TrainConfig) -> str:
     """Return what differs from the default."""
-    given = {item for item in vars(config.model).items() if item[0] in OPTIONS} - vars(MODEL).items()
+    given = (
+        vars(replace(config.model, architecture="decoder", prefix_length=None)).items() - vars(MODEL).items()
+    )
     return " ".join(
         [f"{name}={value}" for name, value in sorted(given)]
         + [config.model.architecture, config.compute_dtype]

@@ -1,10 +1,11 @@
-"""Parity and laws of swiglu."""
+"""Parity and laws of swiglu and geglu."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 
 from lm.budgets import Dtype
+from parity import oracle
 from parity.case import Case
 from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, normal
 
@@ -16,13 +17,32 @@ def test_parity(case: Case, dtype: Dtype) -> None:
     assert_parity(case, dtype)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@examples(3)
+@given(case=cases("geglu"))
+def test_parity_of_geglu(case: Case, dtype: Dtype) -> None:
+    assert_parity(case, dtype)
+
+
+@pytest.mark.parametrize("layer", ["swiglu", "geglu"])
 @pytest.mark.parametrize("name", ["w2.weight", "w3.weight"])
-def test_is_linear_in_the_output_and_in_the_ungated_branch(name: str) -> None:
+def test_is_linear_in_the_output_and_in_the_ungated_branch(name: str, layer: str) -> None:
     arrays = {"x": normal(0, 5, 6), "w1.weight": normal(1, 9, 6), "w2.weight": normal(2, 6, 9)}
     arrays["w3.weight"] = normal(3, 9, 6)
-    once, twice = answers("swiglu", arrays), answers("swiglu", {**arrays, name: 2 * arrays[name]})
+    once, twice = answers(layer, arrays), answers(layer, {**arrays, name: 2 * arrays[name]})
     for backend in once:
         np.testing.assert_array_equal(2 * once[backend][0], twice[backend][0])
+
+
+def test_the_gate_of_geglu_is_gelu_by_tanh() -> None:
+    """With unit matrices and an open branch of 1, what is left is the gate."""
+    x, unit = normal(0, 5, 6), np.eye(6)
+    arrays = {"x": np.concatenate([x, np.ones((5, 1))], 1), "w2.weight": unit}
+    arrays["w1.weight"] = np.concatenate([unit, np.zeros((6, 1))], 1)
+    arrays["w3.weight"] = np.concatenate([np.zeros((6, 6)), np.ones((6, 1))], 1)
+    arrays["w2.weight"] = np.concatenate([unit, np.zeros((1, 6))], 0)
+    for output, _ in answers("geglu", arrays, dtype="float64").values():
+        assert_close(output[:, :6], oracle.gelu_tanh(x), "float64")
 
 
 def test_a_closed_gate_lets_nothing_through() -> None:

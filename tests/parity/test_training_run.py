@@ -37,12 +37,41 @@ def token_file(folder: Path, vocab_size: int, count: int = 4000) -> Path:
     return folder / "tokens.npy"
 
 
-@pytest.mark.parametrize("kind", ["adamw", "muon"])
-@pytest.mark.parametrize("dtype", RUN)
-def test_300_steps(dtype: Literal["float64", "float32"], kind: Any, tmp_path: Path) -> None:
+PLAIN = ModelConfig(vocab_size=48, context_length=16, d_model=32, num_layers=2, num_heads=4, d_ff=64)
+GEMMA = dataclasses.replace(
+    PLAIN,
+    norm_gain="one_plus_weight",
+    norm_position="sandwich",
+    ffn="geglu_tanh",
+    attention_bias="qkv",
+    tie_embeddings=True,
+    num_kv_heads=2,
+    d_head=6,
+    qk_norm=True,
+    score_dim=9.0,
+    score_softcap=5.0,
+    logit_softcap=10.0,
+    scale_embeddings=True,
+    rope_scaling="llama3",
+    rope_factor=8.0,
+    rope_original_context=64,
+    sliding_window=5,
+    layer_types=("sliding", "full"),
+    sliding_rope_theta=100.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "dtype"),
+    [(PLAIN, kind, dtype) for kind in ("adamw", "muon") for dtype in RUN] + [(GEMMA, "adamw", "float32")],
+    ids=lambda x: {PLAIN: "plain", GEMMA: "like Gemma"}.get(x, x),
+)
+def test_300_steps(
+    model: ModelConfig, kind: Any, dtype: Literal["float64", "float32"], tmp_path: Path
+) -> None:
     """Every step has the same loss, and the end the same weights and moments, up to rounding."""
     config = TrainConfig(
-        ModelConfig(vocab_size=48, context_length=16, d_model=32, num_layers=2, num_heads=4, d_ff=64),
+        model,
         OptimizerConfig(kind=kind, learning_rate=1e-3, warmup_steps=30, muon_learning_rate=5e-3),
         steps=300,
         batch_size=4,

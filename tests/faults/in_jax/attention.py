@@ -9,8 +9,19 @@ import jax.numpy as jnp
 from jax import Array
 
 from jax_impl.dtypes import Params, at_least_float32
-from jax_impl.functional import softcap
-from tests.faults.fault import ATTENTION, ENCODER, FAMILY, HEADS, PREFIXED, ROPE, fault, inside
+from tests.faults.fault import (
+    ATTENTION,
+    CACHED,
+    ENCODER,
+    FAMILY,
+    HEADS,
+    PREFIXED,
+    ROPE,
+    SOFTCAP,
+    WINDOWS,
+    fault,
+    inside,
+)
 
 FORMULA = "jax_impl.attention.scaled_dot_product_attention"
 LAYER = "jax_impl.attention.multihead_self_attention"
@@ -53,6 +64,8 @@ def _attention(
     def broken(
         Q: Array, K: Array, V: Array, mask: Array | None = None, drop: Any = None, cap: float | None = None
     ) -> Array:
+        from jax_impl.functional import softcap
+
         if mask is not None and hides_unread:
             is_read = mask.any(-2)[..., None]
             K, V = (jnp.where(jnp.broadcast_to(is_read, x.shape), x, 0) for x in (K, V))
@@ -153,3 +166,67 @@ def _(original: Any) -> Any:
         return replace(mask, last_T=mask.last_T.at[:, :P].set(P + T - 1))
 
     return broken
+
+
+@fault("JAX's window lacks a key", "jax_impl.masks.causal_mask", WINDOWS)
+def _(original: Any) -> Any:
+    return lambda T, window=None: original(T, window and window - 1)
+
+
+@fault("JAX caps scores before it scales them", FORMULA, SOFTCAP)
+def _(original: Any) -> Any:
+    def broken(Q: Array, K: Array, V: Array, mask: Any = None, drop: Any = None, cap: Any = None) -> Array:
+        return original(Q, K, V, mask, drop, cap and cap * Q.shape[-1] ** -0.5)
+
+    return broken
+
+
+@fault("JAX caps scores after it masks them", FORMULA, SOFTCAP)
+def _(original: Any) -> Any:
+    """A masked key then has the score -cap."""
+
+    def broken(Q: Array, K: Array, V: Array, mask: Any = None, drop: Any = None, cap: Any = None) -> Array:
+        if mask is None or cap is None:
+            return original(Q, K, V, mask, drop, cap)
+        scores = at_least_float32(Q) @ at_least_float32(K).mT * Q.shape[-1] ** -0.5
+        masked = jnp.where(jnp.broadcast_to(mask, scores.shape), scores, -jnp.inf)
+        return jax.nn.softmax(cap * jnp.tanh(masked / cap)).astype(V.dtype) @ V
+
+    return broken
+
+
+def _with_option(name: str, value: Any) -> Any:
+    """Return a fault of attention that ignores an option."""
+
+    def replace(original: Any) -> Any:
+        return lambda *args, **options: original(*args, **options | {name: value})
+
+    return replace
+
+
+fault("JAX's norms of queries and keys forget the 1", LAYER, HEADS)(_with_option("norm_offset", 0.0))
+fault("JAX's queries have no factor", LAYER, HEADS)(_with_option("query_factor", 1.0))
+
+
+@fault("JAX normalises each head in place of all heads", LAYER, HEADS)
+def _(original: Any) -> Any:
+    def by_head(rmsnorm: Any) -> Any:
+        def normalise(gains: Params, x: Array, eps: float, offset: float) -> Array:
+            if x.shape[-2] > 1:  # as many norms as heads already
+                return rmsnorm(gains, x, eps, offset)
+            halves = x.reshape(*x.shape[:-2], 2, -1)
+            weight = jnp.broadcast_to(gains["weight"].reshape(2, -1), halves.shape)
+            inverse_rms = jax.lax.rsqrt(jnp.square(halves).mean(-1, keepdims=True) + eps)
+            return (halves * inverse_rms * (offset + weight)).reshape(x.shape)
+
+        return normalise
+
+    return inside("jax_impl.attention.rmsnorm", by_head, original)
+
+
+@fault("JAX's prompts fill the ring from its second slot", "jax_impl.attention.LayerCache.fill", CACHED)
+def _(original: Any) -> Any:
+    def broken(cls: Any, k_BHTK: Array, v_BHTK: Array, kept_BS: Array) -> Any:
+        return original.__func__(cls, k_BHTK, v_BHTK, jnp.roll(kept_BS, 1, -1))
+
+    return classmethod(broken)

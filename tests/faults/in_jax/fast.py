@@ -8,12 +8,12 @@ import jax
 from jax import Array
 
 from jax_impl.dtypes import at_least_float32
-from tests.faults.fault import ATTENTION, JAX_BLOCKS, LINEAR, LOSS, REMAT, SWIGLU, fault
+from tests.faults.fault import ATTENTION, JAX_BLOCKS, LINEAR, LOSS, REMAT, SOFTCAP, SWIGLU, fault
 
 
 def _with_gradient(original: Any, backward: Callable[..., Any]) -> Any:
     """Return a function with another gradient. JAX binds gradients at import, so the function is made again."""
-    broken = jax.custom_vjp(original.fun)
+    broken = jax.custom_vjp(original.fun, nondiff_argnums=original.nondiff_argnums)
     broken.defvjp(original.fwd, backward)
     return broken
 
@@ -22,18 +22,20 @@ def _with_gradient(original: Any, backward: Callable[..., Any]) -> Any:
     "the gradient of scores lacks the softmax's mean, in JAX", "jax_impl.fast.attention._attend", ATTENTION
 )
 def _(original: Any) -> Any:
-    def backward(saved: Any, g: Array) -> Any:
+    def backward(cap: float | None, saved: Any, g: Array) -> Any:
         Q, K, V, weights = saved
+        if cap is not None:
+            return original.bwd(cap, saved, g)
         d_scores = (weights * at_least_float32(g @ V.mT)).astype(Q.dtype) * Q.shape[-1] ** -0.5
-        return d_scores @ K, d_scores.mT @ Q, *original.bwd(saved, g)[2:]
+        return d_scores @ K, d_scores.mT @ Q, *original.bwd(cap, saved, g)[2:]
 
     return _with_gradient(original, backward)
 
 
 @fault("the gradient of queries lacks the scale, in JAX", "jax_impl.fast.attention._attend", ATTENTION)
 def _(original: Any) -> Any:
-    def backward(saved: Any, g: Array) -> Any:
-        d_Q, *others = original.bwd(saved, g)
+    def backward(cap: float | None, saved: Any, g: Array) -> Any:
+        d_Q, *others = original.bwd(cap, saved, g)
         return d_Q * d_Q.shape[-1] ** 0.5, *others
 
     return _with_gradient(original, backward)
@@ -146,14 +148,12 @@ def _with_saved(change: Callable[..., Any]) -> Callable[[Any], Any]:
     """Return a fault that changes the outputs and the inverse sums that the gradient of attention in blocks finds."""
 
     def replace(original: Any) -> Any:
-        def backward(sizes: Any, tree: Any, saved: Any, g: Array) -> Any:
+        def backward(sizes: Any, cap: float | None, tree: Any, saved: Any, g: Array) -> Any:
             *inputs, out_I, (largest_I, inverse_I) = saved
             out_I, inverse_I = change(out_I, inverse_I)
-            return original.bwd(sizes, tree, (*inputs, out_I, (largest_I, inverse_I)), g)
+            return original.bwd(sizes, cap, tree, (*inputs, out_I, (largest_I, inverse_I)), g)
 
-        broken = jax.custom_vjp(original.fun, nondiff_argnums=(0, 1))
-        broken.defvjp(original.fwd, backward)
-        return broken
+        return _with_gradient(original, backward)
 
     return replace
 
@@ -180,14 +180,9 @@ def _(original: Any) -> Any:
     return _with_gradient(original, lambda saved, g_N: original.bwd(saved, jax.numpy.ones_like(g_N)))
 
 
-@fault("the gate's gradient loses a term, in JAX", "jax_impl.fast.gate.silu_gate", SWIGLU)
+@fault("the gate's gradient loses a term, in JAX", "jax_impl.fast.gate._silu_gradient", SWIGLU)
 def _(original: Any) -> Any:
-    def backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-        a, b = saved
-        sigmoid, (_, d_b) = jax.lax.logistic(at_least_float32(a)), original.bwd(saved, g)
-        return (at_least_float32(g * b) * sigmoid).astype(a.dtype), d_b
-
-    return _with_gradient(original, backward)
+    return lambda x, g: g * jax.lax.logistic(x)
 
 
 @fault("the gradient of a tall weight is not turned back, in JAX", "jax_impl.fast.product._project", LINEAR)
@@ -203,3 +198,15 @@ def _(original: Any) -> Any:
 @fault("XLA undoes remat", "jax_impl.fast.programs.training_options", REMAT)
 def _(original: Any) -> Any:
     return lambda device: {}
+
+
+@fault("capped scores flow back as if they had no cap, in JAX", "jax_impl.fast.cap.softcap_slope", SOFTCAP)
+def _(original: Any) -> Any:
+    return lambda capped, cap: jax.numpy.ones_like(capped)
+
+
+@fault(
+    "the gradient of GeGLU's gate forgets a sign, in JAX", "jax_impl.fast.gate._gelu_tanh_gradient", SWIGLU
+)
+def _(original: Any) -> Any:
+    return lambda x, g: original(abs(x), g)

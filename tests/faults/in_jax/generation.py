@@ -1,11 +1,12 @@
 """Faults in jax_impl/generation.py: prefill and decoding."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from tests.faults.fault import MODEL, PREFIXED, fault, inside
+from tests.faults.fault import CACHED, MODEL, PREFIXED, fault, inside
 
 
 @fault("prefill answers for the token before the last", "jax_impl.generation.make_prefill", MODEL)
@@ -57,3 +58,15 @@ def _(original: Any) -> Any:
         in_mask=lambda cache: np.full_like(cache.num_tokens_B, cache.P),
         in_rope=lambda cache: cache.num_tokens_B,
     )
+
+
+@fault("decoded logits have no cap", "jax_impl.generation.make_decode_step", CACHED)
+def _(original: Any) -> Any:
+    def uncapped(logits: Any) -> Any:
+        return lambda params, x, config: logits(params, x, replace(config, logit_softcap=None))
+
+    def broken(config: Any) -> Any:
+        step = original(config)
+        return inside("jax_impl.generation.logits", uncapped, step)
+
+    return broken

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jax_impl.dtypes import Params
-from tests.faults.fault import BLOCK, DOCUMENTS, FAMILY, MODEL, fault, inside
+from tests.faults.fault import BLOCK, CONVENTIONS, DOCUMENTS, EMBEDDING, FAMILY, MODEL, WINDOWS, fault, inside
 
 
 @fault("epsilon is not the config's", "jax_impl.model.make_norm", BLOCK)
@@ -104,3 +104,49 @@ def _(transformer_lm: Any) -> Any:
         return run(*args, starts_BT=jnp.zeros_like(starts_BT), **kwargs)
 
     return broken
+
+
+@fault("all of JAX's layers slide", "jax_impl.model.causal_contexts", WINDOWS)
+def _(causal_contexts: Any) -> Any:
+    def broken(*args: Any) -> Any:
+        contexts = causal_contexts(*args)
+        return dict.fromkeys(contexts, contexts.get("sliding", contexts.get("full")))
+
+    return broken
+
+
+@fault("JAX's sliding layers have the theta of the full ones", "jax_impl.model.position_tables", WINDOWS)
+def _(position_tables: Any) -> Any:
+    return lambda config, positions, length, dtype, kind: position_tables(config, positions, length, dtype)
+
+
+@fault("JAX scales the embeddings of positions, too", "jax_impl.model.embed", EMBEDDING)
+def _(original: Any) -> Any:
+    def broken(params: Params, token_ids_BT: Array, config: Any, dtype: Any, tables: Any, *key: Any) -> Array:
+        if config.scale_embeddings and config.position == "sinusoidal":
+            tables = {kind: (table * config.d_model**0.5,) for kind, (table,) in tables.items()}
+        return original(params, token_ids_BT, config, dtype, tables, *key)
+
+    return broken
+
+
+@fault("JAX's final norm forgets the 1", "jax_impl.model.hidden_states", FAMILY)
+def _(original: Any) -> Any:
+    def broken(params: Params, *args: Any, **kwargs: Any) -> Any:
+        final = params.get("ln_final")
+
+        def forget(make_norm: Any) -> Any:
+            def norm_of(config: Any) -> Any:
+                right = make_norm(config)
+                return lambda norm, x: right(norm, x, **({"offset": 0.0} if norm is final else {}))
+
+            return norm_of
+
+        return inside("jax_impl.model.make_norm", forget, original)(params, *args, **kwargs)
+
+    return broken
+
+
+@fault("JAX's sandwich takes its first norm twice", "jax_impl.model.branch_norm", CONVENTIONS)
+def _(original: Any) -> Any:
+    return lambda norm, after, x_BTD, config: original(norm, norm, x_BTD, config)

@@ -1,5 +1,6 @@
 """Faults in lm/init.py: tables of positions, and initial weights."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,3 +51,34 @@ def _(original: Any) -> Any:
         return original(self, (slice(0, stop), *columns))[start:]
 
     return broken
+
+
+@fault("llama3's blend is reversed", "lm.init.scaled_frequencies", INIT)
+def _(original: Any) -> Any:
+    """Keep the low frequencies, and divide the high ones."""
+
+    def broken(config: Any, frequencies: np.ndarray) -> np.ndarray:
+        right = original(config, frequencies)
+        return (
+            frequencies + frequencies / config.rope_factor - right
+            if config.rope_scaling == "llama3"
+            else right
+        )
+
+    return broken
+
+
+@fault("sliding layers' own RoPE is scaled", "lm.init.position_tables", INIT)
+def _(original: Any) -> Any:
+    def broken(config: Any, positions: np.ndarray, length: int, *rest: Any, **options: Any) -> Any:
+        if options.get("layer_type") == "sliding" and config.sliding_rope_theta is not None:
+            theta = config.sliding_rope_theta
+            config = replace(config, rope_theta=theta, sliding_rope_theta=None)
+        return original(config, positions, length, *rest, **options)
+
+    return broken
+
+
+@fault("weights of norms start at 1, and 1 is added", "lm.init.initial_weights", INIT)
+def _(original: Any) -> Any:
+    return lambda config, *args: original(replace(config, norm_gain="weight"), *args)

@@ -7,7 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.faults.fault import ATTENTION, DROPOUT, ENCODER, FAMILY, HEADS, PREFIXED, ROPE, fault
+from tests.faults.fault import (
+    ATTENTION,
+    CACHED,
+    DROPOUT,
+    ENCODER,
+    FAMILY,
+    HEADS,
+    PREFIXED,
+    ROPE,
+    SOFTCAP,
+    WINDOWS,
+    fault,
+    inside,
+)
 from tests.faults.in_torch.modules import with_parts
 from torch_impl.dtypes import at_least_float32
 
@@ -167,3 +180,88 @@ def _(prefix_mask: Any) -> Any:
         return replace(mask, last_T=torch.arange(P + T).expand_as(mask.last_T))
 
     return broken
+
+
+@fault("torch's window has a key too many", "torch_impl.masks.causal_mask", WINDOWS)
+def _(causal_mask: Any) -> Any:
+    def broken(T: int, device: Any = None, window: int | None = None) -> Any:
+        return causal_mask(T, device, window and window + 1)
+
+    return broken
+
+
+@fault("torch's window goes beyond the start of a document", "torch_impl.masks.document_mask", WINDOWS)
+def _(document_mask: Any) -> Any:
+    def broken(start_BT: Tensor, window: int | None = None) -> Any:
+        return document_mask(torch.zeros_like(start_BT) if window else start_BT, window)
+
+    return broken
+
+
+@fault("torch caps scores before it scales them", SCORES, SOFTCAP)
+def _(attention: Any) -> Any:
+    def broken(
+        Q: Tensor, K: Tensor, V: Tensor, mask: Any = None, drop: Any = None, cap: Any = None
+    ) -> Tensor:
+        return attention(Q, K, V, mask, drop, cap and cap * Q.shape[-1] ** -0.5)
+
+    return broken
+
+
+@fault("torch caps scores after it masks them", SCORES, SOFTCAP)
+def _(attention: Any) -> Any:
+    """A masked key then has the score -cap."""
+
+    def broken(
+        Q: Tensor, K: Tensor, V: Tensor, mask: Any = None, drop: Any = None, cap: Any = None
+    ) -> Tensor:
+        if mask is None or cap is None:
+            return attention(Q, K, V, mask, drop, cap)
+        scores = at_least_float32(Q) @ at_least_float32(K).mT * Q.shape[-1] ** -0.5
+        capped = cap * torch.tanh(torch.where(mask, scores, -torch.inf) / cap)
+        return capped.softmax(-1).to(V.dtype) @ V
+
+    return broken
+
+
+MULTIHEAD = "torch_impl.attention.MultiHeadSelfAttention"
+
+
+@fault("torch's norms of queries and keys forget the 1", f"{MULTIHEAD}.__init__", HEADS)
+def _(init: Any) -> Any:
+    return lambda self, *args, **options: init(self, *args, **options | {"norm_offset": 0.0})
+
+
+@fault("torch normalises each head in place of all heads", f"{MULTIHEAD}.forward", HEADS)
+def _(forward: Any) -> Any:
+    def broken(self: Any, *args: Any) -> Tensor:
+        if self.qk_norm_over == "head":
+            return forward(self, *args)
+
+        def each_head(norm: Any) -> Any:
+            def normalise(x: Tensor) -> Tensor:
+                heads = x.unflatten(-1, (-1, self.d_head))
+                inverse_rms = torch.rsqrt(heads.square().mean(-1, keepdim=True) + norm.eps)
+                return (heads * inverse_rms).flatten(-2) * (norm.offset + norm.weight)
+
+            return normalise
+
+        return forward(with_parts(self, q_norm=each_head(self.q_norm), k_norm=each_head(self.k_norm)), *args)
+
+    return broken
+
+
+@fault("torch's keys take the queries' factor", f"{MULTIHEAD}.forward", HEADS)
+def _(forward: Any) -> Any:
+    def broken(self: Any, *args: Any) -> Tensor:
+        def scaled(attend: Any) -> Any:
+            return lambda q, k, *rest: attend(q, k * self.query_factor, *rest)
+
+        return inside("torch_impl.attention.grouped_query_attention", scaled, forward)(self, *args)
+
+    return broken
+
+
+@fault("torch's prompts fill the ring from its second slot", "torch_impl.attention.LayerCache.fill", CACHED)
+def _(fill: Any) -> Any:
+    return lambda self, k_BHTK, v_BHTK, kept_BS: fill(self, k_BHTK, v_BHTK, kept_BS.roll(1, -1))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.faults.fault import CLIP, DROPOUT, GELU, LOSS, SILU, SOFTMAX, SWIGLU, fault
+from tests.faults.fault import CLIP, DROPOUT, GELU, LOSS, SILU, SOFTCAP, SOFTMAX, SWIGLU, fault
 from torch_impl.dtypes import at_least_float32
 
 
@@ -96,5 +96,24 @@ def _(clip_gradients: Any) -> Any:
         for gradient in (p.grad for p in parameters if p.grad is not None and norm <= max_norm):
             gradient.mul_((max_norm / (norm + 1e-6)).to(gradient.dtype))
         return norm
+
+    return broken
+
+
+@fault("relu2 lets the square of negative numbers through", "torch_impl.functional.relu2", GELU)
+def _(relu2: Any) -> Any:
+    return lambda x: relu2(x) + relu2(-x)
+
+
+@fault("the cap forgets to scale back", "torch_impl.functional.softcap", SOFTCAP)
+def _(softcap: Any) -> Any:
+    return lambda x, cap: softcap(x, cap) / cap
+
+
+@fault("GELU by tanh has 0.44715 in it", "torch_impl.functional.gelu_tanh", GELU)
+def _(gelu_tanh: Any) -> Any:
+    def broken(x: Tensor) -> Tensor:
+        x32 = at_least_float32(x)
+        return (x32 * torch.sigmoid(2 * 0.7978845608028654 * (x32 + 0.44715 * x32**3))).to(x.dtype)
 
     return broken

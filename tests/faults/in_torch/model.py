@@ -6,7 +6,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.faults.fault import BLOCK, DOCUMENTS, FAMILY, FEED_FORWARD, MODEL, REMAT, fault, inside
+from tests.faults.fault import (
+    BLOCK,
+    CONVENTIONS,
+    DOCUMENTS,
+    EMBEDDING,
+    FAMILY,
+    FEED_FORWARD,
+    MODEL,
+    REMAT,
+    SOFTCAP,
+    WINDOWS,
+    fault,
+    inside,
+)
 from tests.faults.in_torch.modules import with_parts
 
 
@@ -103,3 +116,67 @@ def _(forward: Any) -> Any:
         return run(self, token_ids_BT, key, torch.zeros_like(starts_BT))
 
     return broken
+
+
+@fault("all of torch's layers slide", "torch_impl.model.TransformerLM.causal_contexts", WINDOWS)
+def _(causal_contexts: Any) -> Any:
+    def broken(*args: Any) -> Any:
+        contexts = causal_contexts(*args)
+        return dict.fromkeys(contexts, contexts.get("sliding", contexts.get("full")))
+
+    return broken
+
+
+@fault("torch's sliding layers have the theta of the full ones", "torch_impl.model.position_tables", WINDOWS)
+def _(position_tables: Any) -> Any:
+    return lambda config, positions, length, layer_type: position_tables(config, positions, length)
+
+
+@fault("torch scales the embeddings of positions, too", "torch_impl.model.Stack.embed", EMBEDDING)
+def _(embed: Any) -> Any:
+    def broken(self: Any, token_ids_BT: Tensor, tables: Any, key: Any = None) -> Tensor:
+        if self.config.scale_embeddings and self.config.position == "sinusoidal":
+            tables = {kind: (table * self.config.d_model**0.5,) for kind, (table,) in tables.items()}
+        return embed(self, token_ids_BT, tables, key)
+
+    return broken
+
+
+@fault("torch's final norm forgets the 1", "torch_impl.model.Stack.__init__", FAMILY)
+def _(init: Any) -> Any:
+    def broken(self: Any, *args: Any, **options: Any) -> None:
+        init(self, *args, **options)
+        self.ln_final.offset = 0.0
+
+    return broken
+
+
+@fault("torch normalises a branch before it drops", "torch_impl.model.TransformerBlock.forward", FAMILY)
+def _(forward: Any) -> Any:
+    def broken(self: Any, *args: Any) -> Tensor:
+        from torch_impl.model import branch_norm
+
+        def normed(branch: Any, norm: Any, after: Any) -> Any:
+            return lambda *x: branch_norm(norm, after, branch(*x), self.config)
+
+        def leave_out(_: Any) -> Any:
+            return lambda norm, after, x, config: x
+
+        normed_first = with_parts(
+            self,
+            attn=normed(self.attn, self.ln1, self.ln1_after),
+            ffn=normed(self.ffn, self.ln2, self.ln2_after),
+        )
+        return inside("torch_impl.model.branch_norm", leave_out, forward)(normed_first, *args)
+
+    return broken
+
+
+@fault("torch's sandwich takes its first norm twice", "torch_impl.model.branch_norm", CONVENTIONS)
+def _(branch_norm: Any) -> Any:
+    return lambda norm, after, x, config: branch_norm(norm, norm, x, config)
+
+
+@fault("torch's logits have no cap", "torch_impl.model.TransformerLM.logits", SOFTCAP)
+def _(logits: Any) -> Any:
+    return inside("torch_impl.model.softcap", lambda _: lambda x, cap: x, logits)
