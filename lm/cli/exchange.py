@@ -40,10 +40,10 @@ class Export:
         path = (checkpoint.best if self.best else checkpoint.latest)(self.checkpoint)
         tokenizer = find_tokenizer(path, self.tokenizer)
         exported = export_model(path, tokenizer, self.out, self.family)
-        why = "since training has changed the weights" if exported.widened else ""
+        why = ", since training has changed the weights" if exported.widened else ""
         show(
             f"{self.out}: {path.name} as {exported.family.name}, in {' and '.join(exported.dtypes)}"
-            + (f" {why}" if why else "")
+            + why
             + ("" if tokenizer else ", without a tokenizer; add one with --tokenizer FOLDER")
         )
 

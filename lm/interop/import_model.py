@@ -20,8 +20,8 @@ from lm.init import initial_moments
 from lm.interop.families import FAMILIES
 from lm.interop.family import Family
 from lm.interop.layout import Layout, layouts, with_prefix
-from lm.interop.origin import Origin, read_saved_json
-from lm.interop.tensors import DTYPES, Tensor, check_finite, find_tensors
+from lm.interop.origin import Origin
+from lm.interop.tensors import DTYPES, Tensor, check_finite, find_tensors, read_saved_json
 from lm.run import checkpoint
 from lm.text.ends import Ends, choose_ends, read_ends
 from tokenizer import Tokenizer

@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from lm.files import read_object
+from lm.interop.tensors import DTYPES
 from tokenizer.errors import InputError
 
 
@@ -36,19 +35,27 @@ def read_origin(facts: Mapping[str, Any], where: str) -> Origin | None:
     found = facts.get("origin")
     if found is None:
         return None
-    kinds = Origin.__annotations__
-    if not isinstance(found, dict) or found.keys() != kinds.keys():
+    if not isinstance(found, dict) or not _fits(found):
         raise InputError(f"{where}: origin is malformed; import the model again")
-    origin = Origin(**found)
-    texts = (origin.prefix, origin.type, origin.config.get("model_type") if origin.config else None)
-    tables = (origin.config, origin.generation_config or {}, origin.other_types)
-    if not all(isinstance(text, str) for text in texts) or not all(
-        isinstance(table, dict) for table in tables
-    ):
-        raise InputError(f"{where}: origin is malformed; import the model again")
-    return origin
+    return Origin(**found)
 
 
-def read_saved_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file of a folder that transformers saved."""
-    return read_object(path, "give a folder that transformers saved, or save or fetch it again")
+def _fits(found: dict[str, Any]) -> bool:
+    """Whether each field has its type, and the types of tensors are known."""
+    kinds = {
+        "config": dict,
+        "generation_config": dict | None,
+        "prefix": str,
+        "has_head": bool,
+        "type": str,
+        "other_types": dict,
+    }
+    return (
+        found.keys() == kinds.keys()
+        and all(isinstance(found[name], kind) for name, kind in kinds.items())
+        and isinstance(found["config"].get("model_type"), str)
+        and all(
+            isinstance(dtype, str) and dtype in DTYPES
+            for dtype in (found["type"], *found["other_types"].values())
+        )
+    )

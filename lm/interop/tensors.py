@@ -4,13 +4,12 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
 
-from lm.files import require_file
-from lm.interop.origin import read_saved_json
+from lm.files import read_object, require_file
 from lm.run.leaves import Leaves
 from tokenizer.errors import InputError
 from tokenizer.files.strict_json import parse_json
@@ -34,6 +33,11 @@ class Tensor(NamedTuple):
             # A bfloat16 is the upper half of a float32.
             array = (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
         return (array.astype(np.float32) if self.dtype == "F16" else array).reshape(self.shape)
+
+
+def read_saved_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a folder that transformers saved."""
+    return read_object(path, "give a folder that transformers saved, or save or fetch it again")
 
 
 def find_tensors(folder: Path) -> dict[str, Tensor]:

@@ -58,7 +58,7 @@ def common(eps: float, kv_heads: int | None, tied: bool) -> tuple[Keys, ...]:
 def _from_max_window_layers(theirs: Json) -> Callable[[int], bool]:
     """In Qwen, the layers from max_window_layers on slide."""
     first = theirs.get("max_window_layers", 28)
-    return lambda i: i >= first
+    return lambda i: isinstance(first, int) and i >= first
 
 
 class _FirstSlidingLayer:

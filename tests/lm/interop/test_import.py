@@ -14,7 +14,7 @@ import pytest
 import lm as twinlm
 from lm.budgets import BUDGETS, relative_error
 from tests.lm.conftest import lm
-from tests.lm.interop.models import IDS, edit_config, llama, logits_of
+from tests.lm.interop.models import IDS, edit_config, llama, logits_of, read_json
 from tests.lm.run.test_train import BACKENDS
 from tokenizer import Tokenizer
 
@@ -77,7 +77,7 @@ def test_buffers_of_old_checkpoints_are_ignored(tmp_path: Path, transformers: An
 def test_an_imported_model_trains_further(
     pipeline: Path, tmp_path: Path, capsys: Capture, transformers: Any, backend: str
 ) -> None:
-    theirs = llama(transformers, tmp_path / "hf", num_key_value_heads=2)
+    theirs = llama(transformers, tmp_path / "hf", "bfloat16", num_key_value_heads=2)
     tokenizer = Tokenizer.load(pipeline / "tokenizer")
     tokenizer.save_tokenizers_json(tmp_path / "hf" / "tokenizer.json")
     run = tmp_path / "run"
@@ -97,6 +97,16 @@ def test_an_imported_model_trains_further(
     assert lm(*command, "--steps", 4, "--batch-size", 4, "--optimizer.learning-rate", 0.01) == 0
     metrics = (tmp_path / "tuned" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(metrics[-1])["val_loss"] < loss
+    capsys.readouterr()
+    assert lm("export", "--format", "hf", tmp_path / "tuned", tmp_path / "back") == 0
+    assert "step-00000004 as llama, in float32, since training has changed the" in capsys.readouterr().out
+    changed = {"max_position_embeddings": 8, "dtype": "float32"}
+    assert (
+        read_json(tmp_path / "back" / "config.json") == read_json(tmp_path / "hf" / "config.json") | changed
+    )
+    tuned = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "back")
+    ours = twinlm.load(tmp_path / "tuned").logits(IDS[:, :8])
+    assert relative_error(ours, logits_of(tuned, IDS[:, :8])) < BUDGETS["float32"].model_forward
     assert lm("generate", "--checkpoint", run, "--prompt", "Once", "--max-new-tokens", 4) == 0
     capsys.readouterr()
     assert lm("runs", tmp_path) == 0
