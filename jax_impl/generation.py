@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jax_impl import fast, sharding
 from jax_impl.attention import Context, LayerCache
 from jax_impl.dtypes import Params, at_least_float32, dtype_named
 from jax_impl.fast import few_lengths, few_rows, padded
-from jax_impl.model import Tables, causal_contexts, embed, hidden_states, logits, rotation
+from jax_impl.model import Tables, causal_contexts, embed, hidden_states, logits
 from jax_impl.sequences import MODELS, after_prefix, encode
 from jax_impl.state import TrainState
 from lm.backend import DecodeStep, Logits, Prefill
@@ -96,7 +96,7 @@ def make_prefill(config: TrainConfig) -> Prefill:
                 for layer_type in m.used_layer_types
             }
             x_BSD = embed(decoder, token_ids_BT, m, dtype, tables)
-            contexts = causal_contexts(m, tables, T)
+            contexts = causal_contexts(m, T, tables)
         else:
             hidden_BPD = encode(params["encoder"], prefix_BP, num_tokens_B, m, dtype)
             x_BSD, contexts = after_prefix(decoder, hidden_BPD, num_tokens_B, token_ids_BT, m)
@@ -149,14 +149,17 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
         num_tokens_B1: Array,
         tables: Tables,
     ) -> tuple[Array, list[LayerCache | None]]:
+        rings = {m.layer_type(i): cache.v_BHSK.shape[2] - P for i, cache in enumerate(caches)}
         decoder, contexts = decoder_of(params), {}
-        for i, cache in enumerate(caches):
-            S, layer_type = cache.v_BHSK.shape[2] - P, m.layer_type(i)
+        for layer_type, S in rings.items():
             sees_BS = jnp.concatenate(
                 (jnp.arange(P)[None, :] < num_tokens_B1, jnp.arange(S)[None, :] <= position_B1), axis=1
             )
-            mask, slots_B1 = sees_BS[:, None, None, :], P + position_B1 % S
-            contexts[layer_type] = Context(mask, rotation(m, tables, layer_type), slots_B1)
+            # Every head of a text has the text's position.
+            rope: Any = (
+                tuple(table[:, None] for table in tables[layer_type]) if m.position == "rope" else None
+            )
+            contexts[layer_type] = Context(sees_BS[:, None, None, :], rope, P + position_B1 % S)
         x_B1D = embed(decoder, ids_B1, m, dtype, tables)
         x_B1D, written = hidden_states(decoder, x_B1D, m, contexts, caches)
         return at_least_float32(logits(decoder, x_B1D[:, 0], m)), written

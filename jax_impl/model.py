@@ -11,7 +11,7 @@ from jax.sharding import Sharding
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from jax_impl.attention import Context, LayerCache, Rope, multihead_self_attention
+from jax_impl.attention import Context, LayerCache, multihead_self_attention
 from jax_impl.dtypes import Params
 from jax_impl.functional import DropoutKey, dropout, gelu, gelu_tanh, relu, relu2, silu, softcap
 from jax_impl.layers import embedding, feed_forward, geglu, identity, layernorm, linear, rmsnorm, swiglu
@@ -142,12 +142,11 @@ def embed(
     x_BTD = embedding(params["token_embeddings"], token_ids_BT)
     if config.scale_embeddings:
         x_BTD = x_BTD * config.d_model**0.5
-    table = tables[config.layer_type(0)]  # positions are added once for layers of all types
-    if config.position == "learned":
-        added = embedding(params["position_embeddings"], jnp.asarray(table[0]))
+    if config.position in ("learned", "sinusoidal"):
+        (added,) = tables[config.layer_type(0)]  # all types of layers have the same
+        if config.position == "learned":
+            added = embedding(params["position_embeddings"], jnp.asarray(added))
         x_BTD = x_BTD + jnp.broadcast_to(added, x_BTD.shape)
-    elif config.position == "sinusoidal":
-        x_BTD = x_BTD + jnp.broadcast_to(table[0], x_BTD.shape)
     return dropout(x_BTD.astype(compute_dtype), config.embedding_dropout, key, "embedding")
 
 
@@ -192,32 +191,24 @@ def logits(params: Params, x: Float[Array, "*B D"], config: ModelConfig) -> Floa
     return y if config.logit_softcap is None else softcap(y, config.logit_softcap)
 
 
-def rotation(config: ModelConfig, tables: Tables, layer_type: LayerType) -> Rope | None:
-    """Return RoPE's tables for the heads of a layer, which share the positions; None if the model does not rotate."""
-    if config.position != "rope":
-        return None
-    cos, sin = (jnp.expand_dims(table, -3) for table in tables[layer_type])
-    return cos, sin
-
-
 def causal_contexts(
     config: ModelConfig,
-    tables: Tables,
     T: int,
-    key: DropoutKey | None = None,
+    tables: Tables,
     starts_BT: Int[Array, "B T"] | None = None,
+    key: DropoutKey | None = None,
 ) -> dict[LayerType, Context]:
-    """Return the context of each type of layers, in which a token attends to itself and to tokens before it.
+    """Return the context of each type of layers, for T tokens that attend to themselves and to tokens before them.
 
     Args:
-        tables: Tables of the tokens' positions.
-        starts_BT: The index at which each token's document starts, if tokens attend to their own document alone.
+        starts_BT: The index at which each token's document starts. A token attends to its own document alone.
     """
-    contexts = {}
-    for layer_type in config.used_layer_types:
+    contexts: dict[LayerType, Context] = {}
+    for layer_type, of_type in tables.items():
         window = config.window(layer_type)
         mask = causal_mask(T, window) if starts_BT is None else document_mask(starts_BT, window)
-        contexts[layer_type] = Context(mask, rotation(config, tables, layer_type), key=key)
+        rope: Any = of_type if config.position == "rope" else None
+        contexts[layer_type] = Context(mask, rope, key=key)
     return contexts
 
 
@@ -248,7 +239,9 @@ def transformer_lm(
     if starts_BT is not None:
         starts_BT = starts_BT.astype(int)  # the type of jnp.arange
         place_BT = jnp.arange(T)[None, :] - starts_BT
-        tables = jax.tree.map(lambda table: jnp.asarray(table)[place_BT], tables)
+        # Every head of a sequence has the sequence's positions.
+        place = place_BT[:, None] if config.position == "rope" else place_BT
+        tables = jax.tree.map(lambda table: jnp.asarray(table)[place], tables)
     x_BTD = embed(params, token_ids_BT, config, compute_dtype or param_dtype, tables, key)
-    contexts = causal_contexts(config, tables, T, key, starts_BT)
+    contexts = causal_contexts(config, T, tables, starts_BT, key)
     return logits(params, hidden_states(params, x_BTD, config, contexts, rows=rows)[0], config)

@@ -1,6 +1,7 @@
 """The other architectures on the same stack: encoder, decoder after a prefix, and both together."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,7 @@ from jax_impl.attention import Context
 from jax_impl.dtypes import Params
 from jax_impl.functional import DropoutKey
 from jax_impl.masks import padding_mask, prefix_mask
-from jax_impl.model import Tables, embed, hidden_states, logits, rotation, transformer_lm
+from jax_impl.model import Tables, embed, hidden_states, logits, transformer_lm
 from lm.config import LayerType, ModelConfig
 from lm.init import position_tables
 
@@ -30,7 +31,8 @@ def encode(
     T, param_dtype = token_ids_BT.shape[1], params["token_embeddings"]["weight"].dtype
     tables: Tables = {"full": position_tables(config, np.arange(T), T, param_dtype)}
     x_BTD = embed(params, token_ids_BT, config, compute_dtype or param_dtype, tables, key)
-    context = Context(padding_mask(num_tokens_B, T), rotation(config, tables, "full"), key=key)
+    rope: Any = tables["full"] if config.position == "rope" else None
+    context = Context(padding_mask(num_tokens_B, T), rope, key=key)
     return hidden_states(params, x_BTD, config, {"full": context}, rows=rows)[0]
 
 
@@ -71,11 +73,13 @@ def after_prefix(
     prefix_BPD = jnp.where(jnp.broadcast_to(is_token_BP1, hidden_BPD.shape), hidden_BPD, 0)
     tables: Tables = {"full": position_tables(config, np.arange(T), config.context_length, param_dtype)}
     x_BTD = embed(params, token_ids_BT, config, hidden_BPD.dtype, tables, key)
+    rope: Any = None
     if config.position == "rope":
         place_BS = jnp.where(place_1S < P, place_1S, place_1S - P + num_tokens_B[:, None])
-        whole = position_tables(config, np.arange(P + T), P + T, param_dtype)
-        tables = {"full": tuple(jnp.asarray(table)[place_BS] for table in whole)}
-    context = Context(prefix_mask(num_tokens_B, P, T), rotation(config, tables, "full"), key=key)
+        of_all = position_tables(config, np.arange(P + T), P + T, param_dtype)
+        # Every head of a sequence has the sequence's positions.
+        rope = tuple(jnp.asarray(table)[place_BS[:, None]] for table in of_all)
+    context = Context(prefix_mask(num_tokens_B, P, T), rope, key=key)
     return jnp.concatenate((prefix_BPD, x_BTD), axis=1), {"full": context}
 
 

@@ -35,6 +35,7 @@ ONE_SIDED: dict[str, dict[str, str]] = {
         "sharding.py: _index": "torch knows which rows of a weight a process holds; a JAX array knows its own slices",
     },
     "jax_impl": {
+        "model.py: make_attention": "torch sets a block's attention up once, in the block's constructor",
         "optimizer.py: _one_minus_power": "torch corrects the bias in Python's float64, JAX in the weights' type",
         "sharding.py: shardings": "XLA is told where each array lies; fully_shard decides it in torch",
         "sharding.py: params_shardings": "`shardings` of all weights, as a tree like the weights",

@@ -1,4 +1,4 @@
-"""JAX's attention in blocks: groups of heads, block sizes, eager, jit and remat, and linear memory."""
+"""JAX's attention in blocks: groups of heads, block sizes, soft caps, windows, all modes, and linear memory."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,9 +14,9 @@ from bench.program import compile_step
 from jax_impl import fast
 from jax_impl.attention import grouped_query_attention
 from jax_impl.attention import scaled_dot_product_attention as attend
-from jax_impl.fast.blocks import attend_in_blocks
+from jax_impl.fast.blocks import _Blocks, attend_in_blocks
 from jax_impl.functional import Dropout, DropoutKey
-from jax_impl.masks import Mask
+from jax_impl.masks import Mask, causal_mask
 from lm.backend import load
 from lm.budgets import BUDGETS, relative_error
 from lm.config import ModelConfig, TrainConfig
@@ -47,6 +47,7 @@ def masks(rng: np.random.Generator) -> dict[str, Any]:
     return {
         "ranges": ranges(rng),
         "ranges of all sequences": Mask(0 * last, last),
+        "window": causal_mask(T, 3),
         "dense": jnp.array(rng.random((B, 1, T, S)) < 0.5),
         "dense, of all sequences": jnp.array(rng.random((T, S)) < 0.5),
         "none": None,
@@ -57,27 +58,41 @@ def dropout() -> Dropout:
     return Dropout(0.3, DropoutKey(5, jnp.int32(2), jnp.array([3, 8], jnp.int32), "here."), "weights")
 
 
-def in_blocks(sizes: tuple[int, int], q: Array, k: Array, v: Array, mask: Any, drop: Any) -> Array:
-    """Attend as `fast.grouped_query_attention` does, with blocks of these sizes."""
+def in_blocks(
+    sizes: tuple[int, int] | None,
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Any,
+    drop: Any,
+    cap: float | None = None,
+) -> Array:
+    """Attend as `fast.grouped_query_attention` does, with blocks of these sizes or, without sizes, in one block."""
+    if sizes is None:
+        return grouped_query_attention(q, k, v, mask, drop, cap)
     if mask is not None and not isinstance(mask, Mask):
         mask = mask[..., None, :, :]
     G = k.shape[1]
-    return attend_in_blocks(sizes, q.reshape(B, G, H // G, T, K), k, v, mask, drop).reshape(q.shape)
+    return attend_in_blocks(sizes, q.reshape(B, G, H // G, T, K), k, v, mask, drop, cap).reshape(q.shape)
 
 
-CASES: list[tuple[str, int, tuple[int, int], str, bool]] = [
-    ("jit", H, (3, 4), "ranges of all sequences", True),
-    ("jit", H, (5, 2), "dense, of all sequences", False),
-    ("jit", 1, (5, 2), "ranges", True),
-    ("jit", 1, (3, 4), "none", False),
-    ("remat", 2, (2, 8), "dense", True),
-    ("eager", 2, (4, 4), "ranges", False),
+CAP = 0.7
+"""Low enough to bend most scores."""
+CASES: list[tuple[str, int, tuple[int, int] | None, str, bool, float | None]] = [
+    ("jit", H, (3, 4), "ranges of all sequences", True, None),
+    ("jit", H, (5, 2), "dense, of all sequences", False, CAP),
+    ("jit", 1, (5, 2), "ranges", True, CAP),
+    ("jit", 1, (3, 4), "none", False, None),
+    ("jit", 2, None, "ranges", False, CAP),
+    ("remat", 2, (2, 8), "dense", True, CAP),
+    ("jit", 2, (3, 2), "window", True, CAP),
+    ("eager", 2, (4, 4), "ranges", False, None),
 ]
 
 
-@pytest.mark.parametrize(("mode", "G", "sizes", "mask", "dropped"), CASES)
+@pytest.mark.parametrize(("mode", "G", "sizes", "mask", "dropped", "cap"), CASES)
 def test_blocks_agree_with_the_formula(
-    mode: str, G: int, sizes: tuple[int, int], mask: str, dropped: bool
+    mode: str, G: int, sizes: tuple[int, int] | None, mask: str, dropped: bool, cap: float | None
 ) -> None:
     """Output and gradients, in float64."""
     rng = np.random.default_rng(G)
@@ -85,7 +100,7 @@ def test_blocks_agree_with_the_formula(
     chosen, drop = masks(rng)[mask], dropout() if dropped else None
 
     def answers(function: Callable[..., Array], run: Callable[..., Any], g: Array) -> list[np.ndarray]:
-        out, pull_back = jax.vjp(run(lambda q, k, v: function(q, k, v, chosen, drop)), *arrays[:3])
+        out, pull_back = jax.vjp(run(lambda q, k, v: function(q, k, v, chosen, drop, cap)), *arrays[:3])
         return [np.asarray(x) for x in (out, *pull_back(g))]
 
     found = answers(partial(in_blocks, sizes), MODES[mode], arrays[3])
@@ -127,9 +142,31 @@ def test_scaled_dot_product_attention_takes_blocks(monkeypatch: pytest.MonkeyPat
         assert relative_error(np.asarray(found), np.asarray(expected)) <= BUDGETS["float64"].forward
 
 
-def temporary_bytes(context: int, is_fast: bool = True) -> int:
+def test_blocks_outside_of_a_window_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With blocks as long as the window, queries meet the keys of their own block and of the block before."""
+    met = []
+    for_keys = _Blocks.for_keys
+
+    def watched(self: _Blocks, i: Array, meet: Callable[..., Any], state: Any) -> Any:
+        def meet_and_note(j: Array, state: Any) -> Any:
+            met.append((int(i), int(j)))
+            return meet(jnp.asarray(j), state)
+
+        return for_keys(self, i, meet_and_note, state)
+
+    monkeypatch.setattr(_Blocks, "for_keys", watched)
+    q, k, v = (jnp.ones((1, 1, 16, K)) for _ in range(3))
+    with jax.disable_jit():
+        out, pull_back = jax.vjp(
+            lambda q: attend_in_blocks((4, 4), q[:, :, None], k, v, causal_mask(16, 4), None)[:, :, 0], q
+        )
+        pull_back(out)
+    assert met == 2 * [(0, 0), (1, 0), (1, 1), (2, 1), (2, 2), (3, 2), (3, 3)]
+
+
+def temporary_bytes(context: int, is_fast: bool = True, **options: Any) -> int:
     """Return the temporary memory that XLA plans for a training step of one narrow layer."""
-    config = TrainConfig(ModelConfig(16, context, 16, 1, 2, 16), batch_size=1, fast=is_fast)
+    config = TrainConfig(ModelConfig(16, context, 16, 1, 2, 16, **options), batch_size=1, fast=is_fast)
     backend = load("jax", config)
     step, state = backend.make_train_step(config), backend.init_state(config, 0)
     return int(compile_step(step, state, random_batch(config)).memory_analysis().temp_size_in_bytes)
@@ -137,8 +174,12 @@ def temporary_bytes(context: int, is_fast: bool = True) -> int:
 
 def test_a_steps_memory_grows_with_the_context_at_most() -> None:
     """Memory for each token does not grow, as it does by the formula. Blocks weigh more in a short context."""
-    contexts = np.array([1024, 2048, 4096, 8192])
-    per_token = np.array([temporary_bytes(int(context)) for context in contexts]) / contexts
-    assert (per_token[1:] <= 1.01 * per_token[:-1]).all(), per_token
+    cases: list[tuple[list[int], dict[str, Any]]] = [
+        ([1024, 2048, 8192], {}),
+        ([1024, 4096], {"sliding_window": 300, "score_softcap": 5.0}),
+    ]
+    for contexts, options in cases:
+        per_token = np.array([temporary_bytes(T, **options) / T for T in contexts])
+        assert (per_token[1:] <= 1.01 * per_token[:-1]).all(), per_token
     with fast.used(True):  # loading a backend turns the switch
         assert temporary_bytes(1536, False) / 1536 > 1.5 * temporary_bytes(768, False) / 768

@@ -72,9 +72,12 @@ def test_the_second_step_compiles_nothing(dtype: Any) -> None:
 
 
 def test_a_second_token_compiles_nothing() -> None:
-    backend = load("jax", CONFIG)
-    state, decode = backend.init_state(CONFIG, 0), backend.make_decode_step(CONFIG)
-    _, cache = backend.make_prefill(CONFIG)(state, np.zeros((2, 3), int), np.array([3, 3]))
+    """Its layers have rings of different lengths."""
+    model = dataclasses.replace(MODEL, num_layers=2, sliding_window=3, layer_types=("sliding", "full"))
+    config = TrainConfig(model)
+    backend = load("jax", config)
+    state, decode = backend.init_state(config, 0), backend.make_decode_step(config)
+    _, cache = backend.make_prefill(config)(state, np.zeros((2, 3), int), np.array([3, 3]))
     _, cache = decode(state, cache, np.array([1, 2]), np.array([3, 3]))
     with compilations() as later:
         _, cache = decode(state, cache, np.array([2, 1]), np.array([4, 4]))
