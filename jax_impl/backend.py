@@ -106,9 +106,11 @@ def micro_batches(
     )
 
 
-def sum_losses(logits_BTV: Array, targets_BT: Array, mask_BT: Array | None) -> Float[Array, ""]:
+def sum_losses(
+    logits_BTV: Array, targets_BT: Array, mask_BT: Array | None, z_loss: float = 0.0
+) -> Float[Array, ""]:
     """Sum the losses of the targets that count."""
-    losses_BT = token_cross_entropy(logits_BTV, targets_BT)
+    losses_BT = token_cross_entropy(logits_BTV, targets_BT, z_loss)
     return (losses_BT if mask_BT is None else jnp.where(mask_BT, losses_BT, 0.0)).sum()
 
 
@@ -141,7 +143,7 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
         logits_BTV = model(
             params, **inputs, config=config.model, compute_dtype=dtype, key=key, rows=stream_rows
         )
-        return sum_losses(logits_BTV, targets_BT, mask_BT) / count
+        return sum_losses(logits_BTV, targets_BT, mask_BT, config.z_loss) / count
 
     shardings: dict[str, Any] = {}
     if mesh and rows:

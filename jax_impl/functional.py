@@ -142,12 +142,19 @@ def dropout(
 
 
 @fast.path(fast.token_cross_entropy)
-def token_cross_entropy(logits: Float[Array, "*B V"], targets: Int[Array, "*B"]) -> Float[Array, "*B"]:
-    """-log softmax(logits)[target] of each position in nats, in at least float32."""
+def token_cross_entropy(
+    logits: Float[Array, "*B V"], targets: Int[Array, "*B"], z_loss: float = 0.0
+) -> Float[Array, "*B"]:
+    """-log softmax(logits)[target] of each position in nats, in at least float32.
+
+    With a z-loss, add z_loss * log(Z)^2, where Z is the softmax's denominator (Chowdhery et al., 2022, section 5).
+    """
     logits = at_least_float32(logits)
-    shifted = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
+    largest = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
+    shifted = logits - largest
     log_sum = jnp.log(jnp.exp(shifted).sum(-1))
-    return log_sum - jnp.take_along_axis(shifted, targets[..., None], axis=-1).squeeze(-1)
+    losses = log_sum - jnp.take_along_axis(shifted, targets[..., None], axis=-1).squeeze(-1)
+    return losses + z_loss * jnp.square(log_sum + largest.squeeze(-1)) if z_loss else losses
 
 
 def cross_entropy(logits: Float[Array, "*B V"], targets: Int[Array, "*B"]) -> Float[Array, ""]:

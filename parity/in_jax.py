@@ -127,6 +127,9 @@ LAYERS: dict[str, Callable[[JaxArrays, JaxArrays, dict[str, Any]], Array]] = {
     "relu2": lambda a, c, s: relu2(a["x"]),
     "softcap": lambda a, c, s: softcap(a["x"], s["cap"]),
     "token_cross_entropy": lambda a, c, s: token_cross_entropy(a["logits"], c["targets"]),
+    "token_cross_entropy with z-loss": lambda a, c, s: token_cross_entropy(
+        a["logits"], c["targets"], s["z_loss"]
+    ),
     "cross_entropy": lambda a, c, s: cross_entropy(a["logits"], c["targets"]),
     "global_norm": lambda a, c, s: global_norm(a),
     "clip_gradients": lambda a, c, s: _clip(a, s["max_norm"]),

@@ -154,6 +154,9 @@ LAYERS: dict[str, Callable[[Tensors, Tensors, dict[str, Any]], Callable[[Tensors
     "relu2": lambda a, c, s: lambda a: relu2(a["x"]),
     "softcap": lambda a, c, s: lambda a: softcap(a["x"], s["cap"]),
     "token_cross_entropy": lambda a, c, s: lambda a: token_cross_entropy(a["logits"], c["targets"]),
+    "token_cross_entropy with z-loss": lambda a, c, s: (
+        lambda a: token_cross_entropy(a["logits"], c["targets"], s["z_loss"])
+    ),
     "cross_entropy": lambda a, c, s: lambda a: cross_entropy(a["logits"], c["targets"]),
     "global_norm": lambda a, c, s: lambda a: global_norm(a.values()),
     "clip_gradients": lambda a, c, s: _clip(a, s["max_norm"]),

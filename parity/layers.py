@@ -122,6 +122,11 @@ LAYERS: dict[str, Layer] = {
         draws.cross_entropy,
         lambda g: oracle.token_cross_entropy(g.arrays["logits"], g.constants["targets"]),
     ),
+    "token_cross_entropy with z-loss": Layer(
+        ((8, 11), (3, 4, 9)),
+        lambda rng, case: draws.cross_entropy(rng, case)._replace(statics={"z_loss": 0.1}),
+        lambda g: oracle.token_cross_entropy(g.arrays["logits"], g.constants["targets"], **g.statics),
+    ),
     "cross_entropy": Layer(
         ((8, 11), (3, 4, 9)),
         draws.cross_entropy,

@@ -87,9 +87,11 @@ def micro_batches(
         yield inputs, targets, mask
 
 
-def sum_losses(logits_BTV: Tensor, targets_BT: Tensor, mask_BT: Tensor | None) -> Float[Tensor, ""]:
+def sum_losses(
+    logits_BTV: Tensor, targets_BT: Tensor, mask_BT: Tensor | None, z_loss: float = 0.0
+) -> Float[Tensor, ""]:
     """Sum the losses of the targets that count."""
-    losses_BT = token_cross_entropy(logits_BTV, targets_BT)
+    losses_BT = token_cross_entropy(logits_BTV, targets_BT, z_loss)
     return (losses_BT if mask_BT is None else torch.where(mask_BT, losses_BT, 0.0)).sum()
 
 
@@ -114,7 +116,8 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
             key = dropout_key(config, state, i * B + rows.start, len(targets_BT))
             if mesh:
                 state.model.set_requires_all_reduce(i == A - 1)
-            loss = sum_losses(state.model(**inputs, key=key), targets_BT, mask_BT) / batch.num_targets
+            logits_BTV = state.model(**inputs, key=key)
+            loss = sum_losses(logits_BTV, targets_BT, mask_BT, config.z_loss) / batch.num_targets
             loss.backward()
             losses.append(loss.detach())
         total, norm = torch.stack(losses).sum(), None

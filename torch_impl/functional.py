@@ -135,12 +135,19 @@ def dropout(
 
 
 @fast.path(fast.token_cross_entropy)
-def token_cross_entropy(logits: Float[Tensor, "*B V"], targets: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
-    """-log softmax(logits)[target] of each position in nats, in at least float32."""
+def token_cross_entropy(
+    logits: Float[Tensor, "*B V"], targets: Int[Tensor, "*B"], z_loss: float = 0.0
+) -> Float[Tensor, "*B"]:
+    """-log softmax(logits)[target] of each position in nats, in at least float32.
+
+    With a z-loss, add z_loss * log(Z)^2, where Z is the softmax's denominator (Chowdhery et al., 2022, section 5).
+    """
     logits = at_least_float32(logits)
-    shifted = logits - logits.amax(-1, keepdim=True).detach()
+    largest = logits.amax(-1, keepdim=True).detach()
+    shifted = logits - largest
     log_sum = torch.log(torch.exp(shifted).sum(-1))
-    return log_sum - shifted.gather(-1, targets[..., None].long()).squeeze(-1)
+    losses = log_sum - shifted.gather(-1, targets[..., None].long()).squeeze(-1)
+    return losses + z_loss * (log_sum + largest.squeeze(-1)).square() if z_loss else losses
 
 
 def cross_entropy(logits: Float[Tensor, "*B V"], targets: Int[Tensor, "*B"]) -> Float[Tensor, ""]:

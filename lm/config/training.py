@@ -107,6 +107,9 @@ class TrainConfig:
     """Micro-batches that each batch is split into, to save memory. Must divide batch_size."""
     seed: int = 0
     """Seed of the initial weights, the batches and dropout."""
+    z_loss: float = 0.0
+    """Training adds this times log(Z)^2 to each token's loss, where Z is the denominator of the softmax (PaLM). The
+    training loss that is shown includes it, and the validation loss does not."""
     documents: Documents = "joined"
     """joined: attention and positions of a window run across the ends of documents, as in the course. packed: no token
     attends to another document, and positions start at 0 in each document. For a decoder only."""
@@ -168,6 +171,7 @@ class TrainConfig:
             "change one of them",
         )
         require_one_of(self, "compute_dtype", ComputeDtype)
+        require(0 <= self.z_loss < math.inf, f"z_loss is {self.z_loss}: give a finite number, 0 or more")
         require(0 < self.mask_rate < 1, f"mask_rate is {self.mask_rate}: give a number above 0 and below 1")
         architecture, vocab_size = self.model.architecture, self.model.vocab_size
         if self.mask_token is not None:

@@ -61,11 +61,12 @@ def one_hot(ids: np.ndarray, size: int) -> np.ndarray:
     return np.eye(size)[ids]
 
 
-def token_cross_entropy(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """log(sum(exp(logits))) - logits[target], for each position."""
+def token_cross_entropy(logits: np.ndarray, targets: np.ndarray, z_loss: float = 0.0) -> np.ndarray:
+    """log(Z) - logits[target] + z_loss log(Z)^2, for each position, with Z = sum(exp(logits))."""
     largest = logits.real.max(-1)
     log_sum = largest + np.log(np.exp(logits - largest[..., None]).sum(-1))
-    return log_sum - (logits * one_hot(targets, logits.shape[-1])).sum(-1)
+    losses = log_sum - (logits * one_hot(targets, logits.shape[-1])).sum(-1)
+    return losses + z_loss * log_sum * log_sum if z_loss else losses
 
 
 def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from tests.parity.support import DTYPES, answers, assert_close, assert_parity, c
 TARGETS = np.array([[0, 6, 3], [2, 2, 5]])
 
 
-@pytest.mark.parametrize("layer", ["cross_entropy", "token_cross_entropy"])
+@pytest.mark.parametrize("layer", ["cross_entropy", "token_cross_entropy", "token_cross_entropy with z-loss"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @examples(8)
 @given(case=cases("cross_entropy"))

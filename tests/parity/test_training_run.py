@@ -10,7 +10,7 @@ import pytest
 import lm.run.train
 from lm.backend import BackendName, load
 from lm.budgets import BUDGETS, RUN, relative_error
-from lm.config import ModelConfig, OptimizerConfig, TrainConfig
+from lm.config import AdamWForm, ModelConfig, OptimizerConfig, TrainConfig
 from lm.config.training import Documents
 from lm.data.batch import Batch
 from lm.data.windows import get_batch
@@ -111,7 +111,7 @@ def oracle_run(config: TrainConfig, tokens: np.ndarray) -> tuple[list[float], di
     """Return losses and final weights of the oracle's training loop."""
     o, model = config.optimizer, config.model
     weights = {name: leaf[...] for name, leaf in initial_weights(model, config.seed, "float64")}
-    optimizer, losses = oracle.AdamW((o.beta1, o.beta2), o.eps, o.weight_decay), []
+    optimizer, losses = oracle.AdamW((o.beta1, o.beta2), o.eps, o.weight_decay, o.adamw), []
     for step in range(config.steps):
         batch = get_batch(tokens, config.seed, step, config.batch_size, model.context_length)
         starts = document_starts(batch.inputs[0], config)
@@ -120,7 +120,7 @@ def oracle_run(config: TrainConfig, tokens: np.ndarray) -> tuple[list[float], di
             weights: oracle.Weights, batch: Batch = batch, starts: np.ndarray | None = starts
         ) -> np.ndarray:
             logits = oracle.transformer_lm(weights, batch.inputs[0], model, starts=starts)
-            return oracle.cross_entropy(logits, batch.targets[0])
+            return oracle.token_cross_entropy(logits, batch.targets[0], config.z_loss).mean((-2, -1))
 
         losses.append(float(loss(weights)))
         gradients = oracle.gradient(loss, weights, np.ones(()))
@@ -132,15 +132,21 @@ def oracle_run(config: TrainConfig, tokens: np.ndarray) -> tuple[list[float], di
     return losses, weights
 
 
-@pytest.mark.parametrize(("micro_batches", "documents"), [(1, "joined"), (2, "packed")])
-def test_the_first_steps_are_the_oracles(micro_batches: int, documents: Documents, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("micro_batches", "documents", "form", "z_loss"),
+    [(1, "joined", "course", 0.0), (2, "packed", "torch", 0.1)],
+)
+def test_the_first_steps_are_the_oracles(
+    micro_batches: int, documents: Documents, form: AdamWForm, z_loss: float, tmp_path: Path
+) -> None:
     """Loss, gradient, clipping, schedule, AdamW and decay all act: rates are large, the limit low, the decay strong."""
     config = TrainConfig(
         ModelConfig(vocab_size=13, context_length=5, d_model=8, num_layers=1, num_heads=2, d_ff=12),
-        OptimizerConfig(0.1, 0.02, warmup_steps=3, weight_decay=0.3, max_grad_norm=0.7, eps=1e-3),
+        OptimizerConfig(0.1, 0.02, warmup_steps=3, weight_decay=0.3, max_grad_norm=0.7, eps=1e-3, adamw=form),
         steps=6,
         batch_size=4,
         grad_accumulation=micro_batches,
+        z_loss=z_loss,
         seed=3,
         documents=documents,
         end_token=1 if documents == "packed" else None,

@@ -119,16 +119,20 @@ def _gain(weight: Float[Tensor, " D"], offset: float) -> Float[Tensor, " D"]:
     return weight if offset == 0.0 else offset + at_least_float32(weight)
 
 
-def token_cross_entropy(logits: Float[Tensor, "*B V"], targets: Int[Tensor, "*B"]) -> Any:
+def token_cross_entropy(
+    logits: Float[Tensor, "*B V"], targets: Int[Tensor, "*B"], z_loss: float = 0.0
+) -> Any:
     """Compute the losses of many logits with `TokenCrossEntropy`, in the formula's time and a third of its memory."""
-    return apply(TokenCrossEntropy, logits, targets) if logits.numel() > _SMALL else NotImplemented
+    return apply(TokenCrossEntropy, logits, targets, z_loss) if logits.numel() > _SMALL else NotImplemented
 
 
 class TokenCrossEntropy(Function):
     """-log softmax(logits)[target]. It keeps only the exponentials; autograd keeps three arrays of their size."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Float[Tensor, "*B V"], targets: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+    def forward(
+        ctx: Any, logits: Float[Tensor, "*B V"], targets: Int[Tensor, "*B"], z_loss: float
+    ) -> Float[Tensor, "*B"]:
         rows, wanted = logits.flatten(0, -2), targets.flatten().long()[:, None]
         largest = at_least_float32(rows.amax(-1))
         exp, total = torch.empty_like(rows), torch.empty_like(largest)
@@ -138,17 +142,22 @@ class TokenCrossEntropy(Function):
             if exp.dtype != largest.dtype:
                 exp[i] = part
         at_target = rows.gather(-1, wanted).squeeze(-1) - largest - total.log()
-        ctx.save_for_backward(exp, total, wanted, at_target)
-        return -at_target.view(targets.shape)
+        # The slope of z_loss log(Z)^2 by log(Z), whose gradient is the softmax.
+        slope = (largest + total.log()).mul_(2 * z_loss) if z_loss else None
+        ctx.save_for_backward(exp, total, wanted, at_target, slope)
+        losses = -at_target if slope is None else slope.square() / (4 * z_loss) - at_target
+        return losses.view(targets.shape)
 
     @staticmethod
     @differentiable_once
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
-        exp, total, wanted, at_target = ctx.saved_tensors
-        d_logits = torch.mul(exp, (g.flatten() / total)[:, None]).to(exp.dtype)
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+        exp, total, wanted, at_target, slope = ctx.saved_tensors
+        d_exp = g.flatten() / total if slope is None else g.flatten() * (1 + slope) / total
+        d_logits = torch.mul(exp, d_exp[:, None]).to(exp.dtype)
         # Computed from the logarithm: the exponential of a likely target, rounded to bfloat16, has lost 1 - p.
-        d_logits.scatter_(-1, wanted, (at_target.expm1() * g.flatten()).to(exp.dtype)[:, None])
-        return d_logits.view(*g.shape, -1), None
+        d_target = at_target.expm1() if slope is None else at_target.expm1() + slope * at_target.exp()
+        d_logits.scatter_(-1, wanted, (d_target * g.flatten()).to(exp.dtype)[:, None])
+        return d_logits.view(*g.shape, -1), None, None
 
 
 def _row_blocks(rows: Float[Tensor, "N V"]) -> Iterator[tuple[slice, Tensor]]:
