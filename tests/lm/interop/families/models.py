@@ -10,7 +10,7 @@ import torch
 from lm.budgets import Dtype
 from tests.lm.interop.families.float64 import float64
 
-VOCABULARY, D, LAYERS, HEADS, KV_HEADS, D_FF = 50, 24, 2, 4, 2, 40
+VOCABULARY, D, LAYERS, HEADS, KV_HEADS, D_HEAD, D_FF = 50, 24, 2, 4, 2, 8, 40
 CONTEXT = 40
 WINDOW = 5
 IDS = np.random.default_rng(1).integers(0, VOCABULARY, (2, 22))
@@ -30,10 +30,97 @@ _SIZES: dict[str, Any] = {
 _NO_TOKENS: dict[str, Any] = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
 """No text ends, and no row of the embeddings goes without gradient, as transformers' padding would."""
 
-_THETA: dict[str, Any] = {"rope_type": "default", "rope_theta": 70.0}
+_LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 100.0,
+    "factor": 3.0,
+    "low_freq_factor": 0.5,
+    "high_freq_factor": 2.0,
+    "original_max_position_embeddings": 32,
+}
+"""Of the four wavelengths 6, 20, 63, 199 this leaves the first, blends two, and stretches the last in full."""
+_LINEAR = {"rope_type": "linear", "rope_theta": 300.0, "factor": 2.5}
+_THETA = {"rope_type": "default", "rope_theta": 70.0}
 
 CASES: dict[str, dict[str, Any]] = {
-    "llama": {**_SIZES, "rope_parameters": _THETA, "attention_bias": True, "mlp_bias": True},
+    "gpt2": {
+        "vocab_size": VOCABULARY,
+        "n_positions": CONTEXT,
+        "n_embd": D,
+        "n_layer": LAYERS,
+        "n_head": HEADS,
+        "n_inner": D_FF,
+        "layer_norm_epsilon": 0.03,
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
+    },
+    "gpt2 untied": {
+        "vocab_size": VOCABULARY,
+        "n_positions": CONTEXT,
+        "n_embd": D,
+        "n_layer": LAYERS,
+        "n_head": HEADS,
+        "n_inner": D_FF,
+        "activation_function": "gelu",
+        "scale_attn_weights": False,
+        "tie_word_embeddings": False,
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
+    },
+    "llama": {
+        **_SIZES,
+        "rope_parameters": _LLAMA3,
+        "head_dim": D_HEAD,
+        "attention_bias": True,
+        "tie_word_embeddings": True,
+    },
+    "llama linear": {**_SIZES, "rope_parameters": _LINEAR, "attention_bias": True, "mlp_bias": True},
+    "mistral": {**_SIZES, "rope_parameters": _THETA, "head_dim": D_HEAD, "sliding_window": WINDOW},
+    "qwen2": {
+        **_SIZES,
+        "rope_parameters": _THETA,
+        "use_sliding_window": True,
+        "sliding_window": WINDOW,
+        "max_window_layers": 1,
+        "tie_word_embeddings": True,
+    },
+    "qwen3": {
+        **_SIZES,
+        "rope_parameters": _THETA,
+        "head_dim": D_HEAD,
+        "attention_bias": True,
+        "use_sliding_window": True,
+        "sliding_window": WINDOW,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+    "gemma": {**_SIZES, "rope_parameters": _THETA, "head_dim": D_HEAD},
+    "gemma2": {
+        **_SIZES,
+        "rope_parameters": _THETA,
+        "head_dim": D_HEAD,
+        "query_pre_attn_scalar": 5,
+        "sliding_window": WINDOW,
+        "attention_bias": True,
+        "tie_word_embeddings": False,
+        "attn_logit_softcapping": 1.5,
+        "final_logit_softcapping": 2.0,
+    },
+    "gemma3_text": {
+        **_SIZES,
+        "rope_parameters": {"full_attention": _LINEAR, "sliding_attention": _THETA},
+        "head_dim": D_HEAD,
+        "query_pre_attn_scalar": 5,
+        "sliding_window": WINDOW,
+        "num_hidden_layers": 3,
+        "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+        "attention_bias": True,
+        "final_logit_softcapping": 2.0,
+    },
+    "olmo2": {**_SIZES, "rope_parameters": _THETA, "attention_bias": True, "tie_word_embeddings": True},
+    "phi3": {
+        **_SIZES,
+        "rope_parameters": _THETA,
+        "sliding_window": WINDOW,
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop"), 0.0),
+    },
 }
 
 

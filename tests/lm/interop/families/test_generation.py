@@ -59,7 +59,7 @@ def test_greedy_tokens_of_a_batch_are_those_of_transformers(
 
 
 @pytest.mark.parametrize("backend", OURS)
-@pytest.mark.parametrize("case", ["llama"])
+@pytest.mark.parametrize("case", ["gemma3_text"])
 def test_a_prompt_alone_is_continued_as_in_the_batch(
     imported: Callable[..., Imported],
     expected: Callable[[str], list[list[int]]],
