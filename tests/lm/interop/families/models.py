@@ -122,6 +122,8 @@ CASES: dict[str, dict[str, Any]] = {
         **dict.fromkeys(("resid_pdrop", "embd_pdrop"), 0.0),
     },
 }
+FAMILIES = [case for case in CASES if " " not in case]
+"""One case of each family."""
 
 
 def make(transformers: Any, case: str, outliers: bool = False) -> Any:

@@ -22,6 +22,9 @@ from torch_impl.model import TransformerLM
 
 Weights = dict[str, np.ndarray]
 
+QUICKLY = {"xla_backend_optimization_level": 0}
+"""Half of the time of XLA's compiler goes into making a program fast that runs once."""
+
 
 class Numbers(NamedTuple):
     """The arrays are float64, whatever type the model computed them in."""
@@ -47,11 +50,29 @@ def theirs(model: Any, ids: np.ndarray) -> Numbers:
     )
 
 
+def logits_in_torch(config: ModelConfig, weights: Weights, ids: np.ndarray, dtype: Dtype) -> np.ndarray:
+    """Return torch_impl's logits alone."""
+    with torch.no_grad():
+        return _array(_torch_model(config, weights, dtype)(torch.tensor(ids[:, :-1])))
+
+
+def logits_in_jax(config: ModelConfig, weights: Weights, ids: np.ndarray, dtype: Dtype) -> np.ndarray:
+    """Return jax_impl's logits alone."""
+    program = jax.jit(jax_impl.model.transformer_lm, static_argnums=(2, 3), compiler_options=QUICKLY)
+    return np.asarray(
+        program(_jax_params(weights, dtype), jnp.asarray(ids[:, :-1]), config, dtype), np.float64
+    )
+
+
+LOGITS: dict[BackendName, Callable[[ModelConfig, Weights, np.ndarray, Dtype], np.ndarray]] = {
+    "torch": logits_in_torch,
+    "jax": logits_in_jax,
+}
+
+
 def in_torch(config: ModelConfig, weights: Weights, ids: np.ndarray, dtype: Dtype) -> Numbers:
     """Return what torch_impl computes."""
-    param_dtype = torch.float64 if dtype == "float64" else torch.float32
-    model = TransformerLM(config, getattr(torch, dtype), dtype=param_dtype)
-    model.load_state_dict({name: torch.tensor(w) for name, w in weights.items()})
+    model = _torch_model(config, weights, dtype)
     hidden: list[torch.Tensor] = []
     model.layers[0].register_forward_pre_hook(lambda _, inputs: hidden.append(inputs[0]))
     for layer in (*model.layers[:-1], model.ln_final):
@@ -64,9 +85,7 @@ def in_torch(config: ModelConfig, weights: Weights, ids: np.ndarray, dtype: Dtyp
 
 def in_jax(config: ModelConfig, weights: Weights, ids: np.ndarray, dtype: Dtype) -> Numbers:
     """Return what jax_impl computes, in one compiled program."""
-    param_dtype = "float64" if dtype == "float64" else "float32"
-    params = nested({name: jnp.asarray(w, param_dtype) for name, w in weights.items()})
-    hidden: list[Any] = []
+    params, hidden = _jax_params(weights, dtype), list[Any]()
     head = jax_impl.model.logits
 
     def record_stream(x: Any, rows: Any) -> Any:
@@ -82,10 +101,8 @@ def in_jax(config: ModelConfig, weights: Weights, ids: np.ndarray, dtype: Dtype)
         logits = jax_impl.model.transformer_lm(params, jnp.asarray(ids[:, :-1]), config, dtype)
         return jax_impl.functional.cross_entropy(logits, jnp.asarray(ids[:, 1:])), (logits, [*hidden])
 
-    # Half of the time of compiling goes into making a program fast that runs once.
-    quickly = {"xla_backend_optimization_level": 0}
     with mock.patch.multiple(jax_impl.model, constrain=record_stream, logits=record_head):
-        program = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=quickly)
+        program = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICKLY)
         (_, (logits, streams)), gradients = program(params)
     return Numbers(
         np.asarray(logits, np.float64),
@@ -98,6 +115,18 @@ OURS: dict[BackendName, Callable[[ModelConfig, Weights, np.ndarray, Dtype], Numb
     "torch": in_torch,
     "jax": in_jax,
 }
+
+
+def _torch_model(config: ModelConfig, weights: Weights, dtype: Dtype) -> TransformerLM:
+    param_dtype = torch.float64 if dtype == "float64" else torch.float32
+    model = TransformerLM(config, getattr(torch, dtype), dtype=param_dtype)
+    model.load_state_dict({name: torch.tensor(w) for name, w in weights.items()})
+    return model
+
+
+def _jax_params(weights: Weights, dtype: Dtype) -> Any:
+    param_dtype = "float64" if dtype == "float64" else "float32"
+    return nested({name: jnp.asarray(w, param_dtype) for name, w in weights.items()})
 
 
 def _array(tensor: Any) -> np.ndarray:

@@ -84,7 +84,9 @@ def test_fine_tuning_is_the_same_in_torch_in_jax_and_over_transformers_model(
     np.testing.assert_allclose(losses["jax"][:5], first, rtol=RUN["float32"])
     a, b = (read_weights(tmp_path / backend)[1] for backend in OURS)
     for name in a:
-        assert relative_error(a[name], b[name]) < RUN["float32"]
+        # Without RoPE a bias of the keys has no gradient, and AdamW scales rounding errors up to full steps.
+        if not (case == "gpt2" and name.endswith("k_proj.bias")):
+            assert relative_error(a[name], b[name]) < RUN["float32"], name
 
     assert lm("export", "--format", "hf", tmp_path / "jax", tmp_path / "hf") == 0
     loaded, info = transformers.AutoModelForCausalLM.from_pretrained(

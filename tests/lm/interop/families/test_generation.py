@@ -13,7 +13,7 @@ from lm.run.loading import load_state
 from lm.text.generate import generate
 from lm.text.sampling import SamplingConfig
 from tests.lm.interop.families.conftest import Imported
-from tests.lm.interop.families.models import CASES, CONTEXT, VOCABULARY, WINDOW
+from tests.lm.interop.families.models import CONTEXT, FAMILIES, VOCABULARY, WINDOW
 from tests.lm.interop.families.numbers import OURS
 
 NEW = 20
@@ -48,7 +48,7 @@ def write(model: Imported, backend: BackendName, prompts: list[list[int]]) -> li
 
 
 @pytest.mark.parametrize("backend", OURS)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", FAMILIES)
 def test_greedy_tokens_of_a_batch_are_those_of_transformers(
     imported: Callable[..., Imported],
     expected: Callable[[str], list[list[int]]],

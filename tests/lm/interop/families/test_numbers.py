@@ -1,20 +1,17 @@
 """Both backends compute what transformers computes: logits, all hidden states, and every weight's gradient."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from lm.backend import BackendName, load
+from lm.backend import BackendName
 from lm.budgets import BUDGETS, Dtype, relative_error
-from lm.run import checkpoint
-from lm.run.loading import load_state
 from tests.lm.interop.families.conftest import Imported
-from tests.lm.interop.families.models import CASES, IDS, in_dtype
-from tests.lm.interop.families.numbers import OURS, Numbers, theirs
+from tests.lm.interop.families.models import CASES, FAMILIES, IDS, in_dtype
+from tests.lm.interop.families.numbers import LOGITS, OURS, Numbers, theirs
 
 
 def errors(a: Numbers, b: Numbers) -> dict[str, float]:
@@ -65,7 +62,7 @@ def test_outliers_of_trained_models_cost_no_more_digits_than_in_transformers(
 
 
 @pytest.mark.parametrize("backend", OURS)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", FAMILIES)
 def test_bfloat16_is_as_near_to_the_truth_as_in_transformers(
     imported: Callable[..., Imported], transformers: Any, case: str, backend: BackendName
 ) -> None:
@@ -73,10 +70,7 @@ def test_bfloat16_is_as_near_to_the_truth_as_in_transformers(
     with torch.no_grad():
         copy = in_dtype(transformers, model.model, "bfloat16")
         logits = copy(torch.tensor(IDS[:, :-1])).logits.double().numpy()
-    config = replace(model.config, compute_dtype="bfloat16")
-    module = load(backend, config)
-    state = load_state(checkpoint.latest(model.run), config, module, with_optimizer=False)
-    found = module.make_logits(config)(state, IDS[:, :-1])
+    found = LOGITS[backend](model.config.model, model.weights, IDS, "bfloat16")
     error = relative_error(found, model.truth.logits)
     assert error < BUDGETS["bfloat16"].model_forward
     assert error < 1.5 * relative_error(logits, model.truth.logits)
