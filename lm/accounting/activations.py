@@ -93,6 +93,8 @@ def kept_by_block(m: ModelConfig, T: int, account: Account, sizes: Sizes) -> dic
         twice = x < w or m.num_kv_heads < m.num_heads
         if _is_one_block_in_jax(T):
             kept["attn: weights"] = scores * w * (2 if twice else 1)
+            if m.score_softcap is not None:
+                kept["attn: capped scores"] = 2 * scores * w
         else:
             kept |= {"attn: wide output": queries * w, "attn: largest scores, sums": 2 * H * T * w}
             # What XLA copies to reach single blocks, as measured without groups of heads.
@@ -103,14 +105,15 @@ def kept_by_block(m: ModelConfig, T: int, account: Account, sizes: Sizes) -> dic
         kept |= {"ffn: norm": norm, "ffn: input": stream * o}
         if m.norm_position == "sandwich":
             kept["ffn: norm after"] = norm
-    # SiLU multiplies its input by the sigmoid; GELU multiplies half of its input by an erfc. For ReLU, torch keeps the
-    # mask of the positive inputs, and JAX keeps the inputs.
+    # SiLU multiplies its input by the sigmoid. GELU multiplies half of its input by an erfc, and its tanh form by 1
+    # plus a tanh. For ReLU, torch keeps the mask of the positive inputs, and JAX keeps the inputs. In torch, a square
+    # keeps what it squares, too.
     activation = {
         "silu": 2 * hidden * w,
         "gelu": 3 * hidden * w,
-        "gelu_tanh": 3 * hidden * w,
+        "gelu_tanh": (2 if account == "torch" else 3) * hidden * w,
         "relu": hidden * (1 if account == "torch" else w),
-        "relu2": 2 * hidden * w,
+        "relu2": hidden * (w + 1 if account == "torch" else w),
     }
     # A gate keeps w1 x and w3 x.
     kept[f"ffn: {m.ffn}"] = 2 * hidden * x if m.has_gate else activation[m.ffn]
@@ -141,11 +144,14 @@ def added_in_loss(m: ModelConfig, account: Account, sizes: Sizes) -> int:
     """Return what is alive between the logits and their gradient.
 
     torch holds exponentials and the gradient in the activations' type. JAX writes the gradient over the logits. If
-    activations are narrower than weights, both also hold the gradient in float32.
+    activations are narrower than weights, both also hold the gradient in float32. The gradient of a soft cap needs the
+    logits, and in JAX also what it computes from them.
     """
     narrow = sizes.activation < sizes.weight
-    activations = (2 if account == "torch" else 1) * sizes.activation
-    return m.context_length * m.vocab_size * (activations + (sizes.weight if narrow else 0))
+    size = (2 if account == "torch" else 1) * sizes.activation + (sizes.weight if narrow else 0)
+    if m.logit_softcap is not None:
+        size += (1 if account == "torch" else 2) * sizes.weight
+    return m.context_length * m.vocab_size * size
 
 
 def added_in_feed_forward(m: ModelConfig, T: int, account: Account, sizes: Sizes) -> int:
@@ -161,20 +167,22 @@ def added_in_attention(m: ModelConfig, T: int, account: Account, sizes: Sizes) -
     """Return what attention's backward pass adds to what was kept: gradients.
 
     In torch they are those of output, queries, keys and values, and, unless all scores are one block, keys and values
-    with a column of ones, and sums of their gradients. In JAX they are those of weights and
-    scores, or, in blocks, of output, queries, keys and values, and their copies in blocks.
+    with a column of ones, and sums of their gradients. In JAX they are those of weights and scores, or, in blocks, of
+    output, queries, keys and values, and their copies in blocks.
     """
     assert m.num_kv_heads is not None
     assert m.d_head is not None
     if account == "torch":
-        gradients = 2 * T * (m.d_model + m.num_kv_heads * m.d_head) * sizes.activation
+        gradients = 2 * T * (m.num_heads + m.num_kv_heads) * m.d_head * sizes.activation
         if _is_one_block(m, T, sizes):
             return gradients + m.num_heads * T * T * sizes.weight
         return gradients + 2 * T * m.num_kv_heads * (2 * m.d_head + 1) * sizes.weight
     heads = m.num_heads // sizes.tensor
+    # A soft cap needs its slope, too.
+    capped = m.score_softcap is not None
     if _is_one_block_in_jax(T):
-        return 2 * heads * T * T * sizes.weight
-    block_scores = 2 * heads * JAX_QUERIES * min(T, JAX_KEYS)
+        return (4 if capped else 2) * heads * T * T * sizes.weight
+    block_scores = (3 if capped else 2) * heads * JAX_QUERIES * min(T, JAX_KEYS)
     return (6 * T * heads * m.d_head + block_scores) * sizes.weight
 
 
@@ -207,6 +215,7 @@ def kept_by_course(m: ModelConfig, size: int) -> dict[str, int]:
     assert m.d_head is not None
     total: Counter[str] = Counter()
     norms = (0 if m.norm == "none" else 1) * (1 if m.block == "parallel" else 2)
+    norms *= 2 if m.norm_position == "sandwich" else 1
     for T in stacks(m):
         stream, heads, hidden = T * m.d_model, T * m.num_heads * m.d_head, T * m.d_ff
         for i in range(m.num_layers):

@@ -13,7 +13,7 @@ from tests.lm.conftest import lm
 Capture = pytest.CaptureFixture[str]
 GPT2: dict[str, Any] = {
     "norm": "layernorm",
-    "ffn": "gelu",
+    "ffn": "gelu_tanh",
     "position": "learned",
     "bias": True,
     "tie_embeddings": True,
@@ -23,6 +23,22 @@ FAMILY: dict[str, dict[str, Any]] = {
     "gpt2": GPT2,
     "ablated": {"norm": "none", "ffn": "relu", "block": "parallel", "position": "none"},
     "grouped": {"norm_position": "post", "ffn": "silu", "num_kv_heads": 1, "qk_norm": True},
+    "gemma": {
+        **{"norm_gain": "one_plus_weight", "norm_position": "sandwich", "ffn": "geglu_tanh", "d_head": 24},
+        **{
+            "num_kv_heads": 2,
+            "qk_norm": True,
+            "score_dim": 20.0,
+            "score_softcap": 50.0,
+            "logit_softcap": 30.0,
+        },
+        **{"scale_embeddings": True, "tie_embeddings": True, "sliding_window": 16},
+        **{"layer_types": ("sliding", "full"), "sliding_rope_theta": 100.0},
+    },
+    "olmo": {
+        **{"norm_position": "branch", "ffn": "relu2", "qk_norm": True, "qk_norm_over": "all_heads"},
+        **{"attention_bias": "qkv", "d_head": 8, "rope_scaling": "linear", "rope_factor": 2.0},
+    },
 }
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "decoder": {},

@@ -62,11 +62,12 @@ MEMORY_CASES = {
     "accumulation": TrainConfig(ModelConfig(300, 64, 64, 4, 4), batch_size=16, grad_accumulation=2),
     **{
         name: TrainConfig(ModelConfig(200, 64, 64, 3, 4, **FAMILY[name]), batch_size=8)
-        for name in ("gpt2", "ablated", "grouped")
+        for name in ("gpt2", "ablated", "grouped", "olmo")
     },
     "encoder": TrainConfig(ModelConfig(200, 64, 64, 3, 4, architecture="encoder"), batch_size=8),
     "encoder_decoder": TrainConfig(
-        ModelConfig(200, 64, 64, 3, 4, architecture="encoder_decoder", prefix_length=96), batch_size=8
+        ModelConfig(200, 64, 64, 3, 4, ffn="gelu", architecture="encoder_decoder", prefix_length=96),
+        batch_size=8,
     ),
     "bfloat16": TrainConfig(ModelConfig(300, 64, 64, 4, 4), batch_size=8, compute_dtype="bfloat16"),
 }
