@@ -19,7 +19,7 @@ MODEL = ModelConfig(
 CONFIGS = {
     "float64": TrainConfig(
         MODEL,
-        OptimizerConfig(max_grad_norm=0.5, weight_decay=0.1),
+        OptimizerConfig(max_grad_norm=0.5, weight_decay=0.1, kind="muon", muon_learning_rate=2e-3),
         batch_size=16,
         grad_accumulation=2,
         compute_dtype="float64",
@@ -55,7 +55,9 @@ def losses(config: TrainConfig, mesh: Mesh | None) -> dict[str, Any]:
 
     held = {
         jax.tree_util.keystr(path, simple=True, separator="."): leaf.addressable_shards[0].data.size
-        for path, leaf in jax.tree_util.tree_leaves_with_path((state.params, state.optimizer._asdict()))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(
+            (state.params, state.optimizer._asdict(), state.muon and state.muon._asdict())
+        )
     }
     return {"metrics": metrics, "evaluation": evaluate(state, batch(config, STEPS)), "held": held}
 

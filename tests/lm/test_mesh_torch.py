@@ -40,7 +40,7 @@ COMMON: tuple[object, ...] = (
 )
 COMMON += ("--optimizer.learning-rate", 5e-3, "--model.vocab-size", 301, "--model.d-ff", 9)
 COMMON += ("--model.num-layers", 1, "--optimizer.max-grad-norm", 0.5)
-FLOAT64 = (*COMMON, "--compute-dtype", "float64", "--model.residual-dropout", 0.1)
+FLOAT64 = (*COMMON, "--compute-dtype", "float64", "--model.residual-dropout", 0.1, "--optimizer.kind", "muon")
 FLOAT32 = (*COMMON, "--model.tie-embeddings", "--model.position", "learned", "--documents", "packed")
 PAIRS: tuple[object, ...] = (
     "--steps",
