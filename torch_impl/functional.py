@@ -75,6 +75,7 @@ def silu_gate(a: Float[Tensor, "..."], b: Float[Tensor, "..."]) -> Float[Tensor,
     return silu(a) * b
 
 
+@fast.path(fast.gelu_gate)
 def gelu_gate(a: Float[Tensor, "..."], b: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """gelu_tanh(a) * b, the gate of GeGLU."""
     return gelu_tanh(a) * b

@@ -76,6 +76,8 @@ def use_everything(name: BackendName, config: TrainConfig) -> dict[str, Any]:
     # Torch's model takes its whole attention from one form; a program may call the function alone.
     x = ARRAYS[name](np.linspace(-1.0, 1.0, 24, dtype=np.float32).reshape(2, 3, 4))
     attended = import_module(f"{name}_impl.attention").scaled_dot_product_attention(x, x, x)
+    # The model's gate is SwiGLU's.
+    gated = import_module(f"{name}_impl.functional").gelu_gate(x, x)
     norm = float(metrics["grad_norm"])
     return {
         "loss": float(metrics["loss"]),
@@ -83,7 +85,7 @@ def use_everything(name: BackendName, config: TrainConfig) -> dict[str, Any]:
         "total": total,
         "prompt": first,
         "token": second,
-    } | {"attended": np.asarray(attended)}
+    } | {"attended": np.asarray(attended), "gated": np.asarray(gated)}
 
 
 @pytest.mark.parametrize("name", BACKENDS)

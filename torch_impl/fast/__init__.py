@@ -5,7 +5,7 @@ operations itself, is given the formulas.
 """
 
 from torch_impl.fast.attention import grouped_query_attention, rope, scaled_dot_product_attention
-from torch_impl.fast.blocks import blockwise, rmsnorm, silu_gate, token_cross_entropy
+from torch_impl.fast.blocks import blockwise, gelu_gate, rmsnorm, silu_gate, token_cross_entropy
 from torch_impl.fast.packing import Array, moments, pack
 from torch_impl.fast.product import choices, keep_plain, project, repeat
 from torch_impl.fast.switch import path, use, used
@@ -14,6 +14,7 @@ __all__ = [
     "Array",
     "blockwise",
     "choices",
+    "gelu_gate",
     "grouped_query_attention",
     "keep_plain",
     "moments",

@@ -10,7 +10,7 @@ from torch.autograd import Function
 
 from torch_impl.dtypes import at_least_float32
 from torch_impl.fast.blocks import ROWS_BLOCK, ROWS_BLOCK_GPU
-from torch_impl.fast.blockwise import Blockwise
+from torch_impl.fast.blockwise import Blockwise, softcap_
 from torch_impl.fast.gradients import apply, cast, differentiable_once
 from torch_impl.fast.tiles import Plan, hide, make_plan
 from torch_impl.masks import Mask
@@ -32,15 +32,13 @@ def grouped_query_attention(
     cap: float | None = None,
 ) -> Any:
     """Attend by `single_query_attention` in a decode step, and otherwise block by block."""
-    if cap is not None:
-        return NotImplemented
     if q_BHTK.ndim != 4 or (isinstance(mask, Tensor) and mask.ndim > 2 and mask.shape[-3] > 1):
         return NotImplemented
     if q_BHTK.shape[2] == 1 and drop is None and not torch.is_grad_enabled():
-        return single_query_attention(q_BHTK, k_BGSK, v_BGSK, mask)
+        return single_query_attention(q_BHTK, k_BGSK, v_BGSK, mask, cap)
     if isinstance(mask, Tensor):
         mask = mask.reshape(-1, *mask.shape[-2:])
-    return _attend(q_BHTK, k_BGSK, v_BGSK, mask, drop)
+    return _attend(q_BHTK, k_BGSK, v_BGSK, mask, drop, cap)
 
 
 def single_query_attention(
@@ -48,15 +46,18 @@ def single_query_attention(
     k_BGSK: Float[Tensor, "B G S K"],
     v_BGSK: Float[Tensor, "B G S K"],
     mask: Mask | Bool[Tensor, "*M T S"] | None,
+    cap: float | None,
 ) -> Float[Tensor, "B H T K"]:
     """Attend with one query a sequence, without a gradient: a decode step.
 
     This form takes a third of the formula's operations; so small an operation takes the time of its call. All keys and
-    values must be finite, even those that the mask hides: a cache holds zeros until it is written.
+    values must be finite, even those that the mask hides: a slot of a cache holds an old key until it is written.
     """
     (B, H, _, K), (G, S) = q_BHTK.shape, k_BGSK.shape[1:3]
     q_NRK = (at_least_float32(q_BHTK) * K**-0.5).reshape(B * G, H // G, K)
     scores_NRS = torch.bmm(q_NRK, at_least_float32(k_BGSK).flatten(0, 1).mT)
+    if cap is not None:
+        scores_NRS.div_(cap).tanh_().mul_(cap)
     if isinstance(mask, Mask):
         mask = mask.pairs(S)
     if mask is not None:
@@ -77,8 +78,6 @@ def scaled_dot_product_attention(
     cap: float | None = None,
 ) -> Any:
     """Attend block by block. The first leading axis counts sequences, and the others count heads."""
-    if cap is not None:
-        return NotImplemented
     lead = Q.shape[:-2]
     B = lead[0] if lead else 1
     if mask is not None:
@@ -89,7 +88,7 @@ def scaled_dot_product_attention(
     if drop is not None and lead[:1] != (B,):
         return NotImplemented
     q_BHTK, k_BHSK, v_BHSV = (x.reshape(B, -1, *x.shape[-2:]) for x in (Q, K, V))
-    return _attend(q_BHTK, k_BHSK, v_BHSV, mask, drop).reshape(*Q.shape[:-1], V.shape[-1])
+    return _attend(q_BHTK, k_BHSK, v_BHSV, mask, drop, cap).reshape(*Q.shape[:-1], V.shape[-1])
 
 
 _plans: WeakKeyDictionary[Mask, tuple[Any, Plan]] = WeakKeyDictionary()
@@ -102,6 +101,7 @@ def _attend(
     v_BGSV: Float[Tensor, "B G S V"],
     mask: Mask | Bool[Tensor, "#B T S"] | None,
     drop: Drop | None,
+    cap: float | None,
 ) -> Float[Tensor, "B H T V"]:
     """Attend by `OneBlock` if all scores fit one block, and otherwise by `Blockwise`."""
     (B, H, T, _), (G, S) = q_BHTK.shape, k_BGSK.shape[1:3]
@@ -117,8 +117,8 @@ def _attend(
         k_BGSK, v_BGSV = k_BGSK.masked_fill(hidden, 0), v_BGSV.masked_fill(hidden, 0)
     tiles = plan.tiles
     if on_cpu and drop is None and dtype == q_BHTK.dtype and len(tiles) == 1 and len(tiles[0].keys) == 1:
-        return apply(OneBlock, q_BHTK, k_BGSK, v_BGSV, tiles[0].keys[0][1])
-    return apply(Blockwise, q_BHTK, k_BGSK, v_BGSV, plan, drop)
+        return apply(OneBlock, q_BHTK, k_BGSK, v_BGSV, tiles[0].keys[0][1], cap)
+    return apply(Blockwise, q_BHTK, k_BGSK, v_BGSV, plan, drop, cap)
 
 
 class OneBlock(Function):
@@ -134,27 +134,33 @@ class OneBlock(Function):
         k_BGSK: Float[Tensor, "B G S K"],
         v_BGSV: Float[Tensor, "B G S V"],
         limits: Float[Tensor, "#B 1 T S"] | None,
+        cap: float | None,
     ) -> Float[Tensor, "B H T V"]:
         (B, H, T, K), G = q_BHTK.shape, k_BGSK.shape[1]
         Q, K_, V = q_BHTK.reshape(B * G, -1, K), k_BGSK.flatten(0, 1), v_BGSV.flatten(0, 1)
-        scores = hide(torch.baddbmm(Q.new_zeros(()), Q, K_.mT, beta=0, alpha=K**-0.5), limits)
+        scores = torch.baddbmm(Q.new_zeros(()), Q, K_.mT, beta=0, alpha=K**-0.5)
+        slope = None if cap is None else softcap_(scores, cap)
+        hide(scores, limits)
         # A query that may attend to nothing yields zeros: their sum is taken to be the smallest number.
         least = torch.finfo(scores.dtype)
         weights = scores.sub_(scores.amax(-1, keepdim=True).clamp_(min=least.min)).exp_()
         weights.div_(weights.sum(-1, keepdim=True).clamp_(min=least.tiny))
-        ctx.save_for_backward(Q, K_, V, weights)
+        ctx.save_for_backward(Q, K_, V, weights, slope)
         return torch.bmm(weights, V).view(B, H, T, -1)
 
     @staticmethod
     @differentiable_once
-    def backward(ctx: Any, g_BHTV: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        Q, K, V, weights = ctx.saved_tensors
+    def backward(ctx: Any, g_BHTV: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        Q, K, V, weights, slope = ctx.saved_tensors
         g, (B, H, T, _) = g_BHTV.reshape(*Q.shape[:2], -1), g_BHTV.shape
         d_weights = torch.bmm(g, V.mT)
         mean = torch.linalg.vecdot(d_weights, weights)[..., None]
         d_scores = d_weights.sub_(mean).mul_(weights).mul_(Q.shape[-1] ** -0.5)
+        if slope is not None:
+            d_scores.mul_(slope)
         d_K, d_V = torch.bmm(d_scores.mT, Q), torch.bmm(weights.mT, g)
-        return torch.bmm(d_scores, K).view(B, H, T, -1), *(x.unflatten(0, (B, -1)) for x in (d_K, d_V)), None
+        d_K, d_V = (x.unflatten(0, (B, -1)) for x in (d_K, d_V))
+        return torch.bmm(d_scores, K).view(B, H, T, -1), d_K, d_V, None, None
 
 
 def rope(x_TK: Float[Tensor, "*T K"], tables: tuple[Tensor, Tensor]) -> Float[Tensor, "*T K"]:

@@ -1,5 +1,6 @@
 """Faster forms of elementwise formulas, in blocks that stay in the processor's cache (docs/benchmarks.md)."""
 
+import math
 from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any
@@ -53,6 +54,11 @@ def silu_gate(a: Float[Tensor, "..."], b: Float[Tensor, "..."]) -> Any:
     return apply(SiLUGate, a, b) if a.numel() > _SMALL else NotImplemented
 
 
+def gelu_gate(a: Float[Tensor, "..."], b: Float[Tensor, "..."]) -> Any:
+    """Compute the gate of a large array with `GELUGate`."""
+    return apply(GELUGate, a, b) if a.numel() > _SMALL else NotImplemented
+
+
 class SiLUGate(Function):
     """silu(a) * b in blocks. It keeps a and b for the gradient; autograd also keeps the sigmoid and both products."""
 
@@ -79,6 +85,43 @@ class SiLUGate(Function):
             d_a_part.copy_(slope.mul_(b_part).mul_(g_part))
             d_b_part.copy_(silu.mul_(g_part))
         return d_a, d_b
+
+
+class GELUGate(Function):
+    """gelu_tanh(a) * b in blocks. It keeps a and b for the gradient; autograd keeps the cube, the sigmoid and more."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Float[Tensor, "..."], b: Float[Tensor, "..."]) -> Tensor:
+        ctx.save_for_backward(a, b)
+        gated = torch.empty_like(a)
+        for out, a_part, b_part in cache_sized(gated, a, b):
+            a32 = at_least_float32(a_part)
+            torch.mul(_gelu_sigmoid(a32).mul_(a32).to(b.dtype), b_part, out=out)
+        return gated
+
+    @staticmethod
+    @differentiable_once
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = ctx.saved_tensors
+        d_a, d_b = torch.empty_like(a), torch.empty_like(b)
+        for d_a_part, d_b_part, a_part, b_part, g_part in cache_sized(d_a, d_b, a, b, g):
+            a32 = at_least_float32(a_part)
+            sigmoid = _gelu_sigmoid(a32)
+            # gelu' = sigmoid + gelu (1 - sigmoid) (2 u)', with (2 u)' = 2 sqrt(2 / pi) (1 + 3 * 0.044715 a^2)
+            slope = a32.square().mul_(6 * 0.044715 * _GELU).add_(2 * _GELU)
+            gelu = a32 * sigmoid
+            slope.mul_(gelu).mul_(1 - sigmoid).add_(sigmoid)
+            d_a_part.copy_(slope.mul_(b_part).mul_(g_part))
+            d_b_part.copy_(gelu.mul_(g_part))
+        return d_a, d_b
+
+
+_GELU = (2 / math.pi) ** 0.5
+
+
+def _gelu_sigmoid(a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """sigmoid(2 u) of `torch_impl.functional.gelu_tanh`."""
+    return a.square().mul_(2 * _GELU * 0.044715).add_(2 * _GELU).mul_(a).sigmoid_()
 
 
 def rmsnorm(norm: Any, x: Float[Tensor, "... D"]) -> Tensor:

@@ -29,7 +29,9 @@ class Blockwise(Function):
         v_BGSV: Float[Tensor, "B G S V"],
         plan: Plan,
         drop: Any,
+        cap: float | None,
     ) -> Float[Tensor, "B H T V"]:
+        cap = None if cap is None else cap * math.log2(math.e)
         queries = q_BHTK.unflatten(1, (k_BGSK.shape[1], -1))
         keys, values = _rows(k_BGSK), _rows(v_BGSV)
         out_BHTV = _side_by_side((*q_BHTK.shape[:3], v_BGSV.shape[-1]), values)
@@ -40,7 +42,10 @@ class Blockwise(Function):
             top = q.new_full((*q.shape[:2], 1), torch.finfo(q.dtype).min)
             sums, mixed = torch.zeros_like(top), q.new_zeros(*q.shape[:2], values.shape[-1])
             for s, limits in tile.keys:
-                scores = hide(torch.bmm(q, keys[tile.rows, s].mT), limits)
+                scores = torch.bmm(q, keys[tile.rows, s].mT)
+                if cap is not None:
+                    softcap_(scores, cap)
+                hide(scores, limits)
                 kept = None if drop is None else _kept(drop, tile, s, queries, keys)
                 top = _add_block(scores, values[tile.rows, s], kept, top, sums, mixed)
             # A query that may attend to nothing yields zeros: their sum is taken to be 1.
@@ -50,12 +55,12 @@ class Blockwise(Function):
                 part.copy_(of_tile.view(part.shape))
         # The gradient's mean of an output that was rounded to bfloat16 would be off by more than the gradients may be.
         ctx.save_for_backward(q_BHTK, k_BGSK, v_BGSV, out_BHTV, largest, total)
-        ctx.plan, ctx.drop = plan, drop
+        ctx.plan, ctx.drop, ctx.cap = plan, drop, cap
         return cast(out_BHTV, v_BGSV.dtype)
 
     @staticmethod
     @differentiable_once
-    def backward(ctx: Any, g_BHTV: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, g_BHTV: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         q_BHTK, k_BGSK, v_BGSV, out_BHTV, largest, total = ctx.saved_tensors
         queries, out, g_out = (x.unflatten(1, largest.shape[1:3]) for x in (q_BHTK, out_BHTV, g_BHTV))
         # A column of ones adds the last column of the queries, and of the flow, to all products of a row.
@@ -73,7 +78,14 @@ class Blockwise(Function):
             flow = _flow(tile, g_out, out, total)
             d_q = torch.zeros_like(q[..., :-1], memory_format=torch.contiguous_format)
             for s, limits in tile.keys:
-                weights = hide(torch.bmm(q, keys[tile.rows, s].mT), limits).exp2_()
+                slope = None
+                if ctx.cap is None:
+                    scores = torch.bmm(q, keys[tile.rows, s].mT)
+                else:
+                    scores = torch.bmm(q[..., :-1], keys[tile.rows, s, :-1].mT)
+                    slope = softcap_(scores, ctx.cap)
+                    scores.add_(q[..., -1:])
+                weights = hide(scores, limits).exp2_()
                 d_scores = torch.bmm(flow, values[tile.rows, s].mT)
                 dropped = weights
                 if ctx.drop is not None:
@@ -82,6 +94,8 @@ class Blockwise(Function):
                     dropped = weights * kept
                 d_values[s.start][tile.rows].baddbmm_(dropped.mT, flow[..., :-1])
                 d_scores.mul_(weights)
+                if slope is not None:
+                    d_scores.mul_(slope)
                 d_keys[s.start][tile.rows].baddbmm_(d_scores.mT, q[..., :-1])
                 d_q.baddbmm_(d_scores, keys[tile.rows, s, :-1])
             part = tile.cut(d_queries)
@@ -91,7 +105,14 @@ class Blockwise(Function):
             for whole, parts, scale in ((d_k_BGSK, d_keys, math.log(2)), (d_v_BGSV, d_values, 1.0)):
                 part = whole[:, :, s]
                 part.copy_(parts.pop(s.start).mul_(scale).view(part.shape))
-        return d_q_BHTK, d_k_BGSK, d_v_BGSV, None, None
+        return d_q_BHTK, d_k_BGSK, d_v_BGSV, None, None, None
+
+
+def softcap_(scores: Float[Tensor, "N Q S"], cap: float) -> Float[Tensor, "N Q S"]:
+    """Replace scores by cap tanh(scores / cap), in place, and return the slope 1 - tanh(scores / cap)^2."""
+    slope = scores.div_(cap).tanh_().square().neg_().add_(1.0)
+    scores.mul_(cap)
+    return slope
 
 
 def _add_block(

@@ -35,7 +35,9 @@ def _(single_query_attention: Any) -> Any:
 
 @fault("the gradient of few scores lacks the softmax's mean", "torch_impl.fast.attention.OneBlock", ATTENTION)
 def _(function: Any) -> Any:
-    def apply(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSV: Tensor, limits: Tensor | None) -> Tensor:
+    def apply(
+        q_BHTK: Tensor, k_BGSK: Tensor, v_BGSV: Tensor, limits: Tensor | None, cap: float | None
+    ) -> Tensor:
         """Attend. The gradient of the scores is weights * d_weights, not weights * (d_weights - mean)."""
         k, v = (x.repeat_interleave(q_BHTK.shape[1] // x.shape[1], 1) for x in (k_BGSK, v_BGSV))
         scores = q_BHTK @ k.mT * q_BHTK.shape[-1] ** -0.5
