@@ -29,6 +29,8 @@ HARDWARE = {
     "a100": Hardware({"bfloat16": 312e12, "float32": 19.5e12}, 80 * 10**9, 8, 300e9, 25e9),
     "h100": Hardware({"bfloat16": 989e12, "float32": 67e12}, 80 * 10**9, 8, 450e9, 50e9),
     "h200": Hardware({"bfloat16": 989e12, "float32": 67e12}, 141 * 10**9, 8, 450e9, 50e9),
+    # NVIDIA's data sheet of the HGX B200, divided by its 8 devices.
+    "b200": Hardware({"bfloat16": 2250e12, "float32": 75e12}, 180 * 10**9, 8, 900e9, 50e9),
     # "How to scale your model" (Austin et al., 2025), parts 2 and 5. A pod counts as a node, and rings go both ways.
     "v5p": Hardware({"bfloat16": 459e12}, 96 * 10**9, 8960, 180e9, 6.25e9),
 }

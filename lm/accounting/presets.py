@@ -8,10 +8,13 @@ from typing import Any
 from lm.config import CONFIGS, ModelConfig, TrainConfig, load_config
 from tokenizer.errors import InputError
 
+_GPT2 = {"small": (768, 12, 12), "medium": (1024, 24, 16), "large": (1280, 36, 20), "xl": (1600, 48, 25)}
+"""d_model, num_layers and num_heads of GPT-2's sizes (Radford et al., 2019, table 2)."""
 
-def _gpt2(num_layers: int, d_model: int, num_heads: int) -> TrainConfig:
-    """Return the course's model in a size of GPT-2 (Radford et al., 2019, table 2). Its SwiGLU is 4 d_model wide."""
-    return TrainConfig(ModelConfig(50_257, 1024, d_model, num_layers, num_heads, 4 * d_model))
+
+def _gpt2(d_model: int, num_layers: int, num_heads: int, d_ff: int | None) -> TrainConfig:
+    """Return the course's model in a size of GPT-2."""
+    return TrainConfig(ModelConfig(50_257, 1024, d_model, num_layers, num_heads, d_ff))
 
 
 def _llama(num_layers: int, d_model: int, num_heads: int, d_ff: int) -> TrainConfig:
@@ -56,10 +59,10 @@ _OLMO2: dict[str, Any] = {
 }
 
 PRESETS = {
-    "gpt2-small": _gpt2(12, 768, 12),
-    "gpt2-medium": _gpt2(24, 1024, 16),
-    "gpt2-large": _gpt2(36, 1280, 20),
-    "gpt2-xl": _gpt2(48, 1600, 25),
+    # SwiGLU is 4 d_model wide in the course's questions of 2024 and 2025, and the multiple of 64 nearest 8/3 d_model in
+    # those of 2026.
+    **{f"gpt2-{size}": _gpt2(*sizes, d_ff=4 * sizes[0]) for size, sizes in _GPT2.items()},
+    **{f"gpt2-{size}-2026": _gpt2(*sizes, d_ff=None) for size, sizes in _GPT2.items()},
     "llama-7b": _llama(32, 4096, 32, 11_008),
     "smollm2-135m": _published(
         49_152, 8192, 576, 30, 9, d_ff=1536, num_kv_heads=3, tie_embeddings=True, rope_theta=1e5

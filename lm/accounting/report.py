@@ -131,6 +131,7 @@ def _training(facts: dict[str, Any]) -> str:
     if "days" in training:
         rate = f"at {training['mfu']:.0%} of {training['peak_flops']:.4g} FLOP/s"
         rows.append([rate, f"{training['days']:,.2f} days"])
+        rows.append(["", f"{24 * training['days']:,.1f} hours"])
     return plain_table(["training", ""], rows)
 
 
