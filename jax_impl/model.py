@@ -182,14 +182,6 @@ def hidden_states(
     return x_BTD, written
 
 
-def rotation(config: ModelConfig, tables: Tables, layer_type: LayerType) -> Rope | None:
-    """Return RoPE's tables for the heads of a layer, which share the positions; None if the model does not rotate."""
-    if config.position != "rope":
-        return None
-    cos, sin = (jnp.expand_dims(table, -3) for table in tables[layer_type])
-    return cos, sin
-
-
 def logits(params: Params, x: Float[Array, "*B D"], config: ModelConfig) -> Float[Array, "*B V"]:
     """Apply the head, and the logits' soft cap if the model has one.
 
