@@ -50,10 +50,12 @@ def load_state(
     """Return a state of these leaves, copied into memory that torch allocated."""
     m, o = config.model, config.optimizer
     dtypes = dtype_named(config.compute_dtype), dtype_named(config.param_dtype)
-    model = MODELS[m.architecture](m, dtypes[0], "meta" if mesh else config.device, dtypes[1])
-    found: dict[str, Tensor] = dict(model.named_parameters())
+    # Drawing initial weights, which the leaves would replace, takes longer than reading the leaves.
+    model = MODELS[m.architecture](m, dtypes[0], "meta", dtypes[1])
     if mesh:
         found = sharding.shard(model, config, mesh)
+    else:
+        found = dict(model.to_empty(device=config.device).named_parameters())
     for name, leaf in weights:
         sharding.put(leaf, found[name], mesh)
     of_muon = {name: found[name] for name in muon_names(m, o)}
