@@ -11,18 +11,30 @@ import pytest
 
 import torch_impl.backend
 from lm.accounting import limits
-from lm.config import ModelConfig
+from lm.config import ModelConfig, TrainConfig
 from lm.run.leaves import Leaves
 from parity import oracle
-from parity.check.hf import truth
+from parity.check.hf import theirs, truth
 from parity.check.hf.answer import Texts
-from parity.check.hf.judge import Measured, find_differences, judge_numbers, judge_texts, places
+from parity.check.hf.folder import Folder
+from parity.check.hf.judge import (
+    Difference,
+    Measured,
+    Part,
+    find_differences,
+    judge_numbers,
+    judge_texts,
+    measure,
+    places,
+)
+from parity.check.hf.ours import Ours
 from parity.check.hf.page import page
 from parity.check.hf.run import run_hf
 from parity.check.hf.theirs import import_transformers
-from parity.check.hf.work import NEW_TOKENS, choose_work
+from parity.check.hf.work import NEW_TOKENS, TEXT, choose_work
 from parity.check.models import Precision
 from tests.lm.conftest import lm
+from tokenizer import Tokenizer, train_bpe
 
 Capture = pytest.CaptureFixture[str]
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 300}
@@ -56,29 +68,40 @@ def quiet(text: str) -> None:
     """Show no progress."""
 
 
-def test_a_llama_passes_and_the_command_writes_what_it_found(
-    llama: Path, tmp_path: Path, capsys: Capture
-) -> None:
+def test_gemma_passes_and_the_command_writes_what_it_found(tmp_path: Path, capsys: Capture) -> None:
+    gemma = save(
+        tmp_path / "gemma",
+        "gemma3_text",
+        **LLAMA,
+        head_dim=8,
+        sliding_window=WINDOW,
+        layer_types=["sliding_attention", "full_attention"],
+        query_pre_attn_scalar=11,
+    )
     files = {name: tmp_path / f"found.{name}" for name in ("json", "html", "png")}
     with pytest.raises(SystemExit) as exit:
-        lm("check", "--hf", llama, *(word for name, file in files.items() for word in (f"--{name}", file)))
+        lm("check", "--hf", gemma, *(word for name, file in files.items() for word in (f"--{name}", file)))
     assert exit.value.code == 0
     out, err = capsys.readouterr()
-    assert out.splitlines()[-1] == f"{llama}: pass"
-    assert "both backends continue all 2 prompts by transformers' 24 tokens" in " ".join(out.split())
+    assert out.splitlines()[-1] == f"{gemma}: pass"
+    assert f"both backends continue all 2 prompts by transformers' {NEW_TOKENS} tokens" in " ".join(
+        out.split()
+    )
     assert "random ids alone" in out
     assert "lm: jax_impl in bfloat16" in err
     facts = json.loads(files["json"].read_text())
-    assert {part["part"]: part["status"] for part in facts["parts"]} == dict.fromkeys(
-        ("float32", "bfloat16", "text"), "pass"
-    )
+    parts = {part["part"]: part["status"] for part in facts["parts"]}
+    assert parts == {"float32": "pass", "bfloat16": "pass", "text": "pass"}
+    assert facts["work"]["reaches_window"]
     single, half = (
-        [m for m in facts["measured"] if m["dtype"] == dtype] for dtype in ("float32", "bfloat16")
+        {m["implementation"]: m for m in facts["measured"] if m["dtype"] == dtype}
+        for dtype in ("float32", "bfloat16")
     )
-    names = ["transformers", "torch_impl, eager", "jax_impl, eager", "jax_impl, jit"]
-    assert [m["implementation"] for m in single] == [m["implementation"] for m in half] == names
-    assert all(0 < m["error"] < 2e-6 and m["top1"] == m["top5"] == 1 and len(m["drift"]) == 3 for m in single)
-    assert all(1e-3 < m["error"] < 0.1 for m in half)
+    assert single.keys() == {"transformers", "torch_impl, eager", "jax_impl, eager", "jax_impl, jit"}
+    assert half.keys() == single.keys() - {"jax_impl, eager"}
+    assert all(0 < m["error"] < 2e-6 and m["top1"] == m["top5"] == 1 for m in single.values())
+    assert all(len(m["drift"]) == 3 for m in single.values())
+    assert all(1e-3 < m["error"] < 0.1 for m in half.values())
     assert facts["differences"] == []
     html = files["html"].read_text()
     assert "both backends agree with transformers" in html
@@ -86,36 +109,45 @@ def test_a_llama_passes_and_the_command_writes_what_it_found(
     assert files["png"].read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize(
-    ("family", "settings"),
-    [
-        (
-            "gpt2",
-            {"n_embd": 16, "n_layer": 2, "n_head": 4, "vocab_size": 300, "n_positions": 64, "n_inner": 24},
-        ),
-        (
-            "gemma3_text",
-            LLAMA
-            | {
-                "head_dim": 8,
-                "sliding_window": WINDOW,
-                "layer_types": ["sliding_attention", "full_attention"],
-                "query_pre_attn_scalar": 11,
-            },
-        ),
-    ],
-)
-def test_a_family_passes(tmp_path: Path, family: str, settings: dict[str, Any]) -> None:
-    verdict = run_hf(save(tmp_path / family, family, **settings), quiet)
+def test_gpt2_passes_with_its_tokenizer(tmp_path: Path) -> None:
+    folder = save(
+        tmp_path / "gpt2", "gpt2", n_embd=16, n_layer=2, n_head=4, vocab_size=300, n_positions=64, n_inner=24
+    )
+    (tmp_path / "text").write_text(TEXT, encoding="utf-8")
+    tokenizer = Tokenizer(*train_bpe(tmp_path / "text", 290, ["<|endoftext|>"]), ["<|endoftext|>"])
+    tokenizer.save_tokenizers_json(folder / "tokenizer.json")
+    verdict = run_hf(folder, quiet)
     assert [(part.name, part.told) for part in verdict.parts if part.is_off] == []
+    assert [part.name for part in verdict.parts] == ["tokenizer", "float32", "bfloat16", "text"]
     assert verdict.differences == ()
-    assert verdict.work.reaches == (family == "gemma3_text")
-    assert verdict.model.startswith(family)
+    assert verdict.model.startswith("gpt2 of ")
+    assert verdict.work.sources == ("a short story", "random ids")
+    assert TEXT.startswith(verdict.shown[0][0])
     evil = "<script>alert(1)</script>"
     assert "<script" not in page(replace(verdict, notes=(evil,), shown=((evil, evil),), folder=Path(evil)))
 
 
-def test_a_wrong_layer_of_one_backend_is_found_there(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def ask_torch(folder: Path) -> tuple[Part, list[Difference]]:
+    """Return what torch's numbers in float32, and its texts, are judged to be."""
+    found = Folder(folder)
+    questions = choose_work(found.config, None).questions
+    model = theirs.load_model(folder, "float32")
+    texts = theirs.write_texts(model, questions)
+    ours = Ours("torch", TrainConfig(found.config), found.weights)
+    exact = truth.compute_truth(found.config, found.weights, questions.ids)
+    numbers = [theirs.compute_numbers(model, "float32", questions.ids), *ours.numbers(questions.ids)]
+    differences = [
+        difference
+        for text in ours.texts(questions, texts)
+        for difference in find_differences(text, texts, questions.prompts, 0.0)
+    ]
+    return judge_numbers([measure(n, exact, found.config) for n in numbers]), differences
+
+
+def test_a_wrong_layer_is_found_there(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part, differences = ask_torch(llama)
+    assert not part.is_off
+    assert not differences
     load = torch_impl.backend.load_state
 
     def load_wrong(config: Any, weights: Leaves, *args: Any) -> Any:
@@ -123,14 +155,26 @@ def test_a_wrong_layer_of_one_backend_is_found_there(llama: Path, monkeypatch: p
         return load(config, wrong, *args)
 
     monkeypatch.setattr(torch_impl.backend, "load_state", load_wrong)
-    verdict = run_hf(llama, quiet)
-    single, _, text = verdict.parts
-    assert verdict.is_off
-    assert single.told.startswith("torch_impl, eager is off from layer 2 and the final norm on: ")
-    assert "jax" not in single.told
-    wrong = {d.name for d in verdict.differences if not d.is_tie}
-    assert text.is_off == bool(wrong)
-    assert all(name.startswith("torch_impl") for name in wrong)
+    part, differences = ask_torch(llama)
+    assert part.told.startswith("torch_impl, eager is off from layer 2 and the final norm on: ")
+    assert {d.name for d in differences if not d.is_tie} == {
+        f"torch_impl, {how}" for how in ("with a cache", "in a batch", "without a cache")
+    }
+
+
+def test_a_cache_that_keeps_a_wrong_place_is_found_in_the_text(
+    llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = torch_impl.backend.make_decode_step
+
+    def make_wrong(config: TrainConfig) -> Any:
+        step = make(config)
+        return lambda state, cache, ids, positions: step(state, cache, ids, positions + 1)
+
+    monkeypatch.setattr(torch_impl.backend, "make_decode_step", make_wrong)
+    part, differences = ask_torch(llama)
+    assert not part.is_off
+    assert {d.name for d in differences} == {"torch_impl, with a cache", "torch_impl, in a batch"}
 
 
 def measured(name: str, dtype: Any, *errors: float) -> Measured:
@@ -142,10 +186,10 @@ def measured(name: str, dtype: Any, *errors: float) -> Measured:
 def test_the_side_that_is_off_is_named_with_its_first_layer() -> None:
     right, wrong = (0.0, 1e-6, 1e-6, 1e-6), (0.0, 1e-6, 2e-3, 1e-3)
 
-    def told(theirs: tuple[float, ...], torch: tuple[float, ...], jax: tuple[float, ...]) -> str:
+    def told(transformers: tuple[float, ...], torch: tuple[float, ...], jax: tuple[float, ...]) -> str:
         names = ("transformers", "torch_impl, eager", "jax_impl, jit")
         part = judge_numbers(
-            [measured(name, "float32", *e) for name, e in zip(names, (theirs, torch, jax), strict=True)]
+            [measured(name, "float32", *e) for name, e in zip(names, (transformers, torch, jax), strict=True)]
         )
         return f"{part.is_off}: {part.told}"
 
@@ -165,19 +209,19 @@ def test_the_side_that_is_off_is_named_with_its_first_layer() -> None:
 
 
 def test_in_bfloat16_ours_must_be_as_near_as_transformers_is() -> None:
-    theirs = measured("transformers", "bfloat16", 0.0, 0.1, 0.1, 0.1)
+    other = measured("transformers", "bfloat16", 0.0, 0.1, 0.1, 0.1)
     for error, is_off in ((0.14, False), (0.16, True)):
-        part = judge_numbers([theirs, measured("torch_impl, eager", "bfloat16", 0.0, 0.1, 0.1, error)])
+        part = judge_numbers([other, measured("torch_impl, eager", "bfloat16", 0.0, 0.1, 0.1, error)])
         assert part.is_off == is_off
     assert "off from logits on" in part.told
 
 
 def test_a_text_differs_unless_rounding_may_have_decided() -> None:
     logits = np.array([[0.0, 3.0, 1.0], [2.0, 0.0, 2.0 - 1e-6], [5.0, 1.0, 0.0]], np.float32)
-    theirs = Texts("transformers", [[1, 0, 0]], [logits])
+    right = Texts("transformers", [[1, 0, 0]], [logits])
 
     def differences(*tokens: int) -> Any:
-        return find_differences(Texts("ours", [list(tokens)]), theirs, [(7, 7)], 0.0)
+        return find_differences(Texts("ours", [list(tokens)]), right, [(7, 7)], 0.0)
 
     assert differences(1, 0, 0) == []
     (tie,) = differences(1, 2, 1)

@@ -22,21 +22,22 @@ def forward(params: Params, ids_BT: Any, config: TrainConfig) -> tuple[Any, list
         layer_type: position_tables(m, np.arange(T), m.context_length, config.param_dtype, layer_type)
         for layer_type in m.used_layer_types
     }
-    contexts = causal_contexts(m, tables, T)
+    contexts, block = causal_contexts(m, T, tables), jax.jit(partial(BLOCKS[m.block], config=m))
     states = [embed(params, ids_BT, m, dtype_named(config.compute_dtype), tables)]
     for i, layer in enumerate(params["layers"]):
-        x_BTD, _ = BLOCKS[m.block](layer, states[-1], m, contexts[m.layer_type(i)])
+        x_BTD, _ = block(layer, states[-1], context=contexts[m.layer_type(i)])
         states.append(x_BTD)
     states[-1] = make_norm(m)(params.get("ln_final"), states[-1])
     return logits(params, states[-1][:, -KEPT:], m), states
 
 
 def compute_numbers(backend: Backend, state: Any, config: TrainConfig, ids: np.ndarray) -> list[Numbers]:
-    """Return the logits and hidden states of some texts, in eager mode and in one jitted program."""
+    """Return the logits and hidden states of some texts: in one jitted program, and in float32 in eager mode, too."""
     ids_BT, run = jnp.asarray(ids), partial(forward, config=config)
-    with jax.disable_jit():
-        found = {"eager": run(state.params, ids_BT)}
-    found["jit"] = jax.jit(run)(state.params, ids_BT)
+    found = {"jit": jax.jit(run)(state.params, ids_BT)}
+    if config.compute_dtype == "float32":
+        with jax.disable_jit():
+            found["eager"] = run(state.params, ids_BT)
     return [
         Numbers(
             f"jax_impl, {mode}",

@@ -11,7 +11,7 @@ from tokenizer import Tokenizer
 
 TEXTS, TOKENS = 2, 32
 """Texts whose logits and hidden states are compared, and their tokens."""
-NEW_TOKENS = 24
+NEW_TOKENS = 20
 """Tokens by which each prompt is continued."""
 REACH = 2e11
 """Most parameters times tokens for a text that is longer than the sliding window: about a minute on two cores."""
