@@ -37,7 +37,7 @@ class Family:
     layer: str = "layers."
     transposed: frozenset[str] = frozenset()
     """Modules whose weights are (d_in, d_out)."""
-    buffers: str = r"(model\.)?layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
+    buffers: str = r"(model\.)?(layers\.\d+\.self_attn\.)?rotary_emb(_local)?\.(original_)?inv_freq"
     """Names of tensors that follow from config.json, as a regular expression. Old checkpoints hold them."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Other names of its keys."""

@@ -178,12 +178,21 @@ _IGNORED = (
         "dtype",
     ),
     *("_attn_implementation", "_attn_implementation_autoset", "attn_implementation", "use_bfloat16"),
+    *("_attn_implementation_internal", "_experts_implementation_internal", "transformers.js_config"),
     *("cache_implementation", "use_cache", "gradient_checkpointing", "chunk_size_feed_forward"),
     *("torchscript", "tf_legacy_loss", "unsloth_version", "unsloth_fixed"),
     # What a model returns beside its logits.
     *("return_dict", "output_attentions", "output_hidden_states", "tie_last_hidden_states", "output_past"),
     # Initial weights, and heads of other tasks.
-    *("initializer_range", "finetuning_task", "problem_type", "num_labels", "id2label", "label2id"),
+    *(
+        "initializer_range",
+        "finetuning_task",
+        "problem_type",
+        "num_labels",
+        "_num_labels",
+        "id2label",
+        "label2id",
+    ),
     *("task_specific_params", "tokenizer_class", "prefix"),
     # Encoders and cross-attention, which `Only` refuses.
     *("is_decoder", "tie_encoder_decoder", "cross_attention_hidden_size", "decoder_start_token_id"),

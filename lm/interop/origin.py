@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lm.interop.families import FAMILIES
 from lm.interop.tensors import DTYPES
 from tokenizer.errors import InputError
 
@@ -53,7 +54,7 @@ def _fits(found: dict[str, Any]) -> bool:
     return (
         found.keys() == kinds.keys()
         and all(isinstance(found[name], kind) for name, kind in kinds.items())
-        and isinstance(found["config"].get("model_type"), str)
+        and found["config"].get("model_type") in [*FAMILIES]
         and all(
             isinstance(dtype, str) and dtype in DTYPES
             for dtype in (found["type"], *found["other_types"].values())

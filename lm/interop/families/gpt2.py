@@ -69,7 +69,7 @@ GPT2 = Family(
         harmless("reorder_and_upcast_attn", "n_ctx"),
         # Heads of other tasks.
         harmless("summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels"),
-        harmless("summary_first_dropout"),
+        harmless("summary_first_dropout", "n_special", "predict_special_tokens"),
     ),
     {
         "wte": "token_embeddings",

@@ -108,7 +108,7 @@ LLAMA = Family(
         Only("sliding_window", ()),
         Only("use_sliding_window", (False,)),
         Only("rope_interleaved", (False,)),
-        harmless("pretraining_tp", "is_llama_config"),
+        harmless("pretraining_tp", "is_llama_config", "max_sequence_length"),
     ),
     MODULES,
 )

@@ -117,7 +117,7 @@ def test_malformed_files_are_refused(saved: Path, tmp_path: Path, capsys: Captur
     ("change", "message"),
     [
         ({"post_processor": {"type": "TemplateProcessing"}}, "post_processor TemplateProcessing"),
-        ({"normalizer": {"type": "NFC"}}, "normalizer"),
+        ({"normalizer": {"type": "Lowercase"}}, "Lowercase"),
         ({}, "has ids up to 256, but the model's vocab_size is 200"),
     ],
 )

@@ -2,11 +2,12 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
+from lm.cli.exchange import FamilyName
 from lm.config import ModelConfig
 from lm.interop.export_model import write_model
 from lm.interop.families import FAMILIES
@@ -196,6 +197,10 @@ def test_a_run_keeps_where_its_model_came_from(transformers: Any, tmp_path: Path
     assert origin_to_keep(inputs, {"iteration": 7, **kept}) == kept
     assert origin_to_keep(replace(inputs, init_from=None), None) == {}
     assert origin_to_keep(inputs, {"iteration": 7}) == {}
+
+
+def test_the_flag_knows_every_family() -> None:
+    assert get_args(FamilyName) == tuple(FAMILIES)
 
 
 def test_a_family_can_be_chosen(transformers: Any, tmp_path: Path, capsys: Capture) -> None:
