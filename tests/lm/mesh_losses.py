@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from lm.config import ModelConfig, OptimizerConfig, TrainConfig
 from lm.data.batch import Batch
 from lm.data.documents import document_starts
 from lm.mesh import Mesh
+from tests.lm.mesh_programs import GEMMA
 
 STEPS = 50
 MODEL = ModelConfig(
@@ -18,7 +20,7 @@ MODEL = ModelConfig(
 )
 CONFIGS = {
     "float64": TrainConfig(
-        MODEL,
+        replace(MODEL, **GEMMA, num_layers=2, d_head=6, sliding_window=3),
         OptimizerConfig(max_grad_norm=0.5, weight_decay=0.1, kind="muon", muon_learning_rate=2e-3),
         batch_size=16,
         grad_accumulation=2,

@@ -14,6 +14,20 @@ from tests.lm.accounting.cases import random_batch
 PLAIN = TrainConfig(ModelConfig(256, 64, 128, 2, 4, d_ff=256), batch_size=16)
 REMAT = replace(PLAIN, model=replace(PLAIN.model, remat="block"))
 GPT2 = replace(PLAIN.model, norm="layernorm", ffn="gelu", position="learned", bias=True, tie_embeddings=True)
+GEMMA: dict[str, Any] = {
+    "norm_position": "sandwich",
+    "norm_gain": "one_plus_weight",
+    "ffn": "geglu_tanh",
+    "qk_norm": True,
+    "qk_norm_over": "all_heads",
+    "score_dim": 5.0,
+    "score_softcap": 2.0,
+    "logit_softcap": 4.0,
+    "scale_embeddings": True,
+    "layer_types": ("sliding", "full"),
+    "sliding_rope_theta": 100.0,
+}
+"""Options of Gemma 2 and 3, and norms of queries and keys over all heads, which a mesh divides."""
 CASES = {
     "fsdp": ("fsdp=4", PLAIN),
     "fsdp, again": ("fsdp=4", REMAT),
@@ -25,6 +39,10 @@ CASES = {
     ),
     "data, fsdp": ("data=2,fsdp=2", PLAIN),
     "fsdp, tensor": ("fsdp=2,tensor=2", PLAIN),
+    "tensor, gemma": (
+        "tensor=4",
+        replace(PLAIN, model=replace(REMAT.model, **GEMMA, d_head=48, sliding_window=20)),
+    ),
 }
 
 

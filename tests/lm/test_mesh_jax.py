@@ -20,7 +20,7 @@ from lm.mesh import Mesh
 from lm.run import checkpoint
 from lm.run.metrics import read_metrics
 from tests.lm.conftest import lm, train_command
-from tests.lm.mesh_losses import CONFIGS, MODEL, STEPS
+from tests.lm.mesh_losses import CONFIGS, STEPS
 from tests.lm.mesh_process import blocks
 from tests.lm.run.test_train import numbers
 from tests.source import ROOT
@@ -87,8 +87,8 @@ def test_50_steps_have_the_numbers_of_one_device() -> None:
     assert code == 0, err
     told: dict[str, Any] = json.loads(out.splitlines()[-1])
     for dtype, limit in (("float64", 1e-10), ("float32", 1e-5)):
-        one = told[f"{dtype}:"]
-        shapes = parameter_shapes(MODEL) | optimizer_shapes(MODEL, CONFIGS[dtype].optimizer)
+        one, config = told[f"{dtype}:"], CONFIGS[dtype]
+        shapes = parameter_shapes(config.model) | optimizer_shapes(config.model, config.optimizer)
         expected = np.array(one["metrics"])
         assert expected.shape == (STEPS, 2)
         assert (expected[:, 1] > 0.5).mean() > 0.2, "nothing was clipped"

@@ -22,6 +22,7 @@ from lm.run.facts import load_facts
 from lm.run.metrics import read_metrics
 from tests.lm.conftest import lm, refused
 from tests.lm.mesh_process import blocks, small_blocks
+from tests.lm.mesh_programs import GEMMA
 from tests.lm.run.test_train import leaves
 from tests.source import ROOT
 
@@ -41,6 +42,10 @@ COMMON: tuple[object, ...] = (
 COMMON += ("--optimizer.learning-rate", 5e-3, "--model.vocab-size", 301, "--model.d-ff", 9)
 COMMON += ("--model.num-layers", 1, "--optimizer.max-grad-norm", 0.5)
 FLOAT64 = (*COMMON, "--compute-dtype", "float64", "--model.residual-dropout", 0.1, "--optimizer.kind", "muon")
+FLOAT64 += ("--model.num-layers", 2, "--model.d-head", 6, "--model.sliding-window", 3)
+for name, value in GEMMA.items():
+    given = value if isinstance(value, tuple) else () if value is True else (value,)
+    FLOAT64 += (f"--model.{name.replace('_', '-')}", *given)
 FLOAT32 = (*COMMON, "--model.tie-embeddings", "--model.position", "learned", "--documents", "packed")
 PAIRS: tuple[object, ...] = (
     "--steps",
