@@ -37,7 +37,7 @@ from torch_impl.functional import (
 )
 from torch_impl.layers import Embedding, GeGLU, LayerNorm, Linear, RMSNorm, SwiGLU
 from torch_impl.masks import padding_mask
-from torch_impl.model import BLOCKS, FEED_FORWARDS, Stack, TransformerLM, rotation
+from torch_impl.model import BLOCKS, FEED_FORWARDS, Stack, TransformerLM
 from torch_impl.optimizer import SGD, AdamW
 from torch_impl.sequences import EncoderDecoder, PrefixDecoder, TransformerEncoder
 
@@ -129,7 +129,7 @@ class _EncoderStack(Stack):
 
     def forward(self, x_BTD: Tensor, num_tokens_B: Tensor) -> Tensor:
         T = x_BTD.shape[1]
-        rope = rotation(self.config, self.tables(T), "full")
+        rope: Any = self.tables(T)["full"] if self.config.position == "rope" else None
         return self.hidden_states(x_BTD, {"full": Context(padding_mask(num_tokens_B, T), rope)})
 
 

@@ -16,7 +16,6 @@ from lm.init import position_tables
 from lm.text.rings import kept_places, ring_length
 from torch_impl.attention import Context, LayerCache
 from torch_impl.dtypes import at_least_float32, dtype_named
-from torch_impl.model import rotation
 from torch_impl.sequences import EncoderDecoder, after_prefix, encode
 from torch_impl.state import TrainState
 
@@ -135,7 +134,9 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
                 )
             )
             tables[layer_type] = tuple(of_type)
-            contexts[layer_type] = Context(mask_B11S, rotation(m, tables, layer_type), slots_B1)
+            # Every head of a text has the text's position.
+            rope: Any = tuple(table[:, None] for table in of_type) if m.position == "rope" else None
+            contexts[layer_type] = Context(mask_B11S, rope, slots_B1)
         ids_B1 = torch.tensor(token_ids_B[:, None], device=config.device)
         x_B1D = model.hidden_states(model.embed(ids_B1, tables), contexts, cache.layers)
         logits_BV = at_least_float32(model.logits(x_B1D[:, 0]))

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lm.config import LayerType, ModelConfig
 from lm.init import position_tables
-from torch_impl.attention import Context, LayerCache, MultiHeadSelfAttention, Rope
+from torch_impl.attention import Context, LayerCache, MultiHeadSelfAttention
 from torch_impl.dtypes import Device, Dtype
 from torch_impl.functional import (
     DropoutKey,
@@ -51,26 +51,6 @@ def make_norm(config: ModelConfig, device: Device = None, dtype: Dtype = None) -
     return NORMS[config.norm](config.d_model, config.norm_eps, device, dtype, config.norm_offset)
 
 
-def make_attention(config: ModelConfig, device: Device = None, dtype: Dtype = None) -> MultiHeadSelfAttention:
-    """Return a block's attention."""
-    return MultiHeadSelfAttention(
-        config.d_model,
-        config.num_heads,
-        device,
-        dtype,
-        config.has_bias_of_qkv,
-        config.num_kv_heads,
-        d_head=config.d_head,
-        output_bias=config.has_bias_of_output,
-        qk_norm_eps=config.norm_eps if config.qk_norm else None,
-        qk_norm_over=config.qk_norm_over,
-        norm_offset=config.norm_offset,
-        query_factor=config.query_factor,
-        score_softcap=config.score_softcap,
-        attention_dropout=config.attention_dropout,
-    )
-
-
 def pre_norm(norm: nn.Module, x: Tensor, config: ModelConfig) -> Tensor:
     """Normalise what a branch reads, if the norms' position is pre or sandwich."""
     return norm(x) if config.norm_position in ("pre", "sandwich") else x
@@ -102,7 +82,22 @@ class TransformerBlock(nn.Module):
         super().__init__()
         self.config = config
         self.ln1 = make_norm(config, device, dtype)
-        self.attn = make_attention(config, device, dtype)
+        self.attn = MultiHeadSelfAttention(
+            config.d_model,
+            config.num_heads,
+            device,
+            dtype,
+            config.has_bias_of_qkv,
+            config.num_kv_heads,
+            d_head=config.d_head,
+            output_bias=config.has_bias_of_output,
+            qk_norm_eps=config.norm_eps if config.qk_norm else None,
+            qk_norm_over=config.qk_norm_over,
+            norm_offset=config.norm_offset,
+            query_factor=config.query_factor,
+            score_softcap=config.score_softcap,
+            attention_dropout=config.attention_dropout,
+        )
         self.ln2 = make_norm(config, device, dtype)
         self.ffn = FEED_FORWARDS[config.ffn](config.d_model, config.d_ff, device, dtype, config.bias)
         self.ln1_after, self.ln2_after = (
@@ -245,14 +240,6 @@ class Stack(nn.Module):
         return self.ln_final(x_BTD)
 
 
-def rotation(config: ModelConfig, tables: Tables, layer_type: LayerType) -> Rope | None:
-    """Return RoPE's tables for the heads of a layer, which share the positions; None if the model does not rotate."""
-    if config.position != "rope":
-        return None
-    cos, sin = (table.unsqueeze(-3) for table in tables[layer_type])
-    return cos, sin
-
-
 class TransformerLM(Stack):
     """Token ids to logits of the next token.
 
@@ -287,13 +274,14 @@ class TransformerLM(Stack):
             starts_BT: The index at which each token's document starts. A token attends to its own document alone.
         """
         contexts: dict[LayerType, Context] = {}
-        for layer_type in self.config.used_layer_types:
+        for layer_type, of_type in tables.items():
             window = self.config.window(layer_type)
             if starts_BT is None:
                 mask = causal_mask(T, self.token_embeddings.weight.device, window)
             else:
                 mask = document_mask(starts_BT, window)
-            contexts[layer_type] = Context(mask, rotation(self.config, tables, layer_type), key=key)
+            rope: Any = of_type if self.config.position == "rope" else None
+            contexts[layer_type] = Context(mask, rope, key=key)
         return contexts
 
     def forward(
@@ -306,9 +294,10 @@ class TransformerLM(Stack):
         tables = self.tables(T)
         if starts_BT is not None:
             place_BT = torch.arange(T, device=starts_BT.device) - starts_BT
+            # Every head of a sequence has the sequence's positions.
+            place = place_BT[:, None] if self.config.position == "rope" else place_BT
             tables = {
-                layer_type: tuple(table[place_BT] for table in of_type)
-                for layer_type, of_type in tables.items()
+                layer_type: tuple(table[place] for table in of_type) for layer_type, of_type in tables.items()
             }
         contexts = self.causal_contexts(T, tables, starts_BT, key)
         return self.logits(self.hidden_states(self.embed(token_ids_BT, tables, key), contexts))

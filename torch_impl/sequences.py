@@ -1,6 +1,7 @@
 """The other architectures on the same stack: encoder, decoder after a prefix, and both together."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -11,7 +12,7 @@ from torch_impl.attention import Context
 from torch_impl.dtypes import Device, Dtype
 from torch_impl.functional import DropoutKey
 from torch_impl.masks import padding_mask, prefix_mask
-from torch_impl.model import Stack, TransformerLM, rotation
+from torch_impl.model import Stack, TransformerLM
 
 
 def encode(
@@ -23,7 +24,7 @@ def encode(
     """Return the hidden states of an encoder, whose sequences are padded to T."""
     T = token_ids_BT.shape[1]
     tables = stack.tables(T)
-    rope = rotation(stack.config, tables, "full")
+    rope: Any = tables["full"] if stack.config.position == "rope" else None
     context = Context(padding_mask(num_tokens_B, T), rope, key=key)
     return stack.hidden_states(stack.embed(token_ids_BT, tables, key), {"full": context})
 
@@ -56,12 +57,12 @@ def after_prefix(
     is_token_BP1 = (torch.arange(P, device=device) < num_tokens_B[:, None])[..., None]
     x_BTD = decoder.embed(token_ids_BT, decoder.tables(T), key)
     x_BSD = torch.cat((torch.where(is_token_BP1, hidden_BPD, 0), x_BTD), dim=1)
-    rope = None
+    rope: Any = None
     if decoder.config.position == "rope":
         place_S = torch.arange(P + T, device=device)
         place_BS = torch.where(place_S < P, place_S, place_S - P + num_tokens_B[:, None])
-        tables = tuple(table[place_BS] for table in decoder.tables(P + T)["full"])
-        rope = rotation(decoder.config, {"full": tables}, "full")
+        # Every head of a sequence has the sequence's positions.
+        rope = tuple(table[place_BS[:, None]] for table in decoder.tables(P + T)["full"])
     return x_BSD, {"full": Context(prefix_mask(num_tokens_B, P, T), rope, key=key)}
 
 
