@@ -10,7 +10,7 @@ from lm.config import ModelConfig
 from lm.files import published, refuse_existing, reserved, write_json
 from lm.init import parameter_shapes
 from lm.interop.families import FAMILIES
-from lm.interop.family import Family
+from lm.interop.family import Family, meaning
 from lm.interop.layout import layouts, with_prefix
 from lm.interop.origin import Origin, read_origin
 from lm.interop.tensors import check_finite, narrowed
@@ -117,9 +117,8 @@ def write_model(
     else:
         config = _changed_config(family, model, origin)
         if widened:
-            config = {key: value for key, value in config.items() if key != "torch_dtype"} | {
-                "dtype": names[0]
-            }
+            config.pop("torch_dtype", None)
+            config["dtype"] = names[0]
     write_json(folder / "config.json", config)
     # No sampling settings: transformers then takes the likeliest token.
     generation = origin.generation_config if origin else asdict(ends)
@@ -131,12 +130,14 @@ def write_model(
 def _changed_config(family: Family, model: ModelConfig, origin: Origin) -> dict[str, Any]:
     """Return the config.json that a model came from, with the settings that have changed since."""
     before, now = family.write(family.read(origin.config, "origin")), family.write(model)
-    changed = {key: value for key, value in now.items() if before.get(key, ...) != value}
-    outdated = {*changed, *(before.keys() - now.keys())}
-    kept = {
-        key: value for key, value in origin.config.items() if family.aliases.get(key, key) not in outdated
-    }
-    return kept | changed
+
+    def replaced(changed: dict[str, Any]) -> dict[str, Any]:
+        outdated = {*changed, *(before.keys() - now.keys())}
+        return {k: v for k, v in origin.config.items() if family.aliases.get(k, k) not in outdated} | changed
+
+    config = replaced({key: value for key, value in now.items() if before.get(key, ...) != value})
+    # A key that was missing may follow from one that has changed. Then all keys are written.
+    return config if meaning(family.read(config, "origin")) == meaning(model) else replaced(now)
 
 
 def _write_tokenizer(tokenizer: Tokenizer, ends: Ends, context_length: int, folder: Path) -> None:

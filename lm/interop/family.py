@@ -6,7 +6,7 @@ from typing import Any
 
 from lm.config import ModelConfig, from_dict
 from lm.config.checks import MAX_LAYERS
-from lm.interop.keys import EVERY_FAMILY, Harmless, Json, Keys, Only, shown
+from lm.interop.keys import EVERY_FAMILY, Json, Keys, Only, shown
 from lm.interop.windows import shortest_period
 from tokenizer.errors import InputError
 
@@ -41,6 +41,8 @@ class Family:
     """Names of tensors that follow from config.json, as a regular expression. Old checkpoints hold them."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Other names of its keys."""
+    divides_width: bool = False
+    """Whether transformers refuses a model whose d_model is not divisible by num_heads."""
 
     def read(self, theirs: Json, where: str, context_length: int | None = None) -> ModelConfig:
         """Return our settings of the model that a config.json describes.
@@ -92,7 +94,10 @@ class Family:
         except InputError as error:
             wrong = {name for name, value in self.fixed.items() if ours.get(name, value) != value}
             return [f"{name} {ours[name]}" for name in ours if name in wrong] or [str(error)]
-        return [f"{name} {_in_words(ours[name])}" for name in ours if back.get(name) != ours[name]]
+        found = [f"{name} {_in_words(ours[name])}" for name in ours if back.get(name) != ours[name]]
+        if self.divides_width and model.d_model % model.num_heads:
+            found.append(f"d_model {model.d_model} that is not divisible by num_heads {model.num_heads}")
+        return found
 
     def _all_keys(self) -> tuple[Keys, ...]:
         headless = self.architecture.replace("ForCausalLM", "Model").replace("LMHeadModel", "Model")
@@ -143,8 +148,3 @@ def meaning(model: ModelConfig) -> dict[str, Any]:
     if model.sliding_rope_theta is None and "sliding_rope_theta" in settings and model.rope_scaling == "none":
         settings["sliding_rope_theta"] = model.rope_theta if "sliding" in types else None
     return settings
-
-
-def harmless(*names: str) -> Harmless:
-    """Return the block of keys that change nothing."""
-    return Harmless(names)

@@ -126,6 +126,11 @@ class Harmless:
         return {}
 
 
+def harmless(*names: str) -> Harmless:
+    """Return the block of keys that change nothing."""
+    return Harmless(names)
+
+
 @dataclass(frozen=True)
 class Biases:
     """Keys that give attention's four projections, and perhaps the feed-forward layer, biases."""
@@ -219,7 +224,7 @@ _IGNORED = (
     ),
 )
 EVERY_FAMILY: tuple[Keys, ...] = (
-    Harmless(_IGNORED),
+    harmless(*_IGNORED),
     Only("is_encoder_decoder", (False,)),
     Only("add_cross_attention", (False,)),
     Only("is_causal", (True,)),

@@ -6,13 +6,12 @@ from typing import Any
 
 from lm.config import ModelConfig
 from lm.interop.families.llama import DECODER, MODULES, QK_NORMS, SIZES, STACK, common
-from lm.interop.family import Family, harmless
-from lm.interop.keys import GATES, Biases, Choice, Json, Only, Setting, shown
+from lm.interop.family import Family
+from lm.interop.keys import GATES, Biases, Choice, Json, Only, Setting, harmless, shown
 from lm.interop.rope import Rope, RopeByLayerType
 from lm.interop.windows import SomeSlide
 
 _DECODER = DECODER | {"norm_gain": "one_plus_weight", "scale_embeddings": True}
-# The gate is the tanh form of gelu, also where an old file says gelu.
 _TANH = {"gelu_pytorch_tanh": "geglu_tanh"} | GATES
 _SANDWICH = {
     "input_layernorm": "ln1",
@@ -69,7 +68,8 @@ GEMMA = Family(
     SIZES,
     _DECODER | {"norm_position": "pre", "qk_norm": False},
     (
-        *(keys for keys in common(1e-6, 16, tied=True) if "hidden_act" not in keys.names),
+        *common(1e-6, 16, tied=True),
+        # Old files say gelu and mean its tanh form.
         Choice("hidden_act", "ffn", _TANH | {"gelu": "geglu_tanh"}),
         Only("hidden_activation", ("gelu_pytorch_tanh", "gelu_new")),
         Setting("head_dim", "d_head", 256),
@@ -80,7 +80,7 @@ GEMMA = Family(
     MODULES,
 )
 _GEMMA_2_AND_3 = (
-    *(keys for keys in common(1e-6, 4, tied=True) if "hidden_act" not in keys.names),
+    *common(1e-6, 4, tied=True),
     Choice("hidden_activation", "ffn", _TANH),
     harmless("hidden_act", "sliding_window_size"),
     Setting("head_dim", "d_head", 256),
@@ -101,6 +101,7 @@ GEMMA2 = Family(
         Setting("attn_logit_softcapping", "score_softcap", 50.0, null=None),
     ),
     STACK | _SANDWICH,
+    divides_width=True,
 )
 GEMMA3 = Family(
     "gemma3_text",
@@ -117,4 +118,5 @@ GEMMA3 = Family(
         harmless("attn_logit_softcapping"),
     ),
     STACK | QK_NORMS | _SANDWICH,
+    divides_width=True,
 )

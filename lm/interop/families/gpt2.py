@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lm.config import ModelConfig
-from lm.interop.family import Family, harmless
-from lm.interop.keys import Choice, Json, Only, Setting
+from lm.interop.family import Family
+from lm.interop.keys import Choice, Json, Only, Setting, harmless
 
 _ACTIVATIONS = {
     "gelu_new": "gelu_tanh",

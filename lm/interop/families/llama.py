@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from lm.config import ModelConfig
-from lm.interop.family import Family, harmless
-from lm.interop.keys import GATES, Biases, Choice, Json, Keys, Only, Setting, shown
+from lm.interop.family import Family
+from lm.interop.keys import GATES, Biases, Choice, Json, Keys, Only, Setting, harmless, shown
 from lm.interop.rope import Rope
 from lm.interop.windows import AllSlide, SomeSlide
 
@@ -46,7 +46,6 @@ DROPOUT = Setting("attention_dropout", "attention_dropout", 0.0)
 def common(eps: float, kv_heads: int | None, tied: bool) -> tuple[Keys, ...]:
     """Return the keys of all these families, which have their own defaults."""
     return (
-        GATE,
         # transformers divides by zero, or fails, without an epsilon.
         Setting("rms_norm_eps", "norm_eps", eps, null=None),
         Setting("num_key_value_heads", "num_kv_heads", kv_heads, null=None),
@@ -101,6 +100,7 @@ LLAMA = Family(
     SIZES,
     DECODER | {"norm_position": "pre", "qk_norm": False},
     (
+        GATE,
         *common(1e-6, None, tied=False),
         Setting("head_dim", "d_head", None),
         Biases("mlp_bias"),
@@ -111,6 +111,7 @@ LLAMA = Family(
         harmless("pretraining_tp", "is_llama_config", "max_sequence_length"),
     ),
     MODULES,
+    divides_width=True,
 )
 MISTRAL = Family(
     "mistral",
@@ -118,6 +119,7 @@ MISTRAL = Family(
     SIZES,
     DECODER | {"norm_position": "pre", "qk_norm": False, "bias": False},
     (
+        GATE,
         *common(1e-6, 8, tied=False),
         Setting("head_dim", "d_head", None),
         Rope(),
@@ -133,6 +135,7 @@ QWEN2 = Family(
     SIZES,
     DECODER | {"norm_position": "pre", "qk_norm": False, "bias": False, "attention_bias": "qkv"},
     (
+        GATE,
         *common(1e-6, 32, tied=False),
         Setting("head_dim", "d_head", None),
         Rope(),
@@ -148,6 +151,7 @@ QWEN3 = Family(
     SIZES,
     DECODER | {"norm_position": "pre", "qk_norm": True, "qk_norm_over": "head"},
     (
+        GATE,
         *common(1e-6, 32, tied=False),
         Setting("head_dim", "d_head", 128),
         Biases(),
@@ -163,6 +167,7 @@ SMOLLM3 = Family(
     SIZES,
     DECODER | {"norm_position": "pre", "qk_norm": False},
     (
+        GATE,
         *common(1e-6, 4, tied=True),
         Setting("head_dim", "d_head", None),
         Biases("mlp_bias"),
@@ -180,6 +185,7 @@ OLMO2 = Family(
     SIZES,
     DECODER | {"norm_position": "branch", "qk_norm": True, "qk_norm_over": "all_heads"},
     (
+        GATE,
         *common(1e-5, None, tied=False),
         Setting("head_dim", "d_head", None),
         Biases(),
@@ -194,6 +200,7 @@ PHI3 = Family(
     SIZES,
     DECODER | {"norm_position": "pre", "qk_norm": False, "bias": False},
     (
+        GATE,
         *common(1e-5, None, tied=False),
         Setting("head_dim", "d_head", None),
         Setting("resid_pdrop", "residual_dropout", 0.0),

@@ -233,6 +233,7 @@ CHOICES: list[tuple[str, dict[str, Any]]] = [
     ("llama", {"d_head": 8, "rope_scaling": "llama3", "rope_factor": 2.0, "attention_bias": "all"}),
     ("llama", {"ffn": "geglu_tanh", "residual_dropout": 0.1}),
     ("mistral", {"sliding_window": 4}),
+    ("mistral", {"d_model": 18, "d_head": 4}),
     ("qwen2", {"attention_bias": "qkv"}),
     ("qwen3", {"qk_norm": True, "sliding_window": 4, "layer_types": ("sliding", "full")}),
     ("gpt2", {"norm": "layernorm", "position": "learned", "bias": True, "ffn": "gelu", "d_ff": 24}),

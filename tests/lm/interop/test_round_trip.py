@@ -186,6 +186,25 @@ def test_only_what_has_changed_is_replaced_in_config_json(tmp_path: Path) -> Non
     assert config["cache_implementation"] == "hybrid"
 
 
+def test_a_key_that_follows_from_a_changed_one_is_written(tmp_path: Path) -> None:
+    scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    sizes = {
+        "num_hidden_layers": 1,
+        "vocab_size": 8,
+        "hidden_size": 64,
+        "head_dim": 2,
+        "intermediate_size": 8,
+    }
+    theirs = HUB["meta-llama/Llama-3.1-8B"] | sizes | {"rope_scaling": scaling}
+    family = FAMILIES["llama"]
+    model = replace(family.read(theirs, "config.json"), context_length=16)
+    origin = Origin(theirs, None, "model.", has_head=False, type="F32", other_types={})
+    write_model(family, model, random_weights(model).items(), tmp_path, Ends(), origin)
+    config = read_json(tmp_path / "config.json")
+    assert family.read(config, "config.json") == model
+    assert config["rope_scaling"]["original_max_position_embeddings"] == 131072
+
+
 def test_a_run_keeps_where_its_model_came_from(transformers: Any, tmp_path: Path) -> None:
     save(transformers, tmp_path / "hf", "llama", "float32")
     assert lm("import", "--format", "hf", tmp_path / "hf", tmp_path / "run") == 0
