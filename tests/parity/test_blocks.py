@@ -31,6 +31,7 @@ from parity.oracle.attention import attention_weights
 from parity.run import evaluators
 from tests.parity.support import DTYPES, examples
 from torch_impl import fast
+from torch_impl.fast.tiles import make_plan
 
 BLOCK = 4
 LENGTHS = (1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 1)
@@ -243,3 +244,16 @@ def test_keys_of_padding_are_not_read(evaluate: Callable[..., Any], poison: floa
     np.testing.assert_array_equal(output, clean[0])
     for name, gradient in gradients.items():
         np.testing.assert_array_equal(gradient, clean[1][name])
+
+
+@pytest.mark.parametrize("with_documents", [False, True])
+def test_torch_skips_the_blocks_outside_of_a_window(with_documents: bool) -> None:
+    """With blocks as long as the window, queries meet the keys of their own block and of the block before."""
+    T, window = 6 * BLOCK, BLOCK
+    start = torch.zeros(2, T, dtype=torch.int64)
+    causal = torch_impl.masks.causal_mask(T, window=window)
+    mask = torch_impl.masks.document_mask(start, window) if with_documents else causal
+    sizes = 2, G, H // G, T, T
+    plan = make_plan(mask, sizes, (BLOCK, BLOCK), 1 << 18, torch.float32, torch.device("cpu"))
+    met = [[s.start // BLOCK for s, _ in tile.keys] for tile in plan.tiles]
+    assert met == [[max(i - 1, 0), i] if i else [0] for i in range(6)]
