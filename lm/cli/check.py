@@ -24,7 +24,7 @@ class Check:
     file: Positional[str] = ""
     """Python file, such as tests/adapters.py, or the name of a module. With --logits: the folder of our model."""
     logits: str | None = None
-    """FILE:FUNCTION that returns a whole model's logits, to compare with those of a run, or of a Llama that
+    """FILE:FUNCTION that returns a whole model's logits, to compare with those of a run, or of a model that
     transformers saved. If not given: the file's functions are checked."""
     runs: tuple[Path, Path] | None = None
     """Folders of two training runs to compare. If not given: no runs."""
@@ -99,7 +99,7 @@ class Check:
         else:
             if not self.file:
                 raise InputError(
-                    "--logits needs the folder of our model: give a run or a saved Llama after it"
+                    "--logits needs the folder of our model: give a run or a model that transformers saved after it"
                 )
             of_model = models.run_logits(
                 self.logits or "", Path(self.file), self.python or sys.executable, limits

@@ -210,7 +210,7 @@ def test_the_side_that_is_off_is_named_with_its_first_layer() -> None:
 
 def test_in_bfloat16_ours_must_be_as_near_as_transformers_is() -> None:
     other = measured("transformers", "bfloat16", 0.0, 0.1, 0.1, 0.1)
-    for error, is_off in ((0.14, False), (0.16, True)):
+    for error, is_off in ((0.39, False), (0.41, True)):
         part = judge_numbers([other, measured("torch_impl, eager", "bfloat16", 0.0, 0.1, 0.1, error)])
         assert part.is_off == is_off
     assert "off from logits on" in part.told

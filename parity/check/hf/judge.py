@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lm.budgets import BUDGETS, Dtype
+from lm.budgets import BUDGETS
 from lm.config import ModelConfig
 from parity.check.hf.answer import Numbers, Texts
 from parity.check.models import Precision, compare
 
-NEAR: dict[Dtype, float] = {"float32": 4.0, "bfloat16": 1.5}
+NEAR = 4.0
 """An error over the threshold is rounding if it is at most this many times the other library's: weights with large
 outliers amplify the rounding of every implementation."""
 CEILING = 1e-2
@@ -81,7 +81,7 @@ def first_off(measured: Measured, others: Sequence[Measured]) -> int | None:
     """
     dtype, threshold = measured.precision.dtype, measured.precision.threshold
     for i, error in enumerate(measured.errors):
-        allowed = max(threshold, NEAR[dtype] * max(other.errors[i] for other in others))
+        allowed = max(threshold, NEAR * max(other.errors[i] for other in others))
         if not error <= (min(allowed, CEILING) if dtype == "float32" else allowed):
             return i
     return None

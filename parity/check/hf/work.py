@@ -38,10 +38,11 @@ class Work:
     def lines(self) -> list[str]:
         """Say what is computed."""
         q = self.questions
+        sources = " and ".join(dict.fromkeys(self.sources))
         lengths = " and ".join(f"{len(prompt):,}" for prompt in q.prompts)
         out = [
-            f"{len(q.ids)} texts of {q.ids.shape[1]:,} tokens ({', '.join(self.sources)}); prompts of {lengths} "
-            f"tokens, each continued by {q.new_tokens}"
+            f"{len(q.ids)} texts of {q.ids.shape[1]:,} tokens ({sources}); prompts of {lengths} tokens, "
+            f" each continued by {q.new_tokens}"
         ]
         if self.window and not self.reaches:
             out.append(
