@@ -61,7 +61,8 @@ class RopeByLayerType:
         _refuse_partial(theirs, problems)
         full = tables.get("full_attention") or {}
         if isinstance(full, dict) and isinstance(theirs.get("rope_scaling"), dict):
-            full = full | theirs["rope_scaling"]
+            # transformers gives the table a rope_type first, so an old "type" counts for nothing.
+            full = {"rope_type": "default"} | full | theirs["rope_scaling"]
         theta = _theta(theirs, "rope_theta", self.theta)
         settings = _read_table("rope_parameters.full_attention", full, theta, theirs, problems)
         theta = _theta(theirs, "rope_local_base_freq", self.sliding_theta)

@@ -197,6 +197,7 @@ GEMMA_3 = HUB["google/gemma-3-1b-it"]
         (PHI_3 | {"rope_scaling": {"type": "longrope", "short_factor": [1.0]}}, "rope_scaling .*longrope"),
         (PHI_3 | {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling .*linear"),
         (PHI_3 | {"rope_parameters": {"partial_rotary_factor": 0.75}}, "partial_rotary_factor 0.75"),
+        (GEMMA_3 | {"rope_scaling": {"type": "linear", "factor": 8.0}}, "full_attention .*linear"),
         (QWEN_2 | {"use_mrope": True}, "use_mrope True"),
         (QWEN_2 | {"layer_types": ["sliding_attention"] * 24}, "layer_types .* without a sliding_window"),
         (QWEN_2 | {"layer_types": ["full_attention"]}, "layer_types .*, not 24 of full_attention and"),
