@@ -121,6 +121,17 @@ CASES: dict[str, dict[str, Any]] = {
         "sliding_window": WINDOW,
         **dict.fromkeys(("resid_pdrop", "embd_pdrop"), 0.0),
     },
+    "smollm3": {
+        **_SIZES,
+        "rope_parameters": _LINEAR,
+        "no_rope_layers": [1, 1],
+        "use_sliding_window": True,
+        "sliding_window": WINDOW,
+        "layer_types": ["full_attention", "sliding_attention"],
+        "attention_bias": True,
+        "mlp_bias": True,
+        "tie_word_embeddings": False,
+    },
 }
 FAMILIES = [case for case in CASES if " " not in case]
 """One case of each family."""

@@ -1,6 +1,7 @@
 """Both backends compute what transformers computes: logits, all hidden states, and every weight's gradient."""
 
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,13 @@ import torch
 
 from lm.backend import BackendName
 from lm.budgets import BUDGETS, Dtype, relative_error
+from lm.config import ModelConfig
+from lm.init import parameter_shapes
+from lm.interop import families as interop_families
 from tests.lm.interop.families.conftest import Imported
 from tests.lm.interop.families.models import CASES, FAMILIES, IDS, in_dtype
 from tests.lm.interop.families.numbers import LOGITS, OURS, Numbers, theirs
+from tokenizer.errors import InputError
 
 
 def errors(a: Numbers, b: Numbers) -> dict[str, float]:
@@ -27,9 +32,35 @@ def errors(a: Numbers, b: Numbers) -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("backend", OURS)
+RUNS: list[tuple[str, Dtype]] = [(case, "float64") for case in CASES]
+RUNS += [(case, "float32") for case in FAMILIES]
+
+
+def test_each_family_has_a_case() -> None:
+    assert set(FAMILIES) == set(interop_families.FAMILIES)
+
+
 @pytest.mark.parametrize("case", CASES)
+def test_each_option_of_a_case_changes_its_logits(imported: Callable[..., Imported], case: str) -> None:
+    model = imported(case)
+    config = model.config.model
+    sizes = (config.vocab_size, config.context_length, config.d_model, config.num_layers, config.num_heads)
+    plain = ModelConfig(*sizes, config.d_ff, num_kv_heads=config.num_kv_heads, d_head=config.d_head)
+    others = {name: value for name, value in asdict(plain).items() if value != getattr(config, name)}
+    if config.sliding_window is not None:
+        others["sliding_window"] = config.sliding_window + 1
+    for name, value in others.items():
+        try:
+            other = replace(config, **{name: value})
+        except InputError:  # another option needs this one
+            continue
+        if parameter_shapes(other) == parameter_shapes(config):
+            logits = LOGITS["torch"](other, model.weights, IDS, "float64")
+            assert relative_error(logits, model.truth.logits) > 1e-4, name
+
+
+@pytest.mark.parametrize("backend", OURS)
+@pytest.mark.parametrize(("case", "dtype"), RUNS)
 def test_a_family_has_the_numbers_of_transformers(
     imported: Callable[..., Imported], case: str, backend: BackendName, dtype: Dtype
 ) -> None:
