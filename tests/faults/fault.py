@@ -27,7 +27,7 @@ BLOCKS, JAX_BLOCKS = f"{P}blocks.py", f"{P}jax_blocks.py"
 PAIRS, MASKING = "tests/lm/data/test_pairs.py", "tests/lm/data/test_masking.py"
 MESH = "tests/lm/test_mesh.py"
 WINDOWS, SOFTCAP, CONVENTIONS = (f"{P}{name}.py" for name in ("windows", "softcap", "conventions"))
-CACHED = f"{FAMILY}::test_cached_logits_are_those_of_the_whole"
+CACHED, MATRIX = f"{FAMILY}::test_cached_logits_are_those_of_the_whole", f"{FAMILY}::test_parity"
 DOCUMENTS, STARTS = f"{P}documents.py", "tests/lm/data/test_documents.py"
 
 Replace = Callable[[Any], Any]

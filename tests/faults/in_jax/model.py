@@ -7,7 +7,18 @@ import jax.numpy as jnp
 from jax import Array
 
 from jax_impl.dtypes import Params
-from tests.faults.fault import BLOCK, CONVENTIONS, DOCUMENTS, EMBEDDING, FAMILY, MODEL, WINDOWS, fault, inside
+from tests.faults.fault import (
+    BLOCK,
+    CONVENTIONS,
+    DOCUMENTS,
+    EMBEDDING,
+    FAMILY,
+    MATRIX,
+    MODEL,
+    WINDOWS,
+    fault,
+    inside,
+)
 
 
 @fault("epsilon is not the config's", "jax_impl.model.make_norm", BLOCK)
@@ -130,7 +141,7 @@ def _(original: Any) -> Any:
     return broken
 
 
-@fault("JAX's final norm forgets the 1", "jax_impl.model.hidden_states", FAMILY)
+@fault("JAX's final norm forgets the 1", "jax_impl.model.hidden_states", MATRIX)
 def _(original: Any) -> Any:
     def broken(params: Params, *args: Any, **kwargs: Any) -> Any:
         final = params.get("ln_final")

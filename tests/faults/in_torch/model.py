@@ -13,6 +13,7 @@ from tests.faults.fault import (
     EMBEDDING,
     FAMILY,
     FEED_FORWARD,
+    MATRIX,
     MODEL,
     REMAT,
     SOFTCAP,
@@ -142,7 +143,7 @@ def _(embed: Any) -> Any:
     return broken
 
 
-@fault("torch's final norm forgets the 1", "torch_impl.model.Stack.__init__", FAMILY)
+@fault("torch's final norm forgets the 1", "torch_impl.model.Stack.__init__", MATRIX)
 def _(init: Any) -> Any:
     def broken(self: Any, *args: Any, **options: Any) -> None:
         init(self, *args, **options)
@@ -151,7 +152,7 @@ def _(init: Any) -> Any:
     return broken
 
 
-@fault("torch normalises a branch before it drops", "torch_impl.model.TransformerBlock.forward", FAMILY)
+@fault("torch normalises a branch before it drops", "torch_impl.model.TransformerBlock.forward", MATRIX)
 def _(forward: Any) -> Any:
     def broken(self: Any, *args: Any) -> Tensor:
         from torch_impl.model import branch_norm
