@@ -28,7 +28,12 @@ OPTIONS: dict[str, tuple[tuple[Options, ...], ...]] = {
     "norm_gain": each("norm_gain", "weight", "one_plus_weight"),
     "norm_position": each("norm_position", "pre", "post", "branch", "sandwich"),
     "block": each("block", "sequential", "parallel"),
-    "position": ((_ROPE,), _SCALED, *each("position", "learned", "sinusoidal", "none")),
+    "position": (
+        (_ROPE,),
+        _SCALED,
+        ({"position": "learned"},),
+        ({"position": "sinusoidal"}, {"position": "none"}),
+    ),
     "layers": (
         ({},),
         ({"sliding_window": 2, "layer_types": ("sliding",)},),
@@ -94,7 +99,7 @@ def covering_array(options: Mapping[str, tuple[Any, ...]], seed: int = 0) -> lis
 
 # Of the seeds 0 to 19, this one finds the fewest models.
 CHOICES: list[dict[str, int]] = covering_array(
-    {name: tuple(range(len(values))) for name, values in OPTIONS.items()}, seed=4
+    {name: tuple(range(len(values))) for name, values in OPTIONS.items()}, seed=6
 )
 """The number of each option's value in each model that is compared."""
 DEFAULTS: Options = {key: value for values in OPTIONS.values() for key, value in values[0][0].items()}

@@ -36,7 +36,7 @@ def test_parity_of_groups(case: Case, dtype: Dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", LAYERS[OWN].dtypes)
-@examples(4)
+@examples(2)
 @given(case=cases(OWN))
 def test_parity_of_heads_with_a_width_of_their_own(case: Case, dtype: Dtype) -> None:
     """One norm covers all heads, its gain is 1 + weight, scores have a cap and their own scale, and output no bias."""

@@ -25,7 +25,7 @@ def test_parity(case: Case, dtype: Dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@examples(6)
+@examples(3)
 @given(case=cases(CAPPED))
 def test_parity_of_scores_with_a_cap(case: Case, dtype: Dtype) -> None:
     assert_parity(case, dtype)

@@ -18,7 +18,7 @@ def test_parity(case: Case, dtype: Dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@examples(3)
+@examples(2)
 @given(case=cases("geglu"))
 def test_parity_of_geglu(case: Case, dtype: Dtype) -> None:
     assert_parity(case, dtype)
