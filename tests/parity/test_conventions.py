@@ -98,10 +98,16 @@ def test_norms_stand_where_the_config_says(options: dict[str, str], is_post: boo
 def test_what_a_branch_adds_has_the_size_of_its_gain(options: dict[str, str], block: str) -> None:
     """The norm comes last in a branch, so that with gains of 3 a branch adds a root mean square of 3.
 
-    The feed-forward layer of the sequential block is silent: its norm then returns zeros.
+    Norms of what a branch reads have gains of 2. The feed-forward layer of the sequential block is silent: its norm
+    then returns zeros.
     """
     config, weights = one_block(block=block, **options)
-    gains = {n: np.full_like(w, 3.0) for n, w in weights.items() if n.startswith("ln")}
+    is_sandwich = config.norm_position == "sandwich"
+    gains = {
+        n: np.full_like(w, 2.0 if is_sandwich and "after" not in n else 3.0)
+        for n, w in weights.items()
+        if n.startswith("ln")
+    }
     weights |= gains | ({"ffn.w2.weight": 0 * weights["ffn.w2.weight"]} if block == "sequential" else {})
     x = normal(3, 2, 5, 8)
     statics: dict[str, Any] = {"config": config, "d_head": 4, "theta": config.rope_theta}

@@ -57,7 +57,7 @@ def test_the_tanh_form_is_that_of_both_frameworks_and_not_the_exact_one() -> Non
 
 
 def test_the_tanh_forms_tail_keeps_its_digits() -> None:
-    """1 + tanh(u) cancels where x is negative: at -4 it has three correct digits left in float32."""
+    """1 + tanh(u) cancels if x is negative: at -4 it has three correct digits left in float32."""
     x = np.array([-4.0])
     u = (2 / math.pi) ** 0.5 * (4.0 + 0.044715 * 64.0)
     expected = -4.0 / (1 + math.exp(2 * u))
