@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.faults.fault import ATTENTION, BLOCKS, FAMILY, HEADS, ROPE, fault
+from tests.faults.fault import ATTENTION, BLOCKS, FAMILY, HEADS, ROPE, SOFTCAP, fault
 from torch_impl.masks import Mask
 
 
@@ -163,3 +163,8 @@ def _(unread: Any) -> Any:
 @fault("the fast RoPE turns the other way", "torch_impl.fast.attention.rope", ROPE)
 def _(rope: Any) -> Any:
     return lambda x, tables: rope(x, (tables[0], -tables[1]))
+
+
+@fault("capped scores flow back as if they had no cap", B + "softcap_", SOFTCAP)
+def _(softcap_: Any) -> Any:
+    return lambda scores, cap: torch.ones_like(softcap_(scores, cap))

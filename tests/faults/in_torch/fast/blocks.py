@@ -50,3 +50,21 @@ def _(backward: Any) -> Any:
         return torch.where(alone < 0, alone, d_logits), None
 
     return broken
+
+
+@fault(
+    "the gradients of GeGLU's gate and value change places",
+    "torch_impl.fast.blocks.GELUGate.backward",
+    SWIGLU,
+)
+def _(backward: Any) -> Any:
+    return lambda ctx, g: backward(ctx, g)[::-1]
+
+
+@fault("the norm's own gradient forgets the 1", "torch_impl.fast.blocks.RMSNorm.backward", NORM)
+def _(backward: Any) -> Any:
+    def broken(ctx: Any, g: Tensor) -> Any:
+        ctx.offset = 0.0
+        return backward(ctx, g)
+
+    return broken
