@@ -260,3 +260,20 @@ def test_the_simplest_family_that_can_express_a_model_is_chosen(name: str, optio
     model = ModelConfig(**asdict(MODEL) | options)
     fitting = [family.name for family in FAMILIES.values() if not family.differences(model)]
     assert fitting[0] == name
+
+
+MALFORMED = (None, "x", -1, 1.5, [], {}, [1], 10**30, {"full_attention": 3}, {"type": []}, {"type": "llama3"})
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_each_value_of_a_key_gives_a_model_or_one_line_of_error(name: str) -> None:
+    family = FAMILIES[name]
+    sizes = {key: getattr(MODEL, ours) for key, ours in family.sizes.items()}
+    keys = [*sizes, *(key for keys in family.keys for key in keys.names), "num_hidden_layers", "pruned_heads"]
+    for key in keys:
+        for value in MALFORMED:
+            theirs = {"model_type": name, **sizes, key: value}
+            try:
+                family.write(read(theirs))
+            except InputError as error:
+                assert "\n" not in str(error)
