@@ -16,7 +16,7 @@ from lm.config import TrainConfig, check_device
 from lm.data.batch import check_token_ids
 from lm.run import checkpoint
 from lm.run.facts import load_facts
-from lm.run.loading import load_ends, load_state, load_tokenizer
+from lm.run.loading import find_tokenizer, load_ends, load_state, load_tokenizer
 from lm.text.complete import Completion, complete
 from lm.text.ends import Ends
 from lm.text.sampling import SamplingConfig
@@ -50,7 +50,7 @@ class Model:
     @cached_property
     def ends(self) -> Ends:
         """The tokens that begin and end the model's texts."""
-        return load_ends(self.path, self.tokenizer)
+        return load_ends(self.path, find_tokenizer(self.path, self.tokenizer_folder))
 
     def logits(self, text: str | Sequence[int] | np.ndarray) -> Float[np.ndarray, "*B T V"]:
         """Return the logits after each token of a text; for an encoder, the logits at each token.
@@ -107,23 +107,32 @@ class Model:
         return self.complete([prompt], stop_token, **settings)[0].text
 
     def complete(
-        self, prompts: Sequence[str], stop_token: str | None = None, **settings: Any
+        self, prompts: Sequence[str | Sequence[int]], stop_token: str | None = None, **settings: Any
     ) -> list[Completion]:
         """Continue several prompts at once. Each completion has a `text`, an `ending`, and its tokens in `drawn`.
+
+        Args:
+            prompts: Texts, or lists of token ids, for which a model needs no tokenizer. Without one, `text` is empty.
+            stop_token: As in `generate`.
+            settings: As in `generate`.
 
         Returns:
             The completions of the first prompt (as many as the setting `samples`), then those of the next prompt.
 
         Raises:
-            InputError: as `generate`, or a prompt is not a text.
+            InputError: as `generate`, or a prompt is neither a text nor token ids.
         """
         texts = prompts if isinstance(prompts, Iterable) and not isinstance(prompts, str) else [None]
-        if not all(isinstance(text, str) for text in texts):
-            raise InputError(f"the prompts are {prompts!r:.60}: give a list of texts")
+        if not all(isinstance(text, str) or _are_ids(text) for text in texts):
+            raise InputError(
+                f"the prompts are {prompts!r:.60}: give a list of texts, or of lists of token ids"
+            )
         sampling = SamplingConfig(**settings)
         refuse_generation(self.config, len(prompts), sampling)
+        needs_text = stop_token or sampling.stop or any(isinstance(prompt, str) for prompt in prompts)
+        tokenizer = self.tokenizer if needs_text else find_tokenizer(self.path, self.tokenizer_folder)
         completions = [
-            Completion(prompt, self.tokenizer, sampling.stop)
+            Completion(prompt, tokenizer, sampling.stop)
             for prompt in prompts
             for _ in range(sampling.samples)
         ]
@@ -131,7 +140,7 @@ class Model:
             self._steps,
             self.state,
             self.config,
-            self.tokenizer,
+            tokenizer,
             completions,
             sampling,
             stop_token,
@@ -140,19 +149,21 @@ class Model:
             pass
         return completions
 
-    def score(self, text: str, stride: int | None = None) -> TextScore:
+    def score(self, text: str | Sequence[int], stride: int | None = None) -> TextScore:
         """Return how likely the model finds a text: nats of each token, their sum, perplexity, bits per byte.
 
         Args:
+            text: A text, or token ids, for which a model needs no tokenizer.
             stride: Number of tokens by which the windows of a text longer than the context move (`lm.text.score`).
 
         Raises:
             InputError: the text is empty, the stride is out of range, or the model's logits are not finite.
         """
-        if not isinstance(text, str):
-            raise InputError(f"the text is {text!r:.60}: give a string")
+        if not isinstance(text, str) and not _are_ids(text):
+            raise InputError(f"the text is {text!r:.60}: give a string, or a list of token ids")
+        tokenizer = self.tokenizer if isinstance(text, str) else None
         with explained():
-            return score_text(self._logits, self.state, self.config, self.tokenizer, text, stride, self.ends)
+            return score_text(self._logits, self.state, self.config, tokenizer, text, stride, self.ends)
 
     # Made once, because JAX compiles each newly made function.
     @cached_property
@@ -162,6 +173,13 @@ class Model:
     @cached_property
     def _steps(self) -> tuple[Prefill, DecodeStep]:
         return self.backend.make_prefill(self.config), self.backend.make_decode_step(self.config)
+
+
+def _are_ids(value: object) -> bool:
+    """Return whether a value is a sequence of whole numbers."""
+    return isinstance(value, Sequence) and all(
+        isinstance(i, int | np.integer) and not isinstance(i, bool) for i in value
+    )
 
 
 def load(

@@ -53,6 +53,8 @@ class Tokenizer:
             and a `tokenizer.json` with `ignore_merges`.
         normalization: how a text changes before it is cut; not at all if None. `decode(encode(text))` is the changed
             text.
+        bos_token: the special token that begins each text, as in Llama 3. `encode` leaves it out, because a text may
+            be a part of another one; who gives a model a whole text puts it in front.
 
     Raises:
         InputError: `vocab` and `merges` do not fit together, or a special token or the pattern is unusable.
@@ -67,6 +69,7 @@ class Tokenizer:
         visible_tokens: Iterable[str] = (),
         whole_pieces: bool = False,
         normalization: Normalization | None = None,
+        bos_token: str | None = None,
     ) -> None:
         for i in vocab:
             gpt2.check_id(i, f"token {vocab[i]!r:.40}")
@@ -89,6 +92,9 @@ class Tokenizer:
                 self.vocab[ids[token]] = token
             self.special_tokens[special] = ids[token]
         self.visible_tokens = [token for token in visible_tokens if token in self.special_tokens]
+        if bos_token is not None and bos_token not in self.special_tokens:
+            raise InputError(f"bos_token is {bos_token!a:.40}, which is not a special token; add it to them")
+        self.bos_token = bos_token
         self._byte_ids = [ids.get(bytes([byte]), 0) for byte in range(256)]
         self._ranks: dict[tuple[int, int], tuple[int, int]] = {}
         for rank, (left, right) in enumerate(self.merges):
@@ -279,6 +285,8 @@ class Tokenizer:
             pretokenizer["whole_pieces"] = True
         if self.normalization:
             pretokenizer["normalization"] = self.normalization.to_json()
+        if self.bos_token:
+            pretokenizer["bos_token"] = self.bos_token
         write_text(folder / "pretokenizer.json", json.dumps(pretokenizer, indent=2) + "\n")
 
     @classmethod
@@ -316,6 +324,7 @@ class Tokenizer:
             self.visible_tokens,
             bool(self._whole),
             self.normalization,
+            self.bos_token,
         )
         write_text(Path(path), json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 
@@ -323,7 +332,7 @@ class Tokenizer:
     def from_tokenizers_json(cls, path: str | Path) -> Self:
         """Read a `tokenizer.json` of the library tokenizers: byte-level BPE, cut by any regular expressions.
 
-        `encode` leaves out what its post-processor adds to a text, such as a token for the beginning.
+        `encode` leaves out what its post-processor adds to a text. A token in front of it becomes `bos_token`.
 
         Raises:
             NotByteLevel: the file is of another kind than byte-level BPE, such as SentencePiece.

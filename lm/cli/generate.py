@@ -29,11 +29,14 @@ class Generate(Trained):
     """Texts to continue. If not given: an empty prompt, which starts a new text."""
     prompt_file: Path | None = None
     """File with one more text to continue, or - for standard input. A newline at the end is dropped."""
+    ids: bool = False
+    """Read each prompt as token ids, such as 1 2 3, and print token ids. No tokenizer is needed."""
     sampling: Annotated[SamplingConfig, arg(name="")] = field(default_factory=SamplingConfig)
     stop_token: str | None = None
     """Special token that ends a continuation; an empty text means none. If not given: the model's own end tokens."""
     json: bool = False
-    """Print each continuation as a line of JSON: text, token ids, their log-probabilities, and why it ended."""
+    """Print each continuation as a line of JSON: text, token ids, their log-probabilities, and why it ended.
+    With --ids, the prompt is a list, and there is no text."""
     explain_ties: bool = False
     """Report on standard error if two tokens were within rounding error, so that the other backend may differ."""
 
@@ -42,8 +45,9 @@ class Generate(Trained):
         from lm.run.facts import load_facts
         from lm.run.loading import load_ends, load_tokenizer
         from lm.text.complete import Completion, complete, opening
+        from lm.text.ids import read_ids
 
-        tokenizer = load_tokenizer(self.path, self.tokenizer)
+        tokenizer = None if self.ids else load_tokenizer(self.path, self.tokenizer)
         ends = load_ends(self.path, tokenizer)
         ends.stop_ids(self.stop_token, tokenizer)
         prompts = list(self.prompt)
@@ -52,7 +56,7 @@ class Generate(Trained):
         config, _ = load_facts(self.path, verify=False)
         refuse_generation(config, len(prompts or [""]), self.sampling)
         completions = [
-            Completion(prompt, tokenizer, self.sampling.stop)
+            Completion(read_ids(prompt) if self.ids else prompt, tokenizer, self.sampling.stop)
             for prompt in prompts or [""]
             for _ in range(self.sampling.samples)
         ]
@@ -65,13 +69,13 @@ class Generate(Trained):
         texts = complete(
             steps, state, config, tokenizer, completions, self.sampling, self.stop_token, self.json, ends
         )
-        streamed = len(completions) == 1 and not self.json
+        streamed = len(completions) == 1 and not self.json and not self.ids
         shown = False
         try:
             for completion, text in texts:
                 if streamed:
                     # Print the prompt with the first text: by then a prompt that is too long has been refused.
-                    print(text if shown else opening(completion.prompt, config) + text, end="", flush=True)
+                    print(text if shown else opening(completion, config) + text, end="", flush=True)
                     shown = True
         except KeyboardInterrupt:
             if streamed:
@@ -84,8 +88,6 @@ class Generate(Trained):
             self._explain(completions)
 
     def _print(self, completions: "list[Completion]", config: TrainConfig) -> None:
-        from lm.text.complete import opening
-
         for i, completion in enumerate(completions):
             completion.finish()
             prompt, sample = divmod(i, self.sampling.samples)
@@ -93,16 +95,27 @@ class Generate(Trained):
                 line = {
                     "prompt": completion.prompt,
                     "sample": sample,
-                    "text": completion.text,
+                    **({} if self.ids else {"text": completion.text}),
                     "token_ids": [drawn.token for drawn in completion.drawn],
                     "log_probabilities": [drawn.log_probability for drawn in completion.drawn],
                     "ending": completion.ending,
                 }
                 print(json.dumps(line, ensure_ascii=False))
             else:
-                print(
-                    f"--- prompt {prompt}, sample {sample}\n{opening(completion.prompt, config)}{completion.text}"
-                )
+                head = f"--- prompt {prompt}, sample {sample}\n" if len(completions) > 1 else ""
+                print(head + self._shown(completion, config))
+
+    def _shown(self, completion: "Completion", config: TrainConfig) -> str:
+        """Return a continuation after its prompt, as text or as token ids."""
+        from lm.text.complete import opening
+        from lm.text.ids import show_ids
+
+        if not self.ids:
+            return opening(completion, config) + completion.text
+        is_pair = config.model.architecture == "encoder_decoder"
+        return show_ids(
+            [*([] if is_pair else completion.prompt), *(drawn.token for drawn in completion.drawn)]
+        )
 
     def _explain(self, completions: "list[Completion]") -> None:
         ties = [(i, at, d) for i, c in enumerate(completions) for at, d in enumerate(c.drawn) if d.tie]

@@ -28,6 +28,8 @@ class Score(Trained):
 
     text: Positional[str] = MISSING
     """Text to score, or the name of a text file or a pipe, or - for standard input."""
+    ids: bool = False
+    """Read the text as token ids, such as 1 2 3, and print token ids. No tokenizer is needed."""
     stride: int | None = None
     """Tokens between the starts of windows, for a text longer than the context. If not given: half the context."""
     json: bool = False
@@ -35,13 +37,23 @@ class Score(Trained):
 
     def run(self) -> None:
         from lm.run.loading import load_ends, load_tokenizer
+        from lm.text.ids import read_ids
         from lm.text.score import score_text
 
         text = read_text(self.text) if self.text == "-" or _can_be_read(self.text) else self.text
-        tokenizer = load_tokenizer(self.path, self.tokenizer)
+        tokenizer = None if self.ids else load_tokenizer(self.path, self.tokenizer)
+        token_ids = read_ids(text) if self.ids else None
         ends = load_ends(self.path, tokenizer)
         config, backend, state = self.load()
-        score = score_text(backend.make_logits(config), state, config, tokenizer, text, self.stride, ends)
+        score = score_text(
+            backend.make_logits(config),
+            state,
+            config,
+            tokenizer,
+            text if token_ids is None else token_ids,
+            self.stride,
+            ends,
+        )
         if self.json:
             print(json.dumps(_facts(score), ensure_ascii=False, indent=2, allow_nan=False))
         else:
@@ -58,6 +70,8 @@ def _can_be_read(text: str) -> bool:
 
 
 def _facts(score: "TextScore") -> dict[str, object]:
+    texts = [{"text": token.decode(errors="backslashreplace")} for token in score.tokens]
+    texts = texts or [{} for _ in score.token_ids]
     return {
         "nats": score.total_nats,
         "predicted_tokens": score.num_predicted,
@@ -66,22 +80,27 @@ def _facts(score: "TextScore") -> dict[str, object]:
         "bits_per_byte": score.bits_per_byte,
         "stride": score.stride,
         "tokens": [
-            {"id": i, "text": token.decode(errors="backslashreplace"), "nats": nats}
-            for i, token, nats in zip(score.token_ids, score.tokens, score.nats, strict=True)
+            {"id": i, **text, "nats": nats}
+            for i, text, nats in zip(score.token_ids, texts, score.nats, strict=True)
         ],
     }
 
 
 def _coloured(score: "TextScore") -> str:
     """Return the text for a terminal, with each token on the background of its probability and all line ends."""
-    from tokenizer.inspect import printable
-
     parts = []
-    for token, nats in zip(score.tokens, score.nats, strict=True):
+    for token, nats in zip(_shown(score), score.nats, strict=True):
         probability = 1.0 if nats is None else math.exp(-nats)
         shade = next(shade for least, shade in _SHADES if probability >= least)
-        parts.append(_shaded(printable(token), shade) + ("\n" if token.endswith(b"\n") else ""))
+        parts.append(_shaded(token, shade) + ("\n" if token.endswith("⏎") else " " * (not score.tokens)))
     return "".join(parts)
+
+
+def _shown(score: "TextScore") -> list[str]:
+    """Return how each token is printed: as text on one line, or as its id if its text is not known."""
+    from tokenizer.inspect import printable
+
+    return [*map(printable, score.tokens)] or [*map(str, score.token_ids)]
 
 
 def _shaded(text: str, shade: int | None) -> str:
@@ -89,16 +108,16 @@ def _shaded(text: str, shade: int | None) -> str:
 
 
 def _summary(score: "TextScore") -> str:
-    from tokenizer.inspect import printable
-
-    known = [(nats, token) for nats, token in zip(score.nats, score.tokens, strict=True) if nats is not None]
+    known = [(nats, token) for nats, token in zip(score.nats, _shown(score), strict=True) if nats is not None]
     most = sorted(known, key=lambda pair: -pair[0])[:5]
-    surprising = ", ".join(f"{printable(token)!r} {nats:.2f}" for nats, token in most)
+    surprising = ", ".join(f"{token!r} {nats:.2f}" for nats, token in most)
+    num_bytes = "" if score.num_bytes is None else f", {score.num_bytes:,} bytes"
+    bits = "" if score.bits_per_byte is None else f"bits per byte   {score.bits_per_byte:.4f}\n"
     legend = " ".join(_shaded(f"{least:g}" if least else "less", shade) for least, shade in _SHADES)
     return (
         f"probability     at least {legend}\n"
-        f"nats            {score.total_nats:.4f} in {score.num_predicted:,} tokens, {score.num_bytes:,} bytes\n"
+        f"nats            {score.total_nats:.4f} in {score.num_predicted:,} tokens{num_bytes}\n"
         f"perplexity      {score.perplexity:.3f}\n"
-        f"bits per byte   {score.bits_per_byte:.4f}\n"
+        f"{bits}"
         f"most surprising {surprising}"
     )

@@ -240,14 +240,14 @@ def read_tokenizer(folder: Path, model: ModelConfig) -> tuple[Tokenizer | None, 
 def _read_ends(folder: Path, model: ModelConfig, tokenizer: Tokenizer | None) -> Ends:
     """Return the tokens that begin and end texts.
 
-    Each comes from the first of these that names it: generation_config.json, config.json, the files beside
-    tokenizer.json, the names of the tokenizer's special tokens.
+    Each comes from the first of these that names it: the tokenizer, if it begins each text with a token;
+    generation_config.json; config.json; the files beside tokenizer.json; the names of the tokenizer's special tokens.
 
     Raises:
         InputError: a file is malformed, or names an id that the model does not have.
     """
-    ids: dict[str, Any] = {}
     special = tokenizer.special_tokens if tokenizer else {}
+    ids: dict[str, Any] = {"bos_token_id": special.get(tokenizer.bos_token or "") if tokenizer else None}
     for file in ("generation_config.json", "config.json", "tokenizer_config.json", "special_tokens_map.json"):
         path = folder / file
         theirs = read_saved_json(path) if path.exists() else {}

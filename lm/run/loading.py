@@ -26,12 +26,16 @@ def load_tokenizer(path: Path, folder: Path | None = None) -> Tokenizer:
     Raises:
         InputError: there is no tokenizer, or it is not the one that the model was trained with.
     """
-    tokenizer, sha256 = _find_tokenizer(path, folder)
+    tokenizer, facts = _find_tokenizer(path, folder)
     if tokenizer is None:
-        why = "" if sha256 else ", since the run's token files name none; train with --tokenizer"
+        why = ""
+        if facts.get("imported_from") and not facts.get("tokenizer_sha256"):
+            why = ", since the model was imported without a byte-level BPE tokenizer"
+        elif not facts.get("tokenizer_sha256"):
+            why = ", since the run's token files name none; train with --tokenizer"
         raise InputError(
             f"{path}: the tokenizer is missing{why}; give the folder of the model's tokenizer: --tokenizer FOLDER, or "
-            "tokenizer=FOLDER in Python"
+            "tokenizer=FOLDER in Python; or give token ids, not text: --ids"
         )
     return tokenizer
 
@@ -41,22 +45,23 @@ def find_tokenizer(path: Path, folder: Path | None = None) -> Tokenizer | None:
     return _find_tokenizer(path, folder)[0]
 
 
-def _find_tokenizer(path: Path, folder: Path | None) -> tuple[Tokenizer | None, str | None]:
-    """Return a run's tokenizer and the hash that its checkpoint names, each None if there is none."""
+def _find_tokenizer(path: Path, folder: Path | None) -> tuple[Tokenizer | None, dict[str, Any]]:
+    """Return a run's tokenizer, or None, and the state.json of its checkpoint, which names the tokenizer's hash."""
     step_path = checkpoint.latest(path)
-    sha256 = checkpoint.read_state(step_path, verify=False).get("tokenizer_sha256")
+    facts = checkpoint.read_state(step_path, verify=False)
+    sha256 = facts.get("tokenizer_sha256")
     if folder is None:
         folder = step_path.resolve().parents[1] / "tokenizer"
         # A folder beside a run that names no tokenizer may belong to something else.
         if sha256 is None or not folder.is_dir():
-            return None, sha256
+            return None, facts
     tokenizer = Tokenizer.load(folder)
     if sha256 not in (None, tokenizer.sha256):
         raise InputError(
             f"{folder}: is not the tokenizer that {step_path} was trained with, or is damaged; give the folder of "
             "that tokenizer: --tokenizer FOLDER, or tokenizer=FOLDER in Python"
         )
-    return tokenizer, sha256
+    return tokenizer, facts
 
 
 def load_ends(step_path: Path, tokenizer: Tokenizer | None) -> Ends:

@@ -4,9 +4,12 @@ import codecs
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from lm.accounting.limits import explained
 from lm.backend import Backend, DecodeStep, Prefill
 from lm.config import TrainConfig
+from lm.data.batch import check_token_ids
 from lm.text.ends import Ends, choose_ends
 from lm.text.generate import (
     Drawn,
@@ -18,13 +21,22 @@ from lm.text.generate import (
     read_prompts,
 )
 from lm.text.sampling import SamplingConfig
-from tokenizer import Tokenizer
+from tokenizer import InputError, Tokenizer
 
 
 class Completion:
-    """The text that continues one prompt. It grows by whole characters, and never into a stop text."""
+    """The text that continues one prompt. It grows by whole characters, and never into a stop text.
 
-    def __init__(self, prompt: str, tokenizer: Tokenizer, stop: tuple[str, ...] = ()) -> None:
+    Without a tokenizer, a prompt is token ids, and the text stays empty: `drawn` has the tokens.
+    """
+
+    def __init__(
+        self, prompt: str | Sequence[int], tokenizer: Tokenizer | None, stop: tuple[str, ...] = ()
+    ) -> None:
+        if tokenizer is None and (stop or isinstance(prompt, str)):
+            raise InputError(
+                "without a tokenizer, a prompt is token ids, and no text can stop it; give no stop text"
+            )
         self.prompt = prompt
         self.text = ""
         self.drawn: list[Drawn] = []
@@ -38,6 +50,8 @@ class Completion:
     def add(self, drawn: Drawn) -> str:
         """Take one more token, and return the text that is certain now. At a stop text, the ending becomes "stop"."""
         self.drawn.append(drawn)
+        if self._tokenizer is None:
+            return ""
         self._pending += self._decoder.decode(self._tokenizer.decode_bytes([drawn.token]))
         found = [start for text in self._stop if (start := self._pending.find(text)) >= 0]
         if found:
@@ -68,7 +82,7 @@ def complete(
     steps: tuple[Prefill, DecodeStep],
     state: Any,
     config: TrainConfig,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     completions: Sequence[Completion],
     sampling: SamplingConfig,
     stop_token: str | None = None,
@@ -78,22 +92,26 @@ def complete(
     """Generate until all completions have ended, and yield (completion, its new text) for each token.
 
     Args:
-        completions: `sampling.samples` in a row for each prompt. An empty prompt begins a new text. The prompt of an
-            encoder-decoder is the prefix, which must not be empty.
+        tokenizer: The model's tokenizer, or None if all prompts are token ids.
+        completions: `sampling.samples` in a row for each prompt. An empty prompt begins a new text. Token ids are read
+            unchanged. The prompt of an encoder-decoder is the prefix, which must not be empty.
         stop_token: Special token that ends a text; no token if empty; the model's own ends if None.
         ends: The model's own ends; the tokenizer's if None.
 
     Raises:
         InputError: a prompt is longer than the context; a prompt is empty, and no token begins or ends the model's
-            texts; a prefix is empty or longer than prefix_length; or the stop token is unknown.
+            texts; a prefix is empty or longer than prefix_length; an id is out of range; or the stop token is unknown.
     """
-    texts = [c.prompt for c in completions[:: sampling.samples]]
     ends = choose_ends(tokenizer, ends)
     stop_tokens = ends.stop_ids(stop_token, tokenizer)
-    drawable = drawable_tokens(tokenizer, stop_tokens, config.model.vocab_size)
+    drawable = drawable_tokens(tokenizer, stop_tokens, config.model.vocab_size) if tokenizer else None
     endings: dict[int, Ending] = {}
-    token_ids = [tokenizer.encode(text) for text in texts]
-    if config.model.architecture == "encoder_decoder":
+    is_pair = config.model.architecture == "encoder_decoder"
+    token_ids = [
+        _read_prompt(c.prompt, config, tokenizer, None if is_pair else ends)
+        for c in completions[:: sampling.samples]
+    ]
+    if is_pair:
         (start,) = ends.begin([])
         tokens = generate_after_prefixes(
             *steps,
@@ -108,9 +126,8 @@ def complete(
             drawable,
         )
     else:
-        prompts = [ends.begin(ids) for ids in token_ids]
         tokens = generate(
-            *steps, state, config, prompts, sampling, stop_tokens, endings, log_probabilities, (), drawable
+            *steps, state, config, token_ids, sampling, stop_tokens, endings, log_probabilities, (), drawable
         )
     with explained(lambda: f"{len(completions):,} texts grew at once; give fewer prompts or samples"):
         for drawn in tokens:
@@ -122,9 +139,23 @@ def complete(
         yield completion, completion.finish(endings[row])
 
 
-def opening(prompt: str, config: TrainConfig) -> str:
+def _read_prompt(
+    prompt: str | Sequence[int], config: TrainConfig, tokenizer: Tokenizer | None, ends: Ends | None
+) -> list[int]:
+    """Return the ids that a model reads of a prompt. `ends` is None if a prompt has no beginning."""
+    if isinstance(prompt, str):
+        assert tokenizer is not None  # a Completion has seen to it
+        token_ids = tokenizer.encode(prompt)
+    else:
+        token_ids, tokenizer = list(prompt), None
+        check_token_ids(np.array(token_ids, np.int64), config.model.vocab_size)
+    return ends.begin(token_ids, tokenizer) if ends else token_ids
+
+
+def opening(completion: Completion, config: TrainConfig) -> str:
     """Return how a shown text begins: with its prompt, except for an encoder-decoder, whose prompt is another text."""
-    return "" if config.model.architecture == "encoder_decoder" else prompt
+    is_shown = isinstance(completion.prompt, str) and config.model.architecture != "encoder_decoder"
+    return str(completion.prompt) if is_shown else ""
 
 
 def make_sampler(
@@ -147,13 +178,13 @@ def make_sampler(
     if config.model.architecture == "encoder_decoder":
         check_prefixes([prompt], config)
     else:
-        read_prompts([choose_ends(tokenizer, ends).begin(prompt)], config)
+        read_prompts([choose_ends(tokenizer, ends).begin(prompt, tokenizer)], config)
     sampling = SamplingConfig(max_new_tokens=64, temperature=0.8, seed=config.seed)
 
     def sample(state: Any) -> str:
         completion = Completion(config.sample_prompt, tokenizer)
         for _ in complete(steps, state, config, tokenizer, [completion], sampling, ends=ends):
             pass
-        return opening(config.sample_prompt, config) + completion.text
+        return opening(completion, config) + completion.text
 
     return sample

@@ -32,25 +32,31 @@ class Ends:
         """The id before a text: the one that begins it, or the one that ends the previous text; None without either."""
         return self.bos_token_id if self.bos_token_id is not None else next(iter(self.stop), None)
 
-    def stop_ids(self, stop_token: str | None, tokenizer: Tokenizer) -> tuple[int, ...]:
+    def stop_ids(self, stop_token: str | None, tokenizer: Tokenizer | None) -> tuple[int, ...]:
         """Return the ids to stop at: the id of `stop_token`, no id if that is empty, or `stop` if it is None.
 
         Raises:
-            InputError: the tokenizer has no such special token.
+            InputError: the tokenizer has no such special token, or there is no tokenizer.
         """
         if stop_token is None:
             return self.stop
-        if stop_token and stop_token not in tokenizer.special_tokens:
-            known = " ".join(tokenizer.special_tokens) or "it has none"
+        special = tokenizer.special_tokens if tokenizer else {}
+        if stop_token and stop_token not in special:
+            known = " ".join(special) or ("it has none" if tokenizer else "without a tokenizer it has none")
             raise InputError(f"--stop-token {stop_token!r} is not one of the model's special tokens: {known}")
-        return (tokenizer.special_tokens[stop_token],) if stop_token else ()
+        return (special[stop_token],) if stop_token else ()
 
-    def begin(self, token_ids: list[int]) -> list[int]:
+    def begin(self, token_ids: list[int], tokenizer: Tokenizer | None = None) -> list[int]:
         """Return the ids that a model continues: the prompt's, or `start` if the prompt is empty.
+
+        If the tokenizer has a `bos_token`, and the model's texts begin with it, the prompt of a text does, too.
 
         Raises:
             InputError: the prompt is empty, and no token begins or ends the model's texts.
         """
+        bos = tokenizer.special_tokens.get(tokenizer.bos_token or "") if tokenizer else None
+        if bos is not None and bos == self.bos_token_id:
+            return [bos, *token_ids]
         if token_ids:
             return token_ids
         if self.start is None:

@@ -1,7 +1,7 @@
 """Score a text: the probability that a model gives each of its tokens."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 
 from lm.backend import Logits
 from lm.config import TrainConfig
+from lm.data.batch import check_token_ids
 from lm.text.ends import Ends, choose_ends
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
@@ -21,6 +22,7 @@ class TextScore:
 
     token_ids: list[int]
     tokens: list[bytes]
+    """The bytes of each token; an empty list if the text was token ids."""
     nats: list[float | None]
     """-log p of each token, given those before it. None for a first token if nothing precedes it."""
     stride: int
@@ -37,8 +39,10 @@ class TextScore:
         return len(self._predicted())
 
     @property
-    def num_bytes(self) -> int:
-        """Number of bytes of the tokens that have nats."""
+    def num_bytes(self) -> int | None:
+        """Number of bytes of the tokens that have nats; None if the bytes are not known."""
+        if not self.tokens:
+            return None
         return sum(len(token) for token, nats in zip(self.tokens, self.nats, strict=True) if nats is not None)
 
     @property
@@ -48,9 +52,9 @@ class TextScore:
         return math.inf if loss >= 709 else math.exp(loss)
 
     @property
-    def bits_per_byte(self) -> float:
-        """Bits per byte of text, which compare models across tokenizers."""
-        return self.total_nats / self.num_bytes / math.log(2)
+    def bits_per_byte(self) -> float | None:
+        """Bits per byte of text, which compare models across tokenizers; None if the bytes are not known."""
+        return self.total_nats / self.num_bytes / math.log(2) if self.num_bytes else None
 
     def _predicted(self) -> list[float]:
         return [nats for nats in self.nats if nats is not None]
@@ -60,8 +64,8 @@ def score_text(
     logits: Logits,
     state: Any,
     config: TrainConfig,
-    tokenizer: Tokenizer,
-    text: str,
+    tokenizer: Tokenizer | None,
+    text: str | Sequence[int],
     stride: int | None = None,
     ends: Ends | None = None,
 ) -> TextScore:
@@ -72,13 +76,15 @@ def score_text(
     or at least context_length - stride of them.
 
     Args:
+        tokenizer: The model's tokenizer, or None if the text is token ids.
+        text: A text, or token ids.
         stride: From 1 (each token sees as much as possible; slow) to context_length (windows do not overlap). None:
             half of context_length.
         ends: The model's own ends; the tokenizer's if None.
 
     Raises:
-        InputError: no token of the text has a token before it, the stride is out of range, the model is not a decoder,
-            or its logits are not finite.
+        InputError: no token of the text has a token before it, an id or the stride is out of range, the model is not a
+            decoder, or its logits are not finite.
     """
     if config.model.architecture != "decoder":
         raise InputError(
@@ -89,7 +95,12 @@ def score_text(
     stride = max(1, context_length // 2) if stride is None else stride
     if not 1 <= stride <= context_length:
         raise InputError(f"stride is {stride}: give 1 to the model's context_length {context_length}")
-    token_ids = tokenizer.encode(text)
+    if isinstance(text, str):
+        assert tokenizer is not None
+        token_ids = tokenizer.encode(text)
+    else:
+        token_ids, tokenizer = list(text), None
+        check_token_ids(np.array(token_ids, np.int64), config.model.vocab_size)
     first = choose_ends(tokenizer, ends).start
     start = [] if first is None else [first]
     sequence = np.array(start + token_ids, np.int32)
@@ -108,7 +119,8 @@ def score_text(
                 "the model's logits are not finite, so the text has no probability; take an earlier checkpoint"
             )
         nats += nats_T.tolist()
-    return TextScore(token_ids, [tokenizer.vocab[i] for i in token_ids], nats, stride)
+    tokens = [tokenizer.vocab[i] for i in token_ids] if tokenizer else []
+    return TextScore(token_ids, tokens, nats, stride)
 
 
 def _windows(num_inputs: int, length: int, stride: int) -> Iterator[slice]:

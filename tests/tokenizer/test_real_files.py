@@ -153,7 +153,43 @@ def test_a_damaged_normalization_is_refused(plain: Content, tmp_path: Path, bad:
         Tokenizer.load(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["Llama 3", "Phi-4", "SmolLM"])
+@pytest.mark.parametrize(
+    "settings", [{}, {"bos_token": "<|eot_id|>", "add_bos_token": True}, {"add_bos_token": False}]
+)
+def test_a_text_begins_as_transformers_begins_it(plain: Content, tmp_path: Path, settings: Content) -> None:
+    """The post-processor decides, whatever tokenizer_config.json says."""
+    ours, library = both(FILES["Llama 3"](plain), tmp_path / "tokenizer.json")
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"} | settings)
+    )
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    assert ours.bos_token == "<|begin_of_text|>"
+    whole = [ours.special_tokens[ours.bos_token], *ours.encode("the end")]
+    assert theirs("the end")["input_ids"] == whole
+    # Through our own files, and out again.
+    ours.save(tmp_path / "saved")
+    loaded = Tokenizer.load(tmp_path / "saved")
+    assert loaded.bos_token == ours.bos_token
+    assert loaded.sha256 == ours.sha256
+    loaded.save_tokenizers_json(tmp_path / "out.json")
+    exported = tokenizers.Tokenizer.from_file(str(tmp_path / "out.json"))
+    assert exported.encode("the end").ids == whole
+    assert exported.encode("the", "end").ids == library.encode("the", "end").ids
+    assert Tokenizer.from_tokenizers_json(tmp_path / "out.json").bos_token == ours.bos_token
+
+
+def test_first_tokens_that_are_none_are_refused(plain: Content, tmp_path: Path) -> None:
+    content = FILES["Llama 3"](plain)
+    ours, _ = both(content, tmp_path / "tokenizer.json")
+    with pytest.raises(InputError, match="bos_token is '<s>', which is not a special token"):
+        Tokenizer(ours.vocab, ours.merges, ours.special_tokens, bos_token="<s>")
+    post_processor = content["post_processor"]["processors"][1]
+    post_processor["single"].insert(0, post_processor["single"][0])
+    with pytest.raises(InputError, match=r"puts the ids \[\d+, \d+\] in front of a text"):
+        both(content, tmp_path / "tokenizer.json")
+
+
+@pytest.mark.parametrize("name", ["Qwen 3", "Phi-4", "SmolLM"])
 def test_transformers_reads_what_we_export(plain: Content, tmp_path: Path, name: str) -> None:
     ours, _ = both(FILES[name](plain), tmp_path / "in.json")
     ours.save_tokenizers_json(tmp_path / "tokenizer.json")

@@ -129,7 +129,13 @@ def read_pretokenizer(path: str | Path) -> dict[str, Any]:
         InputError: the file is missing or malformed.
     """
     content = read_json(path)
-    defaults = {"visible_tokens": [], "whole_pieces": False, "normalization": {}, "sha256": None}
+    defaults = {
+        "visible_tokens": [],
+        "whole_pieces": False,
+        "normalization": {},
+        "bos_token": None,
+        "sha256": None,
+    }
     match defaults | content if isinstance(content, dict) else None:
         case {
             "special_tokens": list(special),
@@ -137,6 +143,7 @@ def read_pretokenizer(path: str | Path) -> dict[str, Any]:
             "visible_tokens": list(visible),
             "whole_pieces": bool(whole_pieces),
             "normalization": dict(normalization),
+            "bos_token": str() | None as bos_token,
             "sha256": str() | None as sha256,
         } if all(isinstance(text, str) for text in [*special, *visible, *pattern]):
             return {
@@ -145,6 +152,7 @@ def read_pretokenizer(path: str | Path) -> dict[str, Any]:
                 "visible_tokens": visible,
                 "whole_pieces": whole_pieces,
                 "normalization": Normalization.from_json(normalization),
+                "bos_token": bos_token,
                 "sha256": sha256,
             }
     raise InputError(f'{path} must hold {{"special_tokens": [texts], "pattern": text}}')

@@ -1,6 +1,7 @@
 """The file format of the library tokenizers: `tokenizer.json`."""
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ def export(
     visible_tokens: Collection[str] = (),
     whole_pieces: bool = False,
     normalization: Normalization | None = None,
+    bos_token: str | None = None,
 ) -> dict[str, Any]:
     """Return the content of a `tokenizer.json`.
 
@@ -75,7 +77,7 @@ def export(
         ],
         "normalizer": {"type": "NFC"} if normalization.nfc else None,
         "pre_tokenizer": pre_tokenizer,
-        "post_processor": None,
+        "post_processor": _begin_with(bos_token, special_tokens) if bos_token else None,
         "decoder": byte_level,
         "model": {
             "type": "BPE",
@@ -92,10 +94,27 @@ def export(
     }
 
 
+def _begin_with(token: str, ids: Mapping[str, int]) -> dict[str, Any]:
+    """Return the post-processor that puts a token in front of a text, and of both texts of a pair."""
+    begin, text = {"SpecialToken": {"id": token, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    pair = [
+        begin,
+        text,
+        {"SpecialToken": {"id": token, "type_id": 1}},
+        {"Sequence": {"id": "B", "type_id": 1}},
+    ]
+    return {
+        "type": "TemplateProcessing",
+        "single": [begin, text],
+        "pair": pair,
+        "special_tokens": {token: {"id": token, "ids": [ids[token]], "tokens": [token]}},
+    }
+
+
 def parse(content: Any, path: str | Path) -> dict[str, Any]:
     """Return the arguments of a `Tokenizer` that gives the ids of a `tokenizer.json`.
 
-    The ids leave out what its post-processor adds to a text, such as a token for the beginning.
+    The ids leave out what its post-processor adds to a text. If it puts a token in front, that is the `bos_token`.
 
     Raises:
         NotByteLevel: it is of another kind than byte-level BPE.
@@ -123,7 +142,6 @@ def _parse(content: Any, path: str | Path) -> dict[str, Any]:
     if padding and (padding["strategy"] != "BatchLongest" or padding.get("pad_to_multiple_of")):
         raise InputError("it has a padding")
     nfc = _is_nfc(content.get("normalizer"))
-    _check_post_processor(content.get("post_processor"))
     pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
     if pairs and pairs[0][:1] == ["#version:"]:
         pairs = pairs[1:]
@@ -147,6 +165,7 @@ def _parse(content: Any, path: str | Path) -> dict[str, Any]:
             tuple(token["content"] for token in added if token.get("lstrip", False)),
             tuple(token["content"] for token in added if token.get("rstrip", False)),
         ),
+        "bos_token": _bos_token(content.get("post_processor"), added),
     }
 
 
@@ -217,7 +236,9 @@ def _is_nfc(normalizer: Any) -> bool:
     return bool(kinds)
 
 
-def _check_post_processor(post_processor: Any) -> None:
+def _bos_token(post_processor: Any, added: list[Any]) -> str | None:
+    """Return the token that a post-processor puts in front of a text."""
+    begin: list[int] = []
     for step in _flat(post_processor, "processors"):
         match step:
             case {"type": "ByteLevel" | "BertProcessing" | "RobertaProcessing"}:
@@ -225,9 +246,14 @@ def _check_post_processor(post_processor: Any) -> None:
             case {"type": "TemplateProcessing", "single": list(single)} if [
                 part for part in single if "Sequence" in part
             ] == [{"Sequence": {"id": "A", "type_id": 0}}]:
-                pass
+                for part in reversed([*takewhile(lambda part: "Sequence" not in part, single)]):
+                    begin = [*step["special_tokens"][part["SpecialToken"]["id"]]["ids"], *begin]
             case _:
                 raise InputError(f"it has a post_processor {step['type']}, which may change the text's ids")
+    texts = {token["id"]: token["content"] for token in added}
+    if len(begin) > 1 or not texts.keys() >= {*begin}:
+        raise InputError(f"its post_processor puts the ids {begin} in front of a text, not one added token")
+    return texts[begin[0]] if begin else None
 
 
 def _patterns(pre_tokenizer: Any) -> list[str]:

@@ -1,5 +1,6 @@
 """The tokens that begin and end texts, in an import, in the runs that start from it, and in an export."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -16,6 +17,31 @@ from tests.lm.text.models import fake_steps
 from tokenizer import InputError, Tokenizer
 
 Capture = pytest.CaptureFixture[str]
+
+
+def test_a_prompt_begins_as_in_transformers(made_pipeline: Path, tmp_path: Path) -> None:
+    """Its tokenizer puts a token in front of each text, whatever config.json says about it."""
+    transformers = pytest.importorskip("transformers")
+    plain = Tokenizer.load(made_pipeline / "tokenizer")
+    vocab = {i: token for i, token in plain.vocab.items() if i not in plain.special_tokens.values()}
+    special = [*plain.special_tokens, "<|begin|>"]
+    tokenizer = Tokenizer(vocab, plain.merges, special, bos_token="<|begin|>")
+    model = dataclasses.replace(MODEL, vocab_size=tokenizer.vocab_size)
+    assert lm("export", "--format", "hf", make_run(tmp_path / "run", model, tokenizer), tmp_path / "hf") == 0
+    assert lm("import", "--format", "hf", tmp_path / "hf", tmp_path / "imported") == 0
+    imported = twinlm.load(tmp_path / "imported")
+    begin = tokenizer.special_tokens["<|begin|>"]
+    assert imported.ends.bos_token_id == begin
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
+    inputs = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")("Once", return_tensors="pt")
+    assert inputs["input_ids"][0].tolist() == [begin, *tokenizer.encode("Once")]
+    greedy = theirs.generate(**inputs, max_new_tokens=8, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    ours = imported.complete(["Once"], max_new_tokens=8, temperature=0.0)[0]
+    assert [drawn.token for drawn in ours.drawn] == greedy.tolist()[: len(ours.drawn)]
+    # The score of a text, too, is that after the token.
+    logits = imported.logits([begin, *tokenizer.encode("Once")])[0].astype(np.float64)
+    nats = np.log(np.exp(logits).sum()) - logits[tokenizer.encode("Once")[0]]
+    assert imported.score("Once").nats[0] == pytest.approx(nats, rel=1e-5)
 
 
 @pytest.mark.parametrize("eos", [7, [7, 9]])

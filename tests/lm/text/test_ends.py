@@ -59,6 +59,19 @@ def test_each_end_stops_and_an_empty_prompt_begins_with_the_start() -> None:
             assert asked.pop() == [first]
 
 
+def test_a_prompt_begins_with_the_token_that_begins_the_models_texts() -> None:
+    """An imported Llama 3 has that token in its ends. A run with only its tokenizer has not."""
+    special = ["<s>", "</s>"]
+    plain, begins = Tokenizer(BYTES, [], special), Tokenizer(BYTES, [], special, bos_token="<s>")
+    imported, own = Ends(256, [257]), choose_ends(begins)
+    assert own == choose_ends(plain) == Ends(257, 257)
+    assert imported.begin([1], begins) == [256, 1]
+    assert imported.begin([256, 1], begins) == [256, 256, 1]  # as transformers
+    assert imported.begin([], begins) == [256]
+    assert imported.begin([1], plain) == imported.begin([1]) == own.begin([1], begins) == [1]
+    assert own.begin([], begins) == [257]
+
+
 def test_pairs_end_with_the_end_of_their_tokenizer(tmp_path: Path) -> None:
     Tokenizer(BYTES, [], ["<s>", "</s>"]).save(tmp_path / "tokenizer")
     (tmp_path / "pairs.jsonl").write_text('{"prefix": "a", "target": "b"}\n')
