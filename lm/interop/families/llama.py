@@ -82,7 +82,10 @@ class _RopeInEachLayer:
     names = ("no_rope_layers", "no_rope_layer_interval")
 
     def read(self, theirs: Json, problems: list[str]) -> dict[str, Any]:
-        n, interval = theirs["num_hidden_layers"], theirs.get("no_rope_layer_interval") or 4
+        n, interval = theirs["num_hidden_layers"], theirs.get("no_rope_layer_interval", 4)
+        if type(interval) is not int or interval < 1:
+            problems.append(shown("no_rope_layer_interval", interval))
+            return {}
         has_rope = theirs.get("no_rope_layers") or [(i + 1) % interval for i in range(n)]
         if not isinstance(has_rope, list) or len(has_rope) < n or not all(has_rope[:n]):
             problems.append(f"{shown('no_rope_layers', has_rope)}: layers without RoPE")
