@@ -42,7 +42,7 @@ class Work:
         lengths = " and ".join(f"{len(prompt):,}" for prompt in q.prompts)
         out = [
             f"{len(q.ids)} texts of {q.ids.shape[1]:,} tokens ({sources}); prompts of {lengths} tokens, "
-            f" each continued by {q.new_tokens}"
+            f"each continued by {q.new_tokens}"
         ]
         if self.window and not self.reaches:
             out.append(
