@@ -83,7 +83,10 @@ def kept_by_block(m: ModelConfig, T: int, account: Account, sizes: Sizes) -> dic
             "attn: queries": queries * x,
             "attn: keys": kv * x,
             "attn: largest scores, sums": 2 * H * T * w,
-            "attn: weights": scores * w if _is_one_block(m, T, sizes) else 0,
+            # The gradient of a soft cap needs its slope, too.
+            "attn: weights": scores * w * (1 if m.score_softcap is None else 2)
+            if _is_one_block(m, T, sizes)
+            else 0,
             # In bfloat16, the gradient needs the output in float32, too.
             "attn: heads' wide output": queries * w if x < w else 0,
         }

@@ -62,7 +62,7 @@ MEMORY_CASES = {
     "accumulation": TrainConfig(ModelConfig(300, 64, 64, 4, 4), batch_size=16, grad_accumulation=2),
     **{
         name: TrainConfig(ModelConfig(200, 64, 64, 3, 4, **FAMILY[name]), batch_size=8)
-        for name in ("gpt2", "ablated", "grouped", "olmo")
+        for name in ("gpt2", "ablated", "grouped", "gemma", "olmo")
     },
     "encoder": TrainConfig(ModelConfig(200, 64, 64, 3, 4, architecture="encoder"), batch_size=8),
     "encoder_decoder": TrainConfig(
