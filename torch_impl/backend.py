@@ -116,8 +116,9 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
             key = dropout_key(config, state, i * B + rows.start, len(targets_BT))
             if mesh:
                 state.model.set_requires_all_reduce(i == A - 1)
-            logits_BTV = state.model(**inputs, key=key)
-            loss = sum_losses(logits_BTV, targets_BT, mask_BT, config.z_loss) / batch.num_targets
+            # No name holds the logits: they would stay in memory during the backward pass.
+            loss = sum_losses(state.model(**inputs, key=key), targets_BT, mask_BT, config.z_loss)
+            loss = loss / batch.num_targets
             loss.backward()
             losses.append(loss.detach())
         total, norm = torch.stack(losses).sum(), None
