@@ -152,7 +152,7 @@ class MultiHeadSelfAttention(nn.Module):
         output_bias: Add a bias to the output projection; by default as `bias` does to the others.
         qk_norm_eps: Epsilon of an RMSNorm of queries and keys, before RoPE (Dehghani et al., 2023, section 2); by
             default there is no norm.
-        qk_norm_over: What one norm covers: each head, or all heads at once (OLMo Team, 2024, section 3.2).
+        qk_norm_over: What one norm covers: each head, or all heads at once (OLMo 2).
         norm_offset: What the norms add to their weights.
         query_factor: What queries are multiplied by, after RoPE.
         score_softcap: Bound of the scores' `softcap`; by default scores have no bound.

@@ -60,7 +60,7 @@ def relu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def relu2(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """max(x, 0)^2 (So et al., 2021, section 4.2), computed in at least float32."""
+    """max(x, 0)^2 (So et al., 2021), computed in at least float32."""
     return relu(at_least_float32(x)).square().to(x.dtype)
 
 
