@@ -4,12 +4,12 @@ import dataclasses
 import re
 import shlex
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
 from lm.cli.commands import parse
-from lm.config import ModelConfig, model
+from lm.config import ModelConfig, OptimizerConfig, model, training
 from tests.source import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -53,14 +53,27 @@ def test_the_readme_is_short() -> None:
     assert len(TEXTS[ROOT / "README.md"].split()) < 1000
 
 
-def test_every_setting_of_the_model_is_explained() -> None:
-    section = (
-        TEXTS[ROOT / "docs" / "training.md"].partition("## One model, a family")[2].partition("\n## ")[0]
-    )
-    explained = set(re.findall(r"`(\w+)`", section))
-    assert explained >= {field.name for field in dataclasses.fields(ModelConfig)}
-    for choices in (model.FeedForward, model.NormPosition, model.NormGain, model.RopeScaling, model.Position):
-        assert explained >= set(get_args(choices))
+@pytest.mark.parametrize(
+    ("section", "config", "choices"),
+    [
+        (
+            "One model, a family",
+            ModelConfig,
+            (model.FeedForward, model.NormPosition, model.NormGain, model.RopeScaling, model.Position),
+        ),
+        (
+            "Optimizer and loss",
+            OptimizerConfig,
+            (training.Optimizer, training.AdamWForm, training.MuonScale, training.Schedule, training.Decay),
+        ),
+    ],
+)
+def test_every_setting_is_explained(section: str, config: Any, choices: tuple[Any, ...]) -> None:
+    text = TEXTS[ROOT / "docs" / "training.md"].partition(f"## {section}\n")[2].partition("\n## ")[0]
+    explained = set(re.findall(r"`([\w-]+)`", text))
+    assert explained >= {field.name for field in dataclasses.fields(config)}
+    for choice in choices:
+        assert explained >= set(get_args(choice))
 
 
 def examples(text: str) -> list[list[str]]:
