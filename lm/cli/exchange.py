@@ -50,8 +50,10 @@ class Export:
 
 @dataclass(frozen=True)
 class Import:
-    """Make a run from a model that transformers saved: GPT-2, Llama, Mistral, Qwen 2 or 3, Gemma 1 to 3 (text), OLMo 2
-    or Phi-3."""
+    """Make a run from a model that transformers saved.
+
+    Its family is GPT-2, Llama, Mistral, Qwen 2 or 3, Gemma 1, 2 or 3 (text), OLMo 2 or Phi-3.
+    """
 
     source: Positional[Path]
     """Folder with config.json, model.safetensors (or shards and their index), and possibly tokenizer.json."""
