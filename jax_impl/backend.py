@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jax_impl import fast, sharding
 from jax_impl.dtypes import Params, dtype_named
@@ -19,15 +19,24 @@ from jax_impl.generation import make_decode_step, make_logits, make_prefill
 from jax_impl.optimizer import AdamWState, MuonState, adamw_update, muon_update
 from jax_impl.sequences import MODELS
 from jax_impl.sharding import processes
-from jax_impl.state import TrainState, init_state, load_state, read_optimizer, read_shares, read_weights
+from jax_impl.state import (
+    TrainState,
+    averaged,
+    init_state,
+    load_state,
+    read_optimizer,
+    read_shares,
+    read_weights,
+)
 from jax_impl.trees import choose, join
 from lm.backend import EvalStep, TrainStep
-from lm.config import TrainConfig
+from lm.config import OptimizerConfig, TrainConfig
 from lm.data.batch import Batch, check_batch
 from lm.init import muon_names, parameter_shapes
 from lm.mesh import Mesh
 
 __all__ = [
+    "averaged",
     "choices",
     "configure",
     "init_state",
@@ -119,6 +128,16 @@ def dropout_key(config: TrainConfig, step: Array, rows_B: Array) -> DropoutKey |
     return DropoutKey(config.seed, step, rows_B) if config.model.drops else None
 
 
+def update_average(
+    average: Params | None, params: Params, config: OptimizerConfig, apply: Bool[Array, ""]
+) -> Params | None:
+    """Move the averages of the weights towards the new weights."""
+    decay = config.average_decay
+    if average is None or decay is None:
+        return None
+    return jax.tree.map(lambda x, p: jnp.where(apply, x + (1 - decay) * (p - x), x), average, params)
+
+
 def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
     """Make the training step: forward, backward, clipping and the optimizer, one jitted function.
 
@@ -151,7 +170,8 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
         whole: Any = NamedSharding(rows.mesh, PartitionSpec())
         of_adamw = choose(of_params, names_of_adamw)
         of_muon = MuonState(choose(of_params, names_of_muon)) if names_of_muon else None
-        of_state = TrainState(of_params, AdamWState(of_adamw, of_adamw, whole), of_muon)
+        of_average = None if o.average_decay is None else of_params
+        of_state = TrainState(of_params, AdamWState(of_adamw, of_adamw, whole), of_muon, of_average)
         shardings = {
             "in_shardings": (of_state, rows, whole, whole),
             "out_shardings": (of_state, whole),
@@ -162,7 +182,7 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
     def jitted(
         state: TrainState, batch: tuple[dict[str, Array], Array, Array | None], count: Array, lr: Array
     ) -> tuple[TrainState, dict[str, Array]]:
-        params, optimizer, muon = state
+        params, optimizer, muon, average = state
         assert optimizer is not None
         micro_step, step = jax.value_and_grad(loss), optimizer.step
         A, B = batch[1].shape[:2]
@@ -211,7 +231,7 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
             )
             params = join(of_adamw, of_muon)
         metrics = {"loss": total, "grad_norm": norm, "finite": finite}
-        return TrainState(params, optimizer, muon), metrics
+        return TrainState(params, optimizer, muon, update_average(average, params, o, finite)), metrics
 
     # Scalars of the weights' type: a new value does not recompile, and no float64 creeps in.
     scalar = np.dtype(config.param_dtype).type

@@ -1,10 +1,12 @@
 """The state of a run: how it starts, is loaded, and is read leaf by leaf."""
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jax_impl import sharding
@@ -25,6 +27,8 @@ class TrainState(NamedTuple):
     optimizer: AdamWState | None
     muon: MuonState | None = None
     """The momentum of the weights that Muon updates, if it is the optimizer."""
+    average: Params | None = None
+    """The moving average of each weight, if the config asks for it."""
 
 
 def init_state(config: TrainConfig, seed: int, mesh: Mesh | None = None) -> TrainState:
@@ -32,6 +36,11 @@ def init_state(config: TrainConfig, seed: int, mesh: Mesh | None = None) -> Trai
     weights = initial_weights(config.model, seed, config.param_dtype)
     moments = initial_moments(config.model, config.param_dtype, config.optimizer)
     return load_state(config, weights, moments, mesh)
+
+
+def copies(params: Params) -> Params:
+    """Return weights in memory of their own."""
+    return jax.tree.map(jnp.copy, params)
 
 
 def load_state(
@@ -52,7 +61,17 @@ def load_state(
     params, moments, of_muon = put(weights), put(optimizer), muon_names(config.model, config.optimizer)
     of_adamw = parameter_shapes(config.model).keys() - of_muon
     adamw = AdamWState(choose(moments["m"], of_adamw), moments["v"], moments["step"])
-    return TrainState(params, adamw, MuonState(choose(moments["m"], of_muon)) if of_muon else None)
+    muon = MuonState(choose(moments["m"], of_muon)) if of_muon else None
+    average = None
+    if config.optimizer.average_decay is not None:
+        average = moments["average"] if "average" in moments else copies(params)
+    return TrainState(params, adamw, muon, average)
+
+
+@contextlib.contextmanager
+def averaged(state: TrainState) -> Iterator[TrainState]:
+    """Return the state to evaluate: its weights are the averages, if there are any."""
+    yield state if state.average is None else state._replace(params=state.average)
 
 
 def read_weights(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
@@ -73,6 +92,8 @@ def _optimizer_leaves(state: TrainState) -> Iterator[tuple[str, jax.Array]]:
     yield from named_leaves(state.optimizer._asdict())
     if state.muon is not None:
         yield from named_leaves(state.muon._asdict())
+    if state.average is not None:
+        yield from named_leaves({"average": state.average})
 
 
 def read_shares(state: TrainState) -> tuple[Shares, Shares]:

@@ -119,6 +119,9 @@ class Backend(Protocol):
     def read_shares(self, state: Any) -> tuple[Shares, Shares]:
         """Return weights and optimizer as shares. Each process saves the slices in its shares."""
 
+    def averaged(self, state: Any, /) -> AbstractContextManager[Any]:
+        """Return a context with the state to evaluate: its weights are the averages, if the run has them."""
+
     def make_train_step(self, config: TrainConfig, mesh: Mesh | None = None) -> TrainStep: ...
 
     def make_eval_step(self, config: TrainConfig, mesh: Mesh | None = None) -> EvalStep: ...

@@ -143,23 +143,30 @@ def optimizer_shapes(
 ) -> dict[str, tuple[int, ...]]:
     """Return the name and shape of every leaf of an optimizer's state.
 
-    They are both moments of each weight, and the step count. A weight that Muon updates has a first moment alone.
+    They are both moments of each weight, and the step count. A weight that Muon updates has a first moment alone. If
+    the weights are averaged, there is an average of each.
 
     Args:
         optimizer: By default AdamW.
     """
-    shapes = parameter_shapes(config)
-    of_muon = muon_names(config, optimizer or OptimizerConfig())
+    optimizer = optimizer or OptimizerConfig()
+    shapes, of_muon = parameter_shapes(config), muon_names(config, optimizer)
     first = {f"m.{name}": shape for name, shape in shapes.items()}
     second = {f"v.{name}": shape for name, shape in shapes.items() if name not in of_muon}
-    return first | second | {"step": ()}
+    averages = {f"average.{name}": shape for name, shape in shapes.items()}
+    return first | second | (averages if optimizer.average_decay else {}) | {"step": ()}
 
 
 def initial_moments(
     config: ModelConfig, dtype: str, optimizer: OptimizerConfig | None = None
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield an optimizer's state before the first step: zeros. Each leaf takes the memory of one number."""
+    """Yield an optimizer's state before the first step: zeros. Each leaf takes the memory of one number.
+
+    Averages are left out: they start as the weights.
+    """
     for name, shape in optimizer_shapes(config, optimizer).items():
+        if name.startswith("average."):
+            continue
         yield name, np.broadcast_to(np.zeros((), np.int32 if name == "step" else dtype), shape)
 
 

@@ -19,9 +19,18 @@ from torch_impl.fast import choices, repeat
 from torch_impl.functional import DropoutKey, clip_gradients, token_cross_entropy
 from torch_impl.generation import make_decode_step, make_logits, make_prefill
 from torch_impl.sharding import processes
-from torch_impl.state import TrainState, init_state, load_state, read_optimizer, read_shares, read_weights
+from torch_impl.state import (
+    TrainState,
+    averaged,
+    init_state,
+    load_state,
+    read_optimizer,
+    read_shares,
+    read_weights,
+)
 
 __all__ = [
+    "averaged",
     "choices",
     "configure",
     "init_state",
@@ -103,6 +112,15 @@ def dropout_key(config: TrainConfig, state: TrainState, first_row: int, rows: in
     return DropoutKey(config.seed, state.step, rows_B)
 
 
+@torch.no_grad()
+def update_average(state: TrainState, config: TrainConfig) -> None:
+    """Move the averages of the weights towards the new weights."""
+    decay = config.optimizer.average_decay
+    if decay is not None and state.average is not None:
+        for name, x in state.average.items():
+            x.lerp_(state.weights[name], 1 - decay)
+
+
 def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
     """Make the training step: forward, backward, clipping and the optimizer, in eager mode."""
 
@@ -139,6 +157,7 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
                 for group in state.muon.param_groups:
                     group["lr"] = lr * config.optimizer.muon_rate
                 state.muon.step()
+            update_average(state, config)
         return state, {"loss": total, "grad_norm": norm, "finite": finite}
 
     return train_step

@@ -1,5 +1,6 @@
 """The state of a run: how it starts, is loaded, and is read leaf by leaf."""
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,8 @@ class TrainState:
     """What the optimizer updates: all of `weights`, small weights packed together."""
     muon: Muon | None = None
     """The optimizer of the blocks' matrices, if it is Muon. `optimizer` then updates the others."""
+    average: dict[str, Tensor] | None = None
+    """The moving average of each weight, from the first step on, if the config asks for it."""
     mesh: Mesh | None = None
 
     @property
@@ -41,7 +44,15 @@ class TrainState:
 
 def init_state(config: TrainConfig, seed: int, mesh: Mesh | None = None) -> TrainState:
     """Return the state before the first step: the weights of `lm.init`, and zero moments."""
-    return load_state(config, initial_weights(config.model, seed, config.param_dtype), None, mesh)
+    state = load_state(config, initial_weights(config.model, seed, config.param_dtype), None, mesh)
+    if config.optimizer.average_decay is not None:
+        state.average = copies(state.weights)
+    return state
+
+
+def copies(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights in memory of their own."""
+    return {name: p.detach().clone() for name, p in weights.items()}
 
 
 def load_state(
@@ -87,8 +98,10 @@ def load_state(
             sharding.on_whole(model, found, mesh),
         )
     arrays = [array for arrays, _ in groups for array in arrays]
-    state = TrainState(model, found, adamw, arrays, muon, mesh)
+    state = TrainState(model, found, adamw, arrays, muon, mesh=mesh)
     if optimizer is not None:
+        if o.average_decay is not None:
+            state.average = copies(found)
         for array in state.arrays:
             zeros = {moment: torch.zeros_like(array.whole) for moment in ("m", "v")}
             adamw.state[array.whole] = {"step": 0, **zeros}
@@ -103,6 +116,24 @@ def load_state(
             else:
                 sharding.put(leaf, moments[name], mesh)
     return state
+
+
+@contextlib.contextmanager
+def averaged(state: TrainState) -> Iterator[TrainState]:
+    """Return the state to evaluate: inside, its weights are the averages, if there are any."""
+
+    def swap() -> None:
+        for name, x in (state.average or {}).items():
+            p = state.weights[name].detach()
+            before = p.clone()
+            p.copy_(x)
+            x.copy_(before)
+
+    swap()
+    try:
+        yield state
+    finally:
+        swap()
 
 
 def read_weights(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
@@ -124,6 +155,8 @@ def _optimizer_leaves(state: TrainState) -> Iterator[tuple[str, Tensor]]:
         names = {p: name for name, p in state.weights.items()}
         for p in state.muon.matrices:
             yield f"m.{names[p]}", state.muon.state[p].get("m", torch.zeros_like(p)).detach()
+    if state.average is not None:
+        yield from ((f"average.{name}", x) for name, x in state.average.items())
     yield "step", torch.tensor(state.step, dtype=torch.int32)
 
 
@@ -133,7 +166,7 @@ def read_shares(state: TrainState) -> tuple[Shares, Shares]:
 
     def shares(leaves: Iterable[tuple[str, Tensor]]) -> Shares:
         for name, x in leaves:
-            shape = () if name == "step" else shapes[name.removeprefix("m.").removeprefix("v.")]
+            shape = () if name == "step" else shapes[name if name in shapes else name.partition(".")[2]]
             dtype = np.dtype(str(x.dtype).removeprefix("torch."))
             yield name, Share(shape, dtype, partial(sharding.slices_to_save, x, shape, state.mesh))
 

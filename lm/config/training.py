@@ -59,6 +59,9 @@ class OptimizerConfig:
     match_rms_adamw: 0.2 sqrt(max(rows, columns)), so that learning rates of AdamW fit (Liu et al., 2025)."""
     muon_dtype: MuonDtype = "float32"
     """muon: type in which the update is made orthogonal; float32 means float64 if the weights are."""
+    average_decay: float | None = None
+    """Decay of a moving average of the weights over the steps (EMA). Evaluation, samples, lm generate, lm score and
+    lm export then use the average. If not given: there is none."""
 
     def __post_init__(self) -> None:
         require_positive(self, "learning_rate", "eps", "max_grad_norm")
@@ -83,6 +86,10 @@ class OptimizerConfig:
         for name in ("beta1", "beta2", "muon_momentum"):
             value = getattr(self, name)
             require(0 <= value < 1, f"{name} is {value}: give a number from 0 up to, not including, 1")
+        decay = self.average_decay
+        require(
+            decay is None or 0 < decay < 1, f"average_decay is {decay}: give a number above 0 and below 1"
+        )
         for name in ("warmup_steps", "weight_decay"):
             value = getattr(self, name)
             require(0 <= value < math.inf, f"{name} is {value}: give a finite number, 0 or more")

@@ -8,15 +8,14 @@ import numpy as np
 
 from lm.config import ModelConfig
 from lm.files import published, refuse_existing, reserved, write_json
-from lm.init import parameter_shapes
 from lm.interop.families import FAMILIES
 from lm.interop.family import Family, meaning
 from lm.interop.layout import layouts, with_prefix
 from lm.interop.origin import Origin, read_origin
 from lm.interop.tensors import check_finite, narrowed
 from lm.run.facts import load_facts
-from lm.run.leaves import Leaves, read_leaves, save_file
-from lm.run.loading import load_ends
+from lm.run.leaves import Leaves, save_file
+from lm.run.loading import load_ends, trained_weights
 from lm.text.ends import Ends
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
@@ -51,8 +50,7 @@ def export_model(
     family = choose_family(model, step_path, family_name, origin)
     if origin and origin.config["model_type"] != family.name:
         origin = None
-    expected = {name: (shape, config.param_dtype) for name, shape in parameter_shapes(model).items()}
-    weights = read_leaves(step_path / "model.safetensors", expected)
+    weights = trained_weights(step_path, config)
     ends = load_ends(step_path, tokenizer)
     with reserved(out), published(out) as temporary:
         temporary.mkdir()

@@ -1,6 +1,7 @@
 """Load from a run or a checkpoint: the state, the tokenizer, and the tokens that begin and end texts."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,16 +110,31 @@ def load_state(
     Raises:
         InputError: a leaf does not fit the config.
     """
-    weights = _expected(parameter_shapes(config.model), config)
-    moments = _expected(optimizer_shapes(config.model, config.optimizer), config)
-    return backend.load_state(
-        config,
-        read_leaves(step_path / "model.safetensors", weights),
-        _read_optimizer(step_path / "optimizer.safetensors", {**moments, "step": ((), "int32")})
-        if with_optimizer
-        else None,
-        mesh,
-    )
+    if not with_optimizer:
+        return backend.load_state(config, trained_weights(step_path, config), None, mesh)
+    weights = read_leaves(step_path / "model.safetensors", _expected(parameter_shapes(config.model), config))
+    moments = _read_optimizer(step_path / "optimizer.safetensors", _expected_of_optimizer(config))
+    return backend.load_state(config, weights, moments, mesh)
+
+
+def trained_weights(step_path: Path, config: TrainConfig) -> Leaves:
+    """Yield the weights of a checkpoint that are used after training: the averages if the run has them.
+
+    Raises:
+        InputError: a leaf does not fit the config.
+    """
+    if config.optimizer.average_decay is None:
+        expected = _expected(parameter_shapes(config.model), config)
+        yield from read_leaves(step_path / "model.safetensors", expected)
+    else:
+        for name, leaf in read_leaves(step_path / "optimizer.safetensors", _expected_of_optimizer(config)):
+            if name.startswith("average."):
+                yield name.removeprefix("average."), leaf
+
+
+def _expected_of_optimizer(config: TrainConfig) -> dict[str, Any]:
+    shapes = optimizer_shapes(config.model, config.optimizer)
+    return _expected(shapes, config) | {"step": ((), "int32")}
 
 
 def _expected(shapes: dict[str, tuple[int, ...]], config: TrainConfig) -> dict[str, Any]:
@@ -144,13 +160,13 @@ def initial_state(
     if inputs.init_from is None:
         return backend.init_state(config, config.seed, mesh)
     path = checkpoint.latest(inputs.init_from)
-    _, other = load_facts(path)
+    their_config, other = load_facts(path)
     ours = facts["tokenizer_sha256"]
     if None not in (ours, other["tokenizer_sha256"]) and ours != other["tokenizer_sha256"]:
         raise InputError(
             f"{path}: was trained with another tokenizer than {inputs.train[0]}; encode the text with the run's own"
         )
-    leaves = read_leaves(path / "model.safetensors", _expected(parameter_shapes(config.model), config))
+    leaves = trained_weights(path, replace(config, optimizer=their_config.optimizer))
     return backend.load_state(
         config, leaves, initial_moments(config.model, config.param_dtype, config.optimizer), mesh
     )

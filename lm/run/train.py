@@ -128,7 +128,8 @@ def _end_profile(run: Run, done: int) -> None:
 
 def _evaluate(run: Run) -> bool:
     """Evaluate, and return whether this step's checkpoint is among the best to keep."""
-    evaluation = evaluate(run.eval_step, run.state, run.val_data, run.config, mesh=run.mesh)
+    with run.backend.averaged(run.state) as state:
+        evaluation = evaluate(run.eval_step, state, run.val_data, run.config, mesh=run.mesh)
     run.log.evaluation(evaluation)
     run.progress.evaluated(evaluation.loss)
     # Only the first process reads the checkpoints, because it alone deletes them.
@@ -140,7 +141,8 @@ def _evaluate(run: Run) -> bool:
 def _sample(run: Run, done: int) -> None:
     """Log a sample of the model's text. A sample is only shown, so its errors do not stop training."""
     try:
-        text = run.sample(run.state)
+        with run.backend.averaged(run.state) as state:
+            text = run.sample(state)
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         run.log.tell(f"lm: warning: no sample after step {done}: {reason}")

@@ -12,11 +12,10 @@ import numpy as np
 
 from lm.budgets import BUDGETS, Dtype, as_dtype, relative_error
 from lm.config import ModelConfig
-from lm.init import parameter_shapes
 from lm.interop import import_model
 from lm.run import checkpoint
 from lm.run.facts import load_facts
-from lm.run.leaves import read_leaves
+from lm.run.loading import trained_weights
 from parity import oracle
 from parity.case import Given
 from parity.check.process import DEFAULT_LIMITS, Child, Limits
@@ -90,8 +89,7 @@ def read_model(folder: Path) -> Model:
     config, _ = load_facts(path)
     if config.model.architecture != "decoder":
         raise InputError(f"{folder}: its architecture is {config.model.architecture}; give a decoder")
-    expected = {name: (shape, config.param_dtype) for name, shape in parameter_shapes(config.model).items()}
-    leaves = read_leaves(path / "model.safetensors", expected)
+    leaves = trained_weights(path, config)
     return Model(config.model, {name: np.asarray(leaf[...], np.float64) for name, leaf in leaves})
 
 

@@ -26,7 +26,9 @@ CONFIGS = {
         grad_accumulation=2,
         compute_dtype="float64",
     ),
-    "float32": TrainConfig(MODEL, batch_size=8, documents="packed", end_token=0),
+    "float32": TrainConfig(
+        MODEL, OptimizerConfig(average_decay=0.9), batch_size=8, documents="packed", end_token=0
+    ),
 }
 
 
@@ -53,15 +55,22 @@ def losses(config: TrainConfig, mesh: Mesh | None) -> dict[str, Any]:
         state, told = step(state, batch(config, i), 1e-2)
         assert told["finite"]
         metrics.append((float(told["loss"]), float(told["grad_norm"])))
+    with backend.averaged(state) as average:
+        evaluated = evaluate(average, batch(config, STEPS))
     import jax
 
     held = {
         jax.tree_util.keystr(path, simple=True, separator="."): leaf.addressable_shards[0].data.size
         for path, leaf in jax.tree_util.tree_leaves_with_path(
-            (state.params, state.optimizer._asdict(), state.muon and state.muon._asdict())
+            (
+                state.params,
+                state.optimizer._asdict(),
+                state.muon and state.muon._asdict(),
+                {"average": state.average},
+            )
         )
     }
-    return {"metrics": metrics, "evaluation": evaluate(state, batch(config, STEPS)), "held": held}
+    return {"metrics": metrics, "evaluation": evaluated, "held": held}
 
 
 if __name__ == "__main__":

@@ -170,6 +170,7 @@ BAD_VALUES: list[tuple[type, dict[str, Any], str]] = [
     *((OptimizerConfig, {"decay_share": bad}, "decay_share") for bad in (0.0, 1.1, NAN)),
     *((OptimizerConfig, {"muon_learning_rate": bad}, "muon_learning_rate") for bad in (0.0, NAN, INFINITY)),
     (OptimizerConfig, {"muon_momentum": 1.0}, "muon_momentum"),
+    *((OptimizerConfig, {"average_decay": bad}, "average_decay") for bad in (0.0, 1.0, NAN)),
     *((OptimizerConfig, {n: "other"}, n) for n in ("kind", "adamw", "muon_scale", "muon_dtype")),
     (TrainConfig, {"batch_size": 2**31}, f"batch_size is {2**31}: give at most 2,147,483,647"),
     (TrainConfig, {"threads": -1}, "threads is -1: give 1 to 1024"),

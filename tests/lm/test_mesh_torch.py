@@ -46,7 +46,16 @@ FLOAT64 += ("--model.num-layers", 2, "--model.d-head", 6, "--model.sliding-windo
 for name, value in GEMMA.items():
     given = value if isinstance(value, tuple) else () if value is True else (value,)
     FLOAT64 += (f"--model.{name.replace('_', '-')}", *given)
-FLOAT32 = (*COMMON, "--model.tie-embeddings", "--model.position", "learned", "--documents", "packed")
+FLOAT32 = (
+    *COMMON,
+    "--optimizer.average-decay",
+    0.9,
+    "--model.tie-embeddings",
+    "--model.position",
+    "learned",
+    "--documents",
+    "packed",
+)
 PAIRS: tuple[object, ...] = (
     "--steps",
     4,
