@@ -62,9 +62,13 @@ class LayerCache:
         kept_BS: Int[Tensor, "B S"],
     ) -> None:
         """Store in each slot the key and the value of one place."""
-        place_B1S1 = kept_BS[:, None, :, None]
-        torch.take_along_dim(k_BHTK, place_B1S1, dim=2, out=self.k_BHSK)
-        torch.take_along_dim(v_BHTK, place_B1S1, dim=2, out=self.v_BHSK)
+        T = k_BHTK.shape[2]
+        if kept_BS.shape[1] >= T:  # no ring wraps: each place has its slot
+            self.k_BHSK[:, :, :T], self.v_BHSK[:, :, :T] = k_BHTK, v_BHTK
+            return
+        rows_B1 = torch.arange(len(kept_BS), device=kept_BS.device)[:, None]
+        self.k_BHSK.copy_(k_BHTK.transpose(1, 2)[rows_B1, kept_BS].transpose(1, 2))
+        self.v_BHSK.copy_(v_BHTK.transpose(1, 2)[rows_B1, kept_BS].transpose(1, 2))
 
 
 @fast.path(fast.rope)

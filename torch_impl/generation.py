@@ -89,7 +89,8 @@ def make_prefill(config: TrainConfig) -> Prefill:
         P = x_BSD.shape[1] - T
         kept = {kind: kept_places(lengths_B, P, ring_length(m, kind, slots)) for kind in contexts}
         shapes = [(B, m.num_kv_heads, kept[m.layer_type(i)].shape[1], m.d_head) for i in range(m.num_layers)]
-        layers = [LayerCache(x_BSD.new_empty(shape), x_BSD.new_empty(shape)) for shape in shapes]
+        # Slots that no token has written are multiplied by weights of 0, so they must be finite.
+        layers = [LayerCache(x_BSD.new_zeros(shape), x_BSD.new_zeros(shape)) for shape in shapes]
         contexts = {
             kind: replace(context, kept_BS=torch.tensor(kept[kind], device=config.device))
             for kind, context in contexts.items()
