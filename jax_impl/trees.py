@@ -32,7 +32,7 @@ def choose(tree: Any, names: Collection[str]) -> Any:
 
 
 def join(*trees: Any) -> Any:
-    """Return the nested dicts and lists of which `choose` returned these parts."""
+    """Return nested dicts and lists with the leaves of all these parts: the inverse of `choose`."""
     return nested({name: leaf for tree in trees for name, leaf in named_leaves(tree)})
 
 

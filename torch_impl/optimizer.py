@@ -111,8 +111,8 @@ class Muon(Optimizer):
     Args:
         scale: Factor of the orthogonal update (`lm.muon.scale_factor`).
         dtype: Type in which `orthogonalize` computes.
-        on_whole: Applies a function to the whole matrix of which a parameter and its update hold some rows, and returns
-            these rows of the result. By default a parameter is the whole matrix.
+        on_whole: Applies a function to the whole update, if a parameter and its update hold some rows of a matrix, and
+            returns these rows of the result. By default a parameter is the whole matrix.
     """
 
     def __init__(

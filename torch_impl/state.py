@@ -29,11 +29,11 @@ class TrainState:
     """Each weight by name; with a mesh, this process's share of its rows."""
     optimizer: AdamW
     arrays: list[fast.Array]
-    """What the optimizer updates: all of `weights`, small weights packed together."""
+    """What `optimizer` updates: all of `weights` except those of Muon, small weights packed together."""
     muon: Muon | None = None
     """The optimizer of the blocks' matrices, if it is Muon. `optimizer` then updates the others."""
     average: dict[str, Tensor] | None = None
-    """The moving average of each weight, from the first step on, if the config asks for it."""
+    """The moving average of each weight, if the config asks for it."""
     mesh: Mesh | None = None
 
     @property
