@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lm.backend import BackendName, load
-from lm.config import OptimizerConfig, TrainConfig
+from lm.config import TrainConfig
 from lm.data.sources import add_token_ids, open_evaluation, open_source, text_facts
 from lm.experiment.outcomes import Outcome, best_of
 from lm.experiment.stages import make_tokens
@@ -180,45 +180,40 @@ class Runs:
 
 
 def apply_changes(base: TrainConfig, changes: Changes) -> TrainConfig:
-    """Return the baseline with changes: `learning_rate`, `batch_size`, `seed`, `documents`, or fields of the model.
+    """Return the baseline with changes: fields of the model, of the optimizer or of TrainConfig, by their names.
 
-    The lowest rate of the schedule keeps its ratio to the highest. A run with another batch size trains on as many
-    tokens, so its number of steps and all intervals change, too.
+    Settings that are not changed follow. The lowest rate of the schedule keeps its ratio to the highest. A run with
+    another batch size trains on as many tokens, so its number of steps changes. If the number of steps changes, the
+    warm-up and all intervals change with it.
     """
-    model: Changes = {}
-    config = base
-    for name, value in changes.items():
-        if name == "learning_rate":
-            o = base.optimizer
-            low = value * (o.min_learning_rate / o.learning_rate)
-            optimizer: OptimizerConfig = dataclasses.replace(
-                config.optimizer, learning_rate=value, min_learning_rate=min(low, value)
-            )
-            config = dataclasses.replace(config, optimizer=optimizer)
-        elif name == "batch_size":
-            ratio = base.batch_size / value
+    changes = {**_following(base, changes), **changes}
+    model, optimizer = (
+        {f.name: changes.pop(f.name) for f in dataclasses.fields(part) if f.name in changes}
+        for part in (base.model, base.optimizer)
+    )
+    return dataclasses.replace(
+        base,
+        model=dataclasses.replace(base.model, **model),
+        optimizer=dataclasses.replace(base.optimizer, **optimizer),
+        **changes,
+    )
 
-            def scaled(steps: int, ratio: float = ratio) -> int:
-                return max(1, round(steps * ratio))
 
-            config = dataclasses.replace(
-                config,
-                batch_size=value,
-                steps=scaled(base.steps),
-                log_interval=scaled(base.log_interval),
-                eval_interval=scaled(base.eval_interval),
-                save_interval=scaled(base.save_interval),
-                optimizer=dataclasses.replace(
-                    config.optimizer, warmup_steps=round(base.optimizer.warmup_steps * ratio)
-                ),
-            )
-        elif name in ("seed", "documents"):
-            config = dataclasses.replace(config, **{name: value})
-        else:
-            model[name] = value
-    if model:
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, **model))
-    return config
+def _following(base: TrainConfig, changes: Changes) -> Changes:
+    """Return the settings that follow from changes."""
+    optimizer = base.optimizer
+    following: Changes = {}
+    if "learning_rate" in changes:
+        rate = changes["learning_rate"]
+        low = rate * (optimizer.min_learning_rate / optimizer.learning_rate)
+        following["min_learning_rate"] = min(low, rate)
+    ratio = base.batch_size / changes.get("batch_size", base.batch_size)
+    ratio = changes["steps"] / base.steps if "steps" in changes else ratio
+    if ratio != 1:
+        following["warmup_steps"] = round(optimizer.warmup_steps * ratio)
+        for name in ("steps", "log_interval", "eval_interval", "save_interval"):
+            following[name] = max(1, round(getattr(base, name) * ratio))
+    return following
 
 
 def _name(changes: Changes) -> str:
@@ -226,7 +221,7 @@ def _name(changes: Changes) -> str:
     words = {"learning_rate": "rate", "batch_size": "batch", "norm_position": "norm"}
     parts = [
         f"{words.get(name, name)}-{value:g}"
-        if isinstance(value, int | float)
+        if isinstance(value, float)
         else f"{words.get(name, name)}-{value}"
         for name, value in changes.items()
     ]

@@ -38,6 +38,26 @@ def test_a_change_of_the_baseline_keeps_tokens_and_ratios() -> None:
     assert parameters(silu) == parameters(base.model)
 
 
+def test_a_change_names_a_setting_of_the_model_of_the_optimizer_or_of_training() -> None:
+    base = plan().config
+    config = apply_changes(
+        base,
+        {"steps": 64, "kind": "muon", "muon_learning_rate": 0.05, "z_loss": 1e-4, "tie_embeddings": True},
+    )
+    assert (config.steps, config.batch_size) == (base.steps // 4, base.batch_size)
+    assert config.optimizer.warmup_steps == base.optimizer.warmup_steps // 4
+    assert (config.eval_interval, config.save_interval) == (32, 32)
+    assert (config.optimizer.kind, config.optimizer.muon_learning_rate) == ("muon", 0.05)
+    assert (config.z_loss, config.model.tie_embeddings) == (1e-4, True)
+    # What is given does not follow: half the batch and a number of steps, a rate and its minimum.
+    config = apply_changes(
+        base, {"batch_size": 8, "steps": 512, "learning_rate": 0.02, "min_learning_rate": 0.0}
+    )
+    assert (config.batch_size, config.steps, config.optimizer.min_learning_rate) == (8, 512, 0.0)
+    assert config.optimizer.warmup_steps == 2 * base.optimizer.warmup_steps
+    assert apply_changes(base, {}) == base
+
+
 def test_batch_sizes_end_at_the_memory_or_at_the_fewest_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert batches.batch_sizes(plan()) == [1, 4, 16, 64, 256, 1024]
     assert batches.batch_sizes(plan("--batch-size", 8, "--steps", 32)) == [1, 4, 8, 16, 64]
