@@ -34,6 +34,7 @@ class Experiment(Compiles):
             "generate",
             "tokenizer",
             "sgd",
+            "scaling",
             "all",
         ]
     ]
@@ -53,8 +54,17 @@ class Experiment(Compiles):
     """Batch sizes to compare. If not given: 1, 4, 16 and so on, while memory and steps suffice."""
     seeds: int = 3
     """Number of seeds. The best run of each kind is repeated with all of them, which tells differences from chance."""
+    points: Path | None = None
+    """scaling: fit the runs of this JSON file, and train nothing. The file is a list of objects with the keys
+    parameters, compute_budget and final_loss."""
+    floor: float | None = None
+    """scaling --points: irreducible loss E of the text, in nats per token. If not given: E is only fitted."""
+    predict: tuple[float, ...] = ()
+    """scaling --points: FLOPs to predict the best model for. If not given: four times the largest budget."""
 
     def run(self) -> None:
+        if self.points is not None or self.name == "scaling":
+            return self._fit_points()
         from lm.experiment import experiment
         from lm.experiment.runs import Plan
 
@@ -64,6 +74,18 @@ class Experiment(Compiles):
         except KeyboardInterrupt:
             print("\nlm: stopped; the same command continues", file=sys.stderr)
             raise
+
+    def _fit_points(self) -> None:
+        from lm.experiment.scaling.file import fit_file
+        from tokenizer.errors import InputError
+
+        if self.points is None or self.name != "scaling":
+            raise InputError(
+                "scaling fits the points of a file: give lm experiment scaling --points FILE.json"
+            )
+        fit_file(
+            self.points, self.floor, self.predict, self.out or Path("runs") / f"scaling-{self.points.stem}"
+        )
 
 
 def experiment_defaults(arguments: Sequence[str]) -> Any:

@@ -1,0 +1,1 @@
+"""Scaling laws: the loss as a function of model size and training tokens."""
