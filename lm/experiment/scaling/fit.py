@@ -261,8 +261,8 @@ def _numbers(fits: _Fits, sample: _Sample, budgets: Sequence[float]) -> Numbers:
 def _optimum(law: Law, sample: _Sample) -> tuple[float, float]:
     """Return slope and intercept of log N over log C for the law's lowest loss at equal FLOPs.
 
-    With C = c N^k D, the slope of the loss vanishes at N^(a + k b) = a A / (k b B) (C / c)^b. If k = 1 and c = 6, this is
-    equation 4 of Hoffmann et al. (2022).
+    With C = c N^k D, the slope of the loss vanishes at N^(a + k b) = a A / (k b B) (C / c)^b. If k = 1 and c = 6,
+    this is equation 4 of Hoffmann et al. (2022).
     """
     (log_a, log_b), (a, b), kappa = law.log_scales, law.exponents, sample.flops_exponent
     if a <= 0 or b <= 0 or kappa <= 0:
@@ -323,7 +323,7 @@ def _parabola_facts(points: Sequence[Point], sample: _Sample) -> tuple[list[dict
         budgets.append(fact)
     if len(sample.others):
         notes.append(
-            f"{len(sample.others)} points have a budget with fewer than {isoflop.FEWEST_SIZES} sizes: only approach 3 uses "
-            "them"
+            f"{len(sample.others)} points have a budget with fewer than {isoflop.FEWEST_SIZES} sizes: only approach 3 "
+            "uses them"
         )
     return budgets, notes
