@@ -230,11 +230,12 @@ def _numbers(fits: _Fits, sample: _Sample, budgets: Sequence[float]) -> Numbers:
             log_flops = math.log(budget)
             log_n = slope * log_flops + intercept
             log_d = sample.log_tokens_at(log_flops, log_n)
-            numbers[method, f"N at {budget:g}"] = _exp(log_n)
-            numbers[method, f"D at {budget:g}"] = _exp(log_d)
+            log_loss = math.nan
             if loss is not None:
-                logs = [[log_n, log_d]] if len(loss.exponents) == 2 else [[log_flops]]
-                numbers[method, f"loss at {budget:g}"] = _exp(float(loss.log_loss(np.array(logs))[0]))
+                logs = [log_n, log_d] if len(loss.exponents) == 2 else [log_flops]
+                log_loss = float(loss.log_loss(np.array([logs]))[0])
+            for name, value in (("N", log_n), ("D", log_d), ("loss", log_loss)):
+                numbers[method, f"{name} at {budget:g}"] = _exp(value)
 
     for name, law in fits.laws.items():
         method = f"law, E {name}"
@@ -273,7 +274,7 @@ def _optimum(law: Law, sample: _Sample) -> tuple[float, float]:
 
 def _exp(value: float) -> float:
     """Return exp(value), or infinity if it is too large for a float."""
-    return math.exp(value) if value < 700 else math.inf
+    return math.inf if value > 700 else math.exp(value)
 
 
 def _summary(value: float, drawn: Values) -> dict[str, Any]:

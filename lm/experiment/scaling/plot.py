@@ -1,15 +1,31 @@
-"""The picture of a scaling law."""
+"""The picture of a scaling law: losses over tokens, IsoFLOP parabolas, and the best size and tokens over FLOPs."""
 
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from lm.experiment.scaling.law import Law
 from lm.files import published
 
 Fact = dict[str, Any]
 
+# More curves than this are not told apart.
+_MOST_SIZES = 6
+_SAMPLES = 100
+_STYLES = {
+    "law, E free": ("tab:blue", "--"),
+    "law, E given": ("tab:blue", "-"),
+    "parabolas, E free": ("tab:red", "-"),
+    "lowest runs": ("tab:gray", ":"),
+}
+_LABELS = {"parabolas, E free": "parabolas"}
+
 
 def plot(facts: Fact, path: Path) -> None:
-    """Draw the losses over tokens and sizes, and the best size and tokens over FLOPs.
+    """Draw four panels, for a page's width.
 
     Args:
         facts: What `fit_points` returns.
@@ -17,10 +33,146 @@ def plot(facts: Fact, path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 8.5), dpi=110, layout="constrained")
+    figure = Figure(figsize=(10, 8.4), dpi=120, layout="constrained")
     panels = figure.subplots(2, 2)
+    _losses(panels[0, 0], facts)
+    _parabolas(panels[0, 1], facts)
+    _optima(panels[1, 0], facts, "N", "parameters", "parameters N")
+    _optima(panels[1, 1], facts, "D", "tokens", "tokens D")
     for panel in panels.flat:
         panel.set_xscale("log")
         panel.grid(alpha=0.3)
     with published(path) as temporary:
         figure.savefig(temporary, format="png")
+
+
+def _law(facts: Fact, name: str) -> Law:
+    """Return the law of approach 3."""
+    numbers = {key: fact["value"] for key, fact in facts["methods"][f"law, E {name}"].items()}
+    return Law(numbers["E"], (math.log(numbers["A"]), math.log(numbers["B"])), (numbers["a"], numbers["b"]))
+
+
+def _best_law(facts: Fact) -> tuple[str, Law]:
+    """Return the law with E given, if E is known, and its label."""
+    name = "free" if facts["floor"] is None else "given"
+    return f"law, E {name}", _law(facts, name)
+
+
+def _losses(panel: Any, facts: Fact) -> None:
+    """Draw the loss of each run over its tokens, the law's curve of some sizes, and the floor."""
+    points = facts["points"]
+    sizes = sorted({point["parameters"] for point in points})
+    colour = _colours([math.log(size) for size in sizes])
+    label, law = _best_law(facts)
+    tokens = [point["tokens"] for point in points]
+    log_d = np.linspace(math.log(min(tokens)), math.log(max(tokens)), _SAMPLES)
+    for size in _spread(sizes, _MOST_SIZES):
+        losses = np.exp(law.log_loss(np.column_stack([np.full(_SAMPLES, math.log(size)), log_d])))
+        panel.plot(
+            np.exp(log_d), losses, color=colour(math.log(size)), linewidth=1.3, label=f"N = {_short(size)}"
+        )
+    for point in points:
+        panel.plot(
+            point["tokens"], point["loss"], "o", color=colour(math.log(point["parameters"])), markersize=4
+        )
+    floors = [("E fitted", facts["methods"]["law, E free"]["E"]["value"], "--")]
+    if facts["floor"] is not None:
+        floors.append(("E given", facts["floor"], "-"))
+    for name, floor, line in floors:
+        panel.axhline(floor, color="black", linestyle=line, linewidth=1, label=f"{name}: {floor:.3f}")
+    panel.set_xlabel("training tokens D")
+    panel.set_ylabel("loss, nats per token")
+    panel.set_title(f"Loss over tokens, with the {label}")
+    low, high = panel.get_ylim()
+    panel.set_ylim(low, high + 0.25 * (high - low))  # room for the legend
+    panel.legend(fontsize=8, ncols=2, loc="upper right")
+
+
+def _parabolas(panel: Any, facts: Fact) -> None:
+    """Draw each budget's runs, its parabola with a cross at the lowest point, and the law's curve."""
+    budgets = facts["budgets"]
+    colour = _colours([math.log(fact["flops"]) for fact in budgets])
+    label, law = _best_law(facts)
+    c, k = facts["flops"]["coefficient"], facts["flops"]["exponent"]
+    for fact in budgets:
+        flops, shade = fact["flops"], colour(math.log(fact["flops"]))
+        runs = [point for point in facts["points"] if abs(math.log(point["flops"] / flops)) < 0.05]
+        sizes = [point["parameters"] for point in runs]
+        panel.plot(sizes, [point["loss"] for point in runs], "o", color=shade, markersize=4)
+        n = np.geomspace(min(sizes) / 1.15, max(sizes) * 1.15, _SAMPLES)
+        logs = np.column_stack([np.log(n), math.log(flops / c) - k * np.log(n)])
+        panel.plot(n, np.exp(law.log_loss(logs)), ":", color=shade, linewidth=1.3)
+        if (parabola := fact["parabola"]) is not None:
+            away = np.log(n / parabola["parameters"])
+            panel.plot(
+                n,
+                parabola["loss"] + parabola["curvature"] * away**2,
+                color=shade,
+                linewidth=1.3,
+                label=f"{_short(flops)} FLOPs",
+            )
+            panel.plot(parabola["parameters"], parabola["loss"], "kx", markersize=7)
+    panel.plot([], [], ":", color="black", label=label)
+    panel.set_xlabel("parameters N")
+    panel.set_ylabel("loss, nats per token")
+    panel.set_title("IsoFLOP parabolas, lowest points crossed")
+    panel.legend(fontsize=8)
+
+
+def _optima(panel: Any, facts: Fact, letter: str, key: str, label: str) -> None:
+    """Draw the best size or tokens over FLOPs, from the smallest budget to the largest prediction."""
+    flops = [point["flops"] for point in facts["points"]]
+    budgets = facts["budgets"]
+    lowest = [(fact["flops"], fact["lowest"][key]) for fact in budgets]
+    crossed = [(fact["flops"], fact["parabola"][key]) for fact in budgets if fact["parabola"]]
+    for found, mark, name in (
+        (lowest, "o", "lowest run of a budget"),
+        (crossed, "x", "lowest point of a parabola"),
+    ):
+        if found:
+            panel.plot(*zip(*found, strict=True), mark, color="black", label=name, fillstyle="none")
+    for i, (method, (colour, line)) in enumerate(_STYLES.items()):
+        numbers = facts["methods"].get(method)
+        if numbers is None or numbers[f"{letter} exponent"]["value"] is None:
+            continue
+        exponent = numbers[f"{letter} exponent"]
+        budget = facts["predict"][-1]
+        at = numbers[f"{letter} at {budget:g}"]["value"]
+        c = np.array([min(flops), max(*flops, *facts["predict"])])
+        name = f"{_LABELS.get(method, method)}: C^{exponent['value']:.3f}"
+        panel.plot(c, at * (c / budget) ** exponent["value"], line, color=colour, linewidth=1.5, label=name)
+        for budget in facts["predict"]:
+            fact = numbers[f"{letter} at {budget:g}"]
+            if fact["low"] is not None:
+                # Side by side, so that the intervals of all methods are seen.
+                beside = budget * 1.12**i
+                panel.plot(
+                    [beside, beside], [fact["low"], fact["high"]], color=colour, linewidth=2.5, alpha=0.6
+                )
+    panel.set_yscale("log")
+    panel.set_xlabel("FLOPs C, with the 95% interval of each prediction")
+    panel.set_ylabel(label)
+    panel.set_title(f"The best {key} over FLOPs")
+    panel.legend(fontsize=8)
+
+
+def _spread(values: Sequence[float], most: int) -> list[float]:
+    """Return at most `most` of sorted values, both ends included, at about equal ratios."""
+    if len(values) <= most:
+        return list(values)
+    return sorted(
+        {min(values, key=lambda v: abs(math.log(v / x))) for x in np.geomspace(values[0], values[-1], most)}
+    )
+
+
+def _colours(values: Sequence[float]) -> Callable[[float], Any]:
+    """Return a function from values to colours, from dark (the least) to light (the greatest)."""
+    from matplotlib import colormaps
+
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    return lambda value: colormaps["viridis"](0.9 * (value - low) / ((high - low) or 1.0))
+
+
+def _short(value: float) -> str:
+    """Return a number in three digits."""
+    return f"{value:.3g}".replace("e+", "e")
