@@ -1,7 +1,8 @@
 """Time the tokenizer beside tiktoken and tokenizers: `python -m bench tokenizer`.
 
 Every measurement runs in a process of its own, so that none finds the caches of another. The contenders take turns, so
-that all of them suffer if the machine becomes slower. Encoding is timed with a tokenizer that has seen no text.
+that all of them suffer if the machine becomes slower. Rows use one thread, if their name does not say otherwise. The
+first call (cold) and an equal second one (warm) are timed. A contender whose output differs from ours is marked.
 """
 
 import argparse
@@ -11,23 +12,45 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from bench.machine import describe
 from bench.report import save
 from lm.files import refuse_existing
+from lm.tables import markdown_table
 from tokenizer import END_OF_TEXT
 
 # Each row of the table, and the functions of `bench.tokenizer_runs` that measure it: ours first, then the others.
 ROWS = {
-    "train": ("train_twinlm", "train_tokenizers"),
-    "train 130 kB, vocabulary 500": ("train_small_twinlm", "train_small_tokenizers"),
-    "encode 30 MB, one process": ("encode_twinlm", "encode_tiktoken_ordinary", "encode_tiktoken_numpy"),
+    "train": ("train_twinlm", "train_tokenizers", "train_gigatoken"),
+    "train 130 kB, vocabulary 500": ("train_small_twinlm", "train_small_tokenizers", "train_small_gigatoken"),
+    "encode 30 MB": (
+        *("encode_twinlm", "encode_tiktoken_ordinary", "encode_tiktoken_numpy"),
+        *("encode_fastokens", "encode_gigatoken"),
+    ),
     "encode the file, two processes": ("encode_file_2", "encode_file_1"),
-    "encode 100 characters": ("prompt_twinlm", "prompt_tokenizers", "prompt_tiktoken"),
+    "encode 10,000 texts": (
+        *("batch_twinlm", "batch_tiktoken", "batch_tokenizers", "batch_fastokens", "batch_gigatoken"),
+    ),
+    "encode 10,000 texts, all threads": (
+        *("batch_twinlm", "threads_tiktoken", "threads_tokenizers", "threads_fastokens", "threads_gigatoken"),
+    ),
+    "encode 100 characters": (
+        *("prompt_twinlm", "prompt_tiktoken", "prompt_tokenizers", "prompt_fastokens", "prompt_gigatoken"),
+    ),
+    "decode a million ids": (
+        *("decode_twinlm", "decode_tiktoken", "decode_tokenizers", "decode_fastokens", "decode_gigatoken"),
+    ),
 }
-PACKAGES = ("numpy", "regex", "tiktoken", "tokenizers")
+RIVALS = ("tiktoken", "tokenizers", "fastokens", "gigatoken")
+LEFT_OUT = {
+    "tokenizers, one text of 30 MB": "its time grows faster than the text",
+    "quicktok": "it merges across words, since it cuts no pre-tokens, and reads no other program's vocabulary",
+}
+PACKAGES = ("numpy", "regex", *RIVALS)
+HEAD = ("", "", "cold", "ours is", "warm", "ours is", "memory", "")
 BUILT_IN = {"story": (200, 10_000), "web": (90, 32_000)}  # megabytes, vocabulary size
 
 
@@ -63,22 +86,19 @@ def main(arguments: list[str]) -> None:
         corpus = corpus.resolve()
         job = _prepare(corpus, vocab_size, folder)
         rows = {name: runs for name, runs in ROWS.items() if not options.rows or options.rows in name}
-        samples = {name: _measure(name, runs, job, options.rounds) for name, runs in rows.items()}
+        missing = [name for name in RIVALS if find_spec(name) is None]
+        samples = {
+            name: _measure(
+                name, tuple(run for run in runs if not run.endswith(tuple(missing))), job, options.rounds
+            )
+            for name, runs in rows.items()
+        }
         size = corpus.stat().st_size
 
     print(f"{options.corpus}: {size / 1e6:.0f} MB, vocabulary {vocab_size}, medians of {options.rounds}\n")
-    print(f"| {'':30} | {'':24} | {'time':>10} | {'ours is':>9} | {'memory':>7} |")
-    print(f"| {'-' * 30} | {'-' * 24} | {'-' * 9}: | {'-' * 8}: | {'-' * 6}: |")
-    for row, by_run in samples.items():
-        ours = next(iter(by_run.values()))
-        for run, results in by_run.items():
-            seconds = statistics.median(result["seconds"] for result in results)
-            pairs = zip(results, ours, strict=True)
-            ratio = statistics.median(theirs["seconds"] / mine["seconds"] for theirs, mine in pairs)
-            memory = max(result["peak_memory_mb"] for result in results)
-            faster = f"{ratio:.2f}x" if results is not ours else ""
-            print(f"| {row:30} | {run:24} | {_time(seconds):>10} | {faster:>9} | {memory:4} MB |")
-            row = ""
+    print(markdown_table(HEAD, [line for row, by_run in samples.items() for line in _lines(row, by_run)]))
+    for name, reason in LEFT_OUT.items() | {name: f"pip install {name}" for name in missing}.items():
+        print(f"\nNot measured: {name}: {reason}")
     if options.json:
         about = {
             "corpus": options.corpus,
@@ -87,6 +107,28 @@ def main(arguments: list[str]) -> None:
             "machine": describe(PACKAGES),
         }
         save(about | {"samples": samples}, options.json)
+
+
+def _lines(row: str, by_run: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
+    """Return the lines of a row of the table: a line for each contender, ours first."""
+    ours = next(iter(by_run.values()))
+    lines = []
+    for run, results in by_run.items():
+        cells = []
+        for key in ("seconds", "warm_seconds"):
+            if results[0][key] is None:
+                cells += ["-", "-"]
+                continue
+            pairs = zip(results, ours, strict=True)
+            ratio = statistics.median(theirs[key] / mine[key] for theirs, mine in pairs)
+            seconds = statistics.median(result[key] for result in results)
+            cells += [_time(seconds), "" if results is ours else f"{ratio:.2f}x"]
+        memory = max(result["peak_memory_mb"] for result in results)
+        same = results[0]["output"] == ours[0]["output"]
+        lines.append(
+            [row if results is ours else "", run, *cells, f"{memory} MB", "" if same else "other output"]
+        )
+    return lines
 
 
 def _write_built_in(name: str, path: Path, num_bytes: int) -> None:
@@ -122,13 +164,15 @@ def _measure(
     samples: dict[str, list[dict[str, Any]]] = {run: [] for run in runs}
     # Installed packages have their bytecode, so our processes may keep theirs.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    if "all threads" not in row:
+        environment["RAYON_NUM_THREADS"] = "1"
     for number in range(rounds):
         for run, results in samples.items():
             print(f"\r{row}: round {number + 1} of {rounds}, {run:30}", end="", file=sys.stderr, flush=True)
             command = [sys.executable, "-m", "bench.tokenizer_runs", run, json.dumps(job)]
             root = Path(__file__).parents[1]
             done = subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=root, env=environment)
-            results.append(json.loads(done.stdout))
+            results.append(json.loads(done.stdout.splitlines()[-1]))  # gigatoken prints, too
     print("\r" + " " * 100 + "\r", end="", file=sys.stderr)
     return samples
 
