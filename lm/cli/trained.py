@@ -1,14 +1,14 @@
 """The flags of the commands that load a trained model, and `lm eval`."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tyro import MISSING
 
 from lm.cli.settings import Backend, Compiles
-from lm.config import TrainConfig, check_device
+from lm.config import EvalBy, TrainConfig, check_device
 from tokenizer.errors import InputError
 
 
@@ -55,9 +55,12 @@ class Eval(Trained):
     """Token file to evaluate on, from lm tokenizer encode with the model's tokenizer."""
     batch_size: int | None = None
     """Windows to compute at once. If not given: as in training, or fewer so that logits fit in 64 MiB."""
+    eval_by: EvalBy | None = None
+    """documents: begin each window at the start of a document, so that no document is cut unless it is longer than the
+    context. windows: cut the text into windows of equal length. If not given: as in training."""
 
     def run(self) -> None:
-        from lm.data.sources import open_evaluation, text_facts
+        from lm.data.sources import add_end_token, open_evaluation, text_facts
         from lm.run.evaluate import bits_per_byte, entropy_floor, evaluate
         from lm.run.facts import load_facts
         from lm.run.inputs import refuse_other_tokenizer
@@ -66,8 +69,13 @@ class Eval(Trained):
         _, run_facts = load_facts(self.path)
         refuse_other_tokenizer(self.tokens, run_facts["tokenizer_sha256"], str(self.checkpoint))
         config, backend, state = self.load()
+        tokenizer = find_tokenizer(self.path, self.tokenizer)
+        if self.eval_by not in (None, config.eval_by):
+            end_token = config.end_token if config.documents == "packed" else None
+            config = replace(config, eval_by=self.eval_by, end_token=end_token)
+            config = add_end_token(config, tokenizer, self.tokens)
         data = open_evaluation(config, self.tokens)
-        facts = text_facts(self.tokens, data, config, find_tokenizer(self.path, self.tokenizer))
+        facts = text_facts(self.tokens, data, config, tokenizer)
         result = evaluate(backend.make_eval_step(config), state, data, config, self.batch_size)
         if not math.isfinite(result.loss):
             raise InputError(
@@ -78,6 +86,7 @@ class Eval(Trained):
         floor = entropy_floor(facts)
         if floor is not None:
             print(f"entropy floor  {floor:.4f} nats per token, which no model can beat")
+            print(f"excess         {result.loss - floor:.4f} nats per token above the floor")
         print(f"perplexity     {result.perplexity:.3f}")
         bits = bits_per_byte(result, facts)
         if bits is not None:

@@ -10,6 +10,7 @@ from lm.config.reading import CONFIGS, from_dict, kind_of, load_config
 from lm.config.training import (
     AdamWForm,
     ComputeDtype,
+    EvalBy,
     MuonDtype,
     MuonScale,
     OptimizerConfig,
@@ -22,6 +23,7 @@ __all__ = [
     "CONFIGS",
     "AdamWForm",
     "ComputeDtype",
+    "EvalBy",
     "LayerType",
     "ModelConfig",
     "MuonDtype",

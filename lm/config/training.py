@@ -9,6 +9,7 @@ from lm.config.model import ModelConfig
 
 ComputeDtype = Literal["float32", "bfloat16", "float64"]
 Documents = Literal["joined", "packed"]
+EvalBy = Literal["windows", "documents"]
 Optimizer = Literal["adamw", "muon"]
 AdamWForm = Literal["course", "course-2026", "torch"]
 MuonScale = Literal["original", "match_rms_adamw"]
@@ -121,8 +122,8 @@ class TrainConfig:
     """joined: attention and positions of a window run across the ends of documents, as in the course. packed: no token
     attends to another document, and positions start at 0 in each document. For a decoder only."""
     end_token: int | None = None
-    """Id of the token between packed documents. If not given: the tokenizer's token for the end of a text, usually
-    <|endoftext|>."""
+    """Id of the token between documents, if they are packed or evaluated whole. If not given: the tokenizer's token for
+    the end of a text, usually <|endoftext|>."""
     mask_rate: float = 0.15
     """Share of tokens an encoder must predict. 80% of them are replaced by the mask token, 10% by a random token, 10%
     are left as they are."""
@@ -134,6 +135,10 @@ class TrainConfig:
     """Steps between lines in metrics.jsonl."""
     eval_interval: int = 100
     """Steps between evaluations. The last step is evaluated, too."""
+    eval_by: EvalBy = "windows"
+    """windows: cut the validation text into windows of context_length. documents: begin each window at the start of a
+    document, and fill it with whole documents. So each token is predicted from all of its document that precedes it.
+    For a decoder only."""
     eval_windows: int | None = None
     """Number of windows, from the start of the validation file, to evaluate on. If not given: all."""
     patience: int | None = None
@@ -193,11 +198,17 @@ class TrainConfig:
             f"documents is {self.documents}, but only a decoder packs documents, and architecture is {architecture}: "
             "give joined",
         )
+        require_one_of(self, "eval_by", EvalBy)
+        require(
+            self.eval_by == "windows" or architecture == "decoder",
+            f"eval_by is {self.eval_by}, but only a decoder is evaluated on whole documents, and architecture is "
+            f"{architecture}: give windows",
+        )
         if self.end_token is not None:
             require(
-                self.documents == "packed" and 0 <= self.end_token < vocab_size,
-                f"end_token is {self.end_token}: packed documents need one from 0 to vocab_size - 1 = "
-                f"{vocab_size - 1}, joined documents none",
+                self.needs_end_token and 0 <= self.end_token < vocab_size,
+                f"end_token is {self.end_token}: packed documents and eval_by documents need one from 0 to "
+                f"vocab_size - 1 = {vocab_size - 1}, joined documents in eval_by windows none",
             )
         require(
             self.sample_every is None or architecture != "encoder",
@@ -207,6 +218,11 @@ class TrainConfig:
             self.sample_every is None or architecture != "encoder_decoder" or bool(self.sample_prompt),
             "sample_prompt is empty, but samples of an encoder-decoder need a prefix: give one",
         )
+
+    @property
+    def needs_end_token(self) -> bool:
+        """Whether training or evaluation must know where documents begin."""
+        return self.documents == "packed" or self.eval_by == "documents"
 
     @property
     def param_dtype(self) -> Literal["float32", "float64"]:

@@ -27,6 +27,6 @@ def document_starts(
 def last_document(token_ids: Sequence[int], config: TrainConfig) -> list[int]:
     """Return the tokens that the token after them may attend to: if documents are packed, the last document's."""
     ids = list(token_ids)
-    if config.end_token not in ids:
+    if config.documents == "joined" or config.end_token not in ids:
         return ids
     return ids[len(ids) - 1 - ids[::-1].index(config.end_token) :]

@@ -16,7 +16,7 @@ from lm.data.masking import MASK, masked_batch, masked_eval_batches
 from lm.data.pairs import PairFile, open_pair_corpus, open_pairs, pair_eval_batches, pairs_fingerprint
 from lm.data.sidecar import token_facts
 from lm.data.token_files import Tokens, as_int32, contains, fingerprint, open_tokens, read_parts
-from lm.data.windows import eval_batches, get_batch, open_corpus
+from lm.data.windows import eval_batches, eval_windows, get_batch, open_corpus
 from lm.text.ends import choose_ends
 from tokenizer import END_OF_TEXT, Tokenizer
 from tokenizer.errors import InputError
@@ -65,11 +65,20 @@ def open_evaluation(config: TrainConfig, path: Path) -> Tokens | PairFile:
     """
     if config.model.architecture == "encoder_decoder":
         return open_pairs(path, config.model)
-    return open_tokens(path, config.model.vocab_size, config.model.context_length)
+    tokens = open_tokens(path, config.model.vocab_size, config.model.context_length)
+    if config.eval_by == "documents" and config.end_token is not None:
+        _require_documents(
+            config.end_token, [tokens], path, "evaluate on whole documents", "--eval-by windows"
+        )
+    return tokens
 
 
 def open_validation(config: TrainConfig, path: Path) -> Tokens | PairFile:
-    """Open a file to evaluate on during training: all of it, or its first `eval_windows`."""
+    """Open a file to evaluate on during training: all of it, or its first `eval_windows`.
+
+    Raises:
+        InputError: the file cannot be used.
+    """
     data = open_evaluation(config, path)
     return data if config.eval_windows is None else first_windows(data, config, config.eval_windows)
 
@@ -78,16 +87,31 @@ def first_windows(data: Tokens | PairFile, config: TrainConfig, count: int) -> T
     """Return the first `count` windows or pairs."""
     if isinstance(data, PairFile):
         return data.take(count)
-    # A decoder's last target is the token after its window.
-    return data[: count * config.model.context_length + (config.model.architecture == "decoder")]
+    if config.model.architecture == "encoder":
+        return data[: count * config.model.context_length]
+    _, stop = _windows(data, config)[:count][-1]
+    return data[: stop + 1]  # the last target is the token after its window
 
 
 def count_windows(data: Tokens | PairFile, config: TrainConfig) -> int:
     """Return the number of windows or pairs. The last window may be shorter."""
     if isinstance(data, PairFile):
         return len(data)
-    num_targets = len(data) - (config.model.architecture == "decoder")
-    return math.ceil(num_targets / config.model.context_length)
+    if config.model.architecture == "encoder":
+        return math.ceil(len(data) / config.model.context_length)
+    return len(_windows(data, config))
+
+
+def _windows(data: Tokens, config: TrainConfig) -> list[tuple[int, int]]:
+    return eval_windows(data, config.model.context_length, _eval_end(config))
+
+
+def _eval_end(config: TrainConfig) -> int | None:
+    """Return the token before each document if windows begin with documents, or None if they do not."""
+    if config.eval_by == "windows":
+        return None
+    assert config.end_token is not None  # filled in when the run was opened
+    return config.end_token
 
 
 def evaluation_batches(data: Tokens | PairFile, config: TrainConfig) -> Iterator[Batch]:
@@ -96,7 +120,7 @@ def evaluation_batches(data: Tokens | PairFile, config: TrainConfig) -> Iterator
         return pair_eval_batches(data, config)
     if config.model.architecture == "encoder":
         return masked_eval_batches(data, config)
-    batches = eval_batches(data, config.batch_size, config.model.context_length)
+    batches = eval_batches(data, config.batch_size, config.model.context_length, _eval_end(config))
     return (_with_starts(batch, config) for batch in batches)
 
 
@@ -153,31 +177,47 @@ def add_token_ids(config: TrainConfig, tokenizer: Tokenizer | None, source: Sour
     Raises:
         InputError: the tokenizer has no such token, or documents are to be packed and no file has an end token.
     """
+    path = source.paths[0]
     if config.model.architecture == "encoder" and config.mask_token is None:
-        return _add_mask_token(config, tokenizer, source.paths[0])
+        return _add_mask_token(config, tokenizer, path)
+    config = add_end_token(config, tokenizer, path)
     if config.documents == "packed":
-        token = _find_end_token(config, tokenizer, source.paths[0])
-        if not any(contains(tokens, token) for tokens in source.tokens):
-            raise InputError(
-                f"{source.paths[0]}: has no end token {token}, so there are no documents to pack; put "
-                f"{END_OF_TEXT} between the documents of the text and encode it again, or give --documents joined"
-            )
-        return replace(config, end_token=token)
+        assert config.end_token is not None  # just added
+        _require_documents(config.end_token, source.tokens, path, "pack", "--documents joined")
     return config
 
 
-def _find_end_token(config: TrainConfig, tokenizer: Tokenizer | None, tokens_path: Path) -> int:
-    """Return the given end_token, or the tokenizer's token for the end of a text."""
-    if config.end_token is not None:
-        return config.end_token
+def add_end_token(config: TrainConfig, tokenizer: Tokenizer | None, tokens_path: Path) -> TrainConfig:
+    """Return the settings. If they need an end_token and do not give it, it is the tokenizer's end of a text.
+
+    Raises:
+        InputError: the tokenizer has no such token.
+    """
+    if config.end_token is not None or not config.needs_end_token:
+        return config
     stop = choose_ends(tokenizer).stop
     if not stop:
         what = f"its tokenizer has no {END_OF_TEXT}" if tokenizer else "names no tokenizer"
-        raise InputError(
-            f"{tokens_path}: {what}, and packed documents need the token between them; encode with a tokenizer that "
-            f"has {END_OF_TEXT}, or give --end-token ID or --documents joined"
+        use, instead = (
+            ("packed documents need", "--documents joined")
+            if config.documents == "packed"
+            else ("evaluation on whole documents needs", "--eval-by windows")
         )
-    return stop[0]
+        raise InputError(
+            f"{tokens_path}: {what}, and {use} the token between them; encode with a tokenizer that has "
+            f"{END_OF_TEXT}, or give --end-token ID or {instead}"
+        )
+    return replace(config, end_token=stop[0])
+
+
+def _require_documents(
+    end_token: int, files: Sequence[Tokens], path: Path, purpose: str, instead: str
+) -> None:
+    if not any(contains(tokens, end_token) for tokens in files):
+        raise InputError(
+            f"{path}: has no end token {end_token}, so there are no documents to {purpose}; put {END_OF_TEXT} between "
+            f"the documents of the text and encode it again, or give {instead}"
+        )
 
 
 def _add_mask_token(config: TrainConfig, tokenizer: Tokenizer | None, tokens_path: Path) -> TrainConfig:

@@ -56,11 +56,16 @@ def open_tokens(path: Path, vocab_size: int, context_length: int) -> Tokens:
     return tokens
 
 
+def find_token(tokens: Tokens, token_id: int) -> Iterator[np.ndarray]:
+    """Yield, block by block of the file, the places at which a token stands."""
+    block = 1 << 22
+    for start in range(0, len(tokens), block):
+        yield start + np.flatnonzero(read_parts(tokens, [(start, start + block)])[0] == token_id)
+
+
 def contains(tokens: Tokens, token_id: int) -> bool:
     """Return whether a token occurs. Reading ends at the first block that has it."""
-    block = 1 << 22
-    starts = range(0, len(tokens), block)
-    return any((read_parts(tokens, [(start, start + block)])[0] == token_id).any() for start in starts)
+    return any(found.size for found in find_token(tokens, token_id))
 
 
 def fingerprint(path: Path) -> str:

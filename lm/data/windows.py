@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
 
 from lm.data.batch import Batch
 from lm.data.mixture import draw, find_weighted, mixture_shares
-from lm.data.token_files import Tokens, as_int32, open_tokens, read_parts
+from lm.data.token_files import Tokens, as_int32, find_token, open_tokens, read_parts
 
 
 @dataclass(frozen=True)
@@ -76,19 +76,59 @@ def get_batch(
     return Batch(windows[..., :-1], windows[..., 1:])
 
 
-def eval_batches(tokens: Tokens, batch_size: int, context_length: int) -> Iterator[Batch]:
-    """Yield all tokens in windows that do not overlap, so that each token except the first is a target once.
+def eval_windows(tokens: Tokens, context_length: int, end_token: int | None = None) -> list[tuple[int, int]]:
+    """Return (start, stop) of the inputs of each window of an evaluation. Each token except the last is an input once.
 
-    Every batch has the same shape. The padding of the last windows is masked.
+    Args:
+        end_token: The token that begins each document. If given, a window begins at the start of a document and holds
+            as many whole documents as fit, so that each token is predicted from all of its document that precedes it.
+            A document longer than a window is split into windows of its own. If not given, all windows have
+            context_length tokens, except the last.
+
+    Raises:
+        InputError: the token file was deleted or changed.
+
+    >>> eval_windows(np.array([0, 5, 0, 5, 5, 0, 5, 0, 5, 5, 5, 5, 5]), 4, end_token=0)
+    [(0, 2), (2, 5), (5, 7), (7, 11), (11, 12)]
+    """
+    num_inputs = len(tokens) - 1
+    bounds = [0, num_inputs]
+    if end_token is not None:
+        begins = chain(*(found + 1 for found in find_token(tokens[1:-1], end_token)))
+        bounds = _join_documents([0, *map(int, begins), num_inputs], context_length)
+    return [
+        (start, min(start + context_length, bound))
+        for first, bound in pairwise(bounds)
+        for start in range(first, bound, context_length)
+    ]
+
+
+def _join_documents(bounds: list[int], most: int) -> list[int]:
+    """Return the bounds at which a window begins, given those of documents, so that it holds at most `most` tokens."""
+    begins = [0]
+    for stop, next_stop in pairwise(bounds[1:]):
+        if next_stop - begins[-1] > most:
+            begins.append(stop)
+    return [*begins, bounds[-1]]
+
+
+def eval_batches(
+    tokens: Tokens, batch_size: int, context_length: int, end_token: int | None = None
+) -> Iterator[Batch]:
+    """Yield all windows of an evaluation (`eval_windows`), in which each token except the first is a target once.
+
+    Every batch has the same shape. The padding of windows is masked.
 
     Raises:
         InputError: the token file was deleted or changed.
     """
-    num_targets, span = len(tokens) - 1, batch_size * context_length
-    for start in range(0, num_targets, span):
-        chunk = as_int32(read_parts(tokens, [(start, start + span + 1)])[0])
-        padded = np.zeros(span + 1, np.int32)
-        padded[: len(chunk)] = chunk
-        shape = 1, batch_size, context_length
-        is_target = np.arange(span) < len(chunk) - 1
-        yield Batch(padded[:-1].reshape(shape), padded[1:].reshape(shape), is_target.reshape(shape))
+    windows = eval_windows(tokens, context_length, end_token)
+    for first in range(0, len(windows), batch_size):
+        parts = [(start, stop + 1) for start, stop in windows[first : first + batch_size]]
+        inputs, targets = np.zeros((2, 1, batch_size, context_length), np.int32)
+        is_target = np.zeros(inputs.shape, bool)
+        for row, part in enumerate(map(as_int32, read_parts(tokens, parts))):
+            size = len(part) - 1
+            inputs[0, row, :size], targets[0, row, :size] = part[:-1], part[1:]
+            is_target[0, row, :size] = True
+        yield Batch(inputs, targets, is_target)

@@ -44,9 +44,9 @@ def evaluate(
 ) -> Evaluation:
     """Return the mean loss over a whole file, of tokens or of pairs.
 
-    A text is read in windows of context_length that do not overlap; the last window is shorter. Each token except the
-    first is predicted once. So the loss depends neither on seeds nor on the batch size, and losses of runs with equal
-    context_length can be compared.
+    A text is read in windows that do not overlap. They have context_length tokens, except the last, or they hold whole
+    documents (`eval_by`). Each token except the first is predicted once. So the loss depends neither on seeds nor on
+    the batch size, and losses of runs with equal context_length can be compared.
 
     Args:
         batch_size: Largest number of windows to compute at once. If not given: the config's, or fewer if they would not

@@ -103,7 +103,8 @@ def generate(
                 continue
             text.append(choice.token)
             tokens[row] = choice.token
-            positions[row] = 0 if choice.token == config.end_token else positions[row] + 1
+            begins_document = config.documents == "packed" and choice.token == config.end_token
+            positions[row] = 0 if begins_document else positions[row] + 1
             yield Drawn(
                 row,
                 choice.token,

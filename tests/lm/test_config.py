@@ -180,7 +180,16 @@ BAD_VALUES: list[tuple[type, dict[str, Any], str]] = [
     (TrainConfig, {"batch_size": 6, "grad_accumulation": 4}, "batch_size 6 is not divisible"),
     (TrainConfig, {"compute_dtype": "float16"}, "compute_dtype is 'float16'"),
     (TrainConfig, {"documents": "other"}, "documents is 'other': give joined or packed"),
-    (TrainConfig, {"end_token": 5}, "end_token is 5: packed documents need one .* joined documents none"),
+    (TrainConfig, {"end_token": 5}, "end_token is 5: packed documents and .* in eval_by windows none"),
+    (TrainConfig, {"eval_by": "other"}, "eval_by is 'other': give windows or documents"),
+    *(
+        (
+            TrainConfig,
+            {"eval_by": "documents", "model": MODEL | {"architecture": other}},
+            f"eval_by is documents, but only a decoder .* architecture is {other}: give windows",
+        )
+        for other in ("encoder", "encoder_decoder")
+    ),
     (TrainConfig, {"documents": "packed", "end_token": 100}, "end_token is 100: .* 0 to vocab_size - 1 = 99"),
     *(
         (

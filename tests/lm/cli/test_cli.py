@@ -21,7 +21,7 @@ def test_both_backends_evaluate_a_model_to_equal_numbers(pipeline: Path, capsys:
     assert lm("eval", "--checkpoint", pipeline / "jax", "--tokens", pipeline / "val.npy") == 0
     jax = capsys.readouterr().out
     names = [line[:13].strip() for line in jax.splitlines()]
-    assert names == ["loss", "entropy floor", "perplexity", "bits per byte", "accuracy"]
+    assert names == ["loss", "entropy floor", "excess", "perplexity", "bits per byte", "accuracy"]
     facts = json.loads((pipeline / "val.npy.json").read_text())
     assert f"{facts['nats'] / facts['tokens']:.4f} nats per token" in jax
     assert (

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm.data.batch import check_token_ids
-from lm.data.windows import Corpus, eval_batches, get_batch, open_corpus
+from lm.data.windows import Corpus, eval_batches, eval_windows, get_batch, open_corpus
 from tokenizer import InputError
 
+END = 0
 TOKENS = np.random.default_rng(0).integers(0, 50, 1000).astype(np.uint16)
 
 
@@ -53,6 +54,35 @@ def test_evaluation_predicts_each_token_except_the_first_once(size: int, batch_s
     inputs = np.concatenate([b.inputs[b.loss_mask] for b in batches])
     np.testing.assert_array_equal(inputs, tokens[:-1])
     assert sum(b.num_targets for b in batches) == size - 1
+
+
+@given(ids=st.lists(st.sampled_from([END, 1, 2, 3]), min_size=2, max_size=60), T=st.sampled_from([1, 4, 8]))
+def test_windows_of_whole_documents_cut_only_documents_that_do_not_fit(ids: list[int], T: int) -> None:
+    tokens = np.array(ids, np.uint16)
+    windows = eval_windows(tokens, T, END)
+    assert [start for start, _ in windows] == [0, *(stop for _, stop in windows)][:-1]
+    assert windows[-1][1] == len(ids) - 1
+    bounds = [0, *(i for i in range(1, len(ids) - 1) if ids[i] == END), len(ids) - 1]
+    for i, (start, stop) in enumerate(windows):
+        assert 0 < stop - start <= T
+        own = max(bound for bound in bounds if bound <= start)
+        end = min(bound for bound in bounds if bound > start)
+        if end - own > T:  # a document of its own windows
+            assert (start - own) % T == 0
+            assert stop == min(start + T, end)
+        else:  # whole documents, and the next one does not fit
+            assert {start, stop} <= {*bounds}
+            assert i == len(windows) - 1 or min(bound for bound in bounds if bound > stop) - start > T
+
+
+@given(ids=st.lists(st.sampled_from([END, 1, 2, 3]), min_size=2, max_size=60))
+def test_evaluation_on_documents_predicts_each_token_except_the_first_once(ids: list[int]) -> None:
+    tokens = np.array(ids, np.uint16)
+    for batch_size in (1, 3):
+        batches = list(eval_batches(tokens, batch_size, 8, END))
+        assert {b.inputs.shape for b in batches} == {(1, batch_size, 8)}
+        np.testing.assert_array_equal(np.concatenate([b.inputs[b.loss_mask] for b in batches]), ids[:-1])
+        np.testing.assert_array_equal(np.concatenate([b.targets[b.loss_mask] for b in batches]), ids[1:])
 
 
 def write_marked(folder: Path, name: str, mark: int, size: int, dtype: str = "uint16") -> Path:
