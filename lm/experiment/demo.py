@@ -58,7 +58,15 @@ def _run_stages(out: Path, input_path: Path | None) -> None:
         _plot(metrics, floor, temporary)
     with published(out / "report.md") as temporary:
         temporary.write_text(_report(metrics, floor, texts), encoding="utf-8", newline="")
-    show(f"\n{out}/report.md has the losses, {out}/curves.png the curves")
+    show(f"\n{_excess(metrics, floor)}{out}/report.md has the losses, {out}/curves.png the curves")
+
+
+def _excess(metrics: dict[str, list[Record]], floor: float | None) -> str:
+    """Return a line with each backend's validation loss above the entropy floor, or nothing if there is no floor."""
+    if floor is None:
+        return ""
+    above = (f"{records[-1]['val_loss'] - floor:.4f} ({name})" for name, records in metrics.items())
+    return f"The validation loss ends {', '.join(above)} nats per token above the entropy floor.\n"
 
 
 def _series(records: list[Record], key: str) -> list[Record]:
@@ -131,7 +139,9 @@ def _report(metrics: dict[str, list[Record]], floor: float | None, texts: dict[s
     if floor is not None:
         lines.append(
             f"The entropy floor of the validation text is **{floor:.4f} nats per token**. The stories come from a "
-            "grammar, so their information is known, and no model's expected loss is lower."
+            f"grammar, so their information is known, and no model's expected loss is lower. {_excess(metrics, floor)}"
+            f"A story is longer than a window of {model.context_length} tokens, so most windows hide what a story said "
+            "before, and no model can reach the floor with them. docs/scaling-law.md reads whole stories."
         )
     lines += [
         "![Both loss curves, over steps and over seconds](curves.png)",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lm.experiment import demo
 from tests.source import ROOT
 
 
@@ -45,3 +46,13 @@ def test_a_signal_to_the_demo_stops_its_child_which_says_how_to_resume(tmp_path:
     assert (process.returncode, said, errors) == (128 + number, "saved\n", "")
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_the_demo_says_how_far_each_backend_ends_above_the_floor() -> None:
+    metrics = {
+        name: [{"step": 1, "train_loss": 2.0, "val_loss": loss, "seconds": 1.0, "tokens": 9}]
+        for name, loss in (("torch", 1.5), ("jax", 1.25))
+    }
+    said = "The validation loss ends 1.1000 (torch), 0.8500 (jax) nats per token above the entropy floor."
+    assert said in demo._report(metrics, 0.4, {"torch": "a", "jax": "a"})
+    assert "entropy floor" not in demo._report(metrics, None, {"torch": "a", "jax": "a"})
