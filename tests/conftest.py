@@ -25,6 +25,20 @@ os.environ["XDG_CACHE_HOME"] = _CACHE.name  # nothing is kept for the user
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
+# Nearly all the time of the tests of JAX goes into compiling programs that run once. Without LLVM's optimizations and
+# without kernels that fuse loops, XLA compiles a model in a sixth of the time. `usual_xla` gives a test XLA's defaults;
+# all tests have them after: XLA_FLAGS= python -m pytest
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+)
+USUAL_XLA = {
+    "xla_backend_optimization_level": 3,
+    "xla_cpu_use_fusion_emitters": True,
+    "xla_cpu_parallel_codegen_split_count": 32,
+}
+"""XLA's defaults, as compiler options."""
+
 # JAX at its strictest: nothing broadcasts or changes its type unasked. By environment, so that whoever imports
 # JAX first, this process or one that a test starts, finds it so.
 os.environ["JAX_ENABLE_X64"] = "1"
@@ -64,6 +78,12 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and re.search(_LACKING, inspect.getsource(item.function)):
             item.add_marker(pytest.mark.skip(reason=f"{sys.platform} lacks what this test is about"))
+
+
+@pytest.fixture
+def usual_xla(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have XLA compile the backend's steps as it does for users."""
+    monkeypatch.setattr("jax_impl.sharding.same_bits", lambda config: USUAL_XLA)
 
 
 @pytest.fixture(scope="session")
