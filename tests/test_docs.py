@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from lm.experiment.catalogue import EXPERIMENTS
+from lm.experiment.catalogue import COURSE
 from lm.experiment.report import report
 from tests.lm.conftest import lm
 from tests.source import ROOT
@@ -69,7 +69,7 @@ def test_numbers_in_bold_are_printed_in_their_section(page: str) -> None:
 def test_numbers_in_bold_on_the_page_of_experiments_are_in_the_tables_of_the_results() -> None:
     page = split((DOCS / "experiments.md").read_text(encoding="utf-8"), "##")
     tables = split((DOCS / "experiments" / "report.md").read_text(encoding="utf-8"), "##")
-    assert page.keys() == tables.keys() == {experiment.title for experiment in EXPERIMENTS.values()}
+    assert page.keys() == tables.keys() == {experiment.title for experiment in COURSE.values()}
     for title, section in page.items():
         assert check_bold_numbers(section, tables[title]) >= 4, title
 
@@ -78,8 +78,8 @@ def test_the_report_of_experiments_is_that_of_the_results() -> None:
     folder = DOCS / "experiments"
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert (folder / "report.md").read_text(encoding="utf-8") == report(results)
-    assert {path.stem for path in folder.glob("*.png")} == set(EXPERIMENTS)
+    assert {path.stem for path in folder.glob("*.png")} == set(COURSE)
     pictures = re.findall(
         r"\]\(experiments/(.*)\.png\)", (DOCS / "experiments.md").read_text(encoding="utf-8")
     )
-    assert pictures == list(EXPERIMENTS)
+    assert pictures == list(COURSE)

@@ -38,7 +38,8 @@ class Experiment(Compiles):
             "all",
         ]
     ]
-    """Experiment to run. all runs every experiment, and trains the runs that they share only once."""
+    """Experiment to run. all runs the course's experiments, from learning-rate to sgd, and trains the runs that they
+    share only once."""
     settings: Annotated[TrainConfig, arg(name="")]
     backend: Backend = "torch"
     """Framework to train with."""
@@ -47,13 +48,16 @@ class Experiment(Compiles):
     out: Path | None = None
     """Folder to write. If not given: runs/experiment-NAME."""
     config: Path | None = None
-    """TOML file of the baseline's settings. If not given: configs/experiment.toml."""
+    """TOML file of the baseline's settings. If not given: configs/experiment.toml; for scaling:
+    configs/scaling.toml."""
     rates: tuple[float, ...] = ()
     """Learning rates of the sweep. If not given: from 1/100 to 100 times the rate of the config."""
     batch_sizes: tuple[int, ...] = ()
     """Batch sizes to compare. If not given: 1, 4, 16 and so on, while memory and steps suffice."""
     seeds: int = 3
     """Number of seeds. The best run of each kind is repeated with all of them, which tells differences from chance."""
+    budget: float = 1.0
+    """scaling: multiple of all compute budgets."""
     points: Path | None = None
     """scaling: fit the runs of this JSON file, and train nothing. The file is a list of objects with the keys
     parameters, compute_budget and final_loss."""
@@ -63,12 +67,14 @@ class Experiment(Compiles):
     """scaling --points: FLOPs to predict the best model for. If not given: four times the largest budget."""
 
     def run(self) -> None:
-        if self.points is not None or self.name == "scaling":
+        if self.points is not None:
             return self._fit_points()
         from lm.experiment import experiment
         from lm.experiment.runs import Plan
 
-        plan = Plan(self.settings, self.backend, self.corpus, self.rates, self.batch_sizes, self.seeds)
+        plan = Plan(
+            self.settings, self.backend, self.corpus, self.rates, self.batch_sizes, self.seeds, self.budget
+        )
         try:
             experiment(self.name, plan, self.out or Path("runs") / f"experiment-{self.name}")
         except KeyboardInterrupt:
@@ -79,9 +85,10 @@ class Experiment(Compiles):
         from lm.experiment.scaling.file import fit_file
         from tokenizer.errors import InputError
 
-        if self.points is None or self.name != "scaling":
+        assert self.points is not None
+        if self.name != "scaling":
             raise InputError(
-                "scaling fits the points of a file: give lm experiment scaling --points FILE.json"
+                f"points: {self.name} trains its runs; give lm experiment scaling --points FILE.json"
             )
         fit_file(
             self.points, self.floor, self.predict, self.out or Path("runs") / f"scaling-{self.points.stem}"
@@ -89,7 +96,8 @@ class Experiment(Compiles):
 
 
 def experiment_defaults(arguments: Sequence[str]) -> Any:
-    """Return the defaults of `lm experiment`: the settings of its --config, or of configs/experiment.toml."""
-    from lm.experiment import CONFIG
+    """Return the defaults of `lm experiment`: the settings of its --config, or of the experiment's own config."""
+    from lm.experiment import CONFIG, SCALING_CONFIG
 
-    return Experiment(MISSING, given_config(arguments, CONFIG))  # type: ignore[arg-type]
+    config = SCALING_CONFIG if "scaling" in arguments else CONFIG
+    return Experiment(MISSING, given_config(arguments, config))  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from typing import Any
 from lm.accounting.limits import refuse_step
 from lm.config import CONFIGS
 from lm.experiment import ablations
-from lm.experiment.catalogue import EXPERIMENTS
+from lm.experiment.catalogue import COURSE, EXPERIMENTS
 from lm.experiment.report import report
 from lm.experiment.runs import Plan, Runs
 from lm.experiment.stages import claim
@@ -19,6 +19,7 @@ from lm.machine import processor_name
 from lm.terminal import show
 
 CONFIG = CONFIGS / "experiment.toml"
+SCALING_CONFIG = CONFIGS / "scaling.toml"
 
 
 def experiment(name: str, plan: Plan, out: Path) -> None:
@@ -30,7 +31,7 @@ def experiment(name: str, plan: Plan, out: Path) -> None:
         InputError: `out` holds something else, or a setting is wrong.
         KeyboardInterrupt: the process was asked to stop. The same call continues.
     """
-    names = list(EXPERIMENTS) if name == "all" else [name]
+    names = list(COURSE) if name == "all" else [name]
     for one in names:
         if one in ablations.ABLATIONS:
             ablations.check(plan.config, one)

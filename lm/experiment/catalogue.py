@@ -8,6 +8,7 @@ from typing import Any
 
 from lm.experiment import ablations, batches, compression, rates, samples, toy
 from lm.experiment.runs import Runs
+from lm.experiment.scaling import run as scaling
 
 Facts = dict[str, Any]
 
@@ -36,7 +37,7 @@ def _ablation(name: str, title: str, caption: str) -> Experiment:
     )
 
 
-EXPERIMENTS = {
+COURSE = {
     "learning-rate": Experiment(
         "The learning rate",
         "One model at rates that rise about threefold, up to a rate that diverges.",
@@ -98,3 +99,17 @@ EXPERIMENTS = {
         lambda facts, runs, path: toy.plot(facts, path),
     ),
 }
+"""The course's experiments, which `lm experiment all` runs."""
+
+EXPERIMENTS = {
+    **COURSE,
+    "scaling": Experiment(
+        "A scaling law whose end is known",
+        "Sizes at equal compute, fits with E free and with E given, and the best model at four times the largest "
+        "budget.",
+        scaling.run,
+        scaling.tables,
+        lambda facts, runs, path: scaling.plot(facts, path),
+    ),
+}
+"""All experiments."""

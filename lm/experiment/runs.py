@@ -25,7 +25,7 @@ from tokenizer.errors import InputError
 
 # If no rates are given, a sweep tries these multiples of the config's rate.
 _FACTORS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-_TRAIN_BYTES, _VAL_BYTES = 10_000_000, 250_000
+VAL_BYTES = 250_000
 _TIMED_ROUNDS = 9
 
 Changes = dict[str, Any]
@@ -46,6 +46,10 @@ class Plan:
     """Batch sizes to compare; if empty, those that `batches.batch_sizes` chooses."""
     seeds: int = 3
     """Number of seeds that the best run of each kind is repeated with."""
+    budget: float = 1.0
+    """Multiple of the scaling law's compute budgets."""
+    train_bytes: int = 10_000_000
+    """Size of the built-in stories to train on."""
 
     def __post_init__(self) -> None:
         rates = self.rates or tuple(float(f"{self.config.optimizer.learning_rate * f:.3g}") for f in _FACTORS)
@@ -55,6 +59,7 @@ class Plan:
             ("rates", self.rates),
             ("batch_sizes", self.batch_sizes),
             ("seeds", (self.seeds,)),
+            ("budget", (self.budget,)),
         ):
             for value in values:
                 if not 0 < value < math.inf:
@@ -75,6 +80,7 @@ class Plan:
             "rates": self.rates,
             "batch_sizes": self.batch_sizes,
             "seeds": self.seeds,
+            "budget": self.budget,
             "config": asdict(self.config),
         }
 
@@ -90,7 +96,11 @@ class Runs:
     def inputs(self) -> Inputs:
         """The token files. The first use makes them, with the texts and the tokenizer beside them."""
         train_tokens, val_tokens = make_tokens(
-            self.out, self.plan.corpus, self.plan.config.model.vocab_size, _TRAIN_BYTES, _VAL_BYTES
+            self.out,
+            self.plan.corpus,
+            self.plan.config.model.vocab_size,
+            self.plan.train_bytes,
+            VAL_BYTES,
         )
         return Inputs((train_tokens,), val_tokens)
 
@@ -187,13 +197,15 @@ def apply_changes(base: TrainConfig, changes: Changes) -> TrainConfig:
     warm-up and all intervals change with it.
     """
     changes = {**_following(base, changes), **changes}
+    # Sizes that follow from others, such as d_ff, follow the new ones.
+    open_sizes = dict.fromkeys(base.model.filled_in)
     model, optimizer = (
         {f.name: changes.pop(f.name) for f in dataclasses.fields(part) if f.name in changes}
         for part in (base.model, base.optimizer)
     )
     return dataclasses.replace(
         base,
-        model=dataclasses.replace(base.model, **model),
+        model=dataclasses.replace(base.model, **{**open_sizes, **model}),
         optimizer=dataclasses.replace(base.optimizer, **optimizer),
         **changes,
     )
