@@ -16,7 +16,7 @@ from lm.config import TrainConfig
 
 @dataclass(frozen=True)
 class Experiment(Compiles):
-    """Run one of the course's experiments, and write tables and plots.
+    """Run one of the course's experiments, or compare optimizers and options, and write tables and plots.
 
     The same command continues an experiment that was stopped.
     """
@@ -34,12 +34,14 @@ class Experiment(Compiles):
             "generate",
             "tokenizer",
             "sgd",
+            "recipes",
+            "optimizer",
             "scaling",
             "all",
         ]
     ]
-    """Experiment to run. all runs the course's experiments, from learning-rate to sgd, and trains the runs that they
-    share only once."""
+    """Experiment to run. recipes compares options at equal training time, and optimizer AdamW with Muon. all runs the
+    course's experiments, from learning-rate to sgd, and trains the runs that they share only once."""
     settings: Annotated[TrainConfig, arg(name="")]
     backend: Backend = "torch"
     """Framework to train with."""

@@ -1,5 +1,9 @@
-"""`lm experiment`: the course's experiments. The folder keeps all runs; tables and plots are computed from them."""
+"""`lm experiment`: the course's experiments, and more.
 
+The folder keeps all runs. Tables and plots are computed from them.
+"""
+
+import operator
 import os
 import platform
 from dataclasses import replace
@@ -8,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lm.accounting.limits import refuse_step
-from lm.config import CONFIGS
-from lm.experiment import ablations
+from lm.config import CONFIGS, TrainConfig
 from lm.experiment.catalogue import COURSE, EXPERIMENTS
 from lm.experiment.report import report
 from lm.experiment.runs import Plan, Runs
@@ -17,13 +20,14 @@ from lm.experiment.stages import claim
 from lm.files import published, read_object, write_json
 from lm.machine import processor_name
 from lm.terminal import show
+from tokenizer.errors import InputError
 
 CONFIG = CONFIGS / "experiment.toml"
 SCALING_CONFIG = CONFIGS / "scaling.toml"
 
 
 def experiment(name: str, plan: Plan, out: Path) -> None:
-    """Make the runs of an experiment, or of all, and write results.json, report.md and the plots.
+    """Make the runs of an experiment, or of all of the course's, and write results.json, report.md and the plots.
 
     `out` also holds the runs, the tokenizer and the texts. A later call with the same plan reuses all of them.
 
@@ -33,12 +37,19 @@ def experiment(name: str, plan: Plan, out: Path) -> None:
     """
     names = list(COURSE) if name == "all" else [name]
     for one in names:
-        if one in ablations.ABLATIONS:
-            ablations.check(plan.config, one)
+        _check(one, plan.config)
     for batch_size in (plan.config.batch_size, *plan.batch_sizes):
         refuse_step(replace(plan.config, batch_size=batch_size), plan.backend)
     with claim(out / "experiment.json", "an experiment", {"experiment": name, **plan.facts()}):
         _make(names, plan, out)
+
+
+def _check(name: str, config: TrainConfig) -> None:
+    """Refuse a baseline that lacks what an experiment changes."""
+    for setting, values in EXPERIMENTS[name].needs.items():
+        value = operator.attrgetter(setting)(config)
+        if value not in values:
+            raise InputError(f"{name}: {setting} is {value}; the baseline needs {' or '.join(values)}")
 
 
 def _make(names: list[str], plan: Plan, out: Path) -> None:

@@ -1,19 +1,17 @@
 """Ablations: the baseline with one part changed, at several rates. Its best rate is repeated with other seeds."""
 
 import math
-import operator
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lm.config import ModelConfig, TrainConfig
+from lm.config import ModelConfig
 from lm.experiment.outcomes import as_facts, best_of, outcomes_of, runs_table, seeds_table
 from lm.experiment.plot import Curve, plot_curves
 from lm.experiment.runs import Runs
 from lm.tables import markdown_table
-from tokenizer.errors import InputError
 
 _NORMS = ("rmsnorm", "layernorm")
 
@@ -27,26 +25,13 @@ class Ablation:
     changes: Callable[[ModelConfig], dict[str, Any]]
     """Return the fields of the baseline that change (see `lm.experiment.runs.apply_changes`)."""
     needs: dict[str, tuple[str, ...]]
-    """Values that the baseline's fields must have, so that there is something to change."""
+    """Values that the baseline's settings must have, so that there is something to change."""
     lower: int = 1
     """Number of rates below the baseline's best that are tried, too."""
     higher: int = 1
     """Number of rates above the baseline's best that are tried, too."""
     timed: bool = False
     """Whether to compare the seconds of a step."""
-
-
-def check(config: TrainConfig, name: str) -> None:
-    """Refuse a baseline that lacks what an ablation changes.
-
-    Raises:
-        InputError: names the field.
-    """
-    for field, values in ABLATIONS[name].needs.items():
-        setting = f"model.{field}" if hasattr(config.model, field) else field
-        value = operator.attrgetter(setting)(config)
-        if value not in values:
-            raise InputError(f"{name}: {setting} is {value}; the baseline needs {' or '.join(values)}")
 
 
 def run(runs: Runs, ablation: Ablation) -> dict[str, Any]:
@@ -107,27 +92,27 @@ def plot(facts: dict[str, Any], ablation: Ablation, runs: Path, path: Path) -> N
 
 
 ABLATIONS = {
-    "no-norm": Ablation("no norm", lambda _: {"norm": "none"}, {"norm": _NORMS}, lower=2, higher=0),
+    "no-norm": Ablation("no norm", lambda _: {"norm": "none"}, {"model.norm": _NORMS}, lower=2, higher=0),
     "post-norm": Ablation(
         "post-norm",
         lambda _: {"norm_position": "post"},
-        {"norm": _NORMS, "norm_position": ("pre",)},
+        {"model.norm": _NORMS, "model.norm_position": ("pre",)},
     ),
     "no-position": Ablation(
         "no positions",
         lambda _: {"position": "none"},
-        {"position": ("rope", "learned", "sinusoidal")},
+        {"model.position": ("rope", "learned", "sinusoidal")},
     ),
     "silu": Ablation(
         "SiLU",
         # Two matrices replace three: d_ff is 4 d_model if SwiGLU's is 8/3 d_model.
         lambda model: {"ffn": "silu", "d_ff": math.ceil(1.5 * (model.d_ff or 0))},
-        {"ffn": ("swiglu",)},
+        {"model.ffn": ("swiglu",)},
     ),
     "parallel": Ablation(
         "parallel",
         lambda _: {"block": "parallel"},
-        {"block": ("sequential",)},
+        {"model.block": ("sequential",)},
         timed=True,
     ),
     "documents": Ablation(

@@ -1,12 +1,12 @@
 """The experiments: what each compares, and the functions that run it and show its results."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lm.experiment import ablations, batches, compression, rates, samples, toy
+from lm.experiment import ablations, batches, compression, optimizer, rates, recipes, samples, toy
 from lm.experiment.runs import Runs
 from lm.experiment.scaling import run as scaling
 
@@ -24,6 +24,8 @@ class Experiment:
     """Return blocks of Markdown."""
     plot: Callable[[Facts, Path, Path], None]
     """Draw, given the facts, the folder of the runs, and the PNG file to write."""
+    needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Values that the baseline's settings must have, by their dotted names."""
 
 
 def _ablation(name: str, title: str, caption: str) -> Experiment:
@@ -34,6 +36,7 @@ def _ablation(name: str, title: str, caption: str) -> Experiment:
         partial(ablations.run, ablation=ablation),
         partial(ablations.tables, ablation=ablation),
         lambda facts, runs, path: ablations.plot(facts, ablation, runs, path),
+        ablation.needs,
     )
 
 
@@ -103,6 +106,22 @@ COURSE = {
 
 EXPERIMENTS = {
     **COURSE,
+    "recipes": Experiment(
+        "Recipes",
+        "Options of the model, the optimizer and the loss, each trained for as long as the baseline.",
+        recipes.run,
+        recipes.tables,
+        lambda facts, runs, path: recipes.plot(facts, path),
+        recipes.NEEDS,
+    ),
+    "optimizer": Experiment(
+        "AdamW and Muon",
+        "Both optimizers at their best rates, in runs of four lengths, each with its full schedule.",
+        optimizer.run,
+        optimizer.tables,
+        lambda facts, runs, path: optimizer.plot(facts, path),
+        optimizer.NEEDS,
+    ),
     "scaling": Experiment(
         "A scaling law whose end is known",
         "Sizes at equal compute, fits with E free and with E given, and the best model at four times the largest "

@@ -78,6 +78,17 @@ def best_of(outcomes: Sequence[Outcome]) -> Outcome | None:
     return None if best is None or best.diverged else best
 
 
+def mean_loss(outcomes: Sequence[Outcome]) -> float:
+    """Return the mean validation loss of runs; infinite if one diverged."""
+    return statistics.fmean(outcome.loss for outcome in outcomes)
+
+
+def spread(outcomes: Sequence[Outcome]) -> float:
+    """Return the highest minus the lowest validation loss of runs; not a number if all diverged."""
+    losses = [outcome.loss for outcome in outcomes]
+    return max(losses) - min(losses)
+
+
 def runs_table(groups: Mapping[str, Sequence[Outcome]]) -> str:
     """Return a table with a row for each run, those of each group under its label."""
     head = (

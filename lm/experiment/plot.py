@@ -25,11 +25,11 @@ class Curve:
 
 
 @contextlib.contextmanager
-def open_plot(path: Path) -> Iterator[Any]:
-    """Yield the axes of a plot. At the end, add a grid and a legend, and write the PNG file."""
+def open_plot(path: Path, height: float = 4.2) -> Iterator[Any]:
+    """Yield the axes of a plot, `height` inches high. At the end, add a grid and a legend, and write the PNG file."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.5, 4.2), dpi=100, layout="constrained")
+    figure = Figure(figsize=(7.5, height), dpi=100, layout="constrained")
     axes = figure.subplots()
     yield axes
     axes.grid(alpha=0.3)

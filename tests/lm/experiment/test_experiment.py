@@ -5,12 +5,16 @@ import math
 import re
 import shutil
 import signal
+import typing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lm.experiment.catalogue import EXPERIMENTS
+from lm.cli.experiment import Experiment
+from lm.experiment import recipes
+from lm.experiment.catalogue import COURSE, EXPERIMENTS
+from lm.experiment.runs import Runs
 from lm.run import evaluate
 from lm.run import train as train_module
 from lm.run.facts import read_facts
@@ -117,6 +121,14 @@ def test_a_stopped_experiment_resumes_to_the_outcome_of_an_uninterrupted_one(
         (("silu", "--model.architecture", "encoder"), "experiments train a decoder"),
         (("no-norm", "--model.norm", "none"), "no-norm: model.norm is none; the baseline needs rmsnorm or"),
         (("all", "--model.ffn", "gelu"), "silu: model.ffn is gelu; the baseline needs swiglu"),
+        (
+            ("optimizer", "--optimizer.kind", "muon"),
+            "optimizer: optimizer.kind is muon; the baseline needs adamw",
+        ),
+        (
+            ("recipes", "--optimizer.kind", "muon"),
+            "recipes: optimizer.kind is muon; the baseline needs adamw",
+        ),
     ],
 )
 def test_what_lm_experiment_refuses(
@@ -137,15 +149,15 @@ def test_a_baseline_that_diverges_at_every_rate_is_refused_in_one_line(
     assert said == "lm: training diverges at every rate from 10000 to 100000: give lower rates with --rates"
 
 
-def test_all_experiments_share_their_runs(corpus: Path, tmp_path: Path) -> None:
+def test_all_experiments_of_the_course_share_their_runs(corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     sizes = ("--rates", 3e-2, DIVERGING, "--batch-sizes", 2, 4)
     assert lm("experiment", "all", "--corpus", corpus, "--out", out, *TINY, "--seeds", 1, *sizes) == 0
     report, results = (out / "report.md").read_text(), json.loads((out / "results.json").read_text())
-    assert results.keys() == {"machine", *EXPERIMENTS}
+    assert results.keys() == {"machine", *COURSE}
     titles = re.findall("^## (.*)", report, re.MULTILINE)
-    assert titles == [experiment.title for experiment in EXPERIMENTS.values()]
-    for name in EXPERIMENTS:
+    assert titles == [experiment.title for experiment in COURSE.values()]
+    for name in COURSE:
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert f"]({name}.png)" in report
     changes = (
@@ -182,3 +194,64 @@ def test_an_ablation_in_jax(corpus: Path, tmp_path: Path) -> None:
     assert losses[0] != losses[1]
     for loss in losses:
         assert f"{loss:.4f}" in (out / "report.md").read_text()
+
+
+def test_the_command_knows_every_experiment() -> None:
+    positional = typing.get_type_hints(Experiment)["name"]
+    assert {*EXPERIMENTS, "all"} <= set(typing.get_args(positional))
+
+
+def test_optimizers_are_compared_at_four_lengths_of_the_run(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = command("optimizer", corpus, out, "--seeds", 1)
+    assert lm(*words) == 0
+    facts = json.loads((out / "results.json").read_text())["optimizer"]
+    assert [o["learning_rate"] for o in facts["tried"]] == [
+        *(0.001, 0.03, DIVERGING, 0.015, 0.06),
+        *([0.03] * 5),
+        *(0.015, 0.06),
+    ]
+    best: dict[str, Any] = facts["best"]
+    assert best["Muon"]["kind"] == "muon"
+    for name, changes in best.items():
+        assert [[o["steps"] for o in group] for group in facts["lengths"][name]] == [[2], [4], [8], [16]]
+        # The run of the config's length is the best of those that were tried.
+        tried = [o for o in facts["tried"] if o["name"].startswith("kind-muon") == (name == "Muon")]
+        assert facts["lengths"][name][2][0] == min(tried, key=lambda o: o["val_loss"] or math.inf)
+        config = (read_facts(out / "runs" / facts["lengths"][name][3][0]["name"]) or {})["config"]
+        assert {**config["optimizer"], **changes} == config["optimizer"]
+    before = contents(out / "runs")
+    assert lm(*words) == 0
+    assert contents(out / "runs") == before
+
+
+def test_options_train_for_the_time_of_the_baseline(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    few = {"z-loss": {"z_loss": 1e-4}, "parallel blocks": {"block": "parallel"}}
+    monkeypatch.setattr(recipes, "options", lambda config: few)
+    monkeypatch.setattr(recipes, "noise", lambda facts, name: -math.inf)  # so that every option helps
+    ratios = iter([1.0, 2.0, 0.5, 4.0])
+
+    def step_seconds(runs: Runs, variants: dict[str, Any]) -> dict[str, list[float]]:
+        assert list(variants) == ["baseline", "option"]
+        return {"baseline": [0.1], "option": [0.1 * next(ratios)]}
+
+    monkeypatch.setattr(Runs, "step_seconds", step_seconds)
+    words = command("recipes", corpus, out, "--seeds", 1)
+    assert lm(*words) == 0
+    trials = json.loads((out / "results.json").read_text())["recipes"]["options"]
+    assert {name: trial["outcomes"][0]["steps"] for name, trial in trials.items()} == {
+        "Muon": 8,
+        "z-loss": 4,
+        "parallel blocks": 16,
+        recipes.TOGETHER: 2,
+    }
+    together = trials[recipes.TOGETHER]["changes"]
+    assert (together["z_loss"], together["block"], together["kind"]) == (1e-4, "parallel", "muon")
+    # A second call measures nothing, so the runs are as long as before.
+    (out / "results.json").unlink()
+    before = contents(out / "runs")
+    assert lm(*words) == 0
+    assert contents(out / "runs") == before

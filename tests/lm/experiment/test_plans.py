@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lm.cli.commands import parse
-from lm.experiment import ablations, batches
+from lm.experiment import ablations, batches, recipes
 from lm.experiment.runs import Plan, Runs, apply_changes
 from lm.init import parameter_shapes
 from lm.run.inputs import Inputs
@@ -56,6 +56,33 @@ def test_a_change_names_a_setting_of_the_model_of_the_optimizer_or_of_training()
     assert (config.batch_size, config.steps, config.optimizer.min_learning_rate) == (8, 512, 0.0)
     assert config.optimizer.warmup_steps == 2 * base.optimizer.warmup_steps
     assert apply_changes(base, {}) == base
+
+
+def test_every_option_changes_the_baseline_and_an_option_that_it_has_is_left_out() -> None:
+    base = plan().config
+    options = recipes.options(base)
+    assert len({apply_changes(base, changes) for changes in options.values()} | {base}) == len(options) + 1
+    halved = apply_changes(base, options["half the batch"])
+    assert halved.batch_size * halved.steps == base.batch_size * base.steps
+    assert halved.optimizer.learning_rate == pytest.approx(base.optimizer.learning_rate / 2**0.5, rel=1e-2)
+    relu2 = apply_changes(base, options["ReLU squared"]).model
+    parameters = [sum(map(math.prod, parameter_shapes(model).values())) for model in (base.model, relu2)]
+    assert parameters[0] == parameters[1]
+    for words, left_out in (
+        (("--model.tie-embeddings",), {"tied embeddings"}),
+        (("--model.num-heads", 1), {"half the heads of keys and values"}),
+        (("--batch-size", 3), {"half the batch"}),
+        (("--batch-size", 2, "--grad-accumulation", 2), {"half the batch"}),
+        (("--model.norm", "none"), {"norms after branches"}),
+    ):
+        assert options.keys() - recipes.options(plan(*words).config).keys() == left_out
+
+
+def test_flags_of_an_option_give_its_config() -> None:
+    base = plan().config
+    for changes in recipes.options(base).values():
+        changes = {**changes, "steps": base.steps}
+        assert plan(*recipes.flags(changes).split()).config == apply_changes(base, changes)
 
 
 def test_batch_sizes_end_at_the_memory_or_at_the_fewest_steps(monkeypatch: pytest.MonkeyPatch) -> None:

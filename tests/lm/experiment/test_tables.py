@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lm.budgets import BUDGETS
-from lm.experiment import compression, samples, toy
+from lm.experiment import compression, optimizer, recipes, samples, toy
 from lm.experiment.catalogue import EXPERIMENTS
 from lm.experiment.outcomes import Outcome, as_facts, runs_table, seeds_table
 from lm.experiment.report import report
@@ -96,6 +96,79 @@ def test_the_tables_of_an_ablation_hold_each_run_once_and_ratios_within_rounds()
             "rounds faster": "2 of 3",
         }
     ]
+
+
+def test_the_tables_of_optimizers_give_the_steps_and_seconds_that_reach_a_loss() -> None:
+    def groups(*losses: tuple[float, float]) -> list[list[dict[str, Any]]]:
+        return [
+            as_facts([outcome(loss, seed=seed, steps=100 * 2**i) for seed, loss in enumerate(of_seeds)])
+            for i, of_seeds in enumerate(losses)
+        ]
+
+    facts = {
+        "tried": as_facts([outcome(2.0)]),
+        "floor": 0.5,
+        "lengths": {
+            "AdamW": groups((3.4, 3.6), (2.9, 3.1), (2.4, 2.6)),
+            "Muon": groups((2.9, 3.1), (1.9, 2.1), (1.4, 1.6)),
+        },
+        "step_seconds": {"AdamW": [0.1, 0.2, 0.1], "Muon": [0.2, 0.2, 0.2]},
+    }
+    runs, lengths, reach, seconds = map(rows, optimizer.tables(facts))
+    assert [row["run"] for row in runs] == ["rate-0.01"]
+    assert [list(row.values()) for row in lengths] == [
+        ["100", "2", "3.0000", "0.2000", "2.5000", "0.2000", "-0.5000"],
+        ["200", "2", "2.5000", "0.2000", "1.5000", "0.2000", "-1.0000"],
+        ["400", "2", "2.0000", "0.2000", "1.0000", "0.2000", "-1.0000"],
+    ]
+    # 2.5 lies half-way between Muon's 3.0 and 2.0, so it takes 100 sqrt(2) steps, each twice as long.
+    by_seed = [f"{100 * 2**share:.0f}" for share in (0.4, 0.6)]
+    assert [list(row.values()) for row in reach] == [
+        ["3.0000", "100", *"------"],
+        ["2.5000", "200", "100", "-", "0.50", "20.0", "20.0", "1.00"],
+        ["2.0000", "400", "141", " to ".join(by_seed), "0.35", "40.0", "28.3", "0.71"],
+    ]
+    assert [list(row.values()) for row in seconds] == [
+        ["median", "100.0", "200.0", "2.000", "1.000 to 2.000"]
+    ]
+
+
+def test_the_table_of_recipes_begins_with_the_largest_gain_and_says_which_is_beyond_the_spread() -> None:
+    def trial(changes: dict[str, Any], *losses: float | None) -> dict[str, Any]:
+        return {
+            "changes": changes,
+            "step_seconds": {"baseline": [1.0, 1.0, 1.0], "option": [1.5, 1.25, 1.0]},
+            "outcomes": as_facts([outcome(loss, seed=seed) for seed, loss in enumerate(losses)]),
+        }
+
+    facts = {
+        "baseline": as_facts([outcome(2.0), outcome(2.1, seed=1)]),
+        "best_rate": 0.1,
+        "floor": 0.5,
+        "options": {
+            "worse": trial({"block": "parallel"}, 2.5, 2.5),
+            "little": trial({"z_loss": 0.1}, 1.95, 2.1),
+            "better": trial({"learning_rate": 0.1, "qk_norm": True}, 1.8, 1.8),
+            "best": trial({"learning_rate": 0.2, "kind": "muon"}, 1.5, 1.6),
+            "diverged": trial({"learning_rate": 9.0}, 1.0, None),
+        },
+    }
+    gains, flags = map(rows, recipes.tables(facts))
+    assert [list(row.values()) for row in gains] == [
+        ["baseline", "1.000", "300", "1.5500", "0.1000", "-", "-", "-"],
+        ["best", "1.250", "300", "1.0500", "0.1000", "+0.5000", "2 of 2", "yes"],
+        ["better", "1.250", "300", "1.3000", "0.0000", "+0.2500", "2 of 2", "yes"],
+        ["little", "1.250", "300", "1.5250", "0.1500", "+0.0250", "1 of 2", "no"],
+        ["worse", "1.250", "300", "2.0000", "0.0000", "-0.4500", "0 of 2", "yes"],
+        ["diverged", "1.250", "300", "-", "-", "-", "1 of 2", "-"],
+    ]
+    assert [list(row.values()) for row in flags[:3]] == [
+        ["baseline", "`--optimizer.learning-rate 0.1`"],
+        ["best", "`--optimizer.learning-rate 0.2 --optimizer.kind muon`"],
+        ["better", "`--model.qk-norm`"],
+    ]
+    assert recipes.helpful(facts) == ["best", "better"]
+    assert recipes.combined(facts) == {"learning_rate": 0.2, "kind": "muon", "qk_norm": True}
 
 
 def batch_sizes(fits: dict[str, int] | None) -> dict[str, Any]:
