@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from parity.case import Case
 from parity.check.answer import Finding, Verdict
 from parity.check.diagnosis import Diagnosis
 from parity.check.page import page
+from tests.browser import browse, check_readable, needs_chromium
 from tests.check.subjects import MISTAKES
 
 EVIL = "</code><script>alert(1)</script><img src=x onerror=alert(1)>&{{ROWS}}"
@@ -104,3 +106,12 @@ def test_errors_stand_on_a_line_beside_their_budget(made: str) -> None:
     )
     assert within
     assert float(within[2]) < float(within[1])
+
+
+@needs_chromium
+def test_the_page_in_a_browser(made: str, tmp_path: Path) -> None:
+    looks = 'look(), (all("summary").forEach(summary => summary.click()), look())'
+    for closed, opened in browse(made, looks, tmp_path):
+        check_readable(closed)
+        check_readable(opened)
+        assert len(opened["texts"]) >= len(closed["texts"]) + 3 * made.count("<summary>")

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 import tracemalloc
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from lm.cli import main
 from lm.files import alone_in
 from lm.run.metrics import read_metrics
 from lm.run.report import list_runs, read_run, write_report
+from tests.browser import browse, check_readable, needs_chromium
 from tests.lm.conftest import lm, refused, train_command
 from tokenizer import InputError
 
@@ -123,13 +124,13 @@ def test_a_run_whose_newest_checkpoint_is_broken(pipeline: Path, content: str) -
     write_report([pipeline / "torch"], pipeline / "report.html")
 
 
-def evil_page(pipeline: Path) -> Path:
-    """Make a page of a run whose name and samples attack the page."""
+def evil_page(pipeline: Path, other: str = "jax") -> Path:
+    """Make a page of a run whose name and samples attack the page, and of another run."""
     folder = pipeline / EVIL.replace("/", "")
     shutil.copytree(pipeline / "torch", folder)
     with (folder / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": 6, "seconds": 9, "tokens": 1, "sample": EVIL}) + "\n")
-    write_report([folder, pipeline / "jax"], pipeline / "report.html")
+    write_report([folder, pipeline / other], pipeline / "report.html")
     return pipeline / "report.html"
 
 
@@ -220,21 +221,82 @@ def test_a_short_run_is_shown_whole_and_a_broken_one_not(pipeline: Path) -> None
         write_report([pipeline / "torch"], pipeline / "other.html")
 
 
-@pytest.mark.skipif(
-    not shutil.which("chromium"), reason="looks at the page in Chromium, where that is installed"
-)
+LOOKS = """
+look(),
+(runBox(0).click(), look()),
+(runBox(0).click(), enter("#x", "tokens"), look()),
+(enter("#x", "seconds"), document.querySelector("#log").click(), look()),
+(enter("#x", "step"), document.querySelector("#log").click(), enter("#smooth", 0.98), look()),
+(all("svg")[0].dispatchEvent(new PointerEvent("pointermove", {clientX: window.innerWidth / 2})), look())
+"""
+BOX = """const runBox = i => all("#bar label:has(.swatch) input")[i];"""
+CURVES = {
+    "Loss": [("train", "train_loss"), ("val", "val_loss")],
+    "Learning rate": [("train", "lr")],
+    "Gradient norm": [("train", "grad_norm")],
+    "Throughput": [("train", "rate")],
+    "Accuracy": [("val", "accuracy")],
+    "Bits per byte": [("val", "bits_per_byte")],
+}
+
+
+def read_back(chart: dict[str, Any], path: int, logarithmic: bool = False) -> NDArray[np.float64]:
+    """Return the points of a path in the units of the axes' labels, in two rows."""
+    suffixes = {"k": 1e3, "M": 1e6, "G": 1e9}
+    labels = [(x, y, float(t.rstrip("kMG")) * suffixes.get(t[-1], 1)) for x, y, t in chart["labels"]]
+    right, bottom = min(x for x, _, _ in labels), max(y for _, y, _ in labels)
+    x_axis = [(x, value) for x, y, value in labels if y == bottom]
+    y_values = [value for x, y, value in labels if x == right and y != bottom]
+    y_axis = list(zip(chart["grid"], np.log10(y_values) if logarithmic else y_values, strict=True))
+    rows = []
+    for pixels, axis in zip(np.transpose(chart["paths"][path]["points"]), (x_axis, y_axis), strict=True):
+        (a, first), (b, last) = axis[0], axis[-1]
+        rows.append(first + (pixels - a) * (last - first) / (b - a))
+    return np.array([rows[0], 10 ** rows[1] if logarithmic else rows[1]])
+
+
+def check_drawn(
+    look: dict[str, Any], runs: list[dict[str, Any]], axis: str, logarithmic: bool = False
+) -> None:
+    """Check that every chart shows the runs' numbers, to a hundredth of the chart's size."""
+    for chart in look["charts"]:
+        expected = [
+            np.array([run_data[kind][axis], run_data[kind][key]])
+            for run_data in runs
+            for kind, key in CURVES[chart["title"]]
+        ]
+        size = np.ptp(np.concatenate(expected, axis=1), axis=1, keepdims=True)
+        assert len(chart["paths"]) == len(expected)
+        for i, numbers in enumerate(expected):
+            assert (np.abs(read_back(chart, i, logarithmic) - numbers) <= 0.01 * size).all()
+
+
+@needs_chromium
 def test_the_page_in_a_browser(pipeline: Path) -> None:
-    command = [
-        "chromium",
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--virtual-time-budget=2000",
-        "--dump-dom",
-    ]
-    page = evil_page(pipeline)
-    done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=60, check=True)
-    assert "<title>twinlm: runs</title>" in done.stdout
-    assert done.stdout.count("<svg") == 6
-    assert done.stdout.count("<path") >= 10
-    assert "validation loss" in done.stdout
+    """Use every control, and read what is drawn by the labels of the axes."""
+    long_name = "a-run-whose-name-has-no-space-" * 3
+    (pipeline / "jax").rename(pipeline / long_name)
+    page = evil_page(pipeline, long_name).read_text(encoding="utf-8")
+    runs = page_data(page)["runs"]
+    for looks in browse(page, LOOKS, pipeline, BOX):
+        for look in looks:
+            check_readable(look)
+            assert [chart["title"] for chart in look["charts"]] == [*CURVES]
+        first, hidden, tokens, logarithmic, smooth, pointed = looks
+        check_drawn(first, runs, "step")
+        check_drawn(hidden, runs[1:], "step")
+        check_drawn(tokens, runs, "tokens")
+        check_drawn(logarithmic, runs, "seconds", logarithmic=True)
+        colors = [path["color"] for path in first["charts"][1]["paths"]]
+        assert len({*colors}) == 2
+        assert [path["color"] for path in hidden["charts"][1]["paths"]] == colors[1:]
+        # Smoothing keeps the first batch's loss and flattens the rest. It leaves the validation losses.
+        raw, flat = ([read_back(look["charts"][0], i)[1] for i in range(4)] for look in (first, smooth))
+        for i in (0, 2):
+            assert np.ptp(flat[i]) < 0.2 * np.ptp(raw[i])
+            assert flat[i][0] == pytest.approx(raw[i][0], rel=2e-3)
+            assert flat[i + 1] == pytest.approx(raw[i + 1], rel=2e-3)
+        lines = pointed["charts"][0]["tip"].split("\n")
+        assert [line.rsplit("  ", 2)[0] for line in lines] == [
+            f"{run_data['name']}  {key}" for run_data in runs for _, key in CURVES["Loss"]
+        ]
