@@ -6,8 +6,10 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
@@ -22,7 +24,7 @@ _CACHE = tempfile.TemporaryDirectory(prefix="twinlm-jax-", ignore_cleanup_errors
 atexit.register(_CACHE.cleanup)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE.name)
 os.environ["XDG_CACHE_HOME"] = _CACHE.name  # nothing is kept for the user
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 # Nearly all the time of the tests of JAX goes into compiling programs that run once. Without LLVM's optimizations and
@@ -84,6 +86,15 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
 def usual_xla(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have XLA compile the backend's steps as it does for users."""
     monkeypatch.setattr("jax_impl.sharding.same_bits", lambda config: USUAL_XLA)
+
+
+@pytest.fixture
+def unchecked_shapes() -> Iterator[None]:
+    """Check no shapes in a test of hundreds of steps: the checks take as long as a tiny model's step."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture(scope="session")

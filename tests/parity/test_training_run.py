@@ -61,7 +61,7 @@ GEMMA = dataclasses.replace(
 )
 
 
-@pytest.mark.usefixtures("usual_xla")
+@pytest.mark.usefixtures("usual_xla", "unchecked_shapes")
 @pytest.mark.parametrize(
     ("model", "kind", "dtype"),
     [(PLAIN, kind, dtype) for kind in ("adamw", "muon") for dtype in RUN] + [(GEMMA, "adamw", "float32")],
