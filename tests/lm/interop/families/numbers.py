@@ -22,9 +22,6 @@ from torch_impl.model import TransformerLM
 
 Weights = dict[str, np.ndarray]
 
-QUICKLY = {"xla_backend_optimization_level": 0}
-"""Half of the time of XLA's compiler goes into making a program fast that runs once."""
-
 
 class Numbers(NamedTuple):
     """The arrays are float64, whatever type the model computed them in."""
@@ -58,7 +55,7 @@ def logits_in_torch(config: ModelConfig, weights: Weights, ids: np.ndarray, dtyp
 
 def logits_in_jax(config: ModelConfig, weights: Weights, ids: np.ndarray, dtype: Dtype) -> np.ndarray:
     """Return jax_impl's logits alone."""
-    program = jax.jit(jax_impl.model.transformer_lm, static_argnums=(2, 3), compiler_options=QUICKLY)
+    program = jax.jit(jax_impl.model.transformer_lm, static_argnums=(2, 3))
     return np.asarray(
         program(_jax_params(weights, dtype), jnp.asarray(ids[:, :-1]), config, dtype), np.float64
     )
@@ -102,7 +99,7 @@ def in_jax(config: ModelConfig, weights: Weights, ids: np.ndarray, dtype: Dtype)
         return jax_impl.functional.cross_entropy(logits, jnp.asarray(ids[:, 1:])), (logits, [*hidden])
 
     with mock.patch.multiple(jax_impl.model, constrain=record_stream, logits=record_head):
-        program = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICKLY)
+        program = jax.jit(jax.value_and_grad(loss, has_aux=True))
         (_, (logits, streams)), gradients = program(params)
     return Numbers(
         np.asarray(logits, np.float64),
