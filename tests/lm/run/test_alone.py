@@ -13,9 +13,8 @@ import subprocess
 import sys
 import termios
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,35 +24,11 @@ from lm.data.sources import open_source
 from lm.run import checkpoint
 from lm.schedule import learning_rate
 from tests.lm.conftest import lm, refused, train_command
+from tests.lm.processes import Process, processes, wait_for
 from tests.lm.run.test_train import leaves, numbers
-from tests.source import ROOT
 
 Capture = pytest.CaptureFixture[str]
 LONG = ("--steps", 24, "--eval-interval", 12)
-
-
-@contextmanager
-def started(command: list[object], **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """Start a process that trains. It ends with its test."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "lm", *map(str, command)],
-        cwd=ROOT,
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    """Wait until a process has made a file."""
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.001)
 
 
 def all_intact(folder: Path) -> int:
@@ -82,7 +57,8 @@ def test_a_disk_fails_in_the_middle_of_a_run(
     checkpoints, ballast = disk / "run" / "checkpoints", disk / "ballast"
     command = train_command(pipeline, "torch", disk / "run", *LONG, "--save-interval", 1)
     try:
-        with started(command) as process:
+        process = Process("lm", *command)
+        with processes(process):
             wait_for(checkpoints / "step-00000003", process)
             if trouble == "full":
                 with ballast.open("wb", buffering=0) as file, suppress(OSError):
@@ -93,8 +69,8 @@ def test_a_disk_fails_in_the_middle_of_a_run(
                 subprocess.run(["mount", "--bind", checkpoints, elsewhere], check=True)
                 subprocess.run(["mount", "-o", "remount,ro,bind", elsewhere], check=True)
                 subprocess.run(["mount", "--bind", elsewhere, checkpoints], check=True)
-            _, errors = process.communicate(timeout=120)
-        assert process.returncode == 2, errors
+            code, _, errors = process.wait()
+        assert code == 2, errors
         line = errors.splitlines()[-1]
         reason = "No space left on device|os error 28" if trouble == "full" else "Read-only file system"
         assert re.search(
@@ -118,12 +94,13 @@ def test_a_token_file_is_cut_short_in_the_middle_of_a_run(pipeline: Path, whole:
     folder, tokens = pipeline / "new", pipeline / "train.npy"
     content = tokens.read_bytes()
     command = train_command(pipeline, "torch", folder, *LONG, "--save-interval", 2)
-    with started(command) as process:
+    process = Process("lm", *command)
+    with processes(process):
         wait_for(folder / "checkpoints" / "step-00000004", process)
         os.truncate(tokens, 200)
-        _, errors = process.communicate(timeout=120)
+        code, _, errors = process.wait()
     # A bus error, which touching a map of the file would be, would end it by a signal.
-    assert process.returncode == 2, errors
+    assert code == 2, errors
     line = errors.splitlines()[-1]
     assert line == f"lm: {tokens}: has changed while it was in use; put it back, and resume with --resume"
     assert 4 <= all_intact(folder) < 24
@@ -164,11 +141,12 @@ def test_a_validation_file_vanishes(pipeline: Path, capsys: Capture, before_step
 
 def test_sigterm_while_jax_compiles(pipeline: Path) -> None:
     command = train_command(pipeline, "jax", pipeline / "new")
-    with started(command, JAX_ENABLE_COMPILATION_CACHE="false") as process:
+    process = Process("lm", *command, environment={"JAX_ENABLE_COMPILATION_CACHE": "false"})
+    with processes(process):
         wait_for(pipeline / "new" / "metrics.jsonl", process)  # made just before the first step
         process.send_signal(signal.SIGTERM)
-        said, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+        code, said, errors = process.wait()
+    assert code == 0, errors
     assert "SIGTERM: will save and end after this step" in errors
     words = shlex.join(map(str, command))
     assert said == f"stopped and saved; to resume: lm {words} --resume\n"
