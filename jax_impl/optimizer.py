@@ -1,7 +1,8 @@
 """AdamW, Muon and SGD as pairs of init and update on trees of arrays."""
 
 import math
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,12 @@ from lm.config import AdamWForm, MuonDtype, MuonScale
 from lm.muon import COEFFICIENTS, EPS, scale_factor
 
 Tree: TypeAlias = PyTree[Float[Array, "..."]]
+
+
+def update_each(update: Callable[..., tuple[Array, ...]], params: Tree, *trees: Any) -> tuple[Tree, ...]:
+    """Apply `update` to each parameter with its leaves of the other trees. Return a tree of each of its results."""
+    updated = jax.tree.map(update, params, *trees)
+    return tuple(jax.tree.transpose(jax.tree.structure(params), None, updated))
 
 
 class AdamWState(NamedTuple):
@@ -75,8 +82,7 @@ def adamw_update(
         if isinstance(weight_decay, int | float)
         else weight_decay
     )
-    updated = jax.tree.map(update, params, gradients, state.m, state.v, decays)
-    params, m, v = jax.tree.transpose(jax.tree.structure(params), None, updated)
+    params, m, v = update_each(update, params, gradients, state.m, state.v, decays)
     return params, AdamWState(m, v, jnp.where(apply, step, state.step))
 
 
@@ -127,8 +133,7 @@ def muon_update(
         new_p = decayed - rate * muon_direction(direction, scale, dtype)
         return jnp.where(apply, new_p, p), jnp.where(apply, new_m, m)
 
-    updated = jax.tree.map(update, params, gradients, state.m)
-    params, m = jax.tree.transpose(jax.tree.structure(params), None, updated)
+    params, m = update_each(update, params, gradients, state.m)
     return params, MuonState(m)
 
 

@@ -16,7 +16,28 @@ from tokenizer.errors import InputError
 from torch_impl import fast
 
 
-class AdamW(Optimizer):
+class UpdateEach(Optimizer):
+    """An optimizer that updates each parameter by itself, in place. A subclass has the formula."""
+
+    def _update(self, p: Tensor, g: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        """Update a parameter and its state from its gradient. The state is empty before the first step."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Update every parameter that has a gradient. Return the closure's loss if a closure is given."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self._update(p, p.grad, self.state[p], group)
+        return loss
+
+
+class AdamW(UpdateEach):
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019, algorithm 2), as the course writes it.
 
     The bias correction is folded into the step size. The form course adds epsilon to the uncorrected root, and the
@@ -41,37 +62,25 @@ class AdamW(Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "form": form}
         super().__init__(params, defaults)
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        """Update every parameter that has a gradient. Return the closure's loss if a closure is given."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            lr, (beta1, beta2), eps = group["lr"], group["betas"], group["eps"]
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
-                if not state:
-                    state.update(step=0, m=torch.zeros_like(p), v=torch.zeros_like(p))
-                state["step"] += 1
-                t = state["step"]
-                root = math.sqrt(1 - beta2**t)
-                adamw_update(
-                    p,
-                    p.grad,
-                    state["m"],
-                    state["v"],
-                    lr * root / (1 - beta1**t),
-                    (beta1, beta2),
-                    # m / (sqrt(v) / root + eps) is root m / (sqrt(v) + root eps).
-                    eps * root if group["form"] == "torch" else eps,
-                    lr * group["weight_decay"],
-                    group["form"] != "course",
-                )
-        return loss
+    def _update(self, p: Tensor, g: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        lr, (beta1, beta2), eps = group["lr"], group["betas"], group["eps"]
+        if not state:
+            state.update(step=0, m=torch.zeros_like(p), v=torch.zeros_like(p))
+        state["step"] += 1
+        t = state["step"]
+        root = math.sqrt(1 - beta2**t)
+        adamw_update(
+            p,
+            g,
+            state["m"],
+            state["v"],
+            lr * root / (1 - beta1**t),
+            (beta1, beta2),
+            # m / (sqrt(v) / root + eps) is root m / (sqrt(v) + root eps).
+            eps * root if group["form"] == "torch" else eps,
+            lr * group["weight_decay"],
+            group["form"] != "course",
+        )
 
 
 @fast.blockwise
@@ -103,7 +112,7 @@ def adamw_update(
         p.sub_(p, alpha=decay)
 
 
-class Muon(Optimizer):
+class Muon(UpdateEach):
     """Momentum whose update of each matrix is made orthogonal (Jordan et al., 2024, "Muon").
 
     The decay comes first, by lr * weight_decay. The momentum is Nesterov's.
@@ -136,24 +145,12 @@ class Muon(Optimizer):
         self.direction = partial(muon_direction, scale=scale, dtype=dtype)
         self.on_whole = on_whole
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        """Update every matrix that has a gradient. Return the closure's loss if a closure is given."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
-                if not state:
-                    state.update(m=torch.zeros_like(p))
-                update = muon_momentum(p.grad, state["m"], group["momentum"])
-                direction = self.on_whole(self.direction, update, p)
-                muon_update(p, direction, group["lr"], group["lr"] * group["weight_decay"])
-        return loss
+    def _update(self, p: Tensor, g: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        if not state:
+            state.update(m=torch.zeros_like(p))
+        update = muon_momentum(g, state["m"], group["momentum"])
+        direction = self.on_whole(self.direction, update, p)
+        muon_update(p, direction, group["lr"], group["lr"] * group["weight_decay"])
 
 
 def muon_update(p: Tensor, direction: Tensor, step_size: float, decay: float) -> None:
@@ -196,7 +193,7 @@ def orthogonalize(x: Float[Tensor, "R C"], dtype: MuonDtype = "float32") -> Floa
     return (X.mT if is_tall else X).to(x.dtype)
 
 
-class SGD(Optimizer):
+class SGD(UpdateEach):
     """Gradient descent with step size lr / sqrt(t + 1); t counts steps from 0."""
 
     def __init__(self, params: Iterable[Any], lr: float = 1e-3) -> None:
@@ -204,21 +201,10 @@ class SGD(Optimizer):
             raise InputError(f"SGD: lr {lr} must be at least 0")
         super().__init__(params, {"lr": lr})
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        """Update every parameter that has a gradient. Return the closure's loss if a closure is given."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                t = self.state[p].get("step", 0)
-                sgd_update(p, p.grad, group["lr"] / math.sqrt(t + 1))
-                self.state[p]["step"] = t + 1
-        return loss
+    def _update(self, p: Tensor, g: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        t = state.setdefault("step", 0)
+        sgd_update(p, g, group["lr"] / math.sqrt(t + 1))
+        state["step"] = t + 1
 
 
 def sgd_update(p: Tensor, g: Tensor, step_size: float) -> None:
