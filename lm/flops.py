@@ -5,12 +5,18 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from math import prod
 
-from lm.config import ModelConfig
-from lm.init import parameter_shapes
+from lm.config import ModelConfig, OptimizerConfig
+from lm.init import muon_names, parameter_shapes
 
 ADAMW_FLOPS = 14
 """Operations of AdamW for each parameter; a root counts as one (`optimizer.py` of either backend). 3 for the first
 moment, 4 for the second, 5 for the step (root, epsilon, quotient, step size, difference), 2 for the decay."""
+MUON_FLOPS = 24
+"""Operations of Muon for each element of a matrix, except products. 3 for the momentum, 3 for Nesterov's step, 3 for
+the norm (square, sum, quotient), 10 for a X and its sum in five Newton-Schulz steps, 1 for the scale, 2 for the step, 2
+for the decay."""
+AVERAGE_FLOPS = 3
+"""Operations of the moving average for each parameter: a difference, its share, a sum."""
 CLIPPING_FLOPS = 3
 """Operations of gradient clipping for each parameter: a square and an addition for the norm, and the scaling."""
 
@@ -111,6 +117,32 @@ def train_flops_per_token(config: ModelConfig) -> int:
     return 3 * sum(m.flops for m in matmuls(config)) // config.context_length
 
 
-def optimizer_flops(config: ModelConfig) -> int:
-    """Count the floating-point operations of clipping and AdamW in one optimizer step."""
-    return (ADAMW_FLOPS + CLIPPING_FLOPS) * sum(parameters(config).values())
+def newton_schulz_flops(rows: int, columns: int) -> int:
+    """Count the operations of the products of Muon's five Newton-Schulz steps of a (rows, columns) matrix.
+
+    Each step multiplies the matrix by its transpose, the result by itself, and the matrix by the sum of both. The
+    square matrices have the shorter side.
+
+    >>> newton_schulz_flops(8, 2) == newton_schulz_flops(2, 8) == 5 * (2 * 2 * 8 * 2 + 2 * 2 * 2 * 2 + 2 * 2 * 2 * 8)
+    True
+    """
+    short, long = sorted((rows, columns))
+    return 5 * (4 * short * short * long + 2 * short**3)
+
+
+def optimizer_flops(config: ModelConfig, optimizer: OptimizerConfig | None = None) -> dict[str, int]:
+    """Count the floating-point operations of each part of an optimizer step.
+
+    Args:
+        optimizer: By default AdamW.
+    """
+    optimizer = optimizer or OptimizerConfig()
+    shapes, total = parameter_shapes(config), sum(parameters(config).values())
+    matrices = [shapes[name] for name in muon_names(config, optimizer)]
+    elements = sum(map(prod, matrices))
+    return {
+        "adamw": ADAMW_FLOPS * (total - elements),
+        "muon": MUON_FLOPS * elements + sum(newton_schulz_flops(*shape) for shape in matrices),
+        "average": AVERAGE_FLOPS * total if optimizer.average_decay else 0,
+        "clipping": CLIPPING_FLOPS * total,
+    }

@@ -1,9 +1,11 @@
 """The memory of a training step: what is alive at its fullest moments. Each moment is a line a * sequences + b."""
 
 from dataclasses import dataclass
+from math import prod
 
 from lm.accounting.activations import (
     Account,
+    Sizes,
     added_in_attention,
     added_in_feed_forward,
     added_in_loss,
@@ -18,7 +20,7 @@ from lm.accounting.activations import (
 from lm.accounting.network import elements
 from lm.config import TrainConfig
 from lm.flops import stacks
-from lm.init import parameter_shapes
+from lm.init import muon_names, optimizer_shapes, parameter_shapes
 from lm.mesh import Mesh
 
 
@@ -41,6 +43,7 @@ class Memory:
     weights: int
     gradients: int
     optimizer: int
+    """AdamW's two moments of each weight, or Muon's momentum, and the average of each weight."""
     activations: dict[str, int]
     """What one sequence keeps for the backward pass in all blocks together, by name."""
     moments: dict[str, Line]
@@ -74,11 +77,15 @@ def memory(config: TrainConfig, account: Account, mesh: Mesh | None = None) -> M
     sizes = find_sizes(config, account, mesh.tensor)
     shapes = parameter_shapes(m)
     weights = sizes.weight * sum(mesh.share(name, shape) for name, shape in shapes.items())
+    of_optimizer = optimizer_shapes(m, config.optimizer)
+    del of_optimizer["step"]
+    optimizer = sizes.weight * sum(
+        mesh.share(name.partition(".")[2], shape) for name, shape in of_optimizer.items()
+    )
     if account == "course":
         kept = kept_by_course(m, sizes.activation)
-        return Memory(
-            weights, weights, 2 * weights, kept, {"all at once": Line(sum(kept.values()), 4 * weights)}
-        )
+        everything = Line(sum(kept.values()), 2 * weights + optimizer)
+        return Memory(weights, weights, optimizer, kept, {"all at once": everything})
     # Copies of matrices in the activations' type, or gathered. The backward pass multiplies by them again.
     e = elements(m, mesh)
     matrices, block = e.blocks + e.head, e.blocks // (m.num_layers * len(stacks(m)))
@@ -86,7 +93,7 @@ def memory(config: TrainConfig, account: Account, mesh: Mesh | None = None) -> M
         multiplied = block + e.head if m.remat == "block" else matrices
     else:
         multiplied = matrices if sizes.activation < sizes.weight else 0
-    state = 3 * weights + sizes.operand * multiplied
+    state = weights + optimizer + sizes.operand * multiplied
     # On a CPU, XLA sums gradients over fsdp only when it has all of them.
     whole = sizes.operand * matrices + sizes.weight * (0 if m.tie_embeddings else e.embeddings)
     not_scattered = 0
@@ -122,8 +129,28 @@ def memory(config: TrainConfig, account: Account, mesh: Mesh | None = None) -> M
         ),
         "first block's backward": Line(
             first,
-            4 * weights + earlier + sizes.operand * min(multiplied, block) + not_scattered,
+            2 * weights + optimizer + earlier + sizes.operand * min(multiplied, block) + not_scattered,
         ),
-        "update": Line(0, 4 * weights),
+        "update": Line(0, 2 * weights + optimizer + added_in_update(config, account, sizes, mesh)),
     }
-    return Memory(weights, weights, 2 * weights, kept, moments)
+    return Memory(weights, weights, optimizer, kept, moments)
+
+
+def added_in_update(config: TrainConfig, account: Account, sizes: Sizes, mesh: Mesh) -> int:
+    """Return the bytes that Muon's update adds. The square matrices A of Newton-Schulz steps have the shorter side.
+
+    torch updates one matrix after the other. Beside the momentum's update, a step has X, a X and A with all terms of
+    b A + c A A at once, or X, a X, A and two results. XLA begins with all matrices before it ends with any, and holds X
+    and two square matrices for each.
+    """
+    o, shapes = config.optimizer, parameter_shapes(config.model)
+    product = 2 if o.muon_dtype == "bfloat16" else sizes.weight
+    added = [0]
+    for name in muon_names(config.model, o):
+        elements, square = prod(shapes[name]), min(shapes[name]) ** 2
+        if account == "torch":
+            step = max(2 * elements + 4 * square, 4 * elements + square)
+            added.append(sizes.weight * elements + product * step)
+        else:
+            added.append(product * (mesh.share(name, shapes[name]) + 2 * square))
+    return max(added) if account == "torch" else sum(added)

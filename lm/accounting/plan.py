@@ -8,7 +8,7 @@ from typing import Any
 from lm.accounting.hardware import Hardware
 from lm.accounting.memory import memory
 from lm.accounting.network import Collective, collectives, normalises_outputs
-from lm.accounting.report import gigabytes
+from lm.accounting.report import gigabytes, optimizer_state
 from lm.config import ModelConfig, TrainConfig
 from lm.flops import matmuls, train_flops_per_token
 from lm.mesh import Mesh
@@ -65,6 +65,7 @@ def plan(
         "mesh": str(mesh),
         "devices": mesh.size,
         "hardware": name,
+        "optimizer": optimizer_state(config.optimizer),
         "sequences": sequences,
         "micro_batch": at_once,
         "memory": {
@@ -157,7 +158,7 @@ def _range(values: dict[str, float], form: str) -> str:
 def _memory(p: dict[str, Any]) -> str:
     labels = {
         "weights": "weights",
-        "optimizer": "AdamW's moments",
+        "optimizer": p["optimizer"],
         "gradients": "gradients",
         "activations": f"activations kept, of {p['micro_batch']:,} sequences",
         "peak": "most at once",

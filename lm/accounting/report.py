@@ -5,15 +5,8 @@ from typing import Any
 
 from lm.accounting.activations import ACCOUNTS
 from lm.accounting.memory import Memory, memory
-from lm.config import TrainConfig
-from lm.flops import (
-    ADAMW_FLOPS,
-    CLIPPING_FLOPS,
-    matmuls,
-    optimizer_flops,
-    parameters,
-    train_flops_per_token,
-)
+from lm.config import OptimizerConfig, TrainConfig
+from lm.flops import matmuls, optimizer_flops, parameters, train_flops_per_token
 from lm.tables import plain_table
 
 SECONDS_A_DAY = 86_400
@@ -34,7 +27,7 @@ def account(
     forward, total = sum(p.flops for p in products), sum(counts.values())
     tokens_a_step = config.batch_size * m.context_length
     steps = config.steps if tokens is None else -(-tokens // tokens_a_step)
-    step = train_flops_per_token(m) * tokens_a_step
+    step, update = train_flops_per_token(m) * tokens_a_step, optimizer_flops(m, config.optimizer)
     facts: dict[str, Any] = {
         "model": dataclasses.asdict(m),
         "parameters": {"total": total, "parts": counts},
@@ -45,9 +38,9 @@ def account(
             ],
         },
         "optimizer": {
-            "adamw_flops": ADAMW_FLOPS * total,
-            "clipping_flops": CLIPPING_FLOPS * total,
-            "flops": optimizer_flops(m),
+            "state": optimizer_state(config.optimizer),
+            **{f"{part}_flops": count for part, count in update.items() if count},
+            "flops": sum(update.values()),
         },
         "training": {
             "batch_size": config.batch_size,
@@ -68,6 +61,12 @@ def account(
             "days": seconds / SECONDS_A_DAY,
         }
     return facts
+
+
+def optimizer_state(optimizer: OptimizerConfig) -> str:
+    """Return what an optimizer keeps, in words."""
+    moments = "AdamW's moments" if optimizer.kind == "adamw" else "moments of Muon and AdamW"
+    return f"{moments}, averages" if optimizer.average_decay else moments
 
 
 def _memory(memory: Memory, config: TrainConfig, available: int | None) -> dict[str, Any]:
@@ -115,6 +114,14 @@ def _forward(facts: dict[str, Any]) -> str:
     return plain_table(["forward pass of one sequence", "times", "product", "FLOPs", "share"], rows)
 
 
+_UPDATE = {
+    "adamw_flops": "AdamW",
+    "muon_flops": "Muon",
+    "average_flops": "averages",
+    "clipping_flops": "clipping",
+}
+
+
 def _training(facts: dict[str, Any]) -> str:
     training, optimizer = facts["training"], facts["optimizer"]
     rows = [
@@ -123,8 +130,11 @@ def _training(facts: dict[str, Any]) -> str:
             f"forward and backward, a step of {training['batch_size']:,} sequences",
             f"{training['flops_per_step']:.4g} FLOPs",
         ],
-        ["AdamW, a step", f"{optimizer['adamw_flops']:.4g} FLOPs"],
-        ["clipping, a step", f"{optimizer['clipping_flops']:.4g} FLOPs"],
+        *(
+            [f"{label}, a step", f"{optimizer[key]:.4g} FLOPs"]
+            for key, label in _UPDATE.items()
+            if key in optimizer
+        ),
         [f"{training['steps']:,} steps", f"{training['tokens']:.4g} tokens"],
         ["", f"{training['flops']:.4g} FLOPs"],
     ]
@@ -142,7 +152,7 @@ def _memories(facts: dict[str, Any]) -> str:
     labels = {
         "weights": "weights",
         "gradients": "gradients",
-        "optimizer": "AdamW's moments",
+        "optimizer": facts["optimizer"]["state"],
         "activations": "activations kept, a sequence",
     }
     rows = [[label, *(gigabytes(a[key]) for a in accounts.values())] for key, label in labels.items()]

@@ -3,14 +3,14 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from tyro import MISSING_NONPROP
 from tyro.conf import Positional, Suppress, arg
 
 from lm.cli.settings import leave_derived_open
-from lm.config import ComputeDtype, ModelConfig, TrainConfig
+from lm.config import ComputeDtype, ModelConfig, OptimizerConfig, TrainConfig
 from tokenizer.errors import InputError
 
 
@@ -18,7 +18,7 @@ from tokenizer.errors import InputError
 class Accounting:
     """Count what a model costs before it runs: FLOPs, memory, days.
 
-    Every setting of the config and of its model has a flag that overrides it.
+    Every setting of the config, of its model and of its optimizer has a flag that overrides it.
     """
 
     config: Positional[str]
@@ -26,6 +26,7 @@ class Accounting:
     mistral-7b, qwen2.5-0.5b, qwen3-0.6b, gemma-2-2b, gemma-3-1b, olmo-2-7b, tinystories, owt) or TOML file (see
     configs/)."""
     model: Annotated[ModelConfig, arg(name="")]
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     compute_dtype: ComputeDtype = "float32"
     """Type of the activations. Weights and moments are float32, or float64 if this is float64."""
     batch_size: int = TrainConfig.batch_size
@@ -106,7 +107,7 @@ class Accounting:
         ]
 
 
-_SETTINGS = ("compute_dtype", "batch_size", "grad_accumulation", "steps", "peak_flops")
+_SETTINGS = ("compute_dtype", "batch_size", "grad_accumulation", "steps", "peak_flops", "optimizer")
 
 
 def accounting_defaults(arguments: Sequence[str]) -> Any:

@@ -12,7 +12,8 @@ from lm import flops
 from lm.accounting.plan import device_flops
 from lm.accounting.presets import PRESETS
 from lm.backend import load
-from lm.config import ModelConfig, TrainConfig
+from lm.config import ModelConfig, OptimizerConfig, TrainConfig
+from lm.init import muon_names, parameter_shapes
 from lm.mesh import Mesh
 from lm.run.log import MetricsLog
 from tests.lm.accounting.cases import ARCHITECTURES, FAMILY, GPT2, random_batch
@@ -173,24 +174,35 @@ def test_flops_computed_again_are_those_of_remat(options: dict[str, Any]) -> Non
     assert sum(dots(jax.make_jaxpr(gradient)(params).jaxpr)) == sum(device_flops(config, Mesh()))
 
 
-def test_flops_of_adamw_are_xlas() -> None:
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_flops_of_the_optimizer_are_xlas(kind: Any) -> None:
+    """Those of each weight: AdamW updates them all, or Muon those of the blocks."""
     import jax
     import jax.numpy as jnp
 
     from jax_impl.functional import clip_gradients
-    from jax_impl.optimizer import adamw_init, adamw_update
+    from jax_impl.optimizer import adamw_init, adamw_update, muon_init, muon_update
 
-    model = ModelConfig(64, 8, 32, 1, 2)
-    weights = [jnp.ones(total(model))]
+    model, optimizer = ModelConfig(64, 8, 32, 1, 2), OptimizerConfig(kind=kind)
+    shapes = parameter_shapes(model)
+    of_muon = muon_names(model, optimizer)
+    updated = of_muon or list(shapes)
+    weights = {name: jnp.ones(shapes[name]) for name in updated}
+    init, update, choices = (muon_init, muon_update, 2) if of_muon else (adamw_init, adamw_update, 3)
 
     def step(gradients: Any, state: Any, params: Any) -> Any:
         clipped, _ = clip_gradients(gradients, 1.0)
-        return adamw_update(clipped, state, params, 0.1)
+        return update(clipped, state, params, 0.1)
 
-    cost: Any = jax.jit(step).lower(weights, adamw_init(weights), weights).cost_analysis()
+    cost: Any = jax.jit(step).lower(weights, init(weights), weights).cost_analysis()
+    counted_weights = sum(array.size for array in weights.values())
     # Choosing between new and old values is not arithmetic.
-    counted = cost["flops"] + cost["transcendentals"] - 3 * total(model)
-    assert flops.optimizer_flops(model) == pytest.approx(counted, rel=0.02)
+    counted = cost["flops"] + cost["transcendentals"] - choices * counted_weights
+    found = flops.optimizer_flops(model, optimizer)
+    clipping = flops.CLIPPING_FLOPS * counted_weights
+    assert found["muon" if of_muon else "adamw"] + clipping == pytest.approx(counted, rel=0.02)
+    assert found["clipping"] == flops.CLIPPING_FLOPS * total(model)
+    assert found["adamw"] == flops.ADAMW_FLOPS * (total(model) - (counted_weights if of_muon else 0))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from lm.accounting.activations import ACCOUNTS, Account
 from lm.accounting.memory import memory
 from lm.accounting.presets import PRESETS
 from lm.backend import load
-from lm.config import ModelConfig, TrainConfig
+from lm.config import ModelConfig, OptimizerConfig, TrainConfig
 from lm.flops import parameters
 from lm.init import optimizer_shapes
 from tests.lm.accounting.cases import FAMILY, random_batch
@@ -31,7 +31,10 @@ def torch_peak(config: TrainConfig, folder: Path) -> int:
     backend = load("torch", config)
     start = backend.init_state(config, 0)
     weights = {name: w.copy() for name, w in backend.read_weights(start)}
-    zeros = {n: np.zeros(s, config.param_dtype) for n, s in optimizer_shapes(config.model).items()}
+    zeros = {
+        n: np.zeros(s, config.param_dtype)
+        for n, s in optimizer_shapes(config.model, config.optimizer).items()
+    }
     step, batch = backend.make_train_step(config), random_batch(config)
     with warnings.catch_warnings():
         # The profiler warns of clocks and of memory allocated before.
@@ -68,6 +71,12 @@ MEMORY_CASES = {
     "encoder_decoder": TrainConfig(
         ModelConfig(200, 64, 64, 3, 4, ffn="gelu", architecture="encoder_decoder", prefix_length=96),
         batch_size=8,
+    ),
+    "Muon and averages": TrainConfig(
+        ModelConfig(100, 16, 128, 2, 4), OptimizerConfig(kind="muon", average_decay=0.9), batch_size=1
+    ),
+    "Muon in bfloat16": TrainConfig(
+        ModelConfig(100, 16, 128, 2, 4), OptimizerConfig(kind="muon", muon_dtype="bfloat16"), batch_size=1
     ),
     "bfloat16": TrainConfig(ModelConfig(300, 64, 64, 4, 4), batch_size=8, compute_dtype="bfloat16"),
 }
