@@ -344,4 +344,16 @@ def steps(rng: Rng, case: Case) -> Given:
         f"{t}.gradient": _normal(rng, *case.shape) * case.scale * 10.0 ** rng.integers(-6, 6)
         for t in range(3)
     }
-    return Given(arrays, statics={"lr": 0.01 * float(rng.random())})
+    return Given(arrays, statics={"lr": 0.01 * float(rng.random()), "form": "course"})
+
+
+def one_step(rng: Rng, case: Case, form: str) -> Given:
+    """Draw a weight and its first gradient.
+
+    An element of the weight is zero, so that its new value is the update, or far larger than the update. Between these
+    the update may cancel the weight, and units in the last place mean nothing.
+    """
+    sizes = rng.uniform(0.5, 2.0, case.shape) * rng.choice([-1, 0, 0, 1], case.shape)
+    gradient = _normal(rng, *case.shape) * case.scale * 10.0 ** rng.integers(-8, 6, case.shape)
+    arrays = {"weight": sizes, "0.gradient": gradient}
+    return Given(arrays, statics={"lr": 0.01 * float(rng.random()), "form": form})

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -34,10 +34,11 @@ from jax_impl.functional import (
 from jax_impl.layers import embedding, geglu, layernorm, linear, rmsnorm, swiglu
 from jax_impl.masks import padding_mask
 from jax_impl.model import BLOCKS, FEED_FORWARDS, hidden_states, transformer_lm
-from jax_impl.optimizer import adamw_init, adamw_update, sgd_init, sgd_update
+from jax_impl.optimizer import adamw_init, adamw_update, muon_init, muon_update, sgd_init, sgd_update
 from jax_impl.sequences import encoder_decoder, prefix_decoder, transformer_encoder
 from jax_impl.trees import nested
 from lm.budgets import Dtype
+from lm.config import AdamWForm
 from lm.init import position_tables, rope_tables
 from parity.case import Arrays, Given, array_dtype
 
@@ -96,6 +97,11 @@ def _steps(a: JaxArrays, init: Callable[..., Any], update: Callable[..., Any]) -
     for t in range(len(a) - 1):
         params, state = update(a[f"{t}.gradient"], state, params)
     return params
+
+
+def _adamw(a: JaxArrays, c: JaxArrays, s: dict[str, Any]) -> Array:
+    options: dict[str, Any] = {"lr": s["lr"], "weight_decay": 0.1, "form": s["form"]}
+    return _steps(a, adamw_init, partial(adamw_update, **options))
 
 
 def _lm(a: JaxArrays, c: JaxArrays, s: dict[str, Any]) -> Array:
@@ -186,6 +192,8 @@ LAYERS: dict[str, Callable[[JaxArrays, JaxArrays, dict[str, Any]], Array]] = {
     "encoder_decoder": lambda a, c, s: encoder_decoder(
         nested(a), c["token_ids"], c["num_tokens"], c["prefix"], s["config"], s["compute_dtype"]
     ),
-    "adamw": lambda a, c, s: _steps(a, adamw_init, partial(adamw_update, lr=s["lr"], weight_decay=0.1)),
+    "adamw": _adamw,
+    **{f"one step of adamw, {form}": _adamw for form in get_args(AdamWForm)},
+    "muon": lambda a, c, s: _steps(a, muon_init, partial(muon_update, lr=s["lr"], weight_decay=0.1)),
     "sgd": lambda a, c, s: _steps(a, sgd_init, partial(sgd_update, lr=s["lr"])),
 }

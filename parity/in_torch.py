@@ -1,7 +1,7 @@
 """torch's layers as functions of named arrays, for `lm parity` and tests/parity; the twin of `parity/in_jax.py`."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 from unittest import mock
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch.func import functional_call
 from torch.optim import Optimizer
 
 from lm.budgets import Dtype
+from lm.config import AdamWForm
 from lm.init import rope_tables
 from parity import layers
 from parity.case import Arrays, Given, array_dtype
@@ -38,7 +39,7 @@ from torch_impl.functional import (
 from torch_impl.layers import Embedding, GeGLU, LayerNorm, Linear, RMSNorm, SwiGLU
 from torch_impl.masks import padding_mask
 from torch_impl.model import BLOCKS, FEED_FORWARDS, Stack, TransformerLM
-from torch_impl.optimizer import SGD, AdamW
+from torch_impl.optimizer import SGD, AdamW, Muon
 from torch_impl.sequences import EncoderDecoder, PrefixDecoder, TransformerEncoder
 
 Tensors = dict[str, Tensor]
@@ -113,6 +114,10 @@ def _steps(a: Tensors, make: Callable[[list[nn.Parameter]], Optimizer]) -> Calla
         return weight.detach()
 
     return call
+
+
+def _adamw(a: Tensors, c: Tensors, s: dict[str, Any]) -> Callable[[Tensors], Tensor]:
+    return _steps(a, lambda p: AdamW(p, s["lr"], weight_decay=0.1, form=s["form"]))
 
 
 def _model(s: dict[str, Any], model: Callable[..., nn.Module], *sizes: int) -> nn.Module:
@@ -230,6 +235,8 @@ LAYERS: dict[str, Callable[[Tensors, Tensors, dict[str, Any]], Callable[[Tensors
     "encoder_decoder": lambda a, c, s: _module(
         _model(s, EncoderDecoder), c["token_ids"], c["num_tokens"], c["prefix"]
     ),
-    "adamw": lambda a, c, s: _steps(a, lambda p: AdamW(p, s["lr"], weight_decay=0.1)),
+    "adamw": _adamw,
+    **{f"one step of adamw, {form}": _adamw for form in get_args(AdamWForm)},
+    "muon": lambda a, c, s: _steps(a, lambda p: Muon(p, s["lr"], weight_decay=0.1)),
     "sgd": lambda a, c, s: _steps(a, lambda p: SGD(p, s["lr"])),
 }

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import get_args
 
 import numpy as np
 
+from lm.config import AdamWForm
 from parity import draws, oracle
 from parity.case import Arrays, Given, Layer
 
@@ -13,20 +15,16 @@ def _flat(arrays: Arrays) -> np.ndarray:
     return np.concatenate([array.ravel() for array in arrays.values()])
 
 
+def _steps(given: Given, optimizer: oracle.AdamW | oracle.Muon | oracle.SGD) -> np.ndarray:
+    """Return the weight after a step with each gradient."""
+    weights = {"weight": given.arrays["weight"]}
+    for t in range(len(given.arrays) - 1):
+        weights = optimizer.step(weights, {"weight": given.arrays[f"{t}.gradient"]}, given.statics["lr"])
+    return weights["weight"]
+
+
 def _oracle_adamw(given: Given) -> np.ndarray:
-    optimizer = oracle.AdamW((0.9, 0.999), 1e-8, 0.1)
-    weights = {"weight": given.arrays["weight"]}
-    for t in range(3):
-        weights = optimizer.step(weights, {"weight": given.arrays[f"{t}.gradient"]}, given.statics["lr"])
-    return weights["weight"]
-
-
-def _oracle_sgd(given: Given) -> np.ndarray:
-    optimizer = oracle.SGD()
-    weights = {"weight": given.arrays["weight"]}
-    for t in range(3):
-        weights = optimizer.step(weights, {"weight": given.arrays[f"{t}.gradient"]}, given.statics["lr"])
-    return weights["weight"]
+    return _steps(given, oracle.AdamW((0.9, 0.999), 1e-8, 0.1, given.statics["form"]))
 
 
 def _oracle_family(given: Given) -> np.ndarray:
@@ -261,6 +259,24 @@ LAYERS: dict[str, Layer] = {
         _oracle_sequences("encoder_decoder", "token_ids", "num_tokens", "prefix"),
     ),
     "adamw": Layer(((3, 5), (4,)), draws.steps, _oracle_adamw, differentiable=False),
-    "sgd": Layer(((3, 5), (4,)), draws.steps, _oracle_sgd, differentiable=False),
+    **{
+        f"one step of adamw, {form}": Layer(
+            ((3, 5), (64,)),
+            partial(draws.one_step, form=form),
+            _oracle_adamw,
+            differentiable=False,
+            element_wise=True,
+        )
+        for form in get_args(AdamWForm)
+    },
+    # Newton-Schulz steps multiply the errors of small singular values, so that its budget is a model's.
+    "muon": Layer(
+        ((6, 6), (12, 5), (5, 12)),
+        draws.steps,
+        lambda g: _steps(g, oracle.Muon(0.95, 0.1)),
+        differentiable=False,
+        whole_model=True,
+    ),
+    "sgd": Layer(((3, 5), (4,)), draws.steps, lambda g: _steps(g, oracle.SGD()), differentiable=False),
 }
 """All public functions and layers, by their names in `jax_impl`."""

@@ -1,7 +1,7 @@
 """Parity of AdamW and SGD over one step and over 500, and their limits."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from jax_impl.optimizer import adamw_init, adamw_update, sgd_init, sgd_update
 from lm.budgets import RUN, Dtype, relative_error
+from lm.config import AdamWForm
 from parity import oracle
 from parity.case import Case
 from tests.parity.support import DTYPES, assert_close, assert_parity, cases, examples, normal
@@ -25,11 +26,14 @@ Run = tuple[np.ndarray, dict[str, np.ndarray]]
 Gradient = Callable[[int], np.ndarray]
 
 
-@pytest.mark.parametrize("layer", ["adamw", "sgd"])
+@pytest.mark.parametrize(
+    "layer", ["adamw", "sgd", *(f"one step of adamw, {form}" for form in get_args(AdamWForm))]
+)
 @pytest.mark.parametrize("dtype", DTYPES)
 @examples(6)
 @given(case=cases("adamw"))
 def test_parity(case: Case, layer: str, dtype: Dtype) -> None:
+    """A step of AdamW is compared in units in the last place, too."""
     assert_parity(Case(layer, case.shape, case.seed, case.scale), dtype)
 
 
