@@ -74,6 +74,16 @@ def test_numbers_in_bold_on_the_page_of_experiments_are_in_the_tables_of_the_res
         assert check_bold_numbers(section, tables[title]) >= 4, title
 
 
+def test_the_page_of_the_scaling_law_shows_its_results() -> None:
+    folder = DOCS / "scaling-law"
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    printed = (folder / "report.md").read_text(encoding="utf-8")
+    assert printed == report(results)
+    page = split((DOCS / "scaling-law.md").read_text(encoding="utf-8"), "##")
+    assert check_bold_numbers(page["The law of the stories"], printed) >= 10
+    assert (folder / "scaling.png").exists()
+
+
 def test_the_report_of_experiments_is_that_of_the_results() -> None:
     folder = DOCS / "experiments"
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
