@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lm.backend import BackendName
 from lm.config import TrainConfig, load_config
 from lm.experiment import SCALING_CONFIG
 from lm.experiment.outcomes import Outcome
@@ -87,25 +88,28 @@ def test_a_law_predicts_the_model_beyond_the_grid(
     assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("context_length", [128, 1024])
-def test_errors_over_stories_are_those_of_the_stories_alone(tmp_path: Path, context_length: int) -> None:
+@pytest.mark.parametrize(("backend", "context_length"), [("torch", 128), ("jax", 1024)])
+def test_errors_over_stories_are_those_of_the_stories_alone(
+    tmp_path: Path, backend: BackendName, context_length: int
+) -> None:
     # Windows of 128 tokens split a story, and windows of 1,024 hold several.
     text, tokens, tokenizer, out = (tmp_path / name for name in ("a.txt", "a.npy", "tokenizer", "run"))
     assert lm("stories", "--out", text, "--bytes", 8_000, "--seed", 3) == 0
     assert lm("tokenizer", "train", "--input", text, "--vocab-size", 600, "--out", tokenizer) == 0
     assert lm("tokenizer", "encode", "--tokenizer", tokenizer, "--input", text, "--out", tokens) == 0
-    flags = (
+    shape = (
+        "--model.d-model",
+        16,
+        "--model.num-layers",
+        1,
+        "--model.num-heads",
+        1,
         "--model.vocab-size",
         600,
-        "--model.context-length",
-        context_length,
-        "--steps",
-        2,
-        "--threads",
-        1,
     )
+    flags = (*shape, "--model.context-length", context_length, "--steps", 2, "--threads", 1)
     data = ("--train", tokens, "--val", tokens, "--out", out)
-    assert lm("train", "--backend", "torch", "--config", SCALING_CONFIG, *data, *flags) == 0
+    assert lm("train", "--backend", backend, "--config", SCALING_CONFIG, *data, *flags) == 0
     errors = story_errors(out, text, tokens)
     facts = json.loads((tmp_path / "a.npy.json").read_text())
     count = json.loads((tmp_path / "a.txt.json").read_text())["documents"]
