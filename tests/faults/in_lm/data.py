@@ -20,6 +20,11 @@ def _(original: Any) -> Any:
     return broken
 
 
+@fault("whole documents are cut into equal windows", "lm.data.windows._join_documents", DATA)
+def _(original: Any) -> Any:
+    return lambda bounds, most: [bounds[0], bounds[-1]]
+
+
 @fault("the last token is never drawn", "lm.data.windows.Corpus.starts", DATA)
 def _(original: Any) -> Any:
     return lambda self, seed, step, batch_size, context_length: original(
