@@ -48,7 +48,8 @@ class Experiment(Compiles):
     corpus: Path | None = None
     """Text file to train on. Its last tenth is held out for evaluation. If not given: the built-in stories."""
     out: Path | None = None
-    """Folder to write. If not given: runs/experiment-NAME."""
+    """Folder to write. Experiments with equal settings may share a folder, and then share runs. If not given:
+    runs/experiment-NAME."""
     config: Path | None = None
     """TOML file of the baseline's settings. If not given: configs/experiment.toml; for scaling:
     configs/scaling.toml."""

@@ -29,7 +29,8 @@ SCALING_CONFIG = CONFIGS / "scaling.toml"
 def experiment(name: str, plan: Plan, out: Path) -> None:
     """Make the runs of an experiment, or of all of the course's, and write results.json, report.md and the plots.
 
-    `out` also holds the runs, the tokenizer and the texts. A later call with the same plan reuses all of them.
+    `out` also holds the runs, the tokenizer and the texts. A later call with an equal plan reuses all of them, for this
+    experiment or another.
 
     Raises:
         InputError: `out` holds something else, or a setting is wrong.
@@ -40,7 +41,7 @@ def experiment(name: str, plan: Plan, out: Path) -> None:
         _check(one, plan.config)
     for batch_size in (plan.config.batch_size, *plan.batch_sizes):
         refuse_step(replace(plan.config, batch_size=batch_size), plan.backend)
-    with claim(out / "experiment.json", "an experiment", {"experiment": name, **plan.facts()}):
+    with claim(out / "experiment.json", "experiments", plan.facts()):
         _make(names, plan, out)
 
 

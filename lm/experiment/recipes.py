@@ -3,13 +3,12 @@
 import dataclasses
 import math
 import statistics
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lm.config import ModelConfig, OptimizerConfig, TrainConfig
 from lm.experiment.optimizer import best_muon
-from lm.experiment.outcomes import Outcome, as_facts, mean_loss, outcomes_of, spread
+from lm.experiment.outcomes import as_facts, mean_loss, outcomes_of
 from lm.experiment.plot import open_plot
 from lm.experiment.runs import Changes, Runs, apply_changes
 from lm.files import read_object, write_json
@@ -100,27 +99,45 @@ def _step_seconds(runs: Runs, name: str, changes: Changes, rate: float) -> dict[
 
 
 def step_ratio(seconds: dict[str, list[float]]) -> float:
-    """Return the median over rounds of the time of an option's step, as a multiple of the baseline's."""
-    return statistics.median(b / a for a, b in zip(seconds["baseline"], seconds["option"], strict=True))
+    """Return the time of an option's step as a multiple of the baseline's: the median of the ratios in a round.
+
+    The ratio is 1 if two or more rounds contradict it: other work on the machine then explains the difference, and it
+    would give the option more or fewer steps than it deserves.
+
+    >>> step_ratio({"baseline": [1.0] * 5, "option": [1.1, 1.2, 1.1, 1.1, 0.9]})
+    1.1
+    >>> step_ratio({"baseline": [1.0] * 5, "option": [1.1, 1.2, 1.1, 0.8, 0.9]})
+    1.0
+    """
+    ratios = [b / a for a, b in zip(seconds["baseline"], seconds["option"], strict=True)]
+    slower, faster = sum(ratio > 1 for ratio in ratios), sum(ratio < 1 for ratio in ratios)
+    return statistics.median(ratios) if min(slower, faster) < 2 else 1.0
+
+
+def gains(facts: dict[str, Any], name: str) -> list[float]:
+    """Return how far an option's loss is below the baseline's with each seed; -infinity if the option diverged."""
+    pairs = zip(outcomes_of(facts["baseline"]), outcomes_of(facts["options"][name]["outcomes"]), strict=True)
+    return [baseline.loss - option.loss for baseline, option in pairs]
 
 
 def gain(facts: dict[str, Any], name: str) -> float:
-    """Return how far an option's mean loss is below the baseline's; -infinity if a run diverged."""
-    option = outcomes_of(facts["options"][name]["outcomes"])
-    return mean_loss(outcomes_of(facts["baseline"])) - mean_loss(option)
+    """Return the mean gain of an option over the seeds."""
+    return statistics.fmean(gains(facts, name))
 
 
-def noise(facts: dict[str, Any], name: str) -> float:
-    """Return the larger spread over seeds, of the baseline and of an option."""
-    return max(
-        spread(outcomes_of(facts["baseline"])), spread(outcomes_of(facts["options"][name]["outcomes"]))
-    )
+def is_beyond_chance(facts: dict[str, Any], name: str) -> bool:
+    """Return whether the size of the mean gain exceeds the highest minus the lowest gain of the seeds.
+
+    With three seeds, chance alone exceeds it about once in 20 options.
+    """
+    of_seeds = gains(facts, name)
+    return len(of_seeds) > 1 and abs(statistics.fmean(of_seeds)) > max(of_seeds) - min(of_seeds)
 
 
 def helpful(facts: dict[str, Any]) -> list[str]:
-    """Return the options whose gain exceeds the spread, the largest gain first."""
-    names = [name for name in facts["options"] if name != TOGETHER and gain(facts, name) > noise(facts, name)]
-    return sorted(names, key=lambda name: -gain(facts, name))
+    """Return the options with a gain beyond chance, the largest gain first."""
+    names = [name for name in facts["options"] if gain(facts, name) > 0 and is_beyond_chance(facts, name)]
+    return sorted((name for name in names if name != TOGETHER), key=lambda name: -gain(facts, name))
 
 
 def combined(facts: dict[str, Any]) -> Changes:
@@ -156,20 +173,10 @@ def tables(facts: dict[str, Any]) -> list[str]:
     baseline = outcomes_of(facts["baseline"])
     floor = facts["floor"] or 0.0
     what = "mean loss" if facts["floor"] is None else "above the floor"
-    head = (
-        "option",
-        "time of a step",
-        "steps",
-        what,
-        "lowest to highest",
-        "gain",
-        "seeds",
-        "beyond the spread",
-    )
+    head = ("option", "time of a step", "steps", what, "gain", "lowest to highest", "beyond chance")
     names = sorted(facts["options"], key=lambda name: -gain(facts, name))
-    first = ["baseline", "1.000", f"{baseline[0].steps:,}", f"{mean_loss(baseline) - floor:.4f}"]
-    rows = [[*first, _number(spread(baseline)), "-", "-", "-"]]
-    rows += [_row(facts, name, baseline, floor) for name in names]
+    rows = [["baseline", "1.000", f"{baseline[0].steps:,}", _number(mean_loss(baseline) - floor), *"---"]]
+    rows += [_row(facts, name, floor) for name in names]
     rate = facts["best_rate"]
     commands = [["baseline", f"`{flags({'learning_rate': rate})}`"]]
     for name in names:
@@ -179,46 +186,30 @@ def tables(facts: dict[str, Any]) -> list[str]:
     return [markdown_table(head, rows), markdown_table(("option", "flags of lm train"), commands)]
 
 
-def _row(facts: dict[str, Any], name: str, baseline: Sequence[Outcome], floor: float) -> list[str]:
-    trial = facts["options"][name]
+def _row(facts: dict[str, Any], name: str, floor: float) -> list[str]:
+    trial, of_seeds = facts["options"][name], gains(facts, name)
     outcomes = outcomes_of(trial["outcomes"])
-    better = sum(a.loss > b.loss for a, b in zip(baseline, outcomes, strict=True))
-    more = gain(facts, name)
-    beyond = "yes" if abs(more) > noise(facts, name) else "no"
-    return [
-        name,
-        f"{step_ratio(trial['step_seconds']):.3f}",
-        f"{max(o.steps for o in outcomes):,}",
-        _number(mean_loss(outcomes) - floor),
-        _number(spread(outcomes)),
-        _number(more, "+.4f"),
-        f"{better} of {len(outcomes)}",
-        beyond if math.isfinite(more) else "-",
-    ]
+    cells = [_number(mean_loss(outcomes) - floor), *"---"]
+    if all(map(math.isfinite, of_seeds)):
+        cells[1:] = [
+            f"{gain(facts, name):+.4f}",
+            f"{min(of_seeds):+.4f} to {max(of_seeds):+.4f}",
+            "yes" if is_beyond_chance(facts, name) else "no",
+        ]
+    return [name, f"{step_ratio(trial['step_seconds']):.3f}", f"{max(o.steps for o in outcomes):,}", *cells]
 
 
-def _number(value: float, form: str = ".4f") -> str:
-    return f"{value:{form}}" if math.isfinite(value) else "-"
+def _number(value: float) -> str:
+    return f"{value:.4f}" if math.isfinite(value) else "-"
 
 
 def plot(facts: dict[str, Any], path: Path) -> None:
-    """Draw a bar for the gain of each option, a dot for each seed, and the spread of the baseline as a band."""
-    names = sorted(
-        (name for name in facts["options"] if math.isfinite(gain(facts, name))),
-        key=lambda name: gain(facts, name),
-    )
-    baseline = outcomes_of(facts["baseline"])
-    width = spread(baseline)
+    """Draw a bar for the mean gain of each option, and a dot for each seed."""
+    means = {name: gain(facts, name) for name in facts["options"]}
+    names = sorted((name for name in means if math.isfinite(means[name])), key=lambda name: means[name])
     with open_plot(path, height=1.5 + 0.3 * len(names)) as axes:
-        axes.axvspan(-width, width, color="black", alpha=0.1, label="the baseline's spread")
-        axes.barh(
-            names, [gain(facts, name) for name in names], color="C0", alpha=0.7, label="mean of the seeds"
-        )
-        dots = [
-            (a.loss - b.loss, name)
-            for name in names
-            for a, b in zip(baseline, outcomes_of(facts["options"][name]["outcomes"]), strict=True)
-        ]
+        axes.barh(names, [means[name] for name in names], color="C0", alpha=0.7, label="mean of the seeds")
+        dots = [(one, name) for name in names for one in gains(facts, name)]
         axes.plot(*zip(*dots, strict=True), "o", color="C1", markersize=4, label="each seed")
         axes.axvline(0, color="black", linewidth=0.8)
         axes.set_xlabel("gain in nats per token, at equal training time")

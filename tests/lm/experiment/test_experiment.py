@@ -64,7 +64,7 @@ def test_the_same_command_trains_nothing_and_another_command_is_refused(
     redrawn = {"learning-rate.png", "report.md"}
     assert {name for name in after if after[name] != before[name]} == redrawn
     for name, more, what in (
-        ("batch-size", (), "experiment is 'learning-rate', not 'batch-size'"),
+        ("batch-size", ("--seeds", 3), "seeds is 2, not 3"),
         ("learning-rate", ("--model.d-ff", 128), "config.model.d_ff is 64, not 128"),
         ("learning-rate", ("--backend", "jax"), "backend is 'torch', not 'jax'"),
     ):
@@ -231,7 +231,7 @@ def test_options_train_for_the_time_of_the_baseline(
     out = tmp_path / "out"
     few = {"z-loss": {"z_loss": 1e-4}, "parallel blocks": {"block": "parallel"}}
     monkeypatch.setattr(recipes, "options", lambda config: few)
-    monkeypatch.setattr(recipes, "noise", lambda facts, name: -math.inf)  # so that every option helps
+    monkeypatch.setattr(recipes, "helpful", lambda facts: list(facts["options"]))
     ratios = iter([1.0, 2.0, 0.5, 4.0])
 
     def step_seconds(runs: Runs, variants: dict[str, Any]) -> dict[str, list[float]]:
