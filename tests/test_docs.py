@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from lm.experiment.catalogue import COURSE
+from lm.experiment.catalogue import COURSE, EXPERIMENTS
 from lm.experiment.report import report
 from tests.lm.conftest import lm
 from tests.source import ROOT
@@ -66,11 +66,16 @@ def test_numbers_in_bold_are_printed_in_their_section(page: str) -> None:
     assert count > 10
 
 
-def test_numbers_in_bold_on_the_page_of_experiments_are_in_the_tables_of_the_results() -> None:
-    page = split((DOCS / "experiments.md").read_text(encoding="utf-8"), "##")
-    tables = split((DOCS / "experiments" / "report.md").read_text(encoding="utf-8"), "##")
-    assert page.keys() == tables.keys() == {experiment.title for experiment in COURSE.values()}
-    for title, section in page.items():
+# Page of docs, and folder beside it -> the experiments that both show, in the page's order.
+RESULTS = {"experiments": list(COURSE), "recipes": ["recipes", "optimizer"]}
+
+
+@pytest.mark.parametrize("page", RESULTS)
+def test_numbers_in_bold_on_a_page_of_experiments_are_in_the_tables_of_the_results(page: str) -> None:
+    sections = split((DOCS / f"{page}.md").read_text(encoding="utf-8"), "##")
+    tables = split((DOCS / page / "report.md").read_text(encoding="utf-8"), "##")
+    assert sections.keys() == tables.keys() == {EXPERIMENTS[name].title for name in RESULTS[page]}
+    for title, section in sections.items():
         assert check_bold_numbers(section, tables[title]) >= 4, title
 
 
@@ -84,12 +89,17 @@ def test_the_page_of_the_scaling_law_shows_its_results() -> None:
     assert (folder / "scaling.png").exists()
 
 
-def test_the_report_of_experiments_is_that_of_the_results() -> None:
-    folder = DOCS / "experiments"
+@pytest.mark.parametrize("page", RESULTS)
+def test_the_report_of_experiments_is_that_of_the_results(page: str) -> None:
+    folder = DOCS / page
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert (folder / "report.md").read_text(encoding="utf-8") == report(results)
-    assert {path.stem for path in folder.glob("*.png")} == set(COURSE)
-    pictures = re.findall(
-        r"\]\(experiments/(.*)\.png\)", (DOCS / "experiments.md").read_text(encoding="utf-8")
-    )
-    assert pictures == list(COURSE)
+    assert {path.stem for path in folder.glob("*.png")} == set(RESULTS[page])
+    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+    assert re.findall(rf"\]\({page}/(.*)\.png\)", text) == RESULTS[page]
+
+
+def test_the_steps_of_the_leaderboard_fill_its_45_minutes(capsys: Capture) -> None:
+    assert lm("accounting", ROOT / "configs" / "leaderboard.toml", "--mfu", 0.3, "--json") == 0
+    seconds = json.loads(capsys.readouterr().out)["training"]["seconds"]
+    assert 0.95 < seconds / (45 * 60) < 1
