@@ -67,9 +67,8 @@ def run(runs: Runs) -> dict[str, Any]:
     baseline = runs.repeat(learning_rate=rate)
     trials = {name: _try(runs, name, changes, rate) for name, changes in recipes.items()}
     facts = {"best_rate": rate, "baseline": as_facts(baseline), "options": trials, "floor": runs.floor}
-    together = combined(facts)
     if len(helpful(facts)) > 1:
-        trials[TOGETHER] = _try(runs, TOGETHER, together, rate)
+        trials[TOGETHER] = _try(runs, TOGETHER, combined(facts), rate)
     return facts
 
 
