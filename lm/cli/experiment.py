@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -102,5 +103,9 @@ def experiment_defaults(arguments: Sequence[str]) -> Any:
     """Return the defaults of `lm experiment`: the settings of its --config, or of the experiment's own config."""
     from lm.experiment import CONFIG, SCALING_CONFIG
 
-    config = SCALING_CONFIG if "scaling" in arguments else CONFIG
+    # A word after a flag is the flag's value, such as that of --out.
+    is_scaling = any(
+        word == "scaling" and not before.startswith("--") for before, word in pairwise(("", *arguments))
+    )
+    config = SCALING_CONFIG if is_scaling else CONFIG
     return Experiment(MISSING, given_config(arguments, config))  # type: ignore[arg-type]

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from lm.cli.commands import parse
-from lm.experiment import ablations, batches, recipes
+from lm.config import load_config
+from lm.experiment import CONFIG, SCALING_CONFIG, ablations, batches, recipes
 from lm.experiment.runs import Plan, Runs, apply_changes
 from lm.init import parameter_shapes
 from lm.run.inputs import Inputs
@@ -18,6 +19,11 @@ def plan(*flags: object) -> Plan:
     """The plan that `lm experiment` makes of flags."""
     words = [str(flag) for flag in ("experiment", "sgd", *flags)]
     return Plan(parse(words).settings, "torch")
+
+
+def test_only_the_experiment_named_scaling_has_its_own_config() -> None:
+    assert parse(["experiment", "sgd", "--out", "scaling"]).settings == load_config(CONFIG)
+    assert parse(["experiment", "scaling", "--out", "sgd"]).settings == load_config(SCALING_CONFIG)
 
 
 def test_a_change_of_the_baseline_keeps_tokens_and_ratios() -> None:
