@@ -89,6 +89,13 @@ def usual_xla(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def usual_fusion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have XLA fuse and place the buffers of the backend's steps as it does for users; LLVM changes neither."""
+    options = {"xla_cpu_use_fusion_emitters": True}
+    monkeypatch.setattr("jax_impl.sharding.same_bits", lambda config: options)
+
+
+@pytest.fixture
 def unchecked_shapes() -> Iterator[None]:
     """Check no shapes in a test of hundreds of steps: the checks take as long as a tiny model's step."""
     before = jaxtyping.config.jaxtyping_disable

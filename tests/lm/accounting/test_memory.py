@@ -82,7 +82,7 @@ MEMORY_CASES = {
 }
 
 
-@pytest.mark.usefixtures("usual_xla")
+@pytest.mark.usefixtures("usual_fusion")
 @pytest.mark.parametrize("account_name", ["torch", "jax"])
 @pytest.mark.parametrize("case", MEMORY_CASES)
 def test_memory_is_what_a_step_takes(account_name: Account, case: str, tmp_path: Path) -> None:
