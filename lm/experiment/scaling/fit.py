@@ -14,37 +14,23 @@ import numpy as np
 from lm.experiment.scaling import isoflop
 from lm.experiment.scaling.isoflop import Optima
 from lm.experiment.scaling.law import Law, Values, fit_law
-from lm.experiment.scaling.points import Point, check_budgets
-from lm.rng import integers, philox
+from lm.experiment.scaling.points import USABLE, Point, check_budgets, is_usable
+from lm.experiment.scaling.sample import Sample, as_sample
+from lm.experiment.scaling.tables import number
 from tokenizer.errors import InputError
 
 RESAMPLES = 200
 _PERCENTILES = (2.5, 97.5)
 # Each fit has five unknowns, and needs a budget more than a straight line.
 _FEWEST_POINTS, _FEWEST_SIZES, _FEWEST_BUDGETS = 6, 3, 3
+# Published exponents are between 0.05 and 1. One beyond these limits says that the runs do not fix it.
+_EXPONENTS = (0.001, 10)
+
+# Numbers of a resample above this are infinite: their squares would overflow.
+_LARGEST = 1e100
 
 Numbers = dict[tuple[str, str], float]
 """(method, name) -> number."""
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """Points as arrays, and the groups that a bootstrap draws from."""
-
-    log_parameters: Values
-    log_tokens: Values
-    log_flops: Values
-    loss: Values
-    budgets: list[np.ndarray]
-    others: np.ndarray
-    """Indices of the points of budgets without a parabola."""
-    flops_coefficient: float
-    flops_exponent: float
-    """FLOPs = coefficient x N^exponent x D."""
-
-    def log_tokens_at(self, log_flops: Any, log_parameters: Any) -> Any:
-        """Return log D of a budget and a size."""
-        return log_flops - math.log(self.flops_coefficient) - self.flops_exponent * log_parameters
 
 
 @dataclass(frozen=True)
@@ -82,14 +68,13 @@ def fit_points(
     _check(points, floor)
     check_budgets(budgets)
     budgets = list(budgets) or [4 * points[-1].flops]
-    sample = _as_sample(points)
+    sample = as_sample(points)
     everything = np.arange(len(points))
     fits = _fit(sample, everything, sample.budgets, floor, None)
     _check_exponents(fits)
     numbers = _numbers(fits, sample, budgets)
     drawn = [
-        _numbers(_fit(sample, *_resample(sample, seed, i), floor, fits), sample, budgets)
-        for i in range(resamples)
+        _numbers(_fit(sample, *sample.draw(seed, i), floor, fits), sample, budgets) for i in range(resamples)
     ]
     methods: dict[str, dict[str, Any]] = {}
     for (method, name), value in numbers.items():
@@ -106,7 +91,7 @@ def fit_points(
         "budgets": used,
         "predict": budgets,
         "residuals": {
-            name: [float(r) for r in np.log(sample.loss) - law.log_loss(_logs(sample, everything))]
+            name: [float(r) for r in np.log(sample.loss) - law.log_loss(sample.logs(everything))]
             for name, law in fits.laws.items()
         },
         "notes": notes,
@@ -119,10 +104,8 @@ def _check(points: Sequence[Point], floor: float | None) -> None:
             f"{len(points)} points do not determine five unknowns; give at least {_FEWEST_POINTS}"
         )
     for point in points:
-        if not all(
-            0 < value < math.inf for value in (point.flops, point.parameters, point.tokens, point.loss)
-        ):
-            raise InputError(f"{point} has a value that is not a finite number above 0; leave this run out")
+        if not all(map(is_usable, (point.flops, point.parameters, point.tokens, point.loss))):
+            raise InputError(f"{point} has a value that is not {USABLE}; leave this run out")
     sizes = len({point.parameters for point in points})
     if sizes < _FEWEST_SIZES:
         raise InputError(f"the points have {sizes} model sizes; a fit needs at least {_FEWEST_SIZES}")
@@ -139,59 +122,25 @@ def _check(points: Sequence[Point], floor: float | None) -> None:
 
 
 def _check_exponents(fits: _Fits) -> None:
-    for name, exponent in zip(
-        ("model size", "training tokens"), next(iter(fits.laws.values())).exponents, strict=True
-    ):
-        if exponent <= 0:
-            raise InputError(
-                f"the loss does not fall with {name} (the fitted exponent is {exponent:.3g}); give other runs"
-            )
-
-
-def _as_sample(points: Sequence[Point]) -> _Sample:
-    flops, parameters, tokens, loss = np.array([(p.flops, p.parameters, p.tokens, p.loss) for p in points]).T
-    budgets = [
-        group for group in isoflop.budget_groups(flops) if len(set(parameters[group])) >= isoflop.FEWEST_SIZES
-    ]
-    grouped = np.concatenate(budgets) if budgets else np.array([], dtype=int)
-    exponent, intercept = np.polyfit(np.log(parameters), np.log(flops / tokens), 1)
-    return _Sample(
-        np.log(parameters),
-        np.log(tokens),
-        np.log(flops),
-        loss,
-        budgets,
-        np.setdiff1d(np.arange(len(points)), grouped),
-        math.exp(intercept),
-        float(exponent),
-    )
-
-
-def _resample(sample: _Sample, seed: int, index: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Draw as many points as there are, with replacement, from each budget. The design of the grid stays."""
-    bits = philox(seed, "scaling bootstrap", index).random_raw(len(sample.loss))
-    drawn, first = [], 0
-    for group in (*sample.budgets, sample.others):
-        if len(group):
-            drawn.append(group[integers(bits[first : first + len(group)], len(group)).astype(int)])
-            first += len(group)
-    return np.concatenate(drawn), drawn[: len(sample.budgets)]
-
-
-def _logs(sample: _Sample, rows: np.ndarray) -> np.ndarray:
-    return np.column_stack([sample.log_parameters[rows], sample.log_tokens[rows]])
+    for label, law in fits.laws.items():
+        for name, exponent in zip(("model size", "training tokens"), law.exponents, strict=True):
+            if not _EXPONENTS[0] < exponent < _EXPONENTS[1]:
+                raise InputError(
+                    f"with E {label}, the loss does not fall as a power of {name} (the fitted exponent is "
+                    f"{exponent:.3g}); give other runs"
+                )
 
 
 def _fit(
-    sample: _Sample, rows: np.ndarray, budgets: list[np.ndarray], floor: float | None, start: _Fits | None
+    sample: Sample, rows: np.ndarray, budgets: list[np.ndarray], floor: float | None, start: _Fits | None
 ) -> _Fits:
     """Fit both approaches to some rows of a sample, from the fit to all rows if there is one."""
     floors = {"free": None} if floor is None else {"free": None, "given": floor}
-    logs, log_loss = _logs(sample, rows), np.log(sample.loss[rows])
+    logs, log_loss = sample.logs(rows), np.log(sample.loss[rows])
     parabolas = _optima(sample, budgets, parabolas=True)
     return _Fits(
         {
-            name: fit_law(logs, log_loss, value, [] if start is None else [start.laws[name]])
+            name: fit_law(logs, log_loss, value, None if start is None else start.laws[name])
             for name, value in floors.items()
         },
         parabolas,
@@ -203,7 +152,7 @@ def _fit(
     )
 
 
-def _optima(sample: _Sample, budgets: list[np.ndarray], parabolas: bool) -> Optima:
+def _optima(sample: Sample, budgets: list[np.ndarray], parabolas: bool) -> Optima:
     """Return the best size of each budget: the lowest point of its parabola, or its run with the lowest loss."""
     found = []
     for rows in budgets:
@@ -217,7 +166,7 @@ def _optima(sample: _Sample, budgets: list[np.ndarray], parabolas: bool) -> Opti
     return Optima(*(np.array(found).T if found else np.empty((3, 0))))
 
 
-def _numbers(fits: _Fits, sample: _Sample, budgets: Sequence[float]) -> Numbers:
+def _numbers(fits: _Fits, sample: Sample, budgets: Sequence[float]) -> Numbers:
     """Return the constants and the predictions of all fits."""
     numbers: Numbers = {}
     kappa = sample.flops_exponent
@@ -259,7 +208,7 @@ def _numbers(fits: _Fits, sample: _Sample, budgets: Sequence[float]) -> Numbers:
     return numbers
 
 
-def _optimum(law: Law, sample: _Sample) -> tuple[float, float]:
+def _optimum(law: Law, sample: Sample) -> tuple[float, float]:
     """Return slope and intercept of log N over log C for the law's lowest loss at equal FLOPs.
 
     With C = c N^k D, the slope of the loss vanishes at N^(a + k b) = a A / (k b B) (C / c)^b. If k = 1 and c = 6,
@@ -279,7 +228,7 @@ def _exp(value: float) -> float:
 
 def _summary(value: float, drawn: Values) -> dict[str, Any]:
     """Return a number with its percentile interval and standard error over the resamples that have one."""
-    finite = drawn[np.isfinite(drawn)]
+    finite = drawn[np.abs(drawn) < _LARGEST]
     low, high = np.percentile(finite, _PERCENTILES) if len(finite) else (math.nan, math.nan)
     facts = {
         "value": value,
@@ -292,7 +241,7 @@ def _summary(value: float, drawn: Values) -> dict[str, Any]:
     }
 
 
-def _parabola_facts(points: Sequence[Point], sample: _Sample) -> tuple[list[dict[str, Any]], list[str]]:
+def _parabola_facts(points: Sequence[Point], sample: Sample) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the parabola of each budget, and notes on points and budgets that approach 2 leaves out or doubts."""
     budgets, notes = [], []
     for rows in sample.budgets:
@@ -307,7 +256,7 @@ def _parabola_facts(points: Sequence[Point], sample: _Sample) -> tuple[list[dict
         }
         found = isoflop.parabola(log_n, sample.loss[rows])
         if found is None:
-            notes.append(f"{flops:.3g} FLOPs: the parabola has no lowest point, and is left out")
+            notes.append(f"{number(flops, 3)} FLOPs: the parabola has no lowest point, and is left out")
         else:
             curvature, lowest_n, loss = found
             fact["parabola"] = {
@@ -319,7 +268,7 @@ def _parabola_facts(points: Sequence[Point], sample: _Sample) -> tuple[list[dict
             if not log_n.min() <= lowest_n <= log_n.max():
                 side = "smaller" if lowest_n < log_n.min() else "larger"
                 notes.append(
-                    f"{flops:.3g} FLOPs: the parabola's lowest point is outside the sizes; train {side} models"
+                    f"{number(flops, 3)} FLOPs: the parabola's lowest point is outside the sizes; train {side} models"
                 )
         budgets.append(fact)
     if len(sample.others):

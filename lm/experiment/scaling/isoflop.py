@@ -31,8 +31,7 @@ class Optima:
         """Fit L = E + k / C^g; None if there are fewer budgets than unknowns."""
         if len(self.log_flops) < (3 if floor is None else 2):
             return None
-        starts = [] if start is None else [start]
-        return fit_law(self.log_flops[:, None], np.log(self.loss), floor, starts)
+        return fit_law(self.log_flops[:, None], np.log(self.loss), floor, start)
 
 
 def budget_groups(flops: Values) -> list[np.ndarray]:

@@ -1,6 +1,5 @@
 """Points of a scaling law: the size, the tokens, the FLOPs and the loss of training runs."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,9 @@ from tokenizer.errors import InputError
 
 FLOPS_PER_PRODUCT = 6
 """FLOPs per parameter and token: 2 forward and 4 backward (Kaplan et al., 2020)."""
+
+USABLE = "a number from 1e-40 to 1e40"
+"""Values that points may have. Larger and smaller numbers would overflow."""
 
 _FORM = '[{"parameters": N, "compute_budget": FLOPs, "final_loss": nats}, ...]'
 
@@ -37,7 +39,7 @@ def read_points(path: Path) -> list[Point]:
     tokens are FLOPs / (6 parameters). Other keys are ignored.
 
     Raises:
-        InputError: the file cannot be read, or a run lacks a key or has a value that is not a number above 0.
+        InputError: the file cannot be read, or a run lacks a key or has a value that is not usable.
     """
     mend = f"write a list such as {_FORM}"
     runs = read_json(path, mend)
@@ -60,13 +62,18 @@ def _number(run: dict[str, Any], key: str, name: str, mend: str) -> float:
     if key not in run:
         raise InputError(f"{name} (counted from 0) has no {key}; {mend}")
     value = run[key]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise InputError(f"{name} (counted from 0): {key} is {value!r}; give a finite number above 0")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not is_usable(value):
+        raise InputError(f"{name} (counted from 0): {key} is {value!r}; give {USABLE}")
     return float(value)
+
+
+def is_usable(value: float) -> bool:
+    """Return whether a point may have this value."""
+    return 1e-40 <= value <= 1e40
 
 
 def check_budgets(budgets: Sequence[float]) -> None:
     """Refuse budgets to predict that are not numbers above 0."""
     for budget in budgets:
-        if not 0 < budget < math.inf:
-            raise InputError(f"predict: {budget} is not a finite number above 0; give FLOPs, such as 1e23")
+        if not is_usable(budget):
+            raise InputError(f"predict: {budget} is not {USABLE}; give FLOPs, such as 1e23")

@@ -1,6 +1,7 @@
 """Tables of the facts that `fit_points` returns."""
 
 import math
+import re
 from typing import Any
 
 from lm.tables import markdown_table
@@ -26,9 +27,13 @@ def tables(facts: Fact) -> list[str]:
     return blocks
 
 
-def number(value: float | None) -> str:
-    """Return four digits, which the interval rarely supports, and an exponent for large numbers."""
-    return "-" if value is None else f"{value:.4g}".replace("e+", "e")
+def number(value: float | None, digits: int = 4) -> str:
+    """Return a number in few digits, with a short exponent.
+
+    >>> number(1.23456e5), number(2e-7), number(0.5), number(None)
+    ('1.235e5', '2e-7', '0.5', '-')
+    """
+    return "-" if value is None else re.sub(r"e\+?(-?)0*", r"e\1", f"{value:.{digits}g}")
 
 
 def interval(fact: Fact) -> str:
