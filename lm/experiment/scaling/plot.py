@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from lm.experiment.scaling.law import Law
+from lm.experiment.scaling.law import Law, read_law
+from lm.experiment.scaling.points import Point
+from lm.experiment.scaling.tables import number
 from lm.files import published
 
 Fact = dict[str, Any]
@@ -15,6 +17,8 @@ Fact = dict[str, Any]
 # More curves than this are not told apart.
 _MOST_SIZES = 6
 _SAMPLES = 100
+# Up to this ratio of its ends, an axis has labels between powers of ten.
+_FEW_LABELS = 200
 _STYLES = {
     "law, E free": ("tab:blue", "--"),
     "law, E given": ("tab:blue", "-"),
@@ -24,12 +28,13 @@ _STYLES = {
 _LABELS = {"parabolas, E free": "parabolas"}
 
 
-def plot(facts: Fact, path: Path) -> None:
+def plot(facts: Fact, path: Path, trained: Point | None = None) -> None:
     """Draw four panels, for a page's width.
 
     Args:
         facts: What `fit_points` returns.
         path: PNG file to write.
+        trained: Run beyond the points, to show as a star.
     """
     from matplotlib.figure import Figure
 
@@ -39,23 +44,25 @@ def plot(facts: Fact, path: Path) -> None:
     _parabolas(panels[0, 1], facts)
     _optima(panels[1, 0], facts, "N", "parameters", "parameters N")
     _optima(panels[1, 1], facts, "D", "tokens", "tokens D")
+    if trained is not None:
+        for panel, x, y in (
+            (panels[0, 0], trained.tokens, trained.loss),
+            (panels[1, 0], trained.flops, trained.parameters),
+            (panels[1, 1], trained.flops, trained.tokens),
+        ):
+            panel.plot(x, y, "*", color="black", markersize=11, label="trained beyond the grid")
+            panel.legend(fontsize=8, ncols=2 if panel is panels[0, 0] else 1)
     for panel in panels.flat:
-        panel.set_xscale("log")
+        _logarithmic(panel, "x")
         panel.grid(alpha=0.3)
     with published(path) as temporary:
         figure.savefig(temporary, format="png")
 
 
-def _law(facts: Fact, name: str) -> Law:
-    """Return the law of approach 3."""
-    numbers = {key: fact["value"] for key, fact in facts["methods"][f"law, E {name}"].items()}
-    return Law(numbers["E"], (math.log(numbers["A"]), math.log(numbers["B"])), (numbers["a"], numbers["b"]))
-
-
 def _best_law(facts: Fact) -> tuple[str, Law]:
     """Return the law with E given, if E is known, and its label."""
-    name = "free" if facts["floor"] is None else "given"
-    return f"law, E {name}", _law(facts, name)
+    label = f"law, E {'free' if facts['floor'] is None else 'given'}"
+    return label, read_law(facts["methods"][label])
 
 
 def _losses(panel: Any, facts: Fact) -> None:
@@ -69,7 +76,7 @@ def _losses(panel: Any, facts: Fact) -> None:
     for size in _spread(sizes, _MOST_SIZES):
         losses = np.exp(law.log_loss(np.column_stack([np.full(_SAMPLES, math.log(size)), log_d])))
         panel.plot(
-            np.exp(log_d), losses, color=colour(math.log(size)), linewidth=1.3, label=f"N = {_short(size)}"
+            np.exp(log_d), losses, color=colour(math.log(size)), linewidth=1.3, label=f"N = {number(size, 3)}"
         )
     for point in points:
         panel.plot(
@@ -109,7 +116,7 @@ def _parabolas(panel: Any, facts: Fact) -> None:
                 parabola["loss"] + parabola["curvature"] * away**2,
                 color=shade,
                 linewidth=1.3,
-                label=f"{_short(flops)} FLOPs",
+                label=f"{number(flops, 3)} FLOPs",
             )
             panel.plot(parabola["parameters"], parabola["loss"], "kx", markersize=7)
     panel.plot([], [], ":", color="black", label=label)
@@ -131,6 +138,8 @@ def _optima(panel: Any, facts: Fact, letter: str, key: str, label: str) -> None:
     ):
         if found:
             panel.plot(*zip(*found, strict=True), mark, color="black", label=name, fillstyle="none")
+    # The intervals of all methods stand side by side.
+    intervals: list[tuple[float, Fact, str]] = []
     for i, (method, (colour, line)) in enumerate(_STYLES.items()):
         numbers = facts["methods"].get(method)
         if numbers is None or numbers[f"{letter} exponent"]["value"] is None:
@@ -141,19 +150,31 @@ def _optima(panel: Any, facts: Fact, letter: str, key: str, label: str) -> None:
         c = np.array([min(flops), max(*flops, *facts["predict"])])
         name = f"{_LABELS.get(method, method)}: C^{exponent['value']:.3f}"
         panel.plot(c, at * (c / budget) ** exponent["value"], line, color=colour, linewidth=1.5, label=name)
-        for budget in facts["predict"]:
-            fact = numbers[f"{letter} at {budget:g}"]
-            if fact["low"] is not None:
-                # Side by side, so that the intervals of all methods are seen.
-                beside = budget * 1.12**i
-                panel.plot(
-                    [beside, beside], [fact["low"], fact["high"]], color=colour, linewidth=2.5, alpha=0.6
-                )
-    panel.set_yscale("log")
+        intervals += [
+            (budget * 1.12**i, numbers[f"{letter} at {budget:g}"], colour) for budget in facts["predict"]
+        ]
+    _logarithmic(panel, "y")
+    # Points and lines set the axis, so that a wide interval hides nothing.
+    panel.set_ylim(panel.get_ylim())
+    for beside, fact, colour in intervals:
+        if fact["low"] is not None:
+            panel.plot([beside, beside], [fact["low"], fact["high"]], color=colour, linewidth=2.5, alpha=0.6)
     panel.set_xlabel("FLOPs C, with the 95% interval of each prediction")
     panel.set_ylabel(label)
     panel.set_title(f"The best {key} over FLOPs")
     panel.legend(fontsize=8)
+
+
+def _logarithmic(panel: Any, axis: str) -> None:
+    """Make an axis logarithmic, with labels that do not overlap: at 1, 2 and 5, or only at 1 over many decades."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    panel.set(**{f"{axis}scale": "log"})
+    low, high = getattr(panel, f"get_{axis}lim")()
+    ticks = getattr(panel, f"{axis}axis")
+    ticks.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < _FEW_LABELS else (1,)))
+    ticks.set_major_formatter(FuncFormatter(lambda value, _: number(value, 3)))
+    ticks.set_minor_formatter(NullFormatter())
 
 
 def _spread(values: Sequence[float], most: int) -> list[float]:
@@ -171,8 +192,3 @@ def _colours(values: Sequence[float]) -> Callable[[float], Any]:
 
     low, high = min(values, default=0.0), max(values, default=1.0)
     return lambda value: colormaps["viridis"](0.9 * (value - low) / ((high - low) or 1.0))
-
-
-def _short(value: float) -> str:
-    """Return a number in three digits."""
-    return f"{value:.3g}".replace("e+", "e")

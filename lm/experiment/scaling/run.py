@@ -154,4 +154,4 @@ def _stories(errors: Facts) -> str:
 
 def plot(facts: Facts, path: Path) -> None:
     """Draw the fits (`lm.experiment.scaling.plot`)."""
-    plot_fit(facts["fit"], path)
+    plot_fit(facts["fit"], path, Point(**facts["beyond"]["point"]))
