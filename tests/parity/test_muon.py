@@ -11,12 +11,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from jax_impl import optimizer as in_jax
 from lm.budgets import BUDGETS, RUN, Dtype, relative_error
 from lm.config import MuonDtype, MuonScale
+from lm.flops import newton_schulz_flops
 from parity import oracle
-from tests.parity.support import examples, normal
+from parity.case import Case
+from tests.lm.accounting.test_accounting import dots
+from tests.parity.support import assert_parity, cases, examples, normal
 from torch_impl import optimizer as in_torch
 
 STEPS = 300
@@ -36,6 +40,13 @@ def both(x: np.ndarray, dtype: Dtype) -> list[np.ndarray]:
     a = in_torch.orthogonalize(torch.tensor(x, dtype=getattr(torch, of_weights)), products)
     b = _jitted(jnp.array(x, of_weights), products)
     return [a.double().numpy(), np.asarray(b, np.float64)]
+
+
+@pytest.mark.parametrize("dtype", BUDGETS)
+@examples(6)
+@given(case=cases("muon"))
+def test_parity(case: Case, dtype: Dtype) -> None:
+    assert_parity(case, dtype)
 
 
 def test_the_published_band_of_singular_values() -> None:
@@ -88,6 +99,17 @@ def test_the_transpose_of_a_matrix_gives_the_transpose(dtype: Dtype) -> None:
     x = normal(5, 12, 5)
     for tall, wide in zip(both(x, dtype), both(x.T, dtype), strict=True):
         assert relative_error(tall, wide.T) < BUDGETS[dtype].model_gradient
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_products_cost_what_a_wide_matrix_costs(shape: tuple[int, int]) -> None:
+    """The square matrices have the shorter side, so that a tall matrix costs no more than its transpose."""
+    with FlopCounterMode(display=False) as counter:
+        in_torch.orthogonalize(torch.ones(shape))
+    assert counter.get_total_flops() == newton_schulz_flops(*shape)
+    assert sum(dots(jax.make_jaxpr(in_jax.orthogonalize)(jnp.ones(shape)).jaxpr)) == newton_schulz_flops(
+        *shape
+    )
 
 
 @pytest.mark.parametrize("dtype", BUDGETS)

@@ -112,7 +112,8 @@ def oracle_run(config: TrainConfig, tokens: np.ndarray) -> tuple[list[float], di
     """Return losses and final weights of the oracle's training loop."""
     o, model = config.optimizer, config.model
     weights = {name: leaf[...] for name, leaf in initial_weights(model, config.seed, "float64")}
-    optimizer, losses = oracle.AdamW((o.beta1, o.beta2), o.eps, o.weight_decay, o.adamw), []
+    adamw, losses = oracle.AdamW((o.beta1, o.beta2), o.eps, o.weight_decay, o.adamw), []
+    muon = oracle.Muon(o.muon_momentum, o.weight_decay, o.muon_scale)
     for step in range(config.steps):
         batch = get_batch(tokens, config.seed, step, config.batch_size, model.context_length)
         starts = document_starts(batch.inputs[0], config)
@@ -129,21 +130,23 @@ def oracle_run(config: TrainConfig, tokens: np.ndarray) -> tuple[list[float], di
         lr = oracle.cosine_schedule(
             step + 1, o.learning_rate, o.min_learning_rate, o.warmup_steps, config.steps
         )
-        weights = optimizer.step(weights, clipped, lr)
+        of_muon = {n: g for n, g in clipped.items() if o.kind == "muon" and "layers" in n and g.ndim == 2}
+        weights = muon.step(weights, of_muon, lr * o.muon_learning_rate / o.learning_rate)
+        weights = adamw.step(weights, {n: g for n, g in clipped.items() if n not in of_muon}, lr)
     return losses, weights
 
 
 @pytest.mark.parametrize(
-    ("micro_batches", "documents", "form", "z_loss"),
-    [(1, "joined", "course", 0.0), (2, "packed", "torch", 0.1)],
+    ("micro_batches", "documents", "kind", "form", "z_loss"),
+    [(1, "joined", "adamw", "course", 0.0), (2, "packed", "muon", "torch", 0.1)],
 )
 def test_the_first_steps_are_the_oracles(
-    micro_batches: int, documents: Documents, form: AdamWForm, z_loss: float, tmp_path: Path
+    micro_batches: int, documents: Documents, kind: Any, form: AdamWForm, z_loss: float, tmp_path: Path
 ) -> None:
-    """Loss, gradient, clipping, schedule, AdamW and decay all act: rates are large, the limit low, the decay strong."""
+    """Loss, gradient, clipping, schedule, optimizer and decay act: rates are large, the limit low, the decay strong."""
     config = TrainConfig(
         ModelConfig(vocab_size=13, context_length=5, d_model=8, num_layers=1, num_heads=2, d_ff=12),
-        OptimizerConfig(0.1, 0.02, warmup_steps=3, weight_decay=0.3, max_grad_norm=0.7, eps=1e-3, adamw=form),
+        OptimizerConfig(0.1, 0.02, 3, kind=kind, weight_decay=0.3, max_grad_norm=0.7, eps=1e-3, adamw=form),
         steps=6,
         batch_size=4,
         grad_accumulation=micro_batches,

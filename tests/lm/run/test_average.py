@@ -1,7 +1,6 @@
 """The moving average of the weights: its numbers, and who uses it."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +8,9 @@ import pytest
 from safetensors.numpy import load_file
 
 import lm as twinlm
-from lm.backend import BackendName, load
+from lm.backend import BackendName
 from lm.budgets import RUN, relative_error
 from lm.config import load_config
-from lm.data.batch import Batch
 from lm.init import initial_weights
 from lm.run import checkpoint
 from lm.run.metrics import read_metrics
@@ -72,24 +70,3 @@ def test_a_run_averages_its_weights_and_uses_the_average(
     assert lm(*train_command(pipeline, backend_name, tuned, *start, "--optimizer.min-learning-rate", 0)) == 0
     for name, weight in load_file(checkpoint.latest(tuned) / "model.safetensors").items():
         np.testing.assert_array_equal(weight, averages(last)[name])
-
-
-@pytest.mark.parametrize("backend_name", BACKENDS)
-def test_a_step_that_is_not_finite_leaves_the_average(made_pipeline: Path, backend_name: BackendName) -> None:
-    config = load_config(made_pipeline / "tiny.toml")
-    config = replace(config, optimizer=replace(config.optimizer, average_decay=DECAY))
-    backend = load(backend_name, config)
-    state = backend.init_state(config, 0)
-    weights = {name: array.copy() for name, array in backend.read_weights(state)}
-    weights["ln_final.weight"] = np.full(16, np.inf, np.float32)
-    moments = {name: array.copy() for name, array in backend.read_optimizer(state)}
-    state = backend.load_state(config, weights.items(), moments.items())
-    ids = np.zeros((1, 4, 16), np.int32)
-    state, _ = backend.make_train_step(config)(state, Batch(ids, ids), 1e-2)
-    for name, array in backend.read_optimizer(state):
-        np.testing.assert_array_equal(array, moments[name])
-    with backend.averaged(state) as evaluated:
-        for name, array in backend.read_weights(evaluated):
-            np.testing.assert_array_equal(array, moments[f"average.{name}"])
-    for name, array in backend.read_weights(state):
-        np.testing.assert_array_equal(array, weights[name])

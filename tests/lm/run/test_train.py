@@ -149,7 +149,8 @@ def test_micro_batches_make_the_same_step(made_pipeline: Path, backend_name: Bac
 
 @pytest.mark.parametrize("backend_name", BACKENDS)
 def test_a_masked_position_counts_for_nothing(made_pipeline: Path, backend_name: BackendName) -> None:
-    config = dataclasses.replace(load_config(made_pipeline / "tiny.toml"), compute_dtype="float64")
+    config = load_config(made_pipeline / "tiny.toml")
+    config = dataclasses.replace(config, compute_dtype="float64", z_loss=0.1)
     windows = np.random.default_rng(0).integers(0, 300, (1, 4, 17)).astype(np.int32)
     mask = np.ones((1, 4, 16), bool)
     mask[0, 1:, 5:] = False
@@ -169,21 +170,27 @@ def test_a_masked_position_counts_for_nothing(made_pipeline: Path, backend_name:
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("options", [{}, {"kind": "muon", "average_decay": 0.6}], ids=["adamw", "muon"])
 @pytest.mark.parametrize("backend_name", BACKENDS)
-def test_a_step_that_is_not_finite_changes_nothing(made_pipeline: Path, backend_name: BackendName) -> None:
+def test_a_step_that_is_not_finite_changes_nothing(
+    made_pipeline: Path, backend_name: BackendName, options: dict[str, Any]
+) -> None:
     config = load_config(made_pipeline / "tiny.toml")
+    config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, **options))
     backend = load(backend_name, config)
-    weights = dict(backend.read_weights(backend.init_state(config, 0)))
+    state = backend.init_state(config, 0)
+    weights = {name: array.copy() for name, array in backend.read_weights(state)}
     weights["ln_final.weight"] = np.full(16, np.inf, np.float32)
-    moments = {name: array.copy() for name, array in backend.read_optimizer(backend.init_state(config, 0))}
-    state = backend.load_state(config, weights.items(), moments.items())
+    optimizer = {name: array.copy() for name, array in backend.read_optimizer(state)}
+    state = backend.load_state(config, weights.items(), optimizer.items())
     ids = np.zeros((1, 4, 16), np.int32)
     state, metrics = backend.make_train_step(config)(state, Batch(ids, ids), 1e-2)
     assert not bool(metrics["finite"])
-    for name, array in backend.read_weights(state):
-        np.testing.assert_array_equal(array, weights[name])
-    for name, array in backend.read_optimizer(state):
-        np.testing.assert_array_equal(array, moments[name])
+    averages = {name: optimizer.get(f"average.{name}", array) for name, array in weights.items()}
+    with backend.averaged(state) as evaluated:
+        np.testing.assert_equal(dict(backend.read_weights(evaluated)), averages)
+    np.testing.assert_equal(dict(backend.read_weights(state)), weights)
+    np.testing.assert_equal(dict(backend.read_optimizer(state)), optimizer)
 
 
 @pytest.mark.parametrize("backend_name", BACKENDS)
