@@ -17,7 +17,17 @@ import psutil
 from tests.faults.fault import Fault
 from tests.source import ROOT
 
-COPIED = ("tokenizer", "lm", "torch_impl", "jax_impl", "parity", "configs", "tests", "pyproject.toml")
+COPIED = (
+    "tokenizer",
+    "lm",
+    "torch_impl",
+    "jax_impl",
+    "parity",
+    "bench",
+    "configs",
+    "tests",
+    "pyproject.toml",
+)
 _PROGRAMS = tempfile.TemporaryDirectory(prefix="twinlm-faults-", ignore_cleanup_errors=True)
 """What XLA has compiled. Most faults leave most programs as they are."""
 _CRASH = re.compile(
@@ -87,8 +97,8 @@ def run_tests(
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
-def turns_red(tests: Iterable[str], fault: Fault | None = None) -> bool:
-    """Return whether a test fails in a copy of the tree with the fault in it.
+def failed_test(tests: Iterable[str], fault: Fault | None = None) -> str | None:
+    """Return pytest's line about the first of the tests that fails in a copy of the tree with the fault in it.
 
     Raises:
         RuntimeError: The tests ended neither red nor green, or the replacement crashed: that proves nothing.
@@ -103,7 +113,10 @@ def turns_red(tests: Iterable[str], fault: Fault | None = None) -> bool:
         raise RuntimeError(f"{_name(fault)} pytest ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     if where := crash(done.stdout):
         raise RuntimeError(f"{_name(fault)} the replacement itself crashed:\n{where}")
-    return done.returncode == 1
+    if done.returncode == 0:
+        return None
+    found = re.search(r"^(?:FAILED|ERROR) .*", done.stdout, re.MULTILINE)
+    return found[0] if found else done.stdout
 
 
 def _name(fault: Fault | None) -> str:

@@ -5,9 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.faults.__main__ import main
 from tests.faults.catalogue import FAULTS
 from tests.faults.fault import Fault
-from tests.faults.run import crash, turns_red
+from tests.faults.run import crash, failed_test
 
 QUICK = {
     "clipping acts at the limit": "tests/parity/test_clip_gradients.py::test_exactly_at_the_limit_nothing_changes",
@@ -16,7 +17,7 @@ QUICK = {
 
 
 def test_no_fault_is_lost() -> None:
-    assert len(FAULTS) == 219
+    assert len(FAULTS) == 244
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=lambda fault: fault.name)
@@ -29,8 +30,27 @@ def test_every_fault_finds_its_place(fault: Fault) -> None:
 
 def test_quick_faults_are_caught() -> None:
     with ThreadPoolExecutor(2) as pool:
-        caught = pool.map(lambda name: turns_red([QUICK[name]], FAULTS[name]), QUICK)
-    assert dict(zip(QUICK, caught, strict=True)) == dict.fromkeys(QUICK, True)
+        failed = pool.map(lambda name: failed_test([QUICK[name]], FAULTS[name]), QUICK)
+    for test, line in zip(QUICK.values(), failed, strict=True):
+        assert line is not None
+        assert line.startswith(f"FAILED {test}")
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (
+            ["no such fault"],
+            "no fault's name contains 'no such fault'; python -m tests.faults --list has all",
+        ),
+        (["--lists"], "there is no flag --lists; python -m tests.faults --help has all"),
+    ],
+)
+def test_what_the_command_does_not_know_is_one_line(
+    words: list[str], error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert capsys.readouterr() == ("", f"tests.faults: {error}\n")
 
 
 def test_a_replacement_that_crashes_is_not_caught() -> None:

@@ -1,11 +1,12 @@
 """Faults in jax_impl/backend.py: settings and the training step."""
 
+import contextlib
 from functools import cache
 from typing import Any
 
 import jax
 
-from tests.faults.fault import RUN, STEP, fault
+from tests.faults.fault import MASKED, NOT_FINITE, RUN, STEP, fault
 
 
 def _configure(original: Any, setting: str, value: Any) -> Any:
@@ -31,6 +32,25 @@ def _(original: Any) -> Any:
 @fault("the step forgets to clip", "jax_impl.backend.clip_gradients", RUN)
 def _(original: Any) -> Any:
     return lambda gradients, max_norm: (gradients, original(gradients, max_norm)[1])
+
+
+@fault("JAX's z-loss counts masked tokens", "jax_impl.backend.sum_losses", MASKED)
+def _(original: Any) -> Any:
+    def broken(logits: Any, targets: Any, mask: Any, z_loss: float = 0.0) -> Any:
+        of_all = [original(logits, targets, None, z) for z in (z_loss, 0.0)]
+        return original(logits, targets, mask) + of_all[0] - of_all[1]
+
+    return broken
+
+
+@fault("JAX's averages move in a step that is not finite", "jax_impl.backend.update_average", NOT_FINITE)
+def _(original: Any) -> Any:
+    return lambda average, params, config, apply: original(average, params, config, apply | True)
+
+
+@fault("JAX evaluates the weights, not their averages", "jax_impl.state.averaged", NOT_FINITE)
+def _(original: Any) -> Any:
+    return contextlib.nullcontext
 
 
 @fault("a new learning rate compiles again", "jax_impl.backend.make_train_step", STEP)

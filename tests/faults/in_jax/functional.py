@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from jax_impl.dtypes import at_least_float32
-from tests.faults.fault import CLIP, DROPOUT, GELU, LOSS, SILU, SOFTMAX, fault, inside
+from tests.faults.fault import CLIP, DROPOUT, GELU, LOSS, SILU, SOFTCAP, SOFTMAX, fault, inside
 
 
 @fault("softmax does not subtract the maximum", "jax_impl.functional.softmax", SOFTMAX)
@@ -45,6 +45,16 @@ def _(original: Any) -> Any:
     return lambda x: jnp.where(x >= 0, x, 0.0)
 
 
+@fault("JAX's relu2 keeps the sign", "jax_impl.functional.relu2", GELU)
+def _(original: Any) -> Any:
+    return lambda x: original(x) - original(-x)
+
+
+@fault("JAX's soft cap is a hard one", "jax_impl.functional.softcap", SOFTCAP)
+def _(original: Any) -> Any:
+    return lambda x, cap: jnp.clip(x, -cap, cap)
+
+
 @fault("every step drops the same", "jax_impl.functional.dropout", DROPOUT)
 def _(original: Any) -> Any:
     def broken(x: Array, rate: float, key: Any, place: str) -> Array:
@@ -55,9 +65,18 @@ def _(original: Any) -> Any:
 
 @fault("cross-entropy forgets the maximum it subtracted", "jax_impl.functional.token_cross_entropy", LOSS)
 def _(original: Any) -> Any:
-    def broken(logits: Array, targets: Array) -> Array:
+    def broken(logits: Array, targets: Array, *z_loss: float) -> Array:
         largest = at_least_float32(logits).max(-1)
-        return original(logits, targets) - jax.lax.stop_gradient(largest)
+        return original(logits, targets, *z_loss) - jax.lax.stop_gradient(largest)
+
+    return broken
+
+
+@fault("JAX's z-loss forgets the maximum", "jax_impl.functional.token_cross_entropy", LOSS)
+def _(original: Any) -> Any:
+    def broken(logits: Array, targets: Array, z_loss: float = 0.0) -> Array:
+        shifted = at_least_float32(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
+        return original(logits, targets) + z_loss * jnp.square(jax.nn.logsumexp(shifted, -1))
 
     return broken
 

@@ -15,6 +15,7 @@ from tests.faults.fault import (
     FAMILY,
     MATRIX,
     MODEL,
+    SOFTCAP,
     WINDOWS,
     fault,
     inside,
@@ -43,6 +44,11 @@ def _without_norm(function: Any, name: str) -> Any:
 @fault("the feed-forward layer reads the stream unnormalised", "jax_impl.model.BLOCKS", BLOCK)
 def _(original: Any) -> Any:
     return original | {"sequential": _without_norm(original["sequential"], "ln2")}
+
+
+@fault("JAX's logits have no cap", "jax_impl.model.logits", SOFTCAP)
+def _(original: Any) -> Any:
+    return inside("jax_impl.model.softcap", lambda _: lambda x, cap: x, original)
 
 
 @fault("the final norm is left out", "jax_impl.model.hidden_states", MODEL)

@@ -2,13 +2,14 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from tests.faults.fault import BITS, DROPOUT, PREFIXED, RUN, fault
+from tests.faults.fault import AVERAGE, BITS, DROPOUT, MASKED, NOT_FINITE, PREFIXED, RUN, fault
 
 
 @fault("gradients of the last step stay", "torch_impl.backend.clip_gradients", RUN)
@@ -49,6 +50,48 @@ def _(make_train_step: Any) -> Any:
     def broken(config: Any, *args: Any) -> Any:
         step = make_train_step(config, *args)
         return lambda state, batch, lr: step(state, batch, config.optimizer.learning_rate)
+
+    return broken
+
+
+@fault("torch's z-loss counts masked tokens", "torch_impl.backend.sum_losses", MASKED)
+def _(sum_losses: Any) -> Any:
+    def broken(logits: Tensor, targets: Tensor, mask: Any, z_loss: float = 0.0) -> Any:
+        of_all = [sum_losses(logits, targets, None, z) for z in (z_loss, 0.0)]
+        return sum_losses(logits, targets, mask) + of_all[0] - of_all[1]
+
+    return broken
+
+
+@fault("torch averages the weights before the step", "torch_impl.backend.update_average", AVERAGE)
+def _(update_average: Any) -> Any:
+    def broken(state: Any, config: Any) -> None:
+        if state.average is not None:
+            # Before the first step the averages are the weights.
+            before = vars(state).get("before", state.average)
+            now = {name: p.detach().clone() for name, p in state.weights.items()}
+            update_average(replace(state, weights=before), config)
+            state.before = now
+
+    return broken
+
+
+@fault("torch resumes without its averages", "torch_impl.state.load_state", AVERAGE)
+def _(load_state: Any) -> Any:
+    def broken(config: Any, weights: Any, optimizer: Any, *args: Any) -> Any:
+        if optimizer is not None:
+            optimizer = (leaf for leaf in optimizer if not leaf[0].startswith("average."))
+        return load_state(config, weights, optimizer, *args)
+
+    return broken
+
+
+@fault("torch's averages stay in the model", "torch_impl.state.averaged", NOT_FINITE)
+def _(averaged: Any) -> Any:
+    def broken(state: Any) -> Any:
+        for name, x in (state.average or {}).items():
+            state.weights[name].detach().copy_(x)
+        return contextlib.nullcontext(state)
 
     return broken
 

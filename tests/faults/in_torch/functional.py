@@ -74,7 +74,17 @@ def _(dropout: Any) -> Any:
 
 @fault("cross-entropy of the next id", "torch_impl.functional.token_cross_entropy", LOSS)
 def _(token_cross_entropy: Any) -> Any:
-    return lambda logits, targets: token_cross_entropy(logits, (targets.long() + 1) % logits.shape[-1])
+    return lambda logits, targets, *z_loss: token_cross_entropy(
+        logits, (targets.long() + 1) % logits.shape[-1], *z_loss
+    )
+
+
+@fault("torch's z-loss is not squared", "torch_impl.functional.token_cross_entropy", LOSS)
+def _(token_cross_entropy: Any) -> Any:
+    def broken(logits: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
+        return token_cross_entropy(logits, targets) + z_loss * at_least_float32(logits).logsumexp(-1)
+
+    return broken
 
 
 @fault("cross-entropy sums instead of averaging", "torch_impl.functional.cross_entropy", LOSS)

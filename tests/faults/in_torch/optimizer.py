@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.faults.fault import OPTIMIZER, fault
+from tests.faults.fault import MUON, OPTIMIZER, fault
 
 
 @fault("epsilon after bias correction", "torch_impl.optimizer.AdamW.step", OPTIMIZER)
@@ -44,7 +44,15 @@ def _(step: Any) -> Any:
 @fault("decay before the update", "torch_impl.optimizer.adamw_update", OPTIMIZER)
 def _(adamw_update: Any) -> Any:
     def broken(
-        p: Tensor, g: Tensor, m: Tensor, v: Tensor, step_size: float, betas: Any, eps: float, decay: float
+        p: Tensor,
+        g: Tensor,
+        m: Tensor,
+        v: Tensor,
+        step_size: float,
+        betas: Any,
+        eps: float,
+        decay: float,
+        decay_first: bool = False,
     ) -> None:
         p.sub_(p, alpha=decay)
         adamw_update(p, g, m, v, step_size, betas, eps, 0.0)
@@ -55,7 +63,15 @@ def _(adamw_update: Any) -> Any:
 @fault("the second moment decays like the first", "torch_impl.optimizer.adamw_update", OPTIMIZER)
 def _(adamw_update: Any) -> Any:
     def broken(
-        p: Tensor, g: Tensor, m: Tensor, v: Tensor, step_size: float, betas: Any, eps: float, decay: float
+        p: Tensor,
+        g: Tensor,
+        m: Tensor,
+        v: Tensor,
+        step_size: float,
+        betas: Any,
+        eps: float,
+        decay: float,
+        decay_first: bool = False,
     ) -> None:
         beta1, beta2 = betas
         m.mul_(beta1).add_(g, alpha=1 - beta1)
@@ -69,13 +85,61 @@ def _(adamw_update: Any) -> Any:
 @fault("Nesterov's step", "torch_impl.optimizer.adamw_update", OPTIMIZER)
 def _(adamw_update: Any) -> Any:
     def broken(
-        p: Tensor, g: Tensor, m: Tensor, v: Tensor, step_size: float, betas: Any, eps: float, decay: float
+        p: Tensor,
+        g: Tensor,
+        m: Tensor,
+        v: Tensor,
+        step_size: float,
+        betas: Any,
+        eps: float,
+        decay: float,
+        decay_first: bool = False,
     ) -> None:
         beta1, beta2 = betas
         m.mul_(beta1).add_(g, alpha=1 - beta1)
         v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
         p.addcdiv_(beta1 * m + (1 - beta1) * g, v.sqrt().add_(eps), value=-step_size)
         p.sub_(p, alpha=decay)
+
+    return broken
+
+
+@fault("torch's AdamW of 2026 decays last", "torch_impl.optimizer.adamw_update", OPTIMIZER)
+def _(adamw_update: Any) -> Any:
+    return lambda *args: adamw_update(*args[:8], False)
+
+
+@fault("torch's Muon has no Nesterov step", "torch_impl.optimizer.muon_momentum", MUON)
+def _(muon_momentum: Any) -> Any:
+    def broken(g: Tensor, m: Tensor, momentum: float) -> Tensor:
+        muon_momentum(g, m, momentum)
+        return m
+
+    return broken
+
+
+@fault("torch's Muon forgets its momentum", "torch_impl.optimizer.Muon.step", MUON)
+def _(step: Any) -> Any:
+    def broken(self: Any, closure: Any = None) -> Any:
+        self.state.clear()
+        return step(self, closure)
+
+    return broken
+
+
+@fault("torch multiplies a tall matrix by its larger side", "torch_impl.optimizer.orthogonalize", MUON)
+def _(orthogonalize: Any) -> Any:
+    def broken(x: Tensor, dtype: Any = "float32") -> Tensor:
+        from lm.muon import COEFFICIENTS, EPS
+
+        a, b, c = COEFFICIENTS
+        X = (x / torch.linalg.vector_norm(x).clamp(min=EPS)).to(
+            torch.bfloat16 if dtype == "bfloat16" else x.dtype
+        )
+        for _ in range(5):
+            A = X @ X.mT
+            X = a * X + (b * A + c * (A @ A)) @ X
+        return X.to(x.dtype)
 
     return broken
 
