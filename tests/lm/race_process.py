@@ -16,11 +16,12 @@ from unittest import mock
 
 from lm import backend
 from lm.cli import main
+from tests.lm.processes import SECONDS
 
 
 def wait_for(path: Path) -> None:
     """Wait until a file exists."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + SECONDS
     while not path.exists():
         assert time.monotonic() < until, path
         time.sleep(0.001)

@@ -18,6 +18,7 @@ from lm.run import checkpoint
 from lm.run.facts import read_facts
 from lm.run.metrics import read_metrics
 from tests.lm.conftest import lm, refused, snapshot, train_command
+from tests.lm.processes import Process, processes
 from tests.lm.run.test_train import leaves, numbers
 from tests.source import ROOT
 from tokenizer import InputError
@@ -29,18 +30,10 @@ ROUNDS = 5
 def test_of_two_starts_at_once_one_trains(pipeline: Path, tmp_path: Path) -> None:
     folders = [tmp_path / f"run-{i}" for i in range(ROUNDS)]
     commands = [[str(word) for word in train_command(pipeline, "torch", folder)] for folder in folders]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.lm.race_process", tmp_path, seed], cwd=ROOT, stdin=subprocess.PIPE
-        )
-        for seed in ("0", "1")
-    ]
-    for process in processes:
-        assert process.stdin
-        with process.stdin:
-            process.stdin.write(json.dumps(commands).encode())
-    for process in processes:
-        assert process.wait(timeout=120) == 0
+    started = [Process("tests.lm.race_process", tmp_path, seed, said=json.dumps(commands)) for seed in (0, 1)]
+    with processes(*started):
+        for process in started:
+            assert process.wait().code == 0
     ends = {seed: json.loads((tmp_path / f"ends-{seed}.json").read_bytes()) for seed in (0, 1)}
     for i, folder in enumerate(folders):
         by_code = {ends[seed][i][0]: seed for seed in ends}

@@ -4,11 +4,9 @@ import importlib
 import json
 import os
 import shutil
-import signal
 import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lm.run.metrics import read_metrics
 from lm.run.track import export
 from tests.lm.conftest import lm, refused, train_command
+from tests.lm.processes import Process, processes, wait_for
 from tests.lm.run.test_train import leaves
 from tests.source import ROOT
 from tokenizer import InputError
@@ -194,11 +193,9 @@ def test_a_kill_neither_loses_nor_doubles_a_row(pipeline: Path) -> None:
     folder = pipeline / "new"
     flags = ("--steps", 40, "--save-interval", 5, "--keep-last", 1, "--eval-interval", 20)
     words = train_command(pipeline, "torch", folder, "--track", "tensorboard", "wandb", *flags)
-    process = subprocess.Popen([sys.executable, "-m", "lm", *map(str, words)], cwd=ROOT)
-    while not (folder / "checkpoints" / "step-00000010").exists() and process.poll() is None:
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process = Process("lm", *words)
+    with processes(process):
+        wait_for(folder / "checkpoints" / "step-00000010", process)
     assert 10 <= read_metrics(folder)[-1]["step"] < 40
     assert lm(*words, "--resume") == 0
     assert_tensorboard_holds(folder)
