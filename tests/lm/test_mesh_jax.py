@@ -4,9 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,68 +19,31 @@ from lm.run.metrics import read_metrics
 from tests.lm.conftest import lm, train_command
 from tests.lm.mesh_losses import CONFIGS, STEPS
 from tests.lm.mesh_process import blocks
+from tests.lm.processes import Process, processes, wait_for
 from tests.lm.run.test_train import numbers
-from tests.source import ROOT
 
-EIGHT = "--xla_force_host_platform_device_count=8"
-FEW_PASSES = "--xla_backend_optimization_level=0"
-"""Turns off LLVM's optimisations, which take most of the time here. XLA's own passes partition the program as ever."""
+# XLA reads its flags when it is used for the first time.
+EIGHT = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"}
 # Half a minute is what JAX waits for a process that is silent.
 BOUND = 60
 
 
-def started(
-    arguments: list[object], said: str = "", flags: str = "", **environment: str
-) -> subprocess.Popen[str]:
-    """Start a process and write its standard input."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": f"{FEW_PASSES} {flags}"} | environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin
-    process.stdin.write(said)
-    process.stdin.close()
-    process.stdin = None
-    return process
-
-
-def two(folder: Path, command: list[object]) -> list[subprocess.Popen[str]]:
+def two(folder: Path, command: list[object]) -> list[Process]:
     """Start two processes of one run. They list in a folder which weights they draw."""
-    address = f"127.0.0.1:{free_port()}"
+    said = json.dumps([[str(word) for word in command]])
+    group = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2"}
     return [
-        started(
-            ["tests.lm.mesh_process", folder],
-            json.dumps([[str(word) for word in command]]),
-            JAX_COORDINATOR_ADDRESS=address,
-            JAX_NUM_PROCESSES="2",
-            JAX_PROCESS_ID=str(index),
+        Process(
+            "tests.lm.mesh_process", folder, said=said, environment=group | {"JAX_PROCESS_ID": str(index)}
         )
         for index in range(2)
     ]
 
 
-def ended(process: subprocess.Popen[str], timeout: float = 300) -> tuple[int, str, str]:
-    """Return the exit code, stdout and stderr."""
-    out, err = process.communicate(timeout=timeout)
-    return process.returncode, out, err
-
-
-def wait_for(path: Path, processes: list[subprocess.Popen[str]]) -> None:
-    while not path.exists():
-        for process in processes:
-            assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-
-
 def test_50_steps_have_the_numbers_of_one_device() -> None:
     meshes = {"float64": ["data=2,fsdp=2,tensor=2"], "float32": ["data=2,fsdp=4"]}
     keys = [f"{dtype}:{mesh}" for dtype, some in meshes.items() for mesh in ("", *some)]
-    code, out, err = ended(started(["tests.lm.mesh_losses", *keys], flags=EIGHT))
+    code, out, err = Process("tests.lm.mesh_losses", *keys, environment=EIGHT).wait()
     assert code == 0, err
     told: dict[str, Any] = json.loads(out.splitlines()[-1])
     for dtype, limit in (("float64", 1e-10), ("float32", 1e-5)):
@@ -123,7 +83,9 @@ def test_a_run_moves_between_meshes_processes_and_backends(made_pipeline: Path, 
 
     eight, one, both, other = (tmp_path / name for name in ("eight", "one", "two", "other"))
     mesh = ("--mesh", "data=2,fsdp=2,tensor=2")
-    code, out, err = ended(started(["lm", *train_command(made_pipeline, "jax", eight, *mesh)], flags=EIGHT))
+    code, out, err = Process(
+        "lm", *train_command(made_pipeline, "jax", eight, *mesh), environment=EIGHT
+    ).wait()
     assert (code, out) == (0, f"{eight}/checkpoints/step-00000006: done\n"), err
     same(eight)
     for name in ("model.safetensors", "optimizer.safetensors"):
@@ -134,7 +96,9 @@ def test_a_run_moves_between_meshes_processes_and_backends(made_pipeline: Path, 
     same(one)
 
     more = ("--resume", "--mesh", "fsdp=2", "--save-interval", 1)
-    ends = [ended(p) for p in two(tmp_path, train_command(made_pipeline, "jax", cut(eight, both, 3), *more))]
+    started = two(tmp_path, train_command(made_pipeline, "jax", cut(eight, both, 3), *more))
+    with processes(*started):
+        ends = [process.wait() for process in started]
     assert [code for code, _, _ in ends] == [0, 0], ends
     assert f"{both}/checkpoints/step-00000006: done" in ends[0][1]
     assert ends[1][1:] == ("", ""), "a process that is not the first has printed"
@@ -148,14 +112,11 @@ def test_a_process_is_killed_and_the_run_resumes(made_pipeline: Path, tmp_path: 
     out = tmp_path / "run"
     more = ("--mesh", "fsdp=2", "--steps", 100_000, "--eval-interval", 1_000, "--save-interval", 5)
     command = train_command(made_pipeline, "jax", out, *more, "--keep-last", 3)
-    processes = two(tmp_path, command)
-    try:
-        wait_for(out / "checkpoints" / "step-00000005", processes)
-        processes[1].kill()
-        processes[1].communicate()
-        since = time.monotonic()
-        code, _, err = ended(processes[0], BOUND)
-        assert time.monotonic() - since < BOUND
+    started = two(tmp_path, command)
+    with processes(*started):
+        wait_for(out / "checkpoints" / "step-00000005", *started)
+        started[1].kill()
+        code, _, err = started[0].wait(BOUND)
         assert code == 2
         lines = [line for line in err.splitlines() if line.startswith("lm: ")]
         assert len(lines) == 1
@@ -170,16 +131,14 @@ def test_a_process_is_killed_and_the_run_resumes(made_pipeline: Path, tmp_path: 
         assert [tuple(block) for block in json.loads((tmp_path / "drawn-0.json").read_text())] == expected
         newest = max(checkpoint.read_state(path)["iteration"] for path in checkpoint.find_all(out))
 
-        # A signal to one process stops all after the same step.
-        processes = two(tmp_path, [*command, "--resume"])
-        wait_for(out / "checkpoints" / f"step-{newest + 5:08d}", processes)
-        processes[1].send_signal(signal.SIGTERM)
-        ends = [ended(p) for p in processes]
+    # A signal to one process stops all after the same step.
+    started = two(tmp_path, [*command, "--resume"])
+    with processes(*started):
+        wait_for(out / "checkpoints" / f"step-{newest + 5:08d}", *started)
+        started[1].send_signal(signal.SIGTERM)
+        ends = [process.wait() for process in started]
         assert [code for code, _, _ in ends] == [0, 0], ends
-        assert "stopped and saved; to resume: lm train" in ends[0][1]
-    finally:
-        for process in processes:
-            process.kill()
+        assert "stopped and saved; to resume: lm train" in ends[0].out
     assert not list(out.rglob(".*"))
     last = checkpoint.read_state(checkpoint.latest(out))
     assert last["iteration"] >= newest + 5

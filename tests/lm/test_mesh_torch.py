@@ -5,9 +5,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,8 +20,8 @@ from lm.run.metrics import read_metrics
 from tests.lm.conftest import lm, refused
 from tests.lm.mesh_process import blocks, small_blocks
 from tests.lm.mesh_programs import GEMMA
+from tests.lm.processes import Ended, Process, processes, wait_for
 from tests.lm.run.test_train import leaves
-from tests.source import ROOT
 
 # Shapes are divided unevenly, and of d_ff = 9 rows the last of four processes has none.
 COMMON: tuple[object, ...] = (
@@ -72,53 +69,17 @@ PAIRS: tuple[object, ...] = (
 )
 PAIRS += ("--model.architecture", "encoder_decoder", "--model.prefix-length", 11, "--model.bias")
 PAIRS += ("--model.remat", "block", "--compute-dtype", "float64", "--grad-accumulation", 2)
-SECONDS = 300.0
-"""Seconds; longer than anything here takes on a busy machine."""
-
-Process = subprocess.Popen[str]
 
 
-def started(command: Sequence[object], said: str = "", **environment: object) -> Process:
-    """Start a process and write its standard input."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", *map(str, command)],
-        cwd=ROOT,
-        env=os.environ | {name: str(value) for name, value in environment.items()},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin
-    process.stdin.write(said)
-    process.stdin.close()
-    process.stdin = None
-    return process
-
-
-def in_processes(count: int, folder: Path, *commands: Sequence[object]) -> list[Process]:
-    """Start `count` processes that run these commands."""
+def in_processes(count: int, folder: Path, *commands: Sequence[object]) -> list[Ended]:
+    """Run commands in `count` processes, and return what each process came to."""
     said = json.dumps([[str(word) for word in command] for command in commands])
-    process = ("tests.lm.mesh_process", folder)
-    return [started(process, said, RANK=rank, WORLD_SIZE=count) for rank in range(count)]
-
-
-def ended(processes: list[Process], code: int = 0) -> list[tuple[str, str]]:
-    """Wait for processes to end and return what they printed."""
-    try:
-        printed = [process.communicate(timeout=SECONDS) for process in processes]
-        assert [process.returncode for process in processes] == [code] * len(processes), printed
-    finally:
-        for process in processes:
-            process.kill()
-    return printed
-
-
-def wait_for(path: Path, process: Process) -> None:
-    """Wait until a process has made a file."""
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.001)
+    started = [
+        Process("tests.lm.mesh_process", folder, said=said, environment={"RANK": rank, "WORLD_SIZE": count})
+        for rank in range(count)
+    ]
+    with processes(*started):
+        return [process.wait() for process in started]
 
 
 def cut(folder: Path, last: int, new: Path) -> Path:
@@ -189,9 +150,10 @@ def four(commands: dict[str, list[object]], alone: Path, tmp_path_factory: pytes
     cut(alone / "pairs", 2, folder / "pairs")
     flags = {"float64": ("data=2,fsdp=2",), "pairs": ("fsdp=4", "--resume")}
     meshed = [[*commands[name], "--out", folder / name, "--mesh", *more] for name, more in flags.items()]
-    (out, _), *others = ended(in_processes(4, folder, *meshed))
-    assert [line.split()[-1] for line in out.splitlines()] == ["done"] * 2
-    assert others == [("", "")] * 3
+    first, *others = in_processes(4, folder, *meshed)
+    assert first.code == 0, first
+    assert [line.split()[-1] for line in first.out.splitlines()] == ["done"] * 2
+    assert others == [(0, "", "")] * 3
     return folder
 
 
@@ -227,18 +189,19 @@ def test_a_run_is_killed_and_stopped_and_resumes_in_the_other_backend(
     commands: dict[str, list[object]], alone: Path, tmp_path: Path
 ) -> None:
     folder, command = tmp_path / "run", commands["float32"]
-    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "lm", *command]
+    torchrun = ["--standalone", "--nproc-per-node", 2, "-m", "lm", *command]
     torchrun += ["--out", folder, "--mesh", "data=2", "--save-interval", 2]
 
-    def workers(agent: Process) -> list[int]:
-        return [int(pid) for pid in Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()]
+    def second_worker(agent: Process) -> int:
+        children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+        return int(children[1])
 
-    agent = started(torchrun)
-    wait_for(folder / "checkpoints" / "step-00000004", agent)
-    os.kill(workers(agent)[1], signal.SIGKILL)
-    killed_at = time.monotonic()
-    ((_, errors),) = ended([agent], 1)
-    assert time.monotonic() - killed_at < 60
+    agent = Process("torch.distributed.run", *torchrun)
+    with processes(agent):
+        wait_for(folder / "checkpoints" / "step-00000004", agent)
+        os.kill(second_worker(agent), signal.SIGKILL)
+        code, _, errors = agent.wait(60)
+    assert code == 1, errors
     (line,) = [line for line in errors.splitlines() if line.startswith("lm: ")] or [errors]
     assert re.fullmatch(
         r"lm: a process of this run has ended, .*: start all .* with their command and --resume", line
@@ -247,12 +210,13 @@ def test_a_run_is_killed_and_stopped_and_resumes_in_the_other_backend(
     assert 4 <= newest < 50
 
     # The second is told to stop, and the first says so.
-    agent = started([*torchrun, "--resume"])
-    wait_for(folder / "checkpoints" / f"step-{newest + 2:08d}", agent)
-    os.kill(workers(agent)[1], signal.SIGINT)
-    ((out, errors),) = ended([agent])
+    agent = Process("torch.distributed.run", *torchrun, "--resume")
+    with processes(agent):
+        wait_for(folder / "checkpoints" / f"step-{newest + 2:08d}", agent)
+        os.kill(second_worker(agent), signal.SIGINT)
+        code, out, errors = agent.wait()
+    assert (code, errors) == (0, "")
     assert "stopped and saved; to resume: " in out
-    assert not errors
     assert newest + 2 <= checkpoint.read_state(checkpoint.latest(folder))["iteration"] < 50
 
     jax = ["jax" if word == "torch" else word for word in command]
