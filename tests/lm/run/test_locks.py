@@ -155,7 +155,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     ("target", "command"),
     [
         ("lm.experiment.demo.file_sha256", ["demo", "--out", "OUT", "--input", "val.txt"]),
-        ("lm.experiment.ablations.check", ["experiment", "no-norm", "--out", "OUT"]),
+        ("lm.experiment._check", ["experiment", "no-norm", "--out", "OUT"]),
         ("lm.run.track.refuse_missing", ["track", "torch"]),
     ],
 )
