@@ -17,7 +17,7 @@ from lm.config import TrainConfig
 
 @dataclass(frozen=True)
 class Experiment(Compiles):
-    """Run one of the course's experiments, or compare optimizers and options, and write tables and plots.
+    """Run an experiment, and write its tables and plots.
 
     The same command continues an experiment that was stopped.
     """
