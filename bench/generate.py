@@ -1,7 +1,8 @@
-"""Time generation beside transformers' `generate` with the same weights: `python -m bench generate`.
+"""Time generation beside transformers and CTranslate2 with the same weights: `python -m bench generate`.
 
 Each contender is a process of its own, and they take turns. First all must write the same greedy text, or nothing is
-timed. The timed texts are drawn at temperature 1 without any other rule, and none ends early.
+timed; only CTranslate2's int8 weights may differ. The timed texts are drawn at temperature 1 without any other rule,
+and none ends early. CTranslate2 is left out if it is not installed.
 """
 
 import os
@@ -9,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,7 +29,7 @@ from lm.tables import markdown_table
 
 MODEL = SIZES["tinystories"]
 PROMPT_TOKENS, GREEDY_TOKENS = 16, 24
-BASELINE = "transformers"
+BASELINE, INT8 = "transformers", "ctranslate2 int8"
 Prompts = list[list[int]]
 
 
@@ -71,10 +73,14 @@ def measure(prompts: list[int], new_tokens: int, rounds: int, threads: int) -> d
             "torch": make_ours,
             BASELINE: make_theirs,
         }
+        if find_spec("ctranslate2"):
+            contenders |= {"ctranslate2": make_ctranslate2, INT8: make_ctranslate2}
+        else:
+            print("CTranslate2 is not measured: pip install ctranslate2", file=sys.stderr)
         children = {name: Child(make, name, folder, threads) for name, make in contenders.items()}
         try:
             texts = {name: child.ask("greedy", ids[:1], GREEDY_TOKENS) for name, child in children.items()}
-            if any(text != texts[BASELINE] for text in texts.values()):
+            if any(text != texts[BASELINE] for name, text in texts.items() if name != INT8):
                 sys.exit(f"nothing is timed without parity: the greedy texts differ: {texts}")
             for count in prompts:
                 for child in children.values():
@@ -120,13 +126,26 @@ def _ratio(theirs: list[dict[str, Any]], ours: list[dict[str, Any]], key: str) -
 
 
 def write_model(folder: Path) -> None:
-    """Write our initial weights of the tinystories model in Llama's format."""
+    """Write our initial weights of the tinystories model in Llama's format, with a tokenizer whose tokens are ids."""
     from lm.interop import export_model
     from lm.interop.families import FAMILIES
     from lm.text.ends import Ends
 
     weights = initial_weights(MODEL, 0, "float32")
     export_model.write_model(FAMILIES["llama"], MODEL, weights, folder, Ends())
+    if find_spec("ctranslate2"):  # it converts no model without a tokenizer
+        import tokenizers
+        from transformers import PreTrainedTokenizerFast
+
+        words = tokenizers.models.WordLevel({str(i): i for i in range(MODEL.vocab_size)}, "0")
+        tokenizer = tokenizers.Tokenizer(words)
+        ends = {
+            "unk_token": "0",
+            "bos_token": "1",
+            "eos_token": "2",
+        }  # CTranslate2 reads no model without them
+        fast: Any = PreTrainedTokenizerFast
+        fast(tokenizer_object=tokenizer, **ends).save_pretrained(folder)
 
 
 # What the child processes do
@@ -188,3 +207,33 @@ def make_theirs(name: str, folder: str, threads: int) -> Calls:
         return first, time.perf_counter() - start
 
     return {"greedy": lambda prompts, n: run(prompts, n, False)[0].tolist(), "time": time_both}
+
+
+def make_ctranslate2(name: str, folder: str, threads: int) -> Calls:
+    """Generate with CTranslate2, in float32 or with int8 weights."""
+    import ctranslate2
+
+    dtype = "int8" if name == INT8 else "float32"
+    path = str(Path(folder) / dtype)
+    ctranslate2.converters.TransformersConverter(folder).convert(path, quantization=dtype)
+    generator = ctranslate2.Generator(path, compute_type=dtype, intra_threads=threads)
+
+    def run(prompts: Prompts, new_tokens: int, topk: int) -> list[list[int]]:
+        found = generator.generate_batch(
+            [list(map(str, prompt)) for prompt in prompts],
+            min_length=new_tokens,
+            max_length=new_tokens,
+            sampling_topk=topk,  # 0 draws from all tokens
+            include_prompt_in_result=False,
+        )
+        return [one.sequences_ids[0] for one in found]
+
+    def time_both(prompts: Prompts, new_tokens: int) -> tuple[float, float]:
+        start = time.perf_counter()
+        run(prompts, 1, 0)
+        first = time.perf_counter() - start
+        start = time.perf_counter()
+        assert all(len(ids) == new_tokens for ids in run(prompts, new_tokens, 0))
+        return first, time.perf_counter() - start
+
+    return {"greedy": lambda prompts, n: run(prompts, n, 1)[0], "time": time_both}
