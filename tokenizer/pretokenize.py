@@ -75,18 +75,16 @@ class Pretokenizer:
 
     def split(self, text: str) -> list[str]:
         """Return the pre-tokens of `text` in order, including special tokens. Joined they are `text`."""
-        return [
-            piece
-            for is_special, part in self.sections(text)
-            for piece in ([part] if is_special else self.split_ordinary(part))
-        ]
+        return [piece for _, pieces in self.sections(text) for piece in pieces]
 
-    def sections(self, text: str) -> Iterator[tuple[bool, str]]:
-        """Yield (True, special token) and (False, text between two of them), in order."""
+    def sections(self, text: str) -> Iterator[tuple[bool, list[str]]]:
+        """Yield (True, [special token]) and (False, pre-tokens between two of them), in order."""
         parts = self._special_text.split(text) if self._special_text else [text]
         for i, part in enumerate(parts):
-            if part:
-                yield i % 2 == 1, part
+            if i % 2:
+                yield True, [part]
+            elif part:
+                yield False, self.split_ordinary(part)
 
     def special_spans(self, data: bytes) -> tuple[np.ndarray, np.ndarray]:
         """Return where special tokens start and end in UTF-8 text."""

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from io import BytesIO
 from itertools import pairwise
@@ -18,10 +18,9 @@ from tokenizer.files.publish import write_text
 from tokenizer.files.reading import read_json
 from tokenizer.merges.apply import LONG, PieceMerger
 from tokenizer.normalizer import Normalization
-from tokenizer.pretokenize import PATTERNS, Pretokenizer, encode_utf8
+from tokenizer.pretokenize import Pretokenizer, encode_utf8
 from tokenizer.spans import edges_of
 from tokenizer.streams import StreamEncoder, reader_of
-from tokenizer.words import UncertainError, WordEncoder
 
 SHORT = 4096  # characters; for texts up to this length, a loop over pre-tokens is faster than blocks in NumPy
 MAX_CACHED_PIECES = 1 << 16
@@ -106,8 +105,6 @@ class Tokenizer:
             self._ranks.setdefault((ids[left], ids[right]), (rank, ids[left + right]))
         self._whole = self._unmerged() if whole_pieces else {}
         self._cache: dict[str, list[int]] = {}
-        known = self.pretokenizer.pattern in PATTERNS
-        self._words = WordEncoder(self._encode_by_pattern) if known else None
 
     def _unmerged(self) -> dict[bytes, int]:
         """Return the ordinary tokens that merging their bytes does not give."""
@@ -167,25 +164,15 @@ class Tokenizer:
             text = self.pretokenizer.normalizer.apply(text)
         ids: list[int] = []
         try:
-            for is_special, part in self.pretokenizer.sections(text):
-                ids += [self.special_tokens[part]] if is_special else self._encode_ordinary(part)
+            for is_special, pieces in self.pretokenizer.sections(text):
+                if is_special:
+                    ids.append(self.special_tokens[pieces[0]])
+                else:
+                    for piece in pieces:
+                        ids += self._cache.get(piece) or self._encode_piece(piece)
         except UnicodeEncodeError:
             encode_utf8(text)  # says where
             raise
-        return ids
-
-    def _encode_ordinary(self, text: str) -> list[int]:
-        """Return the ids of a text without special tokens."""
-        if self._words:
-            with suppress(UncertainError):
-                return self._words.encode(text)
-        return self._encode_by_pattern(text)
-
-    def _encode_by_pattern(self, text: str) -> list[int]:
-        """Return the ids of a text without special tokens by running the pattern."""
-        ids: list[int] = []
-        for piece in self.pretokenizer.split_ordinary(text):
-            ids += self._cache.get(piece) or self._encode_piece(piece)
         return ids
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:

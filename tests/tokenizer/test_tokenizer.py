@@ -1,6 +1,5 @@
 """Encoding equals the textbook's, tiktoken and tokenizers; decoding gives the text back."""
 
-import contextlib
 import itertools
 import json
 import tracemalloc
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import regex
 import tiktoken
 import tokenizers
 from hypothesis import given
@@ -19,11 +17,9 @@ from tests.tokenizer.texts import CORNER_CASES, SPECIAL_SETS, TEXTS, texts_with_
 from tests.tokenizer.words import words_of
 from tokenizer import InputError, Tokenizer, streams, textbook, train_bpe
 from tokenizer import tokenizer as tokenizer_module
-from tokenizer import words as words_module
 from tokenizer.inspect import coloured, tokens_of
 from tokenizer.merges import apply, token_array
 from tokenizer.pretokenize import PATTERNS
-from tokenizer.words import UncertainError
 
 TRAINING_TEXT = (
     "".join(CORNER_CASES) * 2 + "the end of the theme, then 'tis his thesis; 走走走 día días " * 20
@@ -172,7 +168,6 @@ def test_caches_are_bounded(
 ) -> None:
     monkeypatch.setattr(streams, "MAX_PIECES", 500)
     monkeypatch.setattr(tokenizer_module, "MAX_CACHED_PIECES", 500)
-    monkeypatch.setattr(words_module, "MAX_WORDS", 400)
     tokenizer = Tokenizer(by_specials[()].vocab, by_specials[()].merges)
     text = " ".join(map(str, range(5000)))
     ids = textbook.encode(textbook.pretokenize(text), tokenizer.vocab, tokenizer.merges)
@@ -181,40 +176,6 @@ def test_caches_are_bounded(
     lines = [" ".join(map(str, range(start, start + 20))) for start in range(0, 5000, 20)]
     assert tokenizer.encode_batch(lines) == [by_blocks(tokenizer, line, 1000) for line in lines]
     assert len(tokenizer._cache) <= 500
-    assert tokenizer._words
-    assert len(tokenizer._words._later) <= 400
-
-
-def test_isspace_knows_all_whitespace_of_the_patterns() -> None:
-    characters = [chr(i) for i in range(0x110000) if not 0xD800 <= i <= 0xDFFF]
-    assert all(c.isspace() for c in characters if regex.match(r"\s", c))
-
-
-@given(words=st.lists(st.one_of(TEXTS, st.sampled_from(["a", "It's", "x\ny", "中1", "'ll"])), max_size=6))
-@pytest.mark.parametrize("pattern", ["gpt2", "cl100k", "o200k"])
-def test_cuts_at_single_spaces_change_no_id(
-    by_specials: dict[tuple[str, ...], Tokenizer], pattern: str, words: list[str]
-) -> None:
-    text = " ".join(words)
-    known = by_specials["<|endoftext|>",]
-    tokenizer = Tokenizer(known.vocab, known.merges, pattern=pattern)
-    assert tokenizer.encode(text) == tokenizer._encode_by_pattern(text)
-    assert tokenizer._words
-    with contextlib.suppress(UncertainError):
-        assert tokenizer._words.encode(text) == tokenizer._encode_by_pattern(text)
-
-
-def test_single_spaces_need_no_pattern(by_specials: dict[tuple[str, ...], Tokenizer]) -> None:
-    known = by_specials["<|endoftext|>",]
-    tokenizer = Tokenizer(known.vocab, known.merges, ["<|endoftext|>"])
-    assert tokenizer._words
-    for text in ("", "a", " ", " a b", "a ", "It's a\nday, día 12."):
-        assert tokenizer._words.encode(text) == textbook.encode(
-            textbook.pretokenize(text), tokenizer.vocab, tokenizer.merges
-        )
-    for text in ("a  b", "a  ", "  a", "a \n b", "a\n b", "a \u3000a b"):
-        with pytest.raises(UncertainError):
-            tokenizer._words.encode(text)
 
 
 @given(data=st.data())
