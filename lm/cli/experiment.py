@@ -75,7 +75,13 @@ class Experiment(Compiles):
             return self._fit_points()
         from lm.experiment import experiment
         from lm.experiment.runs import Plan
+        from tokenizer.errors import InputError
 
+        for flag, given in (("floor", self.floor is not None), ("predict", self.predict)):
+            if given:
+                raise InputError(
+                    f"{flag}: is for points of a file; give --points FILE.json too, or leave --{flag} out"
+                )
         plan = Plan(
             self.settings, self.backend, self.corpus, self.rates, self.batch_sizes, self.seeds, self.budget
         )

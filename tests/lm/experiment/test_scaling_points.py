@@ -137,6 +137,8 @@ def test_a_file_that_is_no_list_of_runs_is_refused_in_one_line(
             "floor: 3.0 is not between 0 and the lowest loss, 2.2",
         ),
         (("sgd", "--points", "FILE"), "lm experiment scaling --points FILE.json"),
+        (("scaling", "--floor", "1"), "floor: is for points of a file; give --points FILE.json too"),
+        (("scaling", "--predict", "1e23"), "predict: is for points of a file; give --points FILE.json too"),
     ],
 )
 def test_what_points_refuses(
