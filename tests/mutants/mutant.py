@@ -53,7 +53,7 @@ class Mutant:
     before: str
     after: str
     digest: str
-    """Of the file."""
+    """Hash of the file."""
     lines: tuple[int, ...]
     """Only a test that executes one of these lines can notice the change."""
     names: tuple[str, ...]

@@ -4,12 +4,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lm.config import TrainConfig
 from lm.experiment.outcomes import Outcome, as_facts, outcomes_of, runs_table
 from lm.experiment.runs import Runs
 from lm.experiment.scaling import grid
 from lm.experiment.scaling.fit import fit_points
 from lm.experiment.scaling.grid import Cell
+from lm.experiment.scaling.law import read_law
 from lm.experiment.scaling.plot import plot as plot_fit
 from lm.experiment.scaling.points import Point
 from lm.experiment.scaling.stories import story_errors
@@ -90,8 +93,7 @@ def _beyond(runs: Runs, fit: Facts, budget: float) -> Facts:
 
 def _law_loss(law: Facts, point: Point) -> float:
     """Return the loss of a size and a number of tokens by a law."""
-    E, A, B, a, b = (law[name]["value"] for name in ("E", "A", "B", "a", "b"))
-    return float(E + A / point.parameters**a + B / point.tokens**b)
+    return float(np.exp(read_law(law).log_loss(np.log([[point.parameters, point.tokens]])))[0])
 
 
 def tables(facts: Facts) -> list[str]:
