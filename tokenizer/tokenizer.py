@@ -21,8 +21,10 @@ from tokenizer.normalizer import Normalization
 from tokenizer.pretokenize import Pretokenizer, encode_utf8
 from tokenizer.spans import edges_of
 from tokenizer.streams import StreamEncoder, reader_of
+from tokenizer.token_table import TokenTable
 
 SHORT = 4096  # characters; for texts up to this length, a loop over pre-tokens is faster than blocks in NumPy
+FEW_IDS = 500  # for up to this many ids, joining tokens one by one is faster than gathering them in NumPy
 MAX_CACHED_PIECES = 1 << 16
 NEVER_IN_UTF8 = (0xC0, 0xC1, *range(0xF5, 0x100))  # DeepSeek's vocabularies lack these bytes
 
@@ -228,14 +230,25 @@ class Tokenizer:
         Raises:
             InputError: an id is not in the vocabulary.
         """
-        ids = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+        items: list[int] | np.ndarray = ids if isinstance(ids, np.ndarray) else list(ids)
+        if isinstance(items, np.ndarray) and (items.ndim != 1 or items.dtype.kind not in "iu"):
+            items = items.tolist()
+        if len(items) > FEW_IDS and (joined := self._token_table.join(items)) is not None:
+            return joined
+        if isinstance(items, np.ndarray):
+            items = items.tolist()
         try:
-            return b"".join(map(self.vocab.__getitem__, ids))
+            return b"".join(map(self.vocab.__getitem__, items))
         except KeyError as error:
             raise InputError(
                 f"token id {error} is not in the vocabulary of {len(self.vocab)} tokens; "
                 f"decode with the tokenizer that encoded the text"
             ) from None
+
+    @cached_property
+    def _token_table(self) -> TokenTable:
+        """The bytes of the tokens, for many ids."""
+        return TokenTable(self.vocab)
 
     def _encode_piece(self, piece: str) -> list[int]:
         """Return the ids of a pre-token, and remember them."""

@@ -1,10 +1,13 @@
 """Encoding equals the textbook's, tiktoken and tokenizers; decoding gives the text back."""
 
+import copy
 import itertools
 import json
+import re
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from hypothesis import strategies as st
 
 from tests.tokenizer.texts import CORNER_CASES, SPECIAL_SETS, TEXTS, texts_with_specials
 from tests.tokenizer.words import words_of
-from tokenizer import InputError, Tokenizer, streams, textbook, train_bpe
+from tokenizer import InputError, Tokenizer, streams, textbook, token_table, train_bpe
 from tokenizer import tokenizer as tokenizer_module
 from tokenizer.inspect import coloured, tokens_of
 from tokenizer.merges import apply, token_array
@@ -182,10 +185,36 @@ def test_caches_are_bounded(
 def test_every_id_sequence_decodes(
     by_specials: dict[tuple[str, ...], Tokenizer], data: st.DataObject
 ) -> None:
+    """Few ids and many take different ways; the second way writes tokens that are longer than a head in two parts."""
     tokenizer = by_specials["<|endoftext|>",]
     ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=20))
     expected = b"".join(tokenizer.vocab[i] for i in ids).decode("utf-8", errors="replace")
-    assert tokenizer.decode(ids) == tokenizer.decode(np.array(ids, np.uint16)) == expected
+    arrays = [np.array(ids, dtype) for dtype in (np.uint16, np.uint64, np.int64, np.float64)]
+    given_as: list[Any] = [ids, iter(ids), *arrays, [float(i) for i in ids]]
+    assert tokenizer.decode(ids) == expected
+    for head in (1, 3, 16):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(token_table, "HEAD", head)
+            patch.setattr(token_table, "CHUNK", 7)
+            patch.setattr(tokenizer_module, "FEW_IDS", 0)
+            fresh = Tokenizer(tokenizer.vocab, tokenizer.merges, ["<|endoftext|>"])
+            assert [fresh.decode(copy.copy(some)) for some in given_as] == [expected] * len(given_as)
+
+
+@pytest.mark.parametrize("wrong", [-1, 260, 300, 1 << 24, 1 << 70, -(1 << 63), 1.5, None, "a"])
+def test_an_unknown_id_is_named_wherever_it_stands(wrong: object) -> None:
+    vocab = {i: bytes([i]) for i in range(256)} | {261: b"ab"}
+    tokenizer = Tokenizer(vocab, [(b"a", b"b")])
+    known = [261, *b"text"] * 5000
+    assert tokenizer.decode_bytes(known) == b"abtext" * 5000
+    for ids in ([wrong], [wrong, *known], [*known, wrong], [*known, wrong, -2]):
+        with pytest.raises(
+            InputError, match=re.escape(f"token id {wrong!r} is not in the vocabulary of 257")
+        ):
+            tokenizer.decode(ids)  # type: ignore[arg-type]
+    if isinstance(wrong, int | float) and wrong != 1 << 70:
+        with pytest.raises(InputError, match=f"token id {wrong} is not"):
+            tokenizer.decode(np.array([*known, wrong], type(wrong)))
 
 
 def test_more_than_uint16() -> None:
