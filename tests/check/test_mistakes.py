@@ -181,7 +181,7 @@ def test_another_hands_mistake_is_the_catalogues(subject: str, framework: Framew
     """The right function ("") and each mistake agree in outputs and gradients with torch's and JAX's autodiff."""
     right = answers(subject)[""]
     shown = [name for name, expected in answers(subject).items() if not name or not equal(expected, right)]
-    # JAX runs the text that torch runs, and compiles each of its operations: every third mistake is enough.
+    # JAX runs the text that torch runs and compiles each mistake: every third mistake is enough.
     for name in shown[::3] if framework == "jax" else shown:
         expected = answers(subject)[name]
         for given, exact in zip(CASES[subject], expected, strict=True):
@@ -189,7 +189,7 @@ def test_another_hands_mistake_is_the_catalogues(subject: str, framework: Framew
             if not (dtype == "float32" and has_huge_numbers(given)):
                 assert_twins(ask(framework, INJECTED[subject], name), subject, name, given, exact, dtype)
             if framework == "jax":
-                break  # one case: compiling its operations takes the time
+                break  # one case: compiling takes the time
 
 
 def assert_twins(twin: Ask, subject: str, name: str, given: Given, exact: Numbers, dtype: Dtype) -> None:

@@ -209,7 +209,7 @@ def assert_agrees(ground: str, mistake: Mistake | None, framework: Framework, ca
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 @pytest.mark.parametrize("ground", GROUNDS)
 def test_the_injected_implementation_without_a_mistake_is_right(ground: str, framework: Framework) -> None:
-    """JAX runs the text that torch runs, and every new shape takes it long: one case is enough for it."""
+    """JAX runs the text that torch runs and compiles each case: one case is enough."""
     for case in range(len(cotangents(ground)) if framework == "torch" else 1):
         assert_agrees(ground, None, framework, case)
 
@@ -218,9 +218,11 @@ def test_the_injected_implementation_without_a_mistake_is_right(ground: str, fra
 def test_a_mistake_shows_and_is_what_the_injected_implementation_does(ground: str, mistake: Mistake) -> None:
     telling = telling_cases(ground, mistake, None)
     assert telling
-    # JAX runs the text that torch runs, and every new shape takes it long.
-    for framework, case in [("torch", case) for case in telling] + [("jax", telling[0])]:
-        assert_agrees(ground, mistake, framework, case)  # type: ignore[arg-type]
+    for case in telling:
+        assert_agrees(ground, mistake, "torch", case)
+    # JAX runs the text that torch runs and compiles each mistake: every third mistake is enough.
+    if ALL.index((ground, mistake)) % 3 == 0:
+        assert_agrees(ground, mistake, "jax", telling[0])
 
 
 ONE_MISTAKE = {

@@ -1,12 +1,15 @@
 """Every known mistake of optimizers, schedules, batches, checkpoints and tokenizers is named in another hand's code."""
 
+from typing import Any
+
 import pytest
 
+from parity.check import exact
 from parity.check.exact import Exact
 from parity.check.exact_data import DATA
 from parity.check.exact_texts import TEXTS
 from parity.check.table import SUBJECTS
-from parity.mistakes import MISTAKES
+from parity.mistakes import MISTAKES, Mistake
 from tests.check.injected.arrays import Framework
 from tests.check.injected.ask import ask
 from tests.check.injected.exact import homes, names, verdict
@@ -25,7 +28,7 @@ OF = {s.name: s for s in SUBJECTS}
 @pytest.mark.parametrize("framework", ["torch", "jax"])
 @pytest.mark.parametrize("name", NUMERIC)
 def test_mistakes_of_a_step_are_named(name: str, framework: Framework) -> None:
-    """JAX compiles each operation, so every fifth mistake is injected into its form."""
+    """JAX compiles each mistake, so every fifth mistake is injected into its form."""
     mistakes = [m for m in MISTAKES if m.replaces in NUMERIC[name]]
     for mistake in mistakes if framework == "torch" else mistakes[::5]:
         outcome = diagnosed(framework, OF[name], INJECTED[name], mistake)
@@ -52,6 +55,21 @@ def test_a_right_implementation_passes(subject: Exact) -> None:
 HOMES = homes()
 
 
+@pytest.fixture
+def answers_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask the oracle with a mistake each question once, not once for every mistake that is looked for."""
+    answer, known = exact._with, dict[tuple[str, str, int], Any]()
+
+    def answer_once(subject: Exact, mistake: Mistake, reply: exact.Reply) -> Any:
+        key = subject.name, mistake.name, subject.questions.index(reply.question)
+        if key not in known:
+            known[key] = answer(subject, mistake, reply)
+        return known[key]
+
+    monkeypatch.setattr(exact, "_with", answer_once)
+
+
+@pytest.mark.usefixtures("answers_once")
 @pytest.mark.parametrize("subject", [*TEXTS, *DATA], ids=lambda s: s.name)
 def test_exact_mistakes_are_named(subject: Exact) -> None:
     assert len(HOMES[subject.name]) >= 6

@@ -205,7 +205,12 @@ def _run_jax(
         leaves = {name: jnp.asarray(x, dtype) for name, x in arrays.items()}
         if cotangent is None:
             return _float64(f(Jax(), leaves)), {}
-        output, backward = jax.vjp(lambda leaves: f(Jax(), leaves), leaves)
-        (gradients,) = backward(jnp.asarray(cotangent, output.dtype))
+
+        @jax.jit
+        def backward(leaves: Tree, cotangent: np.ndarray) -> tuple[Any, Tree]:
+            output, pull_back = jax.vjp(lambda leaves: f(Jax(), leaves), leaves)
+            return output, pull_back(jnp.asarray(cotangent, output.dtype))[0]
+
+        output, gradients = backward(leaves, cotangent)
         # jax.tree sorts a dict's names.
         return _float64(output), {name: _float64(gradients[name]) for name in leaves}
