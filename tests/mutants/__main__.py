@@ -7,17 +7,16 @@ import re
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from functools import cache
+from itertools import accumulate, zip_longest
 from pathlib import Path
 
 from tests.faults.run import copied_tree, run_tests
 from tests.mutants.mutant import Mutant, mutants
-from tests.mutants.reach import Reach, candidates
+from tests.mutants.reach import JOBS, Reach, candidates
 from tests.source import ROOT
 
-JOBS = 2
-MOST_FILES = 4
-"""Test files that may notice a mutant."""
+FIRST = 15
+"""Tests that are tried before the others, each from another file."""
 FOLDER = ROOT / ".mutants"
 SHARES = {"torch_impl": 25, "jax_impl": 25, "lm/budgets.py": 4, "lm": 26, "tokenizer": 20}
 """What each package gives to a sample of 100. The table of tolerances is a part of its own."""
@@ -90,64 +89,56 @@ def _files(words: list[str]) -> list[str]:
 def judge(mutant: Mutant, reach: Reach, seconds: float) -> dict[str, str]:
     """Return whether the tests notice a mutant.
 
-    First come all tests of the likeliest file, until one fails. If none does, the tests of the likely files that
-    execute the mutant come, the fastest first.
+    First come a few tests that execute the mutant, each from another file. Then come more of these tests, and then
+    the file that should notice the mutant, because what a test's other processes execute is not measured.
 
     Returns:
         outcome: "killed", "timeout" or "survived".
         by: The test that noticed, or how many did not.
     """
-    files = candidates(mutant.file, mutant.names)[:MOST_FILES]
-    try:
-        if killer := _first_failing(mutant, files[:1], seconds):
-            return {"outcome": "killed", "by": killer}
-    except TimeoutError:  # the file may only be long
-        pass
-    chosen = _fastest(mutant, files, reach, seconds)
-    try:
-        killer = _first_failing(mutant, chosen, 3 * seconds) if chosen else None
-    except TimeoutError:
-        return {"outcome": "timeout", "by": chosen[0]}
-    return {
-        "outcome": "killed" if killer else "survived",
-        "by": killer or f"{len(chosen)} tests of {', '.join(files)}",
-    }
+    likely = candidates(mutant.file, mutant.names)
+    reaching = _in_turns(reach.tests(mutant), likely)
+    rounds = [reaching[:FIRST], _within(reaching[FIRST:], seconds)]
+    tried = {test for tests in rounds for test, _ in tests}
+    rest = [item for item in reach.all_tests(likely[0]).items() if item[0] not in tried] if likely else []
+    rounds.append(_within(sorted(rest, key=lambda item: item[1]), seconds / 2))
+    for tests in filter(None, rounds):
+        names, time = [test for test, _ in tests], sum(time for _, time in tests)
+        try:
+            if killer := _first_failing(mutant, names, 3 * time + seconds):
+                return {"outcome": "killed", "by": killer}
+        except TimeoutError:
+            return {"outcome": "timeout", "by": names[0]}
+    files = sorted({test.split("::")[0] for tests in rounds for test, _ in tests})
+    return {"outcome": "survived", "by": f"{sum(map(len, rounds))} tests of {', '.join(files)}"}
+
+
+def _in_turns(tests: dict[str, dict[str, float]], likely: list[str]) -> list[tuple[str, float]]:
+    """Return the fastest test of each file, then the second of each, and so on; the likeliest files come first."""
+    rank = {file: place for place, file in enumerate(likely)}
+    files = sorted(tests, key=lambda file: (rank.get(file, len(rank)), min(tests[file].values())))
+    turns = zip_longest(*(tests[file].items() for file in files))
+    return [item for turn in turns for item in turn if item is not None]
+
+
+def _within(tests: list[tuple[str, float]], seconds: float) -> list[tuple[str, float]]:
+    """Return as many of the tests as the time allows, the first in any case."""
+    totals = accumulate(time for _, time in tests)
+    return [
+        item
+        for place, (item, total) in enumerate(zip(tests, totals, strict=True))
+        if not place or total <= seconds
+    ]
 
 
 def _first_failing(mutant: Mutant, tests: list[str], seconds: float) -> str | None:
-    """Return the first of the tests that fails with a mutant and passes without it, or what ended pytest."""
+    """Return the first of the tests that fails with a mutant, or what ended pytest."""
     with copied_tree() as tree:
         path = tree / mutant.file
         path.write_bytes(mutant.source(path.read_bytes()))
         done = run_tests(tree, "-x", "--tb=no", *tests, seconds=seconds)
     failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", done.stdout, re.M)
-    if failed:
-        return failed[1] if _passes(failed[1]) else None
-    return f"pytest ended with {done.returncode}" if done.returncode and _passes(tests[0]) else None
-
-
-@cache
-def _passes(test: str) -> bool:
-    """Return whether a test, or a whole file, passes without a mutant."""
-    with copied_tree() as tree:
-        return run_tests(tree, "--tb=no", test).returncode == 0
-
-
-def _fastest(mutant: Mutant, files: list[str], reach: Reach, seconds: float) -> list[str]:
-    """Return the fastest tests of files that execute a mutant, as many as the time allows.
-
-    Other processes are not measured. If no test executes the mutant in its own process, return the fastest of all.
-    """
-    reaching = {test: time for file in files for test, time in reach.tests(file, mutant).items()}
-    found = reaching or {test: time for file in files for test, time in reach.all_tests(file).items()}
-    tests: list[str] = []
-    total = 0.0
-    for test, time in sorted(found.items(), key=lambda item: item[1]):
-        total += time
-        if tests and total > seconds:
-            break
-        tests.append(test)
-    return tests
+    return failed[1] if failed else f"pytest ended with {done.returncode}" if done.returncode else None
 
 
 def _known(results: Path, state: str) -> dict[str, dict[str, str]]:

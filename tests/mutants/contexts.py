@@ -1,24 +1,33 @@
 """A pytest plugin: write which lines each test executes, and how much processor time the test takes.
 
-Coverage measures. What runs outside of a test's own call, such as a fixture, counts for every test of the file.
+Coverage measures. What a fixture executes counts for every test of the file.
 """
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Generator
 from pathlib import Path
 
 import coverage
 import pytest
 
+from tests.mutants.reach import PACKAGES
 from tests.source import ROOT
 
-PACKAGES = ("torch_impl", "jax_impl", "lm", "tokenizer")
-_SECONDS: dict[str, float] = {}
+_SECONDS: dict[str, dict[str, float]] = defaultdict(dict)
+"""File of tests -> test -> processor time."""
 _COVERAGE = coverage.Coverage(
     data_file=None, config_file=False, source=[str(ROOT / package) for package in PACKAGES]
 )
 _COVERAGE.start()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
+    """Measure the fixtures of a file."""
+    _COVERAGE.switch_context(_file(item.nodeid))
+    yield
 
 
 @pytest.hookimpl(wrapper=True)
@@ -28,22 +37,29 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
     start = sum(os.times()[:4])
     try:
         yield
-        _SECONDS[item.nodeid] = sum(os.times()[:4]) - start
+        _SECONDS[_file(item.nodeid)][item.nodeid] = sum(os.times()[:4]) - start
     finally:
         _COVERAGE.switch_context("")
 
 
 def pytest_sessionfinish() -> None:
-    """Write the times and, for each file, line -> numbers of the tests; -1 stands for all tests."""
+    """Write for each file of tests the times and, for each module, line -> numbers of the tests; -1 stands for all."""
     _COVERAGE.stop()
     data = _COVERAGE.get_data()
-    number = {test: i for i, test in enumerate(_SECONDS)} | {"": -1}
-    lines = {
-        Path(file).relative_to(ROOT).as_posix(): {
-            line: [number[context] for context in contexts if context in number]
-            for line, contexts in data.contexts_by_lineno(file).items()
-        }
-        for file in data.measured_files()
+    number = dict.fromkeys(_SECONDS, -1) | {
+        test: i for tests in _SECONDS.values() for i, test in enumerate(tests)
     }
-    written = json.dumps({"seconds": _SECONDS, "lines": lines})
-    Path(os.environ["MUTANTS_CONTEXTS"]).write_text(written, encoding="utf-8")
+    lines: dict[str, dict[str, dict[int, list[int]]]] = {file: defaultdict(dict) for file in _SECONDS}
+    for path in data.measured_files():
+        module = Path(path).relative_to(ROOT).as_posix()
+        for line, contexts in data.contexts_by_lineno(path).items():
+            for context in contexts:
+                if context in number:
+                    lines[_file(context)][module].setdefault(line, []).append(number[context])
+    for file, seconds in _SECONDS.items():
+        written = json.dumps({"seconds": seconds, "lines": lines[file]})
+        Path(os.environ["MUTANTS_REACH"], file.replace("/", ".")).write_text(written, encoding="utf-8")
+
+
+def _file(test: str) -> str:
+    return test.split("::")[0]

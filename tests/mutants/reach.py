@@ -3,8 +3,9 @@
 import hashlib
 import json
 import re
-import threading
-from contextlib import suppress
+import shutil
+import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from tests.faults.run import COPIED, copied_tree, run_tests
 from tests.mutants.mutant import Mutant
 from tests.source import ROOT
 
-_LONGEST = 1200
-"""Seconds that a file of tests may take while coverage measures it."""
+PACKAGES = ("torch_impl", "jax_impl", "lm", "tokenizer")
+JOBS = 2
+"""Processes at once."""
 _HOMES = {"torch_impl": "tests/parity", "jax_impl": "tests/parity"}
 
 
@@ -61,54 +63,61 @@ def _home(folder: Path) -> Path:
 class Reach:
     """The lines that each test executes.
 
-    A file of tests is measured when its tests are asked for. The result is kept until the code or the tests change.
+    A file of tests is measured again if it changes. All files are measured again if the code changes.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.state = _state()
-        self._folder = folder / self.state
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._locks: dict[str, threading.Lock] = {}
+    def __init__(self, folder: Path, files: Sequence[str] | None = None) -> None:
+        """Measure the files of tests that have not been measured.
 
-    def tests(self, file: str, mutant: Mutant) -> dict[str, float]:
-        """Return the tests of a file that execute a mutant's lines: name -> seconds."""
-        measured = self._measured(file)
-        names = list(measured["seconds"])
-        lines = measured["lines"].get(mutant.file, {})
-        reached = {number for line in mutant.lines for number in lines.get(str(line), [])}
-        if -1 in reached:
-            reached = {*range(len(names))}
-        return {names[number]: measured["seconds"][names[number]] for number in reached}
+        Args:
+            folder: Where the measurements are kept.
+            files: Files of tests. Default: all.
+        """
+        self.state = _digest(COPIED)
+        files = sorted(_texts()) if files is None else files
+        homes = {file: folder / _digest(PACKAGES) / _digest((file,)) for file in files}
+        if missing := [file for file, home in homes.items() if not home.is_dir()]:
+            _measure(missing, homes)
+        self._measured: dict[str, Any] = {
+            file: json.loads((home / "reach.json").read_text(encoding="utf-8"))
+            for file, home in homes.items()
+            if (home / "reach.json").exists()
+        }
+
+    def tests(self, mutant: Mutant) -> dict[str, dict[str, float]]:
+        """Return the tests that execute a mutant's lines: file of tests -> test -> seconds, the fastest first."""
+        found = {}
+        for file, measured in self._measured.items():
+            lines = measured["lines"].get(mutant.file, {})
+            reached = {number for line in mutant.lines for number in lines.get(str(line), [])}
+            tests = self.all_tests(file)
+            chosen = {test: tests[test] for i, test in enumerate(measured["seconds"]) if {i, -1} & reached}
+            if chosen:
+                found[file] = dict(sorted(chosen.items(), key=lambda item: item[1]))
+        return found
 
     def all_tests(self, file: str) -> dict[str, float]:
-        """Return all tests of a file: name -> seconds."""
-        seconds: dict[str, float] = self._measured(file)["seconds"]
+        """Return all tests of a file that pass without a mutant: name -> seconds."""
+        seconds: dict[str, float] = self._measured.get(file, {}).get("seconds", {})
         return seconds
 
-    def _measured(self, file: str) -> dict[str, Any]:
-        with self._locks.setdefault(file, threading.Lock()):
-            path = self._folder / f"{file.replace('/', '.')}.json"
-            if not path.exists():
-                path.write_text(json.dumps(_measure(file)), encoding="utf-8")
-            measured: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return measured
+
+def _measure(files: Sequence[str], homes: dict[str, Path]) -> None:
+    """Run files of tests, and write what each executes into its home."""
+    with copied_tree() as tree, tempfile.TemporaryDirectory() as out:
+        options = ("-p", "tests.mutants.contexts", "-n", str(min(JOBS, len(files))), "--dist", "loadfile")
+        run_tests(tree, *options, *files, MUTANTS_REACH=out)
+        for file in files:
+            homes[file].mkdir(parents=True, exist_ok=True)
+            if (written := Path(out, file.replace("/", "."))).exists():
+                shutil.copy(written, homes[file] / "reach.json")
 
 
-def _measure(file: str) -> dict[str, Any]:
-    with copied_tree() as tree:
-        out = tree / "contexts.json"
-        with suppress(TimeoutError):
-            run_tests(tree, "-p", "tests.mutants.contexts", file, seconds=_LONGEST, MUTANTS_CONTEXTS=str(out))
-        if not out.exists():  # the file of tests does not end, or it cannot be measured
-            return {"seconds": {}, "lines": {}}
-        measured: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
-        return measured
-
-
-def _state() -> str:
-    """Return a name for the code and the tests at hand."""
+def _digest(names: Sequence[str]) -> str:
+    """Return a name for the content of files and folders."""
     digest = hashlib.sha256()
-    for name in COPIED:
-        for path in sorted((ROOT / name).rglob("*.py")):
-            digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    for name in names:
+        for path in sorted([ROOT / name, *(ROOT / name).rglob("*.py")]):
+            if path.is_file():
+                digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:12]

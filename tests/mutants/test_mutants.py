@@ -113,10 +113,11 @@ def test_the_likeliest_tests_are_tried_first(file: str, names: tuple[str, ...], 
 @pytest.mark.skipif(os.name != "posix", reason="a POSIX shell limits the processor time")
 def test_a_mutant_is_killed_by_a_test_that_executes_it(tmp_path: Path) -> None:
     later = next(m for m in of_file("lm/schedule.py")[0] if (m.names, m.before) == (("learning_rate",), "1"))
-    reach, file = Reach(tmp_path), "tests/lm/test_schedule.py"
+    file = "tests/lm/test_schedule.py"
+    reach = Reach(tmp_path, [file])
     result = judge(later, reach, seconds=20)
     assert result["outcome"] == "killed"
-    reaching, every = reach.tests(file, later), reach.all_tests(file)
+    reaching, every = reach.tests(later)[file], reach.all_tests(file)
     assert result["by"] in reaching
     assert f"{file}::test_without_warm_up_it_starts_at_the_maximum" in every.keys() - reaching.keys()
     assert all(seconds >= 0 for seconds in every.values())
