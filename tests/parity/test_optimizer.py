@@ -1,5 +1,6 @@
 """Parity of AdamW and SGD over one step and over 500, and their limits."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -17,7 +18,8 @@ from lm.config import AdamWForm
 from parity import oracle
 from parity.case import Case
 from tests.parity.support import DTYPES, assert_close, assert_parity, cases, examples, normal
-from torch_impl.optimizer import SGD, AdamW
+from tokenizer.errors import InputError
+from torch_impl.optimizer import SGD, AdamW, Muon
 
 STEPS = 500
 SCALES = np.array([1e-30, 1e-18, 1e-9, 1e-4, 1.0, 1e4, 1e9, 1e15])
@@ -225,3 +227,35 @@ def test_parameters_without_gradient_are_left_alone() -> None:
     optimizer.step()
     assert not torch.equal(p, torch.ones(3))
     assert torch.equal(q, torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "least", "limits"),
+    [
+        (AdamW, {"lr": 0.0, "eps": 0.0, "weight_decay": 0.0}, {"betas": [(0.0, 1.0), (1.0, 0.0)]}),
+        (Muon, {"lr": 0.0, "momentum": 0.0, "weight_decay": 0.0}, {"momentum": [1.0]}),
+        (SGD, {"lr": 0.0}, {}),
+    ],
+)
+def test_hyperparameters_outside_of_their_range_are_refused(
+    optimizer: Any, least: dict[str, float], limits: dict[str, list[Any]]
+) -> None:
+    """The least value of each fits, as does a beta of 0; a value below does not, nor does a beta of 1."""
+    p = torch.nn.Parameter(torch.ones(2, 2))
+    optimizer([p], **least)
+    below = [{name: np.nextafter(value, -1)} for name, value in least.items()]
+    for wrong in below + [{name: value} for name, values in limits.items() for value in values]:
+        with pytest.raises(InputError, match=optimizer.__name__):
+            optimizer([p], **wrong)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "names"),
+    [
+        (AdamW, torch.optim.AdamW, ("lr", "betas", "eps", "weight_decay")),
+        (Muon, torch.optim.Muon, ("momentum",)),
+    ],
+)
+def test_defaults_are_those_of_torch(ours: Any, theirs: Any, names: tuple[str, ...]) -> None:
+    own, torchs = (inspect.signature(optimizer).parameters for optimizer in (ours, theirs))
+    assert [own[name].default for name in names] == [torchs[name].default for name in names]
