@@ -11,6 +11,7 @@ from lm.config import ModelConfig
 from lm.interop.families import FAMILIES
 from lm.interop.family import meaning
 from lm.interop.import_model import find_family
+from lm.interop.keys import Setting
 from tests.lm.interop.models import MODEL, read_json
 from tokenizer import InputError
 
@@ -97,6 +98,20 @@ def test_missing_keys_mean_what_they_mean_in_transformers(
         theirs |= {"no_rope_layers": [1, 1]} if name == "smollm3" else {"num_key_value_heads": 4}
     theirs |= {"num_key_value_heads": 4} if name in ("mistral", "gemma") else {}
     assert read(rewritten(transformers, tmp_path, theirs)) == read(theirs)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_defaults_are_those_of_the_class_in_transformers(transformers: Any, name: str) -> None:
+    family, theirs = FAMILIES[name], transformers.AutoConfig.for_model(name)
+    bare: dict[str, Any] = {"model_type": name} | {key: getattr(theirs, key) for key in family.sizes}
+    bare |= {"no_rope_layers": [1] * theirs.num_hidden_layers} if name == "smollm3" else {}
+    model = read(bare)
+    for setting in family.keys:
+        if isinstance(setting, Setting) and (value := getattr(theirs, setting.key, None)) is not None:
+            ours = getattr(model, setting.ours)
+            if setting.ours == "num_kv_heads" and ours is None:
+                ours = model.num_heads
+            assert (setting.key, ours) == (setting.key, value)
 
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {
