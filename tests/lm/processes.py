@@ -51,7 +51,7 @@ class Process:
         self._files[0].write_text(said)
         variables = os.environ | {name: str(value) for name, value in (environment or {}).items()}
         arguments = (self._files, variables, module, [str(word) for word in words])
-        self._process = _FORKS.Process(target=_run, args=arguments, daemon=True)
+        self._process = _FORKS.Process(target=run, args=arguments, daemon=True)
         self._process.start()
 
     def runs(self) -> bool:
@@ -103,7 +103,7 @@ def wait_for(path: Path, *started: Process) -> None:
         time.sleep(0.001)
 
 
-def _run(files: Sequence[Path], variables: dict[str, str], module: str, words: list[str]) -> None:
+def run(files: Sequence[Path], variables: dict[str, str], module: str, words: list[str]) -> None:
     """Become a process that runs a module."""
     for number, (path, flags) in enumerate(
         zip(files, (os.O_RDONLY, *[os.O_WRONLY | os.O_CREAT] * 2), strict=True)

@@ -90,7 +90,7 @@ def judge(mutant: Mutant, reach: Reach, seconds: float) -> dict[str, str]:
     """Return whether the tests notice a mutant.
 
     First come a few tests that execute the mutant, each from another file. Then come more of these tests, and then
-    the file that should notice the mutant, because what a test's other processes execute is not measured.
+    the file that should notice the mutant, because not all processes are measured.
 
     Returns:
         outcome: "killed", "timeout" or "survived".

@@ -1,6 +1,7 @@
 """A pytest plugin: write which lines each test executes, and how much processor time the test takes.
 
-Coverage measures. What a fixture executes counts for every test of the file.
+Coverage measures this process and those of tests/lm/processes.py. What a fixture executes counts for every test of the
+file.
 """
 
 import json
@@ -12,6 +13,8 @@ from pathlib import Path
 import coverage
 import pytest
 
+from tests.lm import processes
+from tests.mutants import children
 from tests.mutants.reach import PACKAGES
 from tests.source import ROOT
 
@@ -21,25 +24,26 @@ _COVERAGE = coverage.Coverage(
     data_file=None, config_file=False, source=[str(ROOT / package) for package in PACKAGES]
 )
 _COVERAGE.start()
+processes.run = children.run
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
     """Measure the fixtures of a file."""
-    _COVERAGE.switch_context(_file(item.nodeid))
+    _switch(_file(item.nodeid))
     yield
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
     """Measure one test. Only a test that passes is of use."""
-    _COVERAGE.switch_context(item.nodeid)
+    _switch(item.nodeid)
     start = sum(os.times()[:4])
     try:
         yield
         _SECONDS[_file(item.nodeid)][item.nodeid] = sum(os.times()[:4]) - start
     finally:
-        _COVERAGE.switch_context("")
+        _switch("")
 
 
 def pytest_sessionfinish() -> None:
@@ -56,9 +60,19 @@ def pytest_sessionfinish() -> None:
             for context in contexts:
                 if context in number:
                     lines[_file(context)][module].setdefault(line, []).append(number[context])
+    for process in children.found():
+        for module, numbers in process["lines"].items() if process["context"] in number else ():
+            of_module = lines[_file(process["context"])][module]
+            for line in numbers:
+                of_module.setdefault(line, []).append(number[process["context"]])
     for file, seconds in _SECONDS.items():
         written = json.dumps({"seconds": seconds, "lines": lines[file]})
         Path(os.environ["MUTANTS_REACH"], file.replace("/", ".")).write_text(written, encoding="utf-8")
+
+
+def _switch(context: str) -> None:
+    _COVERAGE.switch_context(context)
+    os.environ["MUTANTS_TEST"] = context
 
 
 def _file(test: str) -> str:
