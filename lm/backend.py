@@ -25,8 +25,8 @@ class TrainStep(Protocol):
     def __call__(self, state: Any, batch: Batch, lr: float, /) -> tuple[Any, dict[str, Any]]:
         """Take one optimizer step. Consume `state`; return the new state and `loss`, `grad_norm` and `finite`.
 
-        The metrics are the framework's scalars, so that the host need not wait for them. If the loss or the gradient
-        norm is not finite, the new state equals the old one.
+        The metrics are Python's or the framework's scalars, so that the host need not wait for them. If the loss or the
+        gradient norm is not finite, the new state equals the old one.
         """
 
 

@@ -8,6 +8,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import jaxtyping
@@ -31,16 +32,21 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # Nearly all the time of the tests of JAX goes into compiling programs that run once. Without LLVM's optimizations and
 # without kernels that fuse loops, XLA compiles a model in a sixth of the time. `usual_xla` gives a test XLA's defaults;
 # all tests have them after: XLA_FLAGS= python -m pytest
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
-)
-USUAL_XLA = {
-    "xla_backend_optimization_level": 3,
-    "xla_cpu_use_fusion_emitters": True,
-    "xla_cpu_parallel_codegen_split_count": 32,
-}
+USUAL_FUSION: dict[str, int | bool] = {}
+if tuple(map(int, version("jaxlib").split(".")[:2])) < (
+    0,
+    11,
+):  # later versions always fuse loops by these kernels
+    USUAL_FUSION["xla_cpu_use_fusion_emitters"] = True
+USUAL_XLA = USUAL_FUSION | {"xla_backend_optimization_level": 3, "xla_cpu_parallel_codegen_split_count": 32}
 """XLA's defaults, as compiler options."""
+_QUICK_XLA = dict.fromkeys(USUAL_FUSION, False) | {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+os.environ.setdefault(
+    "XLA_FLAGS", " ".join(f"--{name}={str(value).lower()}" for name, value in _QUICK_XLA.items())
+)
 
 # JAX at its strictest: nothing broadcasts or changes its type unasked. By environment, so that whoever imports
 # JAX first, this process or one that a test starts, finds it so.
@@ -102,8 +108,7 @@ def usual_xla(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def usual_fusion(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have XLA fuse and place the buffers of the backend's steps as it does for users; LLVM changes neither."""
-    options = {"xla_cpu_use_fusion_emitters": True}
-    monkeypatch.setattr("jax_impl.sharding.same_bits", lambda config: options)
+    monkeypatch.setattr("jax_impl.sharding.same_bits", lambda config: USUAL_FUSION)
 
 
 @pytest.fixture

@@ -1,11 +1,13 @@
 """The Backend functions (`lm.backend.Backend`) of torch: setup, training and evaluation are here."""
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, distributed
@@ -86,14 +88,12 @@ def micro_batches(
     """Yield what the model reads, targets and loss mask of these rows of each micro-batch, on the model's device."""
     check_batch(batch, config.model.vocab_size)
     for i in range(len(batch.inputs)):
-        inputs = {
-            name: torch.tensor(a[i, rows], device=config.device) for name, a in batch.model_inputs.items()
-        }
-        targets = torch.tensor(batch.targets[i, rows], device=config.device)
-        mask = (
-            None if batch.loss_mask is None else torch.tensor(batch.loss_mask[i, rows], device=config.device)
-        )
-        yield inputs, targets, mask
+
+        def put(array: np.ndarray, i: int = i) -> Tensor:
+            return fast.send(torch.tensor(array[i, rows]), config.device)
+
+        inputs = {name: put(array) for name, array in batch.model_inputs.items()}
+        yield inputs, put(batch.targets), None if batch.loss_mask is None else put(batch.loss_mask)
 
 
 def sum_losses(
@@ -126,7 +126,7 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
 
     @sharding.same_bits()
     def train_step(state: TrainState, batch: Batch, lr: float) -> tuple[TrainState, dict[str, Any]]:
-        for p in state.weights.values():
+        for p in (*state.weights.values(), *(array.whole for array in state.arrays)):
             p.grad = None
         A, B = batch.inputs.shape[:2]
         losses, rows = [], sharding.batch_rows(mesh, B)
@@ -148,7 +148,9 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
         if state.muon:
             arrays += state.muon.matrices
         norm = clip_gradients(arrays, config.optimizer.max_grad_norm, norm)
-        finite = torch.isfinite(total) & torch.isfinite(norm)
+        # The only time that the host waits for a GPU in a step.
+        loss, grad_norm = torch.stack((total, norm)).tolist()
+        finite = math.isfinite(loss) and math.isfinite(grad_norm)
         if finite:
             for group in state.optimizer.param_groups:
                 group["lr"] = lr
@@ -158,7 +160,7 @@ def make_train_step(config: TrainConfig, mesh: Mesh | None = None) -> TrainStep:
                     group["lr"] = lr * config.optimizer.muon_rate
                 state.muon.step()
             update_average(state, config)
-        return state, {"loss": total, "grad_norm": norm, "finite": finite}
+        return state, {"loss": loss, "grad_norm": grad_norm, "finite": finite}
 
     return train_step
 

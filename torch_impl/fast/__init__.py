@@ -4,11 +4,17 @@ The formulas remain the definition: the parity tests hold every form to its form
 operations itself, is given the formulas.
 """
 
-from torch_impl.fast.attention import grouped_query_attention, rope, scaled_dot_product_attention
+from torch_impl.fast.attention import (
+    grouped_query_attention,
+    reuse_mask,
+    rope,
+    scaled_dot_product_attention,
+)
 from torch_impl.fast.blocks import blockwise, gelu_gate, rmsnorm, silu_gate, token_cross_entropy
 from torch_impl.fast.packing import Array, moments, pack
 from torch_impl.fast.product import choices, keep_plain, project, repeat
 from torch_impl.fast.switch import path, use, used
+from torch_impl.fast.transfer import send
 
 __all__ = [
     "Array",
@@ -22,9 +28,11 @@ __all__ = [
     "path",
     "project",
     "repeat",
+    "reuse_mask",
     "rmsnorm",
     "rope",
     "scaled_dot_product_attention",
+    "send",
     "silu_gate",
     "token_cross_entropy",
     "use",

@@ -1,5 +1,7 @@
 """Faster forms of attention and of RoPE. docs/benchmarks.md has the measurements."""
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -12,6 +14,7 @@ from torch_impl.dtypes import at_least_float32
 from torch_impl.fast.blocks import ROWS_BLOCK, ROWS_BLOCK_GPU
 from torch_impl.fast.blockwise import Blockwise, softcap_
 from torch_impl.fast.gradients import apply, cast, differentiable_once
+from torch_impl.fast.switch import is_on
 from torch_impl.fast.tiles import Plan, hide, make_plan
 from torch_impl.masks import Mask
 
@@ -93,6 +96,32 @@ def scaled_dot_product_attention(
 
 _plans: WeakKeyDictionary[Mask, tuple[Any, Plan]] = WeakKeyDictionary()
 """Plans by mask: the layers of a model share one mask."""
+
+
+def reuse_mask(make: Callable[..., Mask]) -> Callable[..., Mask]:
+    """Return the mask of an earlier call with these arguments, while fast forms are on.
+
+    Its plan is then made once. On a GPU, making a plan waits for all work before it.
+    """
+
+    @wraps(make)
+    def reused(T: int, device: torch.device, window: int | None) -> Mask:
+        if not is_on():
+            return make(T, device, window)
+        key = T, device, window
+        if key not in _masks:
+            if len(_masks) == _MASKS_KEPT:
+                del _masks[next(iter(_masks))]
+            # Training must be able to use a mask that is first needed in inference.
+            with torch.inference_mode(False):
+                _masks[key] = make(*key)
+        return _masks[key]
+
+    return reused
+
+
+_MASKS_KEPT = 8
+_masks: dict[tuple[int, torch.device, int | None], Mask] = {}
 
 
 def _attend(

@@ -1,7 +1,8 @@
-"""Small weights side by side in one array, so that clipping and the optimizer take few operations a step.
+"""Weights side by side in one array, so that clipping and the optimizer take few operations a step.
 
 An operation on a small array takes the time of its call. A model of 21 weights spent an eighth of its step in AdamW
-(docs/benchmarks.md, "What helped, and what did not").
+(docs/benchmarks.md, "What helped, and what did not"). On a GPU, all weights are packed: copying gradients is fast
+there, and each call costs more.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +16,9 @@ from torch.optim import Optimizer
 from torch_impl.fast.switch import is_on
 
 SMALL_WEIGHT = 1 << 13
-"""Most elements of a weight that is packed: copying its gradient takes less time than a call, and little memory."""
+"""Most elements of a weight that is packed on a CPU: copying its gradient takes less time than a call."""
+_PACKED = 1 << 26
+"""Most elements of several weights in one array: packing and updating them takes as much memory again."""
 _ROW = 1024
 """Elements in a row of packed weights. Norms are computed row by row (`torch_impl.functional.global_norm`)."""
 
@@ -34,10 +37,13 @@ class Array:
         return len(self.parts) > 1
 
     def take_gradients(self) -> None:
-        """Give `whole` the gradients of its parts."""
+        """Give `whole` the gradients of its parts, and mark the parts as changed: the optimizer changes `whole`."""
         if self.is_packed:
             gradients = (torch.zeros_like(p) if p.grad is None else p.grad for p in self.parts.values())
             self.whole.grad = _join(gradients)
+            for p in self.parts.values():
+                p.grad = None
+            torch.autograd.graph.increment_version(tuple(self.parts.values()))
 
     def views(self, x: Tensor) -> dict[str, Tensor]:
         """Return each weight's part of an array shaped like `whole`, such as a moment, in the weight's shape."""
@@ -56,21 +62,30 @@ def _join(tensors: Iterable[Tensor]) -> Float[Tensor, "R C"]:
 
 
 def pack(weights: Mapping[str, Tensor]) -> list[Array]:
-    """Move the small weights, if there are several, into one array. Each stays the same Parameter in other memory.
+    """Move the small weights, and on a GPU all weights, into few arrays. Each stays the same Parameter in other memory.
 
     If fast forms are switched off, each weight is an array of its own. So is a process's share of a weight on a mesh,
     whose memory belongs to fully_shard.
     """
-    small = {n: p for n, p in weights.items() if isinstance(p, nn.Parameter) and p.numel() <= SMALL_WEIGHT}
-    if len(small) < 2 or not is_on():
-        small = {}
-    arrays = [Array(p, {name: p}) for name, p in weights.items() if name not in small]
-    if small:
-        whole = Array(_join(p.detach() for p in small.values()), small)
-        for name, view in whole.views(whole.whole).items():
-            small[name].data = view
-        arrays.append(whole)
+    groups: list[dict[str, Tensor]] = [{}]
+    for name, p in weights.items():
+        if is_on() and _is_packed(p):
+            if sum(q.numel() for q in groups[-1].values()) + p.numel() > _PACKED:
+                groups.append({})
+            groups[-1][name] = p
+    groups = [group for group in groups if len(group) > 1]
+    packed = {name for group in groups for name in group}
+    arrays = [Array(p, {name: p}) for name, p in weights.items() if name not in packed]
+    for group in groups:
+        array = Array(_join(p.detach() for p in group.values()), group)
+        for name, view in array.views(array.whole).items():
+            group[name].data = view
+        arrays.append(array)
     return arrays
+
+
+def _is_packed(p: Tensor) -> bool:
+    return isinstance(p, nn.Parameter) and (p.numel() <= SMALL_WEIGHT or not p.is_cpu)
 
 
 def moments(arrays: Iterable[Array], optimizer: Optimizer) -> Iterator[tuple[str, Tensor]]:

@@ -15,7 +15,6 @@ from torch.autograd import Function
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from torch_impl.fast.gradients import apply
-from torch_impl.fast.packing import SMALL_WEIGHT
 
 _FEW_ROWS = 64
 """With at most this many rows, copying the rows costs less than copying the weights."""
@@ -94,8 +93,7 @@ def _cast(weight: Tensor, dtype: torch.dtype) -> Tensor:
         if _casts:
             _casts.clear()
         return weight.to(dtype)
-    # The version of a packed weight does not change with its numbers. An inference tensor has no version.
-    if weight.numel() <= SMALL_WEIGHT or weight.is_inference():
+    if weight.is_inference():  # it has no version
         return weight.to(dtype)
     version = weight._version, dtype
     known, cast = _casts.get(weight, (None, None))

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from torch_impl.fast.transfer import send
 from torch_impl.masks import Mask
 
 
@@ -67,7 +68,9 @@ def make_plan(
                 rows = slice(b.start * G + g.start, (b.stop - 1) * G + g.stop)
                 tiles.append(Tile(b, g, t, rows, keys))
     unread_BS = None if ranges is None else ranges.unread()
-    return Plan(tiles, blocks, unread_BS if unread_BS is not None and unread_BS.any() else None)
+    if unread_BS is None or not unread_BS.any():
+        return Plan(tiles, blocks, None)
+    return Plan(tiles, blocks, send(unread_BS, device) if unread_BS.is_cpu else unread_BS)
 
 
 def hide(scores_NTS: Float[Tensor, "N T S"], limits: Float[Tensor, "..."] | None) -> Float[Tensor, "N T S"]:
@@ -115,8 +118,8 @@ class _Ranges:
         present_S = mask.present_S
         self.present_BS = None if present_S is None else torch.atleast_2d(present_S)
         self.batch = len(self.first_BT)
-        # The ends are read one by one: on a GPU, each read would wait for all work before it.
-        self.ends = self.first_BT.cpu(), self.last_BT.cpu()
+        # The ends are read together: on a GPU, each read waits for all work before it.
+        self.ends = torch.stack((self.first_BT, self.last_BT)).cpu().unbind()
         self.present = None if self.present_BS is None else self.present_BS.cpu()
 
     def pairs(self, b: slice, t: slice, s: slice) -> Tensor | bool:
@@ -141,7 +144,7 @@ class _Ranges:
         return part.pairs(s.stop - s.start)[:, 0]
 
     def unread(self) -> Bool[Tensor, "#B S"]:
-        """Return the keys that no query may attend to, in time linear in the context."""
+        """Return the keys that no query may attend to, in the host's memory, in time linear in the context."""
         # One more reader at a range's first key, one less after its last.
         first, last = self.ends
         change = torch.zeros(self.batch, self.S + 1, dtype=first.dtype)
@@ -151,4 +154,4 @@ class _Ranges:
         unread = change.cumsum(1)[:, :-1] == 0
         if self.present is not None:
             unread |= ~self.present
-        return unread.to(self.first_BT.device)
+        return unread

@@ -1,0 +1,156 @@
+"""What torch does only on a GPU, run on a device that says it is one (`tests.pretend_gpu`)."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lm.config import ModelConfig, OptimizerConfig, TrainConfig
+from lm.data.batch import Batch
+from parity.family import Options
+from tests.pretend_gpu import Gpu, pretend_gpu
+from torch_impl import backend
+from torch_impl.fast import attention, packing
+
+pytestmark = pytest.mark.usefixtures("unchecked_shapes")
+
+MODEL = ModelConfig(20, 130, d_model=8, num_layers=2, num_heads=2, d_ff=16, bias=True)
+CONFIG = TrainConfig(MODEL, OptimizerConfig(learning_rate=1e-2), batch_size=2)
+STEPS = 2
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
+    monkeypatch.setattr(attention, "_masks", {})
+    with pretend_gpu() as gpu:
+        yield gpu
+
+
+def on_gpu(config: TrainConfig) -> TrainConfig:
+    return replace(config, device="cuda:0")
+
+
+def batch(config: TrainConfig, step: int) -> Batch:
+    """Draw a step's batch, with what the architecture and packed documents need."""
+    m, rng = config.model, np.random.default_rng(step)
+    A = config.grad_accumulation
+    shape = A, config.batch_size // A, m.context_length
+    ids = rng.integers(0, m.vocab_size, (*shape[:2], shape[2] + 1)).astype(np.int32)
+    return Batch(
+        ids[..., :-1].copy(),
+        ids[..., 1:].copy(),
+        None if m.architecture == "decoder" else rng.random(shape) < 0.5,
+        None if m.architecture == "decoder" else rng.integers(1, 9, shape[:2]).astype(np.int32),
+        rng.integers(0, 9, (*shape[:2], 8)).astype(np.int32) if m.architecture == "encoder_decoder" else None,
+        np.zeros(shape, np.int32) if config.documents == "packed" else None,
+    )
+
+
+def trained(
+    config: TrainConfig, gpu: Gpu | None = None
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], Any]:
+    """Return the metrics of some steps, the leaves after them, and the state. Count the last step's reads alone."""
+    state, step = backend.init_state(config, 0), backend.make_train_step(config)
+    metrics = []
+    for i in range(STEPS):
+        if gpu:
+            gpu.reads.clear()
+            gpu.waits.clear()
+            gpu.types.clear()
+        state, of_step = step(state, batch(config, i), 1e-2)
+        metrics.append(of_step)
+    counted = (gpu.reads[:], gpu.waits[:]) if gpu else ([], [])
+    leaves = {name: x.copy() for name, x in (*backend.read_weights(state), *backend.read_optimizer(state))}
+    if gpu:
+        gpu.reads, gpu.waits = counted
+    return metrics, leaves, state
+
+
+OF_A_DECODER: list[Options] = [
+    {},
+    {"compute_dtype": "bfloat16"},
+    {"grad_accumulation": 2},
+    {"optimizer": OptimizerConfig(learning_rate=1e-2, kind="muon")},
+    {"optimizer": OptimizerConfig(learning_rate=1e-2, adamw="torch", average_decay=0.9)},
+    {"model": replace(MODEL, remat="block", attention_dropout=0.1, residual_dropout=0.1)},
+    {"model": replace(MODEL, sliding_window=9, layer_types=("sliding", "full"), score_softcap=5.0)},
+    {"fast": False},
+]
+
+
+def label(options: Options) -> str:
+    return " ".join(options) or "default"
+
+
+@pytest.mark.parametrize("options", OF_A_DECODER, ids=label)
+def test_a_step_reads_the_gpu_once(gpu: Gpu, options: Options) -> None:
+    """The loss and the norm are read together. No other read and no copy makes the host wait."""
+    trained(on_gpu(replace(CONFIG, **options)), gpu)
+    assert gpu.reads == ["aten._to_copy.default"]
+    assert gpu.waits == []
+    assert torch.float64 not in gpu.types
+
+
+@pytest.mark.parametrize(
+    ("options", "reads"),
+    [
+        ({"documents": "packed", "end_token": 3}, 2),
+        ({"model": replace(MODEL, architecture="encoder")}, 3),
+        ({"model": replace(MODEL, architecture="encoder_decoder", prefix_length=8)}, 5),
+    ],
+    ids=["documents", "encoder", "encoder-decoder"],
+)
+def test_masks_that_depend_on_the_batch_are_read_too(gpu: Gpu, options: Options, reads: int) -> None:
+    trained(on_gpu(replace(CONFIG, **options)), gpu)
+    assert len(gpu.reads) == reads
+    assert gpu.waits == []
+
+
+@pytest.mark.parametrize("options", [*OF_A_DECODER[:1], *OF_A_DECODER[3:6]], ids=label)
+def test_the_forms_for_a_gpu_take_the_steps_of_the_cpu(gpu: Gpu, options: Options) -> None:
+    """Packed weights and large blocks change the order of a norm's sum and of attention's, and nothing else."""
+    config = replace(CONFIG, **options)
+    _, of_gpu, _ = trained(on_gpu(config), gpu)
+    metrics, of_cpu, _ = trained(config)
+    assert metrics[-1]["finite"]
+    assert of_gpu.keys() == of_cpu.keys()
+    for name, x in of_gpu.items():
+        np.testing.assert_allclose(x, of_cpu[name], rtol=2e-4, atol=2e-6, err_msg=name)
+
+
+def test_all_weights_of_a_gpu_are_updated_in_few_arrays(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = on_gpu(replace(CONFIG, optimizer=OptimizerConfig(decay="matrices")))
+    state = backend.init_state(config, 0)
+    assert [sorted(array.parts) for array in state.arrays] == [
+        sorted(name for name, p in state.weights.items() if p.ndim == axes) for axes in (2, 1)
+    ]
+    monkeypatch.setattr(packing, "_PACKED", 500)
+    arrays = backend.init_state(config, 0).arrays
+    assert {name for array in arrays for name in array.parts} == state.weights.keys()
+    assert all(array.whole.numel() <= 500 + 1024 for array in arrays if array.is_packed)
+    assert 2 < len(arrays) < len(state.weights)
+
+
+def test_a_step_that_is_not_finite_changes_nothing_on_a_gpu(gpu: Gpu) -> None:
+    config = on_gpu(CONFIG)
+    state, step = backend.init_state(config, 0), backend.make_train_step(config)
+    with torch.no_grad():
+        state.weights["ln_final.weight"].fill_(torch.inf)
+    before = {name: x.copy() for name, x in (*backend.read_weights(state), *backend.read_optimizer(state))}
+    state, metrics = step(state, batch(config, 0), 1e-2)
+    assert not metrics["finite"]
+    for name, x in (*backend.read_weights(state), *backend.read_optimizer(state)):
+        np.testing.assert_array_equal(x, before[name], err_msg=name)
+
+
+def test_a_pretended_gpu_refuses_tensors_of_the_cpu(gpu: Gpu) -> None:
+    x = torch.ones(3, device="cuda:0")
+    with pytest.raises(AssertionError, match="the CPU's tensor meets"):
+        x + torch.ones(3)
+    assert float(x.sum()) == 3.0
+    assert gpu.reads == ["aten._local_scalar_dense.default"]
+    torch.ones(3).to("cuda:0", non_blocking=True)  # from memory that is not pinned
+    assert gpu.waits == ["aten._to_copy.default"]
