@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from lm.config import CONFIGS, load_config
-from lm.experiment.stages import claim, make_tokens, run_command, stage
+from lm.experiment.stages import claim, make_tokens, run_commands, run_stages
 from lm.files import file_sha256, published
 from lm.run.facts import read_facts
 from lm.run.metrics import read_metrics
 from lm.tables import markdown_table
 from lm.terminal import show
+from tokenizer.machine import num_processors
 
 Record: TypeAlias = dict[str, Any]
 CONFIG = CONFIGS / "demo.toml"
@@ -23,8 +24,9 @@ SAMPLING = ("--max-new-tokens", "400", "--temperature", "0.6", "--top-p", "0.9",
 def demo(out: Path, input_path: Path | None) -> None:
     """Write or split a text, train a tokenizer, train the model in both backends, generate text, and report.
 
-    Each stage is an `lm` command, which is shown. A stage whose result exists is not run again, so the same call
-    continues a demo that was stopped.
+    Each stage is one `lm` command, or one of each backend at once: on two cores, two processes of one thread each take
+    less time than one after the other with two threads. The commands are shown. A stage whose result exists is not run
+    again, so the same call continues a demo that was stopped.
 
     Raises:
         InputError: `out` holds something else.
@@ -38,26 +40,27 @@ def demo(out: Path, input_path: Path | None) -> None:
 def _run_stages(out: Path, input_path: Path | None) -> None:
     tokens, val_tokens = make_tokens(out, input_path, VOCAB_SIZE, TRAIN_BYTES, VAL_BYTES)
     steps = f"step-{load_config(CONFIG).steps:08d}"
-    for name in BACKENDS:
-        folder = out / name
-        flags = ["--resume"] if (folder / "checkpoints").exists() else []
-        data = "--train", tokens, "--val", val_tokens
-        stage(
-            folder / "checkpoints" / steps,
-            *("train", "--backend", name, "--config", CONFIG, *data, "--out", folder, *flags),
-        )
-        run_command("eval", "--checkpoint", folder, "--tokens", val_tokens)
-    prompt = "--prompt", PROMPT, *SAMPLING
-    texts = {
-        name: run_command("generate", "--backend", name, "--checkpoint", out / "torch", *prompt)
-        for name in BACKENDS
-    }
+    threads = "--threads", max(1, num_processors() // len(BACKENDS))
+    run_stages(
+        {
+            out / name / "checkpoints" / steps: (
+                *("train", "--backend", name, "--config", CONFIG, *threads),
+                *("--train", tokens, "--val", val_tokens, "--out", out / name),
+                *(["--resume"] if (out / name / "checkpoints").exists() else []),
+            )
+            for name in BACKENDS
+        }
+    )
+    writes = "generate", "--checkpoint", out / "torch", "--prompt", PROMPT, *SAMPLING, *threads
+    texts = run_commands(*((*writes, "--backend", name) for name in BACKENDS))
     metrics = {name: read_metrics(out / name) for name in BACKENDS}
     floor = (read_facts(out / BACKENDS[0]) or {}).get("floor")
     with published(out / "curves.png") as temporary:
         _plot(metrics, floor, temporary)
     with published(out / "report.md") as temporary:
-        temporary.write_text(_report(metrics, floor, texts), encoding="utf-8", newline="")
+        temporary.write_text(
+            _report(metrics, floor, dict(zip(BACKENDS, texts, strict=True))), encoding="utf-8", newline=""
+        )
     show(f"\n{_excess(metrics, floor)}{out}/report.md has the losses, {out}/curves.png the curves")
 
 
@@ -132,7 +135,8 @@ def _report(metrics: dict[str, list[Record]], floor: float | None, texts: dict[s
         "# Demo: one model, trained in PyTorch and in JAX",
         f"Both start from the same weights and see the same batches: {config.steps:,} steps of "
         f"{config.batch_size} windows of {model.context_length} tokens; d_model {model.d_model}, "
-        f"{model.num_layers} layers, {model.num_heads} heads, vocabulary {model.vocab_size:,}.",
+        f"{model.num_layers} layers, {model.num_heads} heads, vocabulary {model.vocab_size:,}. "
+        "Both trained at once, each on half of the processor's cores.",
         markdown_table(("backend", "training loss", "validation loss", "seconds", "tokens/s"), rows),
         "Losses are in nats per token. The validation loss is that of the whole validation file.",
     ]

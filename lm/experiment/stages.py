@@ -1,4 +1,4 @@
-"""Stages that `lm demo` and `lm experiment` share. Each is an `lm` command that runs only once."""
+"""Stages that `lm demo` and `lm experiment` share. They are `lm` commands, and each runs only once."""
 
 import contextlib
 import json
@@ -7,9 +7,10 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lm.files import alone_in, json_text, published, read_object, refuse_existing, write_json
 from lm.terminal import show
@@ -73,14 +74,25 @@ def make_tokens(
     """
     text, val_text = out / "train.txt", out / "val.txt"
     if input_path is None:
-        stage(text, "stories", "--out", text, "--bytes", train_bytes, "--seed", 1)
-        stage(val_text, "stories", "--out", val_text, "--bytes", val_bytes, "--seed", 2)
+        run_stages(
+            {
+                text: ("stories", "--out", text, "--bytes", train_bytes, "--seed", 1),
+                val_text: ("stories", "--out", val_text, "--bytes", val_bytes, "--seed", 2),
+            }
+        )
     elif not val_text.exists():
         split(input_path, text, val_text)
     tokenizer, tokens, val_tokens = out / "tokenizer", out / "train.npy", out / "val.npy"
-    stage(tokenizer, "tokenizer", "train", "--input", text, "--vocab-size", vocab_size, "--out", tokenizer)
-    for source, encoded in ((text, tokens), (val_text, val_tokens)):
-        stage(encoded, "tokenizer", "encode", "--tokenizer", tokenizer, "--input", source, "--out", encoded)
+    run_stages(
+        {tokenizer: ("tokenizer", "train", "--input", text, "--vocab-size", vocab_size, "--out", tokenizer)}
+    )
+    encode = "tokenizer", "encode", "--tokenizer", tokenizer
+    run_stages(
+        {
+            tokens: (*encode, "--input", text, "--out", tokens),
+            val_tokens: (*encode, "--input", val_text, "--out", val_tokens),
+        }
+    )
     return tokens, val_tokens
 
 
@@ -93,59 +105,72 @@ def split(input_path: Path, train_text: Path, val_text: Path) -> None:
             temporary.write_bytes(part)
 
 
-def stage(result: Path, *command: object) -> None:
-    """Run an `lm` command, unless its result exists."""
-    if result.exists():
-        show(f"\n# {result} exists already")
-    else:
-        run_command(*command)
+def run_stages(commands: Mapping[Path, Sequence[object]]) -> None:
+    """Run `lm` commands at once, except those whose result exists.
+
+    Args:
+        commands: The words of each command, by its result.
+    """
+    for result in commands:
+        if result.exists():
+            show(f"\n# {result} exists already")
+    run_commands(*(command for result, command in commands.items() if not result.exists()))
 
 
-def run_command(*command: object) -> str:
-    """Run an `lm` command in a process of its own, because two frameworks in one process contend for threads.
+def run_commands(*commands: Sequence[object]) -> list[str]:
+    """Run `lm` commands at once, each in a process of its own: two frameworks in one process contend for threads.
 
-    The command and what it prints are shown at once. SIGTERM and SIGHUP are passed on to it.
+    The commands are shown when they start, and what they have printed when all have ended. Their progress, on standard
+    error, is shown at once. SIGTERM and SIGHUP are passed on to them.
 
     Returns:
-        What the command printed.
+        What each command printed.
 
     Raises:
-        SystemExit: the command failed, or a signal ended this process.
+        SystemExit: a command failed, or a signal ended this process.
     """
-    words = [str(word) for word in command]
-    show(f"\n$ lm {shlex.join(words)}")
-    printed = ""
-    with subprocess.Popen(
-        [sys.executable, "-m", "lm", *words],
-        stdout=subprocess.PIPE,
-        encoding="utf-8",
-        env={**os.environ, "PYTHONIOENCODING": "utf-8"},  # what it prints may go into a file
-    ) as process:
-        assert process.stdout is not None
+    outputs: list[IO[str]] = []
+    processes: list[subprocess.Popen[bytes]] = []
+    printed: list[str] = []
+    with contextlib.ExitStack() as stack:
         try:
-            with _pass_signals_to(process):
-                while char := process.stdout.read(1):
-                    show(char, end="")
-                    printed += char
-        except (KeyboardInterrupt, SystemExit):
-            # The command has received the signal, too. Let it save and say how to resume.
-            show(process.communicate()[0], end="")
-            raise
-    if process.returncode:
+            with _pass_signals_to(processes):
+                for command in commands:
+                    outputs.append(stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")))
+                    processes.append(stack.enter_context(_start(command, outputs[-1], len(processes))))
+                codes = [process.wait() for process in processes]
+        finally:
+            # The commands have received a signal that ends this process, too. Let them save and say how to resume.
+            for process, output in zip(processes, outputs, strict=False):
+                process.wait()
+                output.seek(0)
+                printed.append(output.read())
+                show(printed[-1], end="")
+    for code in filter(None, codes):
         # The command has said why it failed, unless a signal ended it. A shell adds the signal's number to 128.
-        sys.exit(process.returncode if process.returncode > 0 else 128 - process.returncode)
+        sys.exit(code if code > 0 else 128 - code)
     return printed
 
 
-@contextlib.contextmanager
-def _pass_signals_to(process: subprocess.Popen[str]) -> Iterator[None]:
-    """Pass SIGTERM and SIGHUP on to a child, and then raise SystemExit. A signal that is ignored stays ignored.
+def _start(command: Sequence[object], output: IO[str], position: int) -> subprocess.Popen[bytes]:
+    """Show and start an `lm` command, whose progress bar is drawn on the line at this position."""
+    words = [str(word) for word in command]
+    show(f"\n$ lm {shlex.join(words)}")
+    # What the command prints may go into a file.
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "TQDM_POSITION": str(position)}
+    return subprocess.Popen([sys.executable, "-m", "lm", *words], stdout=output, env=environment)
 
-    The terminal sends Ctrl-C to both processes, so Ctrl-C is not passed on.
+
+@contextlib.contextmanager
+def _pass_signals_to(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Pass SIGTERM and SIGHUP on to children, and then raise SystemExit. A signal that is ignored stays ignored.
+
+    The terminal sends Ctrl-C to all processes, so Ctrl-C is not passed on.
     """
 
     def stop(number: int, _: object) -> None:
-        process.send_signal(number)
+        for process in processes:
+            process.send_signal(number)
         sys.exit(128 + number)
 
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]

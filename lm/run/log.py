@@ -52,6 +52,7 @@ class MetricsLog:
             # Drop the lines after the checkpoint that the run resumes from: it will repeat these steps.
             if self._path.exists():
                 os.truncate(self._path, end)
+        self._name = out.name
         self._file = self._path.open("a", encoding="utf-8", newline="")
         if not silent:
             os.fsync(self._file.fileno())
@@ -61,6 +62,7 @@ class MetricsLog:
         # A terminal shows a bar; a file gets one line per evaluation.
         self._shown_on: Any = Shown(sys.stderr)
         self._bar = tqdm(
+            desc=out.name,
             file=self._shown_on,
             total=config.steps,
             initial=first_step,
@@ -134,7 +136,9 @@ class MetricsLog:
             step, first_time = self._last_step, self._first[1]
             left = (time.perf_counter() - first_time) / (step - self._first[0]) * (self._config.steps - step)
             shown = ", ".join(f"{name} {value}" for name, value in self._shown.items())
-            self.tell(f"step {step} of {self._config.steps}: {shown}, {tqdm.format_interval(left)} left")
+            self.tell(
+                f"{self._name}: step {step} of {self._config.steps}: {shown}, {tqdm.format_interval(left)} left"
+            )
         bits = bits_per_byte(evaluation, self._val_facts)
         self._write(
             {

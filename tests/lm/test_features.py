@@ -221,6 +221,6 @@ def test_the_lines_of_a_run_that_nobody_watches(pipeline: Path, capsys: Capture)
     assert lm(*train_command(pipeline, "torch", pipeline / "new", "--peak-flops", 1e12)) == 0
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
-    assert lines[0].startswith("step 3 of 6: loss ")
+    assert lines[0].startswith("new: step 3 of 6: loss ")
     for word in ("val ", "gap ", "lr ", "norm ", "tok/s ", "MFU ", " left"):
         assert word in lines[0]

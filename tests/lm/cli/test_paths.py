@@ -104,7 +104,7 @@ def test_a_wrong_path_is_answered_in_one_line(
         raise InputError("work has begun")
 
     for work in (
-        "lm.experiment.stages.run_command",
+        "lm.experiment.stages.run_commands",
         "lm.experiment.demo.make_tokens",
         "lm.experiment.runs.make_tokens",
         "lm.corpora.download.get_dataset",
