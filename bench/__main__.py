@@ -5,7 +5,17 @@ import os
 import sys
 
 # Each is a module with a function `main(arguments)`.
-BENCHMARKS = ("train-step", "layers", "product", "generate", "data", "documents", "scaling", "tokenizer")
+BENCHMARKS = (
+    "train-step",
+    "layers",
+    "product",
+    "generate",
+    "data",
+    "documents",
+    "scaling",
+    "tokenizer",
+    "gpu",
+)
 
 
 def main() -> None:

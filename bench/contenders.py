@@ -101,7 +101,14 @@ def torch(work: Work, weights: Weights) -> Contender:
 def torch_compiled(work: Work, weights: Weights) -> Contender:
     """`torch_impl` with its model under torch.compile."""
     require_compiler(work.device)
-    step, read = _make_ours("torch", work, weights, compiled=True)
+    step, read = _make_ours("torch", work, weights, compiled="model")
+    return step, read, torch_memory(work)
+
+
+def torch_compiled_step(work: Work, weights: Weights) -> Contender:
+    """`torch_impl` with its whole training step under torch.compile, which breaks the step where the host reads."""
+    require_compiler(work.device)
+    step, read = _make_ours("torch", work, weights, compiled="step")
     return step, read, torch_memory(work)
 
 
@@ -114,14 +121,18 @@ def load_ours(name: Any, config: TrainConfig, mesh: Mesh | None = None) -> backe
     return backends.load(name, config, mesh)
 
 
-def _make_ours(backend_name: Any, work: Work, weights: Weights, compiled: bool = False) -> tuple[Step, Read]:
+def _make_ours(backend_name: Any, work: Work, weights: Weights, compiled: str = "") -> tuple[Step, Read]:
     backend = load_ours(backend_name, work.config)
     state = backend.load_state(work.config, iter(weights.items()), optimizer_zeros(weights))
-    if compiled:
+    if compiled == "model":
         state.model.compile()
     if work.dtype == "tf32" and backend_name == "torch":
         allow_tf32()
     train_step = backend.make_train_step(work.config)
+    if compiled == "step":
+        import torch
+
+        train_step = torch.compile(train_step)
 
     def step(inputs: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
         nonlocal state

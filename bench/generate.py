@@ -23,7 +23,7 @@ from bench.contenders import SIZES, load_ours
 from bench.machine import describe, flags
 from bench.report import save
 from lm.cli.flags import Gather
-from lm.config import TrainConfig
+from lm.config import ModelConfig, TrainConfig
 from lm.init import initial_weights
 from lm.tables import markdown_table
 
@@ -151,14 +151,14 @@ def write_model(folder: Path) -> None:
 # What the child processes do
 
 
-def make_ours(name: str, folder: str, threads: int) -> Calls:
-    """Generate with `lm.text.generate` on a backend."""
+def make_ours(name: str, folder: str, threads: int, device: str = "cpu", model: ModelConfig = MODEL) -> Calls:
+    """Generate with `lm.text.generate` on a backend. `folder` is for the others, which read the model from there."""
     from lm.text.generate import generate
     from lm.text.sampling import SamplingConfig
 
-    config = TrainConfig(MODEL, threads=threads)
+    config = TrainConfig(model, threads=threads, device=device)
     backend = load_ours(name, config)
-    state = backend.load_state(config, initial_weights(MODEL, 0, "float32"), None)
+    state = backend.load_state(config, initial_weights(model, 0, "float32"), None)
     steps = backend.make_prefill(config), backend.make_decode_step(config)
 
     def greedy(prompts: Prompts, new_tokens: int) -> list[int]:

@@ -12,7 +12,6 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 from filelock import FileLock
 
 import lm
@@ -40,7 +39,7 @@ def program_folder(base: str | None, bounded: bool = True) -> str | None:
         return base
     # NPROC is what XLA reads.
     threads = os.environ.get("NPROC") or num_processors()
-    above = Path(base) if base else platformdirs.user_cache_path("twinlm") / "jax"
+    above = Path(base) if base else _user_cache() / "jax"
     folder = above / f"{processor_id()}-{threads}"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # private, because JAX runs what lies there
@@ -54,6 +53,12 @@ def program_folder(base: str | None, bounded: bool = True) -> str | None:
         )
         return None
     return str(folder)
+
+
+def _user_cache() -> Path:
+    import platformdirs  # imported here: a process that keeps nothing does not need it
+
+    return platformdirs.user_cache_path("twinlm")
 
 
 def tidy(folder: Path, bounded: bool = True) -> None:
@@ -92,7 +97,7 @@ def keep_choices(backend: Any) -> None:
     if os.environ.get("JAX_ENABLE_COMPILATION_CACHE") == "false":
         return
     version = "-".join((lm.__version__, *backend.versions().values()))
-    file = platformdirs.user_cache_path("twinlm") / "choices" / f"{processor_id()}-{version}.json"
+    file = _user_cache() / "choices" / f"{processor_id()}-{version}.json"
     backend.repeat(_read_choices(file))
     atexit.register(_write_choices, file, backend)
 

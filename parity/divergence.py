@@ -16,13 +16,16 @@ from lm.schedule import schedule
 
 MODEL = ModelConfig(vocab_size=48, context_length=16, d_model=32, num_layers=2, num_heads=4, d_ff=64)
 STEPS = 300
+BACKENDS: tuple[BackendName, ...] = ("torch", "jax")
 SHOWN = (1, 10, 30, 100, 200, 300)
 
 
-def _weights(name: BackendName, dtype: Dtype, learning_rate: float) -> Iterator[np.ndarray]:
+def weights_of_run(
+    name: BackendName, dtype: Dtype, learning_rate: float, device: str = "cpu"
+) -> Iterator[np.ndarray]:
     """Yield all weights as one vector, after each step of a run."""
     optimizer = OptimizerConfig(learning_rate, learning_rate / 10, warmup_steps=30)
-    config = TrainConfig(MODEL, optimizer, steps=STEPS, batch_size=8, compute_dtype=dtype)
+    config = TrainConfig(MODEL, optimizer, steps=STEPS, batch_size=8, compute_dtype=dtype, device=device)
     backend = load(name, config)
     state, step = backend.init_state(config, 0), backend.make_train_step(config)
     rng = np.random.default_rng(0)
@@ -39,7 +42,7 @@ def _weights(name: BackendName, dtype: Dtype, learning_rate: float) -> Iterator[
 
 def divergence(dtype: Dtype, learning_rate: float) -> list[float]:
     """Return ||torch - JAX|| / ||JAX|| of all weights, after each step."""
-    runs = zip(_weights("torch", dtype, learning_rate), _weights("jax", dtype, learning_rate), strict=True)
+    runs = zip(*(weights_of_run(name, dtype, learning_rate) for name in BACKENDS), strict=True)
     return [float(np.linalg.norm(a - b) / np.linalg.norm(b)) for a, b in runs]
 
 

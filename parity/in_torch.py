@@ -73,8 +73,8 @@ def evaluate(layer: str, given: Given, cotangent: np.ndarray, dtype: Dtype, mode
             leaves = torch.autograd.grad(
                 output, list(arrays.values()), torch.tensor(cotangent, dtype=output.dtype)
             )
-            gradients = {name: g.double().numpy() for name, g in zip(arrays, leaves, strict=True)}
-    return output.detach().double().numpy(), gradients
+            gradients = {name: g.double().cpu().numpy() for name, g in zip(arrays, leaves, strict=True)}
+    return output.detach().double().cpu().numpy(), gradients
 
 
 def _module(module: nn.Module, *inputs: Any) -> Callable[[Tensors], Tensor]:

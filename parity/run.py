@@ -74,16 +74,21 @@ def compare(case: Case, dtype: Dtype, modes: Modes | None = None) -> Iterator[Er
             "oracle": (problem.output, problem.gradients),
         }
         for pair in PAIRS:
-            (a_output, a_gradients), (b_output, b_gradients) = (answers[name] for name in pair.split("-"))
-            error = relative_error(a_output, b_output)
-            yield Error(case.layer, "forward", pair, error, problem.bound(), "output", case)
-            if LAYERS[case.layer].element_wise:
-                yield Error(case.layer, "ULPs", pair, ulps(a_output, b_output, dtype), ULPS, "output", case)
-            for name, exact in problem.gradients.items():
-                error = relative_error(
-                    a_gradients[name], b_gradients[name], problem.flow, exact, problem.zero
-                )
-                yield Error(case.layer, "gradient", pair, error, problem.bound(name), name, case)
+            a, b = (answers[name] for name in pair.split("-"))
+            yield from differences(problem, pair, a, b)
+
+
+def differences(problem: Problem, pair: str, a: tuple[Any, Arrays], b: tuple[Any, Arrays]) -> Iterator[Error]:
+    """Yield the errors of a problem's output and gradients between two implementations, named by `pair`."""
+    case, (a_output, a_gradients), (b_output, b_gradients) = problem.case, a, b
+    error = relative_error(a_output, b_output)
+    yield Error(case.layer, "forward", pair, error, problem.bound(), "output", case)
+    if LAYERS[case.layer].element_wise:
+        off = ulps(a_output, b_output, problem.dtype)
+        yield Error(case.layer, "ULPs", pair, off, ULPS, "output", case)
+    for name, exact in problem.gradients.items():
+        error = relative_error(a_gradients[name], b_gradients[name], problem.flow, exact, problem.zero)
+        yield Error(case.layer, "gradient", pair, error, problem.bound(name), name, case)
 
 
 def random_cases(layer: str, count: int, seed: int) -> list[Case]:
