@@ -121,7 +121,7 @@ def run_part(part: Part, limit: float, command: Command) -> dict[str, Any]:
         seconds = round(time.monotonic() - start, 2)
         if code == 0 and answer.exists():
             return {**read_object(answer, "run the part again"), "seconds": seconds}
-        said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-12:]
+        said = log.read_bytes().decode(errors="replace").strip().splitlines()[-12:]
         status = "out of time" if code is None else "crashed"
         return {"status": status, "seconds": seconds, "exit_code": code, "said": said}
 

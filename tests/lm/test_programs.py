@@ -51,7 +51,7 @@ def test_a_folder_for_each_processor_and_number_of_threads(
 
 def test_by_default_in_the_users_cache_directory(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-    monkeypatch.setattr("lm.programs.platformdirs.user_cache_path", lambda name: fresh / name)
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: fresh / name)
     programs.program_folder.cache_clear()
     for name in kept_programs.PROGRAMS_KEPT:
         monkeypatch.delenv(name.upper(), raising=False)
@@ -128,7 +128,7 @@ def test_what_is_measured_is_kept_for_the_next_process(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Forms of products round differently, so the next command repeats the choice. A broken file changes nothing."""
-    monkeypatch.setattr("lm.programs.platformdirs.user_cache_path", lambda name: tmp_path / name)
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / name)
     at_exit: list[tuple[Any, ...]] = []
     monkeypatch.setattr("lm.programs.atexit.register", lambda *call: at_exit.append(call))
     told: dict[str, str] = {}
