@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -24,8 +25,12 @@ from tokenizer.streams import StreamEncoder, reader_of
 from tokenizer.token_table import TokenTable
 
 SHORT = 4096  # characters; for texts up to this length, a loop over pre-tokens is faster than blocks in NumPy
+SEPARATOR = (
+    "\U0010ffff"  # stands between joined texts; Unicode keeps it free of meaning, so few texts hold it
+)
 FEW_IDS = 500  # for up to this many ids, joining tokens one by one is faster than gathering them in NumPy
 MAX_CACHED_PIECES = 1 << 16
+_NEVER = (sys.maxsize, -1)  # the rank and the join of a pair that does not merge
 NEVER_IN_UTF8 = (0xC0, 0xC1, *range(0xF5, 0x100))  # DeepSeek's vocabularies lack these bytes
 
 
@@ -165,13 +170,14 @@ class Tokenizer:
         if self.pretokenizer.normalizer:
             text = self.pretokenizer.normalizer.apply(text)
         ids: list[int] = []
+        cached = self._cache.get
         try:
-            for is_special, pieces in self.pretokenizer.sections(text):
-                if is_special:
-                    ids.append(self.special_tokens[pieces[0]])
+            for i, part in enumerate(self.pretokenizer.parts(text)):
+                if i % 2:
+                    ids.append(self.special_tokens[part])
                 else:
-                    for piece in pieces:
-                        ids += self._cache.get(piece) or self._encode_piece(piece)
+                    for piece in self.pretokenizer.split_ordinary(part):
+                        ids += cached(piece) or self._encode_piece(piece)
         except UnicodeEncodeError:
             encode_utf8(text)  # says where
             raise
@@ -181,9 +187,42 @@ class Tokenizer:
         """Return the ids of each text.
 
         Raises:
-            InputError: as in `encode`.
+            InputError: a text holds a lone surrogate; the error says which text, counted from 0.
         """
-        return [self.encode(text) for text in texts]
+        texts = list(texts)
+        found: list[list[int]] = []
+        try:
+            if (joined := self._joined(texts)) is not None:
+                return self._encode_joined(joined)
+            found.extend(map(self.encode, texts))
+        except InputError as error:
+            raise InputError(f"text {len(found)}: {error}") from None
+        return found
+
+    def _joined(self, texts: list[str]) -> bytes | None:
+        """Return the texts with `SEPARATOR` between them, or None if a loop over the texts is faster or must be."""
+        if sum(map(len, texts)) <= SHORT:
+            return None
+        if self.pretokenizer.normalizer:
+            texts = [self.pretokenizer.normalizer.apply(text) for text in texts]
+        joined = SEPARATOR.join(texts)
+        if joined.count(SEPARATOR) != len(texts) - 1 or any(
+            SEPARATOR in token for token in self.special_tokens
+        ):
+            return None
+        try:
+            return joined.encode()
+        except UnicodeEncodeError:
+            return None  # the loop says which text is wrong
+
+    def _encode_joined(self, joined: bytes) -> list[list[int]]:
+        """Return the ids between the separators."""
+        found = np.concatenate(
+            [ids for ids, _ in self._batch_encoder.encode(BytesIO(joined).read, check=False)]
+        )
+        places = (found == self.vocab_size).nonzero()[0].tolist()
+        ids = found.tolist()
+        return [ids[before + 1 : after] for before, after in pairwise([-1, *places, len(ids)])]
 
     def encode_to_numpy(self, text: str) -> np.ndarray:
         """Return the ids of `text` as an array of uint16, or of uint32 if the vocabulary needs it.
@@ -211,10 +250,20 @@ class Tokenizer:
     @cached_property
     def stream_encoder(self) -> StreamEncoder:
         """The encoder of long texts."""
-        special_ids = [self.special_tokens[token] for token in self.pretokenizer.special_tokens]
-        return StreamEncoder(
-            self.pretokenizer, special_ids, self._byte_ids, self._ranks, self.dtype, self._whole
-        )
+        return self._stream_encoder(self.pretokenizer, self.special_tokens, self.dtype)
+
+    @cached_property
+    def _batch_encoder(self) -> StreamEncoder:
+        """The encoder of joined texts, which have changed before. `SEPARATOR` is one more special token."""
+        special_tokens = self.special_tokens | {SEPARATOR: self.vocab_size}
+        pretokenizer = Pretokenizer(self.pretokenizer.pattern, special_tokens)
+        return self._stream_encoder(pretokenizer, special_tokens, np.dtype(np.uint32))
+
+    def _stream_encoder(
+        self, pretokenizer: Pretokenizer, special_tokens: Mapping[str, int], dtype: np.dtype
+    ) -> StreamEncoder:
+        special_ids = [special_tokens[token] for token in pretokenizer.special_tokens]
+        return StreamEncoder(pretokenizer, special_ids, self._byte_ids, self._ranks, dtype, self._whole)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD.
@@ -259,12 +308,16 @@ class Tokenizer:
             )
             return found.tolist()
         ids = [self._whole[data]] if data in self._whole else [self._byte_ids[byte] for byte in data]
-        while True:
-            ranked = [(self._ranks[pair], i) for i, pair in enumerate(pairwise(ids)) if pair in self._ranks]
-            if not ranked:
-                break
-            (_, merged), i = min(ranked)
-            ids[i : i + 2] = [merged]
+        rank_of = self._ranks.get
+        ranks = [rank_of(pair, _NEVER) for pair in pairwise(ids)]  # of each id with the next one
+        while ranks and (best := min(ranks)) is not _NEVER:
+            i = ranks.index(best)
+            ids[i : i + 2] = [best[1]]
+            del ranks[i]
+            if i:
+                ranks[i - 1] = rank_of((ids[i - 1], ids[i]), _NEVER)
+            if i < len(ranks):
+                ranks[i] = rank_of((ids[i], ids[i + 1]), _NEVER)
         if len(self._cache) >= MAX_CACHED_PIECES:
             self._cache.clear()
         self._cache[piece] = ids

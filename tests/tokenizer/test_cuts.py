@@ -124,6 +124,19 @@ def test_safe_edges_cut_every_short_text(pattern: str) -> None:
     assert num_edges > 200
 
 
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_ascii_text_is_cut_as_the_whole_pattern_cuts_it(pattern: str) -> None:
+    """All texts of four characters, of each kind that a pattern tells apart."""
+    pretokenizer, whole = Pretokenizer(pattern), regex.compile(PATTERNS[pattern])
+    for text in map("".join, product(" \n\x1ca'sL1/", repeat=4)):
+        assert pretokenizer.split_ordinary(text) == whole.findall(text)
+
+
+@given(text=st.text(st.characters(max_codepoint=127)), pattern=st.sampled_from([*PATTERNS]))
+def test_any_ascii_text_is_cut_as_the_whole_pattern_cuts_it(text: str, pattern: str) -> None:
+    assert Pretokenizer(pattern).split(text) == regex.findall(PATTERNS[pattern], text)
+
+
 def test_ranges_are_many(tmp_path: Path) -> None:
     """The cuts are not only certain but also frequent."""
     path = tmp_path / "text.txt"

@@ -16,13 +16,15 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.tokenizer.texts import CORNER_CASES, SPECIAL_SETS, TEXTS, texts_with_specials
+from tests.tokenizer.texts import CORNER_CASES, SPECIAL_SETS, SPECIALS, TEXTS, texts_with_specials
 from tests.tokenizer.words import words_of
 from tokenizer import InputError, Tokenizer, streams, textbook, token_table, train_bpe
 from tokenizer import tokenizer as tokenizer_module
 from tokenizer.inspect import coloured, tokens_of
 from tokenizer.merges import apply, token_array
+from tokenizer.normalizer import Normalization
 from tokenizer.pretokenize import PATTERNS
+from tokenizer.tokenizer import SEPARATOR
 
 TRAINING_TEXT = (
     "".join(CORNER_CASES) * 2 + "the end of the theme, then 'tis his thesis; 走走走 día días " * 20
@@ -134,6 +136,39 @@ def test_merges_in_any_order(merges: list[tuple[bytes, bytes]], text: str) -> No
 def test_iterable_equals_whole(by_specials: dict[tuple[str, ...], Tokenizer], texts: list[str]) -> None:
     tokenizer = by_specials["<|", "<|end|>", "|>", "ab"]
     assert list(tokenizer.encode_iterable(texts)) == tokenizer.encode("".join(texts))
+
+
+@given(data=st.data())
+@pytest.mark.parametrize("pattern", [*PATTERNS, r"\w+"])
+def test_a_batch_equals_its_texts(
+    by_specials: dict[tuple[str, ...], Tokenizer], pattern: str, data: st.DataObject
+) -> None:
+    """Whether the texts are joined or not, and if one of them holds the separator."""
+    specials = data.draw(SPECIALS.map(list))
+    changes = None
+    if data.draw(st.booleans()):
+        specials = ["<|endoftext|>", "<|sep|>"]
+        changes = Normalization(nfc=True, rstrip=("<|sep|>",))
+    elif data.draw(st.booleans()):
+        specials += ["<|x" + SEPARATOR]
+    parts = st.one_of(TEXTS, st.sampled_from([*specials, *(s[1:] for s in specials), ""]))
+    texts = data.draw(st.lists(st.lists(parts, max_size=3).map("".join), max_size=8))
+    if data.draw(st.booleans()):
+        texts.insert(0, "before" + SEPARATOR)
+    source = by_specials[()]
+    tokenizer = Tokenizer(source.vocab, source.merges, specials, pattern, normalization=changes)
+    expected = [tokenizer.encode(text) for text in texts]
+    assert tokenizer.encode_batch(texts) == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer_module, "SHORT", 0)
+        assert tokenizer.encode_batch(iter(texts)) == expected
+
+
+def test_a_batch_names_the_text_that_is_wrong(by_specials: dict[tuple[str, ...], Tokenizer]) -> None:
+    for length in (1, 10_000):
+        texts = ["", "a" * length, "b\ud800", "\udfff"]
+        with pytest.raises(InputError, match=r"text 2: text has a lone surrogate '\\ud800' at character 1"):
+            by_specials[()].encode_batch(texts)
 
 
 def test_iterable_is_lazy(by_specials: dict[tuple[str, ...], Tokenizer]) -> None:
