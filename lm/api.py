@@ -19,6 +19,7 @@ from lm.run.facts import load_facts
 from lm.run.loading import find_tokenizer, load_ends, load_state, load_tokenizer
 from lm.text.complete import Completion, complete
 from lm.text.ends import Ends
+from lm.text.exact import Exact, make_exact, refuse_inexact
 from lm.text.sampling import SamplingConfig
 from lm.text.score import TextScore, score_text
 from tokenizer import Tokenizer
@@ -37,6 +38,8 @@ class Model:
     """Folder of the checkpoint."""
     tokenizer_folder: Path | None = None
     """Folder of the tokenizer, if it is not in the run's folder."""
+    exact: bool = False
+    """Whether log-probabilities have the same bits in every batch (`lm.text.exact`)."""
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -168,11 +171,17 @@ class Model:
     # Made once, because JAX compiles each newly made function.
     @cached_property
     def _logits(self) -> Logits:
-        return self.backend.make_logits(self.config)
+        return self._exact.logits if self.exact else self.backend.make_logits(self.config)
 
     @cached_property
     def _steps(self) -> tuple[Prefill, DecodeStep]:
+        if self.exact:
+            return self._exact.prefill, self._exact.decode_step
         return self.backend.make_prefill(self.config), self.backend.make_decode_step(self.config)
+
+    @cached_property
+    def _exact(self) -> Exact:
+        return make_exact(self.backend, self.config)
 
 
 def _are_ids(value: object) -> bool:
@@ -190,6 +199,7 @@ def load(
     device: str = "cpu",
     threads: int | None = None,
     tokenizer: str | Path | None = None,
+    exact: bool = False,
 ) -> Model:
     """Load a trained model.
 
@@ -200,10 +210,12 @@ def load(
         device: "cpu", or "cuda" for a GPU.
         threads: Number of CPU threads. If not given: the framework chooses.
         tokenizer: The folder of the model's tokenizer, if it is not in the run's folder.
+        exact: Give a text the same log-probabilities, bit by bit, alone and in a batch, written and scored. It takes
+            about twice the time.
 
     Raises:
-        InputError: there is no checkpoint, it is damaged, the backend or device is not available, or the tokenizer is
-            not the one that the model was trained with.
+        InputError: there is no checkpoint, it is damaged, the backend or device is not available, the tokenizer is
+            not the one that the model was trained with, or the model cannot be exact.
     """
     if backend not in (None, *get_args(BackendName)):
         raise InputError(f"backend is {backend!r}: give {' or '.join(get_args(BackendName))}")
@@ -214,7 +226,9 @@ def load(
         load_tokenizer(path, folder)
     config, facts = load_facts(path)
     config = replace(config, device=device, threads=threads)
+    if exact:
+        refuse_inexact(config)
     module = backends.load(backend or facts["backend"], config)
     with explained():
         state = load_state(path, config, module, with_optimizer=False)
-    return Model(config, module, state, path, folder)
+    return Model(config, module, state, path, folder, exact)

@@ -37,6 +37,9 @@ class Generate(Trained):
     json: bool = False
     """Print each continuation as a line of JSON: text, token ids, their log-probabilities, and why it ended.
     With --ids, the prompt is a list, and there is no text."""
+    exact: bool = False
+    """Compute log-probabilities whose bits do not depend on the other texts, and which lm score --exact repeats.
+    A text then takes about twice the time."""
     explain_ties: bool = False
     """Report on standard error if two tokens were within rounding error, so that the other backend may differ."""
 
@@ -45,6 +48,7 @@ class Generate(Trained):
         from lm.run.facts import load_facts
         from lm.run.loading import load_ends, load_tokenizer
         from lm.text.complete import Completion, complete, opening
+        from lm.text.exact import make_exact
         from lm.text.ids import read_ids
 
         tokenizer = None if self.ids else load_tokenizer(self.path, self.tokenizer)
@@ -65,7 +69,11 @@ class Generate(Trained):
             raise InputError(
                 f"{self.checkpoint}: an encoder writes no text; give the run of a decoder or an encoder-decoder"
             )
-        steps = backend.make_prefill(config), backend.make_decode_step(config)
+        steps = (
+            make_exact(backend, config)[1:]
+            if self.exact
+            else (backend.make_prefill(config), backend.make_decode_step(config))
+        )
         texts = complete(
             steps, state, config, tokenizer, completions, self.sampling, self.stop_token, self.json, ends
         )

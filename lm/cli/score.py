@@ -32,11 +32,15 @@ class Score(Trained):
     """Read the text as token ids, such as 1 2 3, and print token ids. No tokenizer is needed."""
     stride: int | None = None
     """Tokens between the starts of windows, for a text longer than the context. If not given: half the context."""
+    exact: bool = False
+    """Compute the bits that lm generate --exact computes for these tokens. Reading the tokens takes as long as
+    writing them."""
     json: bool = False
     """Print JSON: the sums, and each token with its nats."""
 
     def run(self) -> None:
         from lm.run.loading import load_ends, load_tokenizer
+        from lm.text.exact import make_exact
         from lm.text.ids import read_ids
         from lm.text.score import score_text
 
@@ -46,7 +50,7 @@ class Score(Trained):
         ends = load_ends(self.path, tokenizer)
         config, backend, state = self.load()
         score = score_text(
-            backend.make_logits(config),
+            make_exact(backend, config).logits if self.exact else backend.make_logits(config),
             state,
             config,
             tokenizer,

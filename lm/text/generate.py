@@ -108,7 +108,7 @@ def generate(
             yield Drawn(
                 row,
                 choice.token,
-                _log_probability(logits[row], choice.token) if log_probabilities else None,
+                log_probability(logits[row], choice.token) if log_probabilities else None,
                 choice if choice.gap <= rounding * largest[row] else None,
             )
         if len(endings) == len(rows):
@@ -211,6 +211,8 @@ def _check_lengths(texts: Sequence[Sequence[int]], what: str, setting: str, long
             )
 
 
-def _log_probability(logits: Float[np.ndarray, " V"], token: int) -> float:
-    shifted = logits.astype(np.float64) - logits.max()
-    return float(shifted[token] - np.log(np.exp(shifted).sum()))
+def log_probability(logits: Float[np.ndarray, " V"], token: int) -> float:
+    """Return a token's log-probability in nats. It is not finite if a logit is not, unless that changes nothing."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        shifted = logits.astype(np.float64) - logits.max()
+        return float(shifted[token] - np.log(np.exp(shifted).sum()))

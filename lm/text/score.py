@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from lm.backend import Logits
 from lm.config import TrainConfig
 from lm.data.batch import check_token_ids
 from lm.text.ends import Ends, choose_ends
+from lm.text.generate import log_probability
 from tokenizer import Tokenizer
 from tokenizer.errors import InputError
 
@@ -113,12 +113,15 @@ def score_text(
         logits_TV = logits(state, sequence[None, window])[0]
         targets = sequence[window.start + 1 : window.stop + 1]
         new = len(nats) - (0 if start else 1) - window.start
-        nats_T = _nats(logits_TV[new:], targets[new:])
+        nats_T = [
+            0.0 - log_probability(logits_V, target)  # a minus sign would make -0.0 of a certain token
+            for logits_V, target in zip(logits_TV[new:], targets[new:].tolist(), strict=True)
+        ]
         if not np.isfinite(nats_T).all():
             raise InputError(
                 "the model's logits are not finite, so the text has no probability; take an earlier checkpoint"
             )
-        nats += nats_T.tolist()
+        nats += nats_T
     tokens = [tokenizer.vocab[i] for i in token_ids] if tokenizer else []
     return TextScore(token_ids, tokens, nats, stride)
 
@@ -133,12 +136,3 @@ def _windows(num_inputs: int, length: int, stride: int) -> Iterator[slice]:
     for start in range(0, last + stride, stride):
         begin = min(start, last)
         yield slice(begin, min(begin + length, num_inputs))
-
-
-def _nats(logits_TV: Float[np.ndarray, "T V"], targets_T: Int[np.ndarray, " T"]) -> Float[np.ndarray, " T"]:
-    """Return -log p of the targets. It is not finite if a logit is not, unless that logit does not change it."""
-    logits_TV = logits_TV.astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        logits_TV -= logits_TV.max(-1, keepdims=True)
-        chosen_T = np.take_along_axis(logits_TV, targets_T[:, None], -1)[:, 0]
-        return np.log(np.exp(logits_TV).sum(-1)) - chosen_T
