@@ -43,7 +43,7 @@ def batch(config: TrainConfig, step: int = 0) -> Batch:
 def lowered_for_cuda(step: Callable[..., Any], *arguments: Any) -> str:
     """Return the program that a step's jitted function gives XLA for CUDA, without JAX's 64-bit mode."""
     found = inspect.getclosurevars(inspect.unwrap(step))
-    jitted = (found.nonlocals | found.globals)["jitted"]
+    jitted = found.nonlocals["jitted"]
     return str(export.export(jitted, platforms=("cuda",))(*arguments).mlir_module())
 
 
