@@ -124,6 +124,14 @@ class Broken(io.StringIO):
         pass
 
 
+class BrokenLate(Broken):
+    """A stream that keeps what is written, and fails when it must pass it on."""
+
+    def write(self, text: str) -> int:
+        self.tries += 1
+        return len(text)
+
+
 STREAMS: dict[str, Callable[[], Any]] = {
     "none": lambda: None,
     "closed pipe": lambda: Broken(errno.EPIPE),
@@ -148,18 +156,21 @@ def test_training_does_not_depend_on_whether_its_output_can_be_written(
     assert all(one is None or one.tries for one in made)
 
 
-@pytest.mark.parametrize("stream", ["none", "full disk"])
+@pytest.mark.parametrize("stream", [None, Broken(errno.ENOSPC), BrokenLate(errno.ENOSPC)])
 def test_results_that_cannot_be_printed_are_an_error_unless_the_output_is_closed(
-    made_pipeline: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stream: str
+    made_pipeline: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    stream: Broken | None,
 ) -> None:
     for name in ("inspect", "eval", "generate", "score", "accounting", "runs"):
         with monkeypatch.context() as patch:
-            patch.setattr("sys.stdout", STREAMS[stream]())
+            patch.setattr("sys.stdout", stream)
             code = lm(*COMMANDS[name](made_pipeline))
         said = capsys.readouterr().err
         # A user closes standard output on purpose. A full disk is an error.
         assert (code, said) == (
-            (0, "") if stream == "none" else (2, f"lm: standard output: {os.strerror(28)}\n")
+            (0, "") if stream is None else (2, f"lm: standard output: {os.strerror(28)}\n")
         )
 
 

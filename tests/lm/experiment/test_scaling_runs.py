@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from lm.backend import BackendName
 from lm.config import TrainConfig, load_config
@@ -15,6 +16,8 @@ from lm.experiment.outcomes import Outcome
 from lm.experiment.runs import Plan, Runs, apply_changes
 from lm.experiment.scaling import grid, run
 from lm.experiment.scaling.fit import fit_points
+from lm.experiment.scaling.plot import plot
+from lm.experiment.scaling.points import Point
 from lm.experiment.scaling.stories import story_errors
 from lm.flops import train_flops_per_token
 from tests.lm.conftest import lm, refused
@@ -86,6 +89,31 @@ def test_a_law_predicts_the_model_beyond_the_grid(
     assert "0.5000 ± 0.0015" in page
     run.plot(facts, tmp_path / "scaling.png")
     assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_laws_curves_pass_through_runs_that_follow_the_law(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = []
+    for flops in (1e12, 1e13, 1e14):
+        for n in np.geomspace(1 / 3, 3, 5) * flops**0.5 / 40:
+            d = flops / (6 * n)
+            points.append(Point(flops, n, d, FLOOR + A / n**a + B / d**b))
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: (figures.append(figure), path.touch()))
+    plot(fit_points(points, FLOOR, resamples=3), tmp_path / "law.png")
+    for panel, style in zip(figures[0].axes[:2], ("-", ":"), strict=True):
+        curves = {
+            line.get_color(): line.get_data()
+            for line in panel.lines
+            if len(line.get_xdata()) > 2 and line.get_linestyle() == style
+        }
+        runs = [line for line in panel.lines if line.get_marker() == "o" and line.get_color() in curves]
+        assert len(runs) > 2
+        for run_of_law in runs:
+            x, loss = run_of_law.get_data()
+            curve_x, curve_loss = curves[run_of_law.get_color()]
+            assert np.interp(np.log(x), np.log(curve_x), curve_loss) == pytest.approx(loss, rel=1e-3)
 
 
 @pytest.mark.parametrize(("backend", "context_length"), [("torch", 128), ("jax", 1024)])
