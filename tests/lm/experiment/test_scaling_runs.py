@@ -100,18 +100,23 @@ def test_the_laws_curves_pass_through_runs_that_follow_the_law(
             d = flops / (6 * n)
             points.append(Point(flops, n, d, FLOOR + A / n**a + B / d**b))
     figures: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: (figures.append(figure), path.touch()))
+
+    def save(figure: Figure, path: Path, **_: object) -> None:
+        figures.append(figure)
+        path.touch()
+
+    monkeypatch.setattr(Figure, "savefig", save)
     plot(fit_points(points, FLOOR, resamples=3), tmp_path / "law.png")
     for panel, style in zip(figures[0].axes[:2], ("-", ":"), strict=True):
         curves = {
-            line.get_color(): line.get_data()
+            line.get_color(): np.array(line.get_xydata()).T
             for line in panel.lines
-            if len(line.get_xdata()) > 2 and line.get_linestyle() == style
+            if len(np.array(line.get_xydata())) > 2 and line.get_linestyle() == style
         }
         runs = [line for line in panel.lines if line.get_marker() == "o" and line.get_color() in curves]
         assert len(runs) > 2
         for run_of_law in runs:
-            x, loss = run_of_law.get_data()
+            x, loss = np.array(run_of_law.get_xydata()).T
             curve_x, curve_loss = curves[run_of_law.get_color()]
             assert np.interp(np.log(x), np.log(curve_x), curve_loss) == pytest.approx(loss, rel=1e-3)
 
