@@ -13,9 +13,12 @@ from parity.case import Arrays, Given
 
 class Evaluate(Protocol):
     def __call__(
-        self, layer: str, given: Given, cotangent: np.ndarray, dtype: Dtype, mode: str, /
+        self, layer: str, given: Given, cotangent: np.ndarray | None, dtype: Dtype, mode: str, /
     ) -> tuple[Any, Arrays]:
-        """Return the layer's output, and the gradients of sum(cotangent * output) with respect to every array."""
+        """Return the layer's output, and the gradients of sum(cotangent * output) with respect to every array.
+
+        Without a cotangent there are no gradients.
+        """
 
 
 def evaluator(name: BackendName, config: TrainConfig) -> Evaluate:

@@ -45,10 +45,13 @@ from parity.case import Arrays, Given, array_dtype
 JaxArrays = dict[str, Array]
 
 
-def evaluate(layer: str, given: Given, cotangent: np.ndarray, dtype: Dtype, mode: str) -> tuple[Any, Arrays]:
+def evaluate(
+    layer: str, given: Given, cotangent: np.ndarray | None, dtype: Dtype, mode: str
+) -> tuple[Any, Arrays]:
     """Return the layer's output, and the gradients of sum(cotangent * output) with respect to every array.
 
     Args:
+        cotangent: None for no gradients.
         mode: "jit"; "plain", which is jit without the fast forms; or "eager", which has the fast forms but no jit.
     """
     arrays = {name: jnp.array(a, array_dtype(name, dtype)) for name, a in given.arrays.items()}
@@ -69,9 +72,11 @@ def _evaluate(
     statics: tuple[tuple[str, Any], ...],
     arrays: JaxArrays,
     constants: JaxArrays,
-    cotangent: np.ndarray | Array,
+    cotangent: np.ndarray | Array | None,
 ) -> tuple[Array, JaxArrays]:
     with fast.used(is_fast):
+        if cotangent is None:
+            return LAYERS[layer](arrays, constants, dict(statics)), {}
         output, pull_back = jax.vjp(lambda a: LAYERS[layer](a, constants, dict(statics)), arrays)
         return output, pull_back(jnp.asarray(cotangent).astype(output.dtype))[0]
 

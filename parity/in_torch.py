@@ -45,10 +45,13 @@ from torch_impl.sequences import EncoderDecoder, PrefixDecoder, TransformerEncod
 Tensors = dict[str, Tensor]
 
 
-def evaluate(layer: str, given: Given, cotangent: np.ndarray, dtype: Dtype, mode: str) -> tuple[Any, Arrays]:
+def evaluate(
+    layer: str, given: Given, cotangent: np.ndarray | None, dtype: Dtype, mode: str
+) -> tuple[Any, Arrays]:
     """Return the layer's output, and the gradients of sum(cotangent * output) with respect to every array.
 
     Args:
+        cotangent: None for no gradients.
         mode: "eager"; "plain", which is eager without the fast forms; or the name of a backend of torch.compile.
     """
     arrays = {
@@ -69,7 +72,7 @@ def evaluate(layer: str, given: Given, cotangent: np.ndarray, dtype: Dtype, mode
     with fast.used(mode != "plain"), mock.patch.object(fast.blocks, "_SMALL", 0):
         output = f(arrays)
         gradients = {}
-        if output.requires_grad:
+        if output.requires_grad and cotangent is not None:
             leaves = torch.autograd.grad(
                 output, list(arrays.values()), torch.tensor(cotangent, dtype=output.dtype)
             )

@@ -61,6 +61,24 @@ def answers(
     """Return output and gradients by backend and mode, to test laws. The default cotangent is ones."""
     given = Given(arrays, constants or {}, statics)
     ones = np.ones(LAYERS[layer].oracle(given).shape) if cotangent is None else cotangent
+    return _by_mode(layer, given, ones, dtype)
+
+
+def outputs(
+    layer: str,
+    arrays: dict[str, np.ndarray],
+    constants: dict[str, np.ndarray] | None = None,
+    dtype: Dtype = "float32",
+    **statics: Any,
+) -> dict[str, np.ndarray]:
+    """Return the output by backend and mode, without gradients, which take most of a compilation."""
+    found = _by_mode(layer, Given(arrays, constants or {}, statics), None, dtype)
+    return {label: output for label, (output, _) in found.items()}
+
+
+def _by_mode(
+    layer: str, given: Given, cotangent: np.ndarray | None, dtype: Dtype
+) -> dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]:
     evaluate = evaluators()
     modes = {
         "torch": ("torch", "eager"),
@@ -68,7 +86,9 @@ def answers(
         "jax": ("jax", "jit"),
         "jax plain": ("jax", "plain"),
     }
-    return {label: evaluate[name](layer, given, ones, dtype, mode) for label, (name, mode) in modes.items()}
+    return {
+        label: evaluate[name](layer, given, cotangent, dtype, mode) for label, (name, mode) in modes.items()
+    }
 
 
 def logits(config: ModelConfig, weights: Arrays, token_ids: np.ndarray) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ import torch_impl.attention
 from lm.config import ModelConfig
 from parity import draws, oracle
 from parity.case import Arrays
-from tests.parity.support import answers, assert_close, normal
+from tests.parity.support import assert_close, normal, outputs
 
 PLAIN, GROUPS = "multihead_self_attention", "multihead_self_attention of groups"
 EVERYTHING = {"mask": np.ones((5, 5), bool)}
@@ -49,9 +49,9 @@ def test_heads_are_columns_so_positions_may_be_permuted() -> None:
     """Without a causal mask and positions, attention does not know the order of x."""
     order, given = np.array([3, 0, 4, 1, 2]), arrays()
     permuted = given | {"x": given["x"][:, order]}
-    outputs = answers(PLAIN, given, EVERYTHING, dtype="float64", num_heads=4)
-    for name, (output, _) in answers(PLAIN, permuted, EVERYTHING, dtype="float64", num_heads=4).items():
-        assert_close(output, outputs[name][0][:, order], "float64")
+    straight = outputs(PLAIN, given, EVERYTHING, dtype="float64", num_heads=4)
+    for name, output in outputs(PLAIN, permuted, EVERYTHING, dtype="float64", num_heads=4).items():
+        assert_close(output, straight[name][:, order], "float64")
 
 
 def test_neighbouring_query_heads_share_a_key_head() -> None:
@@ -60,11 +60,11 @@ def test_neighbouring_query_heads_share_a_key_head() -> None:
     config: dict[str, Any] = {"num_heads": 4, "num_kv_heads": 2, "eps": 1e-5}
     given |= {f"{n}_proj.bias": np.zeros(len(given[f"{n}_proj.weight"])) for n in ("q", "k", "v", "output")}
     given |= {f"{n}_norm.weight": np.ones(2) for n in "qk"}
-    whole = answers(GROUPS, given, EVERYTHING, dtype="float64", **config)
+    whole = outputs(GROUPS, given, EVERYTHING, dtype="float64", **config)
     changed = given | {"v_proj.weight": given["v_proj.weight"] * np.array([2, 2, 1, 1])[:, None]}
-    for name, (output, _) in answers(GROUPS, changed, EVERYTHING, dtype="float64", **config).items():
-        assert_close(output[..., :4], 2 * whole[name][0][..., :4], "float64")
-        assert_close(output[..., 4:], whole[name][0][..., 4:], "float64")
+    for name, output in outputs(GROUPS, changed, EVERYTHING, dtype="float64", **config).items():
+        assert_close(output[..., :4], 2 * whole[name][..., :4], "float64")
+        assert_close(output[..., 4:], whole[name][..., 4:], "float64")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_norms_stand_where_the_config_says(options: dict[str, str], is_post: boo
     expected = x
     if is_post:
         expected = oracle.rmsnorm(oracle.rmsnorm(x, weights["ln1.weight"]), weights["ln2.weight"])
-    for output, _ in answers(
+    for output in outputs(
         "transformer_block", {"x": x} | weights, constants, dtype="float64", **statics
     ).values():
         assert_close(output, expected, "float64")
@@ -112,7 +112,7 @@ def test_what_a_branch_adds_has_the_size_of_its_gain(options: dict[str, str], bl
     x = normal(3, 2, 5, 8)
     statics: dict[str, Any] = {"config": config, "d_head": 4, "theta": config.rope_theta}
     constants = {"mask": oracle.causal_mask(5), "positions": np.arange(5)}
-    for output, _ in answers(
+    for output in outputs(
         "transformer_block", {"x": x} | weights, constants, dtype="float64", **statics
     ).values():
         mean_square = ((output - x) ** 2).mean(-1)

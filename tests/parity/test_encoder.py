@@ -14,7 +14,7 @@ from lm.data.batch import Batch
 from parity.case import Case, Given
 from parity.layers import LAYERS
 from parity.problem import Problem
-from tests.parity.support import answers, assert_close, assert_parity, examples, variant
+from tests.parity.support import answers, assert_close, assert_parity, examples, outputs, variant
 
 STACK, MODEL = "encoder_stack", "transformer_encoder"
 BACKENDS: tuple[BackendName, ...] = ("torch", "jax")
@@ -59,10 +59,10 @@ def test_a_token_sees_both_ways_and_no_padding(seed: int) -> None:
 @pytest.mark.parametrize("seed", [ROPE, LEARNED])
 def test_how_much_padding_there_is_changes_nothing(seed: int) -> None:
     given = model(seed)
-    whole = answers(MODEL, given.arrays, given.constants, dtype="float64", **given.statics)
+    whole = outputs(MODEL, given.arrays, given.constants, dtype="float64", **given.statics)
     more = given.constants | {"token_ids": np.pad(given.constants["token_ids"], ((0, 0), (0, 1)))}
-    for name, (output, _) in answers(MODEL, given.arrays, more, dtype="float64", **given.statics).items():
-        assert_close(output[:, :5], whole[name][0], "float64", "model_forward")
+    for name, output in outputs(MODEL, given.arrays, more, dtype="float64", **given.statics).items():
+        assert_close(output[:, :5], whole[name], "float64", "model_forward")
 
 
 def test_padding_reaches_no_gradient() -> None:
@@ -89,11 +89,11 @@ def test_padded_keys_are_not_read_whatever_they_hold(seed: int, what: float) -> 
     given = model(seed, STACK)
     x = given.arrays["x"].copy()
     x[np.arange(5) >= given.constants["num_tokens"][:, None]] = what
-    clean = answers(STACK, given.arrays, given.constants, dtype="float64", **given.statics)
-    for name, (output, _) in answers(
+    clean = outputs(STACK, given.arrays, given.constants, dtype="float64", **given.statics)
+    for name, output in outputs(
         STACK, given.arrays | {"x": x}, given.constants, dtype="float64", **given.statics
     ).items():
-        np.testing.assert_array_equal(output, clean[name][0])
+        np.testing.assert_array_equal(output, clean[name])
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -137,6 +137,6 @@ def test_logits_of_each_token(name: BackendName) -> None:
     backend, num_tokens = load(name, config), given.constants["num_tokens"]
     state = backend.load_state(config, given.arrays.items(), None)
     logits = backend.make_logits(config)(state, given.constants["token_ids"], num_tokens)
-    whole = answers(MODEL, given.arrays, given.constants, dtype="float64", **given.statics)
+    whole = outputs(MODEL, given.arrays, given.constants, dtype="float64", **given.statics)
     for b, n in enumerate(num_tokens):
-        assert_close(logits[b, :n], whole[name][0][b, :n], "float64", "model_forward")
+        assert_close(logits[b, :n], whole[name][b, :n], "float64", "model_forward")

@@ -12,7 +12,7 @@ from lm.data.batch import Batch
 from parity.case import Case, Given
 from parity.layers import LAYERS
 from parity.problem import Problem
-from tests.parity.support import answers, assert_close, assert_parity, examples, variant
+from tests.parity.support import answers, assert_close, assert_parity, examples, outputs, variant
 from tokenizer import InputError
 
 DECODER, MODEL = "prefix_decoder", "encoder_decoder"
@@ -26,10 +26,9 @@ def model(seed: int, layer: str = MODEL) -> Given:
     return Problem(Case(layer, LAYERS[layer].shapes[0], seed), "float64").given
 
 
-def outputs(given: Given, layer: str = MODEL, **constants: np.ndarray) -> dict[str, np.ndarray]:
+def logits_of(given: Given, **constants: np.ndarray) -> dict[str, np.ndarray]:
     """Return the logits by backend."""
-    found = answers(layer, given.arrays, given.constants | constants, dtype="float64", **given.statics)
-    return {name: output for name, (output, _) in found.items()}
+    return outputs(MODEL, given.arrays, given.constants | constants, dtype="float64", **given.statics)
 
 
 @pytest.mark.parametrize("layer", [DECODER, MODEL])
@@ -44,17 +43,17 @@ def test_parity(seed: int, layer: str, dtype: Dtype) -> None:
 def test_tokens_see_all_of_the_prefix_and_the_tokens_before_them(seed: int) -> None:
     given = model(seed)
     ids, prefix, num_tokens = (given.constants[name] for name in ("token_ids", "prefix", "num_tokens"))
-    whole = outputs(given)
+    whole = logits_of(given)
     for place in range(5):
         other = prefix.copy()
         other[:, place] = (prefix[:, place] + 1) % 11
-        for name, output in outputs(given, prefix=other).items():
+        for name, output in logits_of(given, prefix=other).items():
             changed = np.abs(output - whole[name]).max(-1) > 0
             np.testing.assert_array_equal(changed, np.repeat(place < num_tokens[:, None], 3, 1))
     for place in range(3):
         other = ids.copy()
         other[:, place] = (ids[:, place] + 1) % 11
-        for name, output in outputs(given, token_ids=other).items():
+        for name, output in logits_of(given, token_ids=other).items():
             changed = np.abs(output - whole[name]).max(-1) > 0
             np.testing.assert_array_equal(changed, np.broadcast_to(np.arange(3) >= place, (3, 3)))
 
@@ -63,8 +62,8 @@ def test_tokens_see_all_of_the_prefix_and_the_tokens_before_them(seed: int) -> N
 def test_how_much_padding_there_is_changes_nothing(seed: int) -> None:
     """RoPE's positions, too, continue from the prefix's end, not from its padding's end."""
     given = model(seed)
-    whole = outputs(given)
-    for name, output in outputs(given, prefix=np.pad(given.constants["prefix"], ((0, 0), (0, 1)))).items():
+    whole = logits_of(given)
+    for name, output in logits_of(given, prefix=np.pad(given.constants["prefix"], ((0, 0), (0, 1)))).items():
         assert_close(output, whole[name], "float64", "model_forward")
 
 
@@ -96,7 +95,7 @@ def test_prefill_and_decoding_give_the_logits_of_the_whole(name: BackendName, se
     ids, prefix, num_tokens = (given.constants[name] for name in ("token_ids", "prefix", "num_tokens"))
     backend = load(name, config)
     state = backend.load_state(config, given.arrays.items(), None)
-    rows, whole = np.arange(3), outputs(given)[name]
+    rows, whole = np.arange(3), logits_of(given)[name]
     prefill, decode = backend.make_prefill(config), backend.make_decode_step(config)
     for lengths in (np.array([1, 1, 1]), np.array([2, 1, 3])):
         logits, cache = prefill(state, ids, lengths, None, prefix, num_tokens)
@@ -177,5 +176,6 @@ def test_a_tied_head_is_the_decoders_embedding() -> None:
     weight = "encoder.token_embeddings.weight"
     other = given.arrays[weight].copy()
     other[unseen] += 1
-    for name, output in outputs(given._replace(arrays=given.arrays | {weight: other})).items():
-        np.testing.assert_array_equal(output, outputs(given)[name])
+    whole = logits_of(given)
+    for name, output in logits_of(given._replace(arrays=given.arrays | {weight: other})).items():
+        np.testing.assert_array_equal(output, whole[name])

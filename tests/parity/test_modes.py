@@ -30,9 +30,16 @@ for layer in {layers!r}:
 
 
 # Operation by operation, a block compiles some hundred programs that the layers in it already have.
-COMPOSED = {"multihead_self_attention", "transformer_block", "transformer_lm", "training loss"}
-COMPOSED |= {"multihead_self_attention of groups", "transformer_lm of the family"}
-COMPOSED |= {"multihead_self_attention with a d_head", "transformer_lm of documents"}
+COMPOSED = {
+    "multihead_self_attention",
+    "multihead_self_attention with rope",
+    "transformer_block",
+    "transformer_lm",
+    "training loss",
+}
+COMPOSED |= {"multihead_self_attention with rope", "multihead_self_attention of groups"}
+COMPOSED |= {"multihead_self_attention with a d_head"}
+COMPOSED |= {"transformer_lm of the family", "transformer_lm of documents"}
 COMPOSED |= {"encoder_stack", "transformer_encoder", "prefix_decoder", "encoder_decoder"}
 
 

@@ -12,7 +12,16 @@ from lm.budgets import Dtype
 from parity import oracle
 from parity.case import Arrays, Case, Given
 from parity.layers import LAYERS
-from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, normal
+from tests.parity.support import (
+    DTYPES,
+    answers,
+    assert_close,
+    assert_parity,
+    cases,
+    examples,
+    normal,
+    outputs,
+)
 
 PLAIN, ROTARY = "multihead_self_attention", "multihead_self_attention with rope"
 GROUPS = "multihead_self_attention of groups"
@@ -49,20 +58,19 @@ def own(T: int = 6) -> Given:
     return given._replace(statics=given.statics | {"cap": 1e9, "score_dim": 6.0})
 
 
-def outputs(given: Given, arrays: Arrays, **statics: float) -> dict[str, np.ndarray]:
+def of_own(given: Given, arrays: Arrays, **statics: float) -> dict[str, np.ndarray]:
     """Return what heads of a width of their own give, by backend and mode."""
-    found = answers(OWN, given.arrays | arrays, given.constants, dtype="float64", **given.statics | statics)
-    return {backend: output for backend, (output, _) in found.items()}
+    return outputs(OWN, given.arrays | arrays, given.constants, "float64", **given.statics | statics)
 
 
 def test_scores_are_divided_by_the_root_of_score_dim() -> None:
     """That of d_head changes nothing. A quarter of it doubles the scores, as doubled gains of the queries do."""
     given, name = own(), "q_norm.weight"
     doubled = {name: 1 + 2 * given.arrays[name]}  # The gain is 1 + weight.
-    expected = {6.0: outputs(given, {}, score_dim=6.0), 1.5: outputs(given, doubled, score_dim=6.0)}
+    expected = {6.0: of_own(given, {}, score_dim=6.0), 1.5: of_own(given, doubled, score_dim=6.0)}
     alone = LAYERS[OWN].oracle(given)
     for score_dim, by_backend in expected.items():
-        for backend, output in outputs(given, {}, score_dim=score_dim).items():
+        for backend, output in of_own(given, {}, score_dim=score_dim).items():
             assert_close(output, by_backend[backend], "float64")
             assert (np.abs(output - alone).max() > 1e-3) == (score_dim != 6.0)
 
@@ -72,8 +80,8 @@ def test_a_norm_over_all_heads_lets_one_head_shrink_another() -> None:
     given = own()
     given.arrays["output_proj.weight"] = np.eye(8, 12)
     larger = given.arrays["q_proj.weight"] * np.repeat([1.0, 5.0], 6)[:, None]
-    before = outputs(given, {})
-    for backend, output in outputs(given, {"q_proj.weight": larger}).items():
+    before = of_own(given, {})
+    for backend, output in of_own(given, {"q_proj.weight": larger}).items():
         assert np.abs(output - before[backend])[..., :6].max() > 1e-3
 
 
@@ -110,7 +118,7 @@ def test_heads_are_contiguous_rows_of_the_projections() -> None:
 @pytest.mark.parametrize("shift", [1, 1000])
 def test_depends_on_position_differences_alone(shift: int) -> None:
     here, there = (
-        answers(
+        outputs(
             ROTARY,
             arrays(),
             {"mask": oracle.causal_mask(6), "positions": np.arange(6) + start},
@@ -122,14 +130,14 @@ def test_depends_on_position_differences_alone(shift: int) -> None:
         for start in (0, shift)
     )
     for name in here:
-        assert_close(here[name][0], there[name][0], "float64")
+        assert_close(here[name], there[name], "float64")
 
 
 def test_a_cache_changes_nothing() -> None:
     """Token by token with a cache whose slots wrap around, the output is that of the whole sequence at once."""
     given, T, S, heads = arrays(), 6, 6, 2
     constants = {"mask": oracle.causal_mask(T)}
-    whole = answers(PLAIN, given, constants, dtype="float64", num_heads=heads)
+    whole = outputs(PLAIN, given, constants, dtype="float64", num_heads=heads)
     shape, slots = (2, heads, S, 4), (np.arange(T) + 4) % S
     steps: dict[str, list[np.ndarray]] = {"torch": [], "jax": []}
 
@@ -155,8 +163,8 @@ def test_a_cache_changes_nothing() -> None:
         assert written is not None
         jax_cache = written
         steps["jax"].append(np.asarray(out))
-    for name, outputs in steps.items():
-        assert_close(np.concatenate(outputs, 1), whole[name][0], "float64")
+    for name, parts in steps.items():
+        assert_close(np.concatenate(parts, 1), whole[name], "float64")
     np.testing.assert_array_equal(torch_cache.k_BHSK[:, :, slots].shape, jax_cache.v_BHSK.shape)
     assert_close(torch_cache.k_BHSK.numpy(), np.asarray(jax_cache.k_BHKS.mT), "float64")
     assert_close(torch_cache.v_BHSK.numpy(), np.asarray(jax_cache.v_BHSK), "float64")

@@ -12,7 +12,16 @@ from lm.init import position_tables, rope_tables
 from parity import oracle
 from parity.case import Case
 from parity.draws import model_weights
-from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, logits, normal
+from tests.parity.support import (
+    DTYPES,
+    assert_close,
+    assert_parity,
+    cases,
+    examples,
+    logits,
+    normal,
+    outputs,
+)
 from tests.parity.test_family import model
 
 
@@ -25,8 +34,7 @@ def test_parity(case: Case, dtype: Dtype) -> None:
 
 def rotated(x: np.ndarray, positions: np.ndarray, dtype: Dtype = "float32") -> dict[str, np.ndarray]:
     """Return each backend's rope of x."""
-    found = answers("rope", {"x": x}, {"positions": positions}, dtype=dtype, d_head=x.shape[-1], theta=1e4)
-    return {name: output for name, (output, _) in found.items()}
+    return outputs("rope", {"x": x}, {"positions": positions}, dtype, d_head=x.shape[-1], theta=1e4)
 
 
 def test_keeps_the_norm_of_every_pair() -> None:
@@ -77,7 +85,7 @@ def test_neighbours_are_the_pairs() -> None:
     """A quarter turn takes (x0, x1) to (-x1, x0); a half-split rotation would mix x0 with x2."""
     x = np.array([[1.0, 2.0, 3.0, 4.0]])
     quarter = {"cos": np.zeros((1, 2)), "sin": np.ones((1, 2))}
-    for name, (output, _) in answers("rope", {"x": x}, quarter, np.ones((1, 4)), "float64").items():
+    for name, output in outputs("rope", {"x": x}, quarter, "float64").items():
         np.testing.assert_array_equal(output, [[-2, 1, -4, 3]], err_msg=name)
 
 

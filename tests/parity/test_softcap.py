@@ -11,7 +11,17 @@ from lm.budgets import Dtype, as_dtype
 from parity import oracle
 from parity.case import Case
 from parity.draws import model_weights
-from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, logits, normal
+from tests.parity.support import (
+    DTYPES,
+    answers,
+    assert_close,
+    assert_parity,
+    cases,
+    examples,
+    logits,
+    normal,
+    outputs,
+)
 from tests.parity.test_family import model
 
 CAPPED = "scaled_dot_product_attention with a cap"
@@ -46,7 +56,7 @@ def test_is_odd_bounded_and_the_identity_near_zero() -> None:
 def test_bfloat16_is_computed_in_float32() -> None:
     """Only the result is rounded."""
     x = as_dtype(3 * normal(1, 64), "bfloat16")
-    for output, _ in answers("softcap", {"x": x}, dtype="bfloat16", cap=2.0).values():
+    for output in outputs("softcap", {"x": x}, dtype="bfloat16", cap=2.0).values():
         np.testing.assert_array_equal(output, as_dtype(oracle.softcap(x, 2.0), "bfloat16"))
 
 
@@ -55,7 +65,7 @@ def test_scores_are_capped_after_the_scale_and_before_the_mask() -> None:
     q, cap = 100 * normal(0, 1, 4), 0.5
     arrays = {"Q": q, "K": np.stack([q[0], -q[0], q[0]]), "V": np.eye(3)}
     mask = {"mask": np.array([[True, True, False]])}
-    for output, _ in answers(CAPPED, arrays, mask, dtype="float64", cap=cap).values():
+    for output in outputs(CAPPED, arrays, mask, dtype="float64", cap=cap).values():
         assert output[0, 2] == 0.0
         assert_close(output[0, 0] / output[0, 1], np.exp(2 * cap), "float64")
 

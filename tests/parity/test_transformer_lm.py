@@ -9,7 +9,7 @@ from lm.budgets import Dtype
 from lm.config import TrainConfig
 from parity.case import Case, Given
 from parity.problem import Problem
-from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples
+from tests.parity.support import DTYPES, answers, assert_close, assert_parity, cases, examples, outputs
 
 LAYER = "transformer_lm"
 
@@ -31,22 +31,22 @@ def test_a_later_token_changes_nothing_before_it() -> None:
     given, t = model(), 3
     ids = given.constants["token_ids"].copy()
     ids[:, t + 1 :] = (ids[:, t + 1 :] + 1) % 19
-    changed = answers(LAYER, given.arrays, {"token_ids": ids}, dtype="float64", **given.statics)
-    for name, (output, _) in answers(
+    changed = outputs(LAYER, given.arrays, {"token_ids": ids}, dtype="float64", **given.statics)
+    for name, output in outputs(
         LAYER, given.arrays, given.constants, dtype="float64", **given.statics
     ).items():
-        assert_close(output[:, : t + 1], changed[name][0][:, : t + 1], "float64", "model_forward")
-        assert (np.abs(output - changed[name][0])[:, t + 1 :].max(-1) > 0).all()
+        assert_close(output[:, : t + 1], changed[name][:, : t + 1], "float64", "model_forward")
+        assert (np.abs(output - changed[name])[:, t + 1 :].max(-1) > 0).all()
 
 
 def test_a_prefix_has_the_logits_of_the_whole() -> None:
     given = model()
     short = {"token_ids": given.constants["token_ids"][:, :4]}
-    prefix = answers(LAYER, given.arrays, short, dtype="float64", **given.statics)
-    for name, (output, _) in answers(
+    prefix = outputs(LAYER, given.arrays, short, dtype="float64", **given.statics)
+    for name, output in outputs(
         LAYER, given.arrays, given.constants, dtype="float64", **given.statics
     ).items():
-        assert_close(prefix[name][0], output[:, :4], "float64", "model_forward")
+        assert_close(prefix[name], output[:, :4], "float64", "model_forward")
 
 
 def test_an_untied_head_leaves_unseen_embeddings_without_gradient() -> None:
@@ -66,7 +66,7 @@ def test_prefill_and_decoding_give_the_logits_of_the_whole(backend_name: Backend
     backend = load(backend_name, config)
     state = backend.load_state(config, given.arrays.items(), None)
     ids, lengths = given.constants["token_ids"], np.array([2, 4])
-    whole, _ = answers(LAYER, given.arrays, given.constants, dtype="float64", **given.statics)[backend_name]
+    whole = outputs(LAYER, given.arrays, given.constants, dtype="float64", **given.statics)[backend_name]
     logits, cache = backend.make_prefill(config)(state, ids[:, :4], lengths)
     assert_close(logits, whole[np.arange(2), lengths - 1], "float64", "model_forward")
     decode = backend.make_decode_step(config)
