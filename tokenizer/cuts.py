@@ -77,8 +77,6 @@ def certain_boundaries(classes: np.ndarray) -> np.ndarray:
     >>> (certain_boundaries(np.frombuffer(text.translate(CLASSES), np.uint8)).nonzero()[0] + 1).tolist()
     [2, 3, 7, 8]
     """
-    if len(classes) == 0:
-        return np.zeros(0, bool)
     # Rule 1: of letter, digit, other and break, a pair holds two different ones, so two of the bits are set.
     # (Break after one of the others is a cut by rule 2.)
     kinds = (classes[1:] | classes[:-1]) & (LETTER | DIGIT | OTHER | BREAK)

@@ -36,6 +36,18 @@ def test_a_function_that_is_off_is_exit_code_1(capsys: Capture) -> None:
     assert out.splitlines()[-1] == "1 of 2 functions off; 1 not written yet"
 
 
+@pytest.mark.parametrize("flag", ["--json", "--html", "--png"])
+def test_nothing_runs_if_a_result_exists(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    monkeypatch.setattr("parity.check.run.run_check", None)
+    result = tmp_path / "result"
+    result.write_text("mine")
+    assert lm("check", FILES / "numpy_port.py", flag, result) == 2
+    assert "exists" in capsys.readouterr().err
+    assert result.read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -257,3 +257,15 @@ def test_torch_skips_the_blocks_outside_of_a_window(with_documents: bool) -> Non
     plan = make_plan(mask, sizes, (BLOCK, BLOCK), 1 << 18, torch.float32, torch.device("cpu"))
     met = [[s.start // BLOCK for s, _ in tile.keys] for tile in plan.tiles]
     assert met == [[max(i - 1, 0), i] if i else [0] for i in range(6)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plan_knows_the_keys_that_no_query_reads(kind: str) -> None:
+    T = 9
+    for seed in range(20):
+        mask = ranges(kind, T, np.random.default_rng(seed))
+        planned = torch_impl.masks.Mask(*(torch.tensor(x) for x in mask))
+        plan = make_plan(planned, (B, G, 1, T, T), (4, 4), 64, torch.float32, torch.device("cpu"))
+        unread_BS = ~pairs(mask).any((1, 2))
+        found_BS = np.zeros_like(unread_BS) if plan.unread_BS is None else plan.unread_BS.numpy()
+        assert (found_BS == unread_BS).all()

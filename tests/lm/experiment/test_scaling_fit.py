@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lm.experiment.scaling.fit import fit_points
+from lm.experiment.scaling.isoflop import Optima
 from lm.experiment.scaling.points import Point
 from lm.experiment.scaling.tables import tables
 from tokenizer.errors import InputError
@@ -251,3 +252,18 @@ def test_points_that_determine_no_law_are_refused(
     with pytest.raises(InputError, match=said) as caught:
         fit_points(points, floor)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("floor", "fewest"), [(None, 3), (0.5, 2)])
+def test_as_many_budgets_as_unknowns_give_a_law_of_the_loss(floor: float | None, fewest: int) -> None:
+    def optima(budgets: int) -> Optima:
+        log_flops = np.log([1e18, 1e19, 1e20][:budgets])
+        return Optima(log_flops, log_flops / 2, 0.5 + 400 * np.exp(-0.15 * log_flops))
+
+    assert optima(fewest - 1).loss_law(floor) is None
+    fewest_optima = optima(fewest)
+    law = fewest_optima.loss_law(floor)
+    assert law is not None
+    assert np.exp(law.log_loss(fewest_optima.log_flops[:, None])) == pytest.approx(
+        fewest_optima.loss, rel=1e-5
+    )
