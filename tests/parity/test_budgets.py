@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm.budgets import BUDGETS, Dtype, as_dtype, relative_error, ulps
+from lm.budgets import BUDGETS, EPSILON, SMALLEST_NORMAL, Dtype, as_dtype, relative_error, ulps
 from lm.config import ModelConfig
 from parity import oracle
 from parity.case import MASKS, POSITIONS, SCALES, Case
@@ -191,3 +192,9 @@ def test_options_of_the_oracle_on_numbers_worked_by_hand() -> None:
     stretch = rope_stretch(replace(config, rope_original_context=200))
     share = (100 / math.pi / 10 - 1) / 3
     np.testing.assert_allclose(np.array(stretch), np.array([1, 1 / (share + (1 - share) / 8), 8]))
+
+
+@pytest.mark.parametrize("dtype", BUDGETS)
+def test_the_types_are_those_of_torch(dtype: Dtype) -> None:
+    info = torch.finfo(getattr(torch, dtype))
+    assert (EPSILON[dtype], SMALLEST_NORMAL[dtype]) == (info.eps, info.smallest_normal)
