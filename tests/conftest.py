@@ -5,6 +5,7 @@ import gc
 import inspect
 import os
 import re
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -33,10 +34,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # without kernels that fuse loops, XLA compiles a model in a sixth of the time. `usual_xla` gives a test XLA's defaults;
 # all tests have them after: XLA_FLAGS= python -m pytest
 USUAL_FUSION: dict[str, int | bool] = {}
-if tuple(map(int, version("jaxlib").split(".")[:2])) < (
-    0,
-    11,
-):  # later versions always fuse loops by these kernels
+if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):  # later versions know no other kernels
     USUAL_FUSION["xla_cpu_use_fusion_emitters"] = True
 USUAL_XLA = USUAL_FUSION | {"xla_backend_optimization_level": 3, "xla_cpu_parallel_codegen_split_count": 32}
 """XLA's defaults, as compiler options."""
@@ -71,9 +69,13 @@ settings.register_profile(
 )
 settings.load_profile(os.environ.get("LM_HYPOTHESIS", "fast"))
 
+# A shell ignores Ctrl-C for what it starts in the background. The processes of these tests must not inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # The frameworks' modules are a million objects, and programs being traced are thousands of short-lived ones. With
 # Python's thresholds, looking for cycles among them takes a tenth of the tests' time.
-gc.set_threshold(50_000, 20, 100)
+gc.set_threshold(50_000, 20, 10)
 
 
 def pytest_collection_finish() -> None:

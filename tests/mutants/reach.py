@@ -105,8 +105,8 @@ class Reach:
 def _measure(files: Sequence[str], homes: dict[str, Path]) -> None:
     """Run files of tests, and write what each executes into its home."""
     with copied_tree() as tree, tempfile.TemporaryDirectory() as out:
-        options = ("-p", "tests.mutants.contexts", "-n", str(min(JOBS, len(files))), "--dist", "loadfile")
-        run_tests(tree, *options, *files, MUTANTS_REACH=out)
+        at_once = ("-n", str(JOBS), "--dist", "loadfile") if len(files) > 1 else ()
+        run_tests(tree, "-p", "tests.mutants.contexts", *at_once, *files, MUTANTS_REACH=out)
         for file in files:
             homes[file].mkdir(parents=True, exist_ok=True)
             if (written := Path(out, file.replace("/", "."))).exists():

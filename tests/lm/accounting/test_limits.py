@@ -184,7 +184,11 @@ def test_memory_that_runs_out_is_told_in_one_line(
             ["generate", "--checkpoint", run, "--samples", 2],
             "2 texts grew at once",
         ),
-        ("lm.text.score._nats", ["score", "--checkpoint", run, "some text"], "close other programs"),
+        (
+            "lm.text.score.log_probability",
+            ["score", "--checkpoint", run, "some text"],
+            "close other programs",
+        ),
         ("lm.api.load_state", ["score", "--checkpoint", run, "some text"], "close other programs"),
     ):
         with monkeypatch.context() as patch:
