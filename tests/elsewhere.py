@@ -3,6 +3,7 @@
 It imports every module and runs the commands, all in one process, whose Python has lost them.
 """
 
+import asyncio  # noqa: F401 - while the functions are there: it has another form for Windows
 import os
 import pkgutil
 import signal

@@ -77,7 +77,7 @@ def versions() -> dict[str, str]:
 @contextlib.contextmanager
 def trace(folder: Path) -> Iterator[None]:
     """Have torch's profiler write a trace of what runs inside: trace.json, for chrome://tracing or Perfetto."""
-    with torch.profiler.profile() as profiler:
+    with torch.profiler.profile(acc_events=True) as profiler:  # without it, some versions warn
         yield
     profiler.export_chrome_trace(str(folder / "trace.json"))
 
