@@ -46,6 +46,7 @@ def lose_unix() -> None:
         sys.modules[name] = None  # type: ignore[assignment]
     for name in FUNCTIONS:
         delattr(os, name)
+    os.environ.setdefault("USERNAME", "somebody")  # Windows sets it; torch asks for the user's name
     kill = signal.SIGKILL
     for name in SIGNALS:
         delattr(signal, name)
