@@ -80,24 +80,9 @@ def command_of_parts(settings: Settings) -> Command:
     """Return the function that makes the command of a part."""
 
     def command(part: Part, answer: Path, limit: float) -> list[str]:
-        words = [
-            "--part",
-            part.name,
-            "--answer",
-            str(answer),
-            "--seconds",
-            str(limit),
-            "--out",
-            str(answer.parent),
-        ]
-        words += [
-            "--device",
-            settings.device,
-            "--threads",
-            str(settings.threads),
-            "--rounds",
-            str(settings.rounds),
-        ]
+        words = ["--part", part.name, "--answer", str(answer), "--seconds", str(limit)]
+        words += ["--out", str(answer.parent), "--device", settings.device]
+        words += ["--threads", str(settings.threads), "--rounds", str(settings.rounds)]
         return [sys.executable, "-m", "bench", "gpu", *words, *(["--tiny"] if settings.tiny else [])]
 
     return command

@@ -14,12 +14,18 @@ from tests.mutants.reach import PACKAGES
 from tests.source import ROOT
 
 
-def run(files: Sequence[Path], variables: dict[str, str], module: str, words: list[str]) -> None:
-    """Do what `processes.run` does, and write the lines for `found`."""
+def started_coverage() -> coverage.Coverage:
+    """Return a measurement of this process's lines, which has started."""
     measured = coverage.Coverage(
         data_file=None, config_file=False, source=[str(ROOT / package) for package in PACKAGES]
     )
     measured.start()
+    return measured
+
+
+def run(files: Sequence[Path], variables: dict[str, str], module: str, words: list[str]) -> None:
+    """Do what `processes.run` does, and write the lines for `found`."""
+    measured = started_coverage()
     try:
         processes.run(files, variables, module, words)
     finally:

@@ -10,20 +10,15 @@ from collections import defaultdict
 from collections.abc import Generator
 from pathlib import Path
 
-import coverage
 import pytest
 
 from tests.lm import processes
 from tests.mutants import children
-from tests.mutants.reach import PACKAGES
 from tests.source import ROOT
 
 _SECONDS: dict[str, dict[str, float]] = defaultdict(dict)
 """File of tests -> test -> processor time."""
-_COVERAGE = coverage.Coverage(
-    data_file=None, config_file=False, source=[str(ROOT / package) for package in PACKAGES]
-)
-_COVERAGE.start()
+_COVERAGE = children.started_coverage()
 processes.run = children.run
 
 
