@@ -126,6 +126,11 @@ def _is_onto_gpu(f: Any, given: list[Tensor], kwargs: dict[str, Any]) -> bool:
 
 @contextlib.contextmanager
 def pretend_gpu() -> Iterator[Gpu]:
-    """Have the device cuda inside this context."""
-    with mock.patch("torch.cuda._lazy_init"), Gpu() as gpu:
+    """Have the device cuda inside this context. Inference mode, which has no room for subclasses, is no_grad there."""
+
+    def no_grad(mode: bool = True) -> Any:
+        return torch.no_grad() if mode else contextlib.nullcontext()
+
+    lazy_init = mock.patch("torch.cuda._lazy_init")
+    with lazy_init, mock.patch("torch.inference_mode", no_grad), Gpu() as gpu:
         yield gpu

@@ -10,21 +10,24 @@ import torch
 
 from lm.config import ModelConfig, OptimizerConfig, TrainConfig
 from lm.data.batch import Batch
+from lm.data.documents import document_starts
 from parity.family import Options
 from tests.pretend_gpu import Gpu, pretend_gpu
 from torch_impl import backend
-from torch_impl.fast import attention, packing
+from torch_impl.fast import masks, packing
+from torch_impl.fast.transfer import on_host, send
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 
 MODEL = ModelConfig(20, 130, d_model=8, num_layers=2, num_heads=2, d_ff=16, bias=True)
 CONFIG = TrainConfig(MODEL, OptimizerConfig(learning_rate=1e-2), batch_size=2)
 STEPS = 2
+PACKED: Options = {"documents": "packed", "end_token": 3}
 
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
-    monkeypatch.setattr(attention, "_masks", {})
+    monkeypatch.setattr(masks, "_masks", {})
     with pretend_gpu() as gpu:
         yield gpu
 
@@ -45,21 +48,21 @@ def batch(config: TrainConfig, step: int) -> Batch:
         None if m.architecture == "decoder" else rng.random(shape) < 0.5,
         None if m.architecture == "decoder" else rng.integers(1, 9, shape[:2]).astype(np.int32),
         rng.integers(0, 9, (*shape[:2], 8)).astype(np.int32) if m.architecture == "encoder_decoder" else None,
-        np.zeros(shape, np.int32) if config.documents == "packed" else None,
+        document_starts(ids[..., :-1], config),
     )
 
 
 def trained(
     config: TrainConfig, gpu: Gpu | None = None
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], Any]:
-    """Return the metrics of some steps, the leaves after them, and the state. Count the last step's reads alone."""
+    """Return the metrics of some steps, the leaves after them, and the state. Count what the steps read."""
     state, step = backend.init_state(config, 0), backend.make_train_step(config)
     metrics = []
+    if gpu:
+        gpu.reads.clear()
+        gpu.waits.clear()
+        gpu.types.clear()
     for i in range(STEPS):
-        if gpu:
-            gpu.reads.clear()
-            gpu.waits.clear()
-            gpu.types.clear()
         state, of_step = step(state, batch(config, i), 1e-2)
         metrics.append(of_step)
     counted = (gpu.reads[:], gpu.waits[:]) if gpu else ([], [])
@@ -79,37 +82,71 @@ OF_A_DECODER: list[Options] = [
     {"model": replace(MODEL, sliding_window=9, layer_types=("sliding", "full"), score_softcap=5.0)},
     {"fast": False},
 ]
+WITH_MASKS: list[Options] = [
+    {"model": replace(MODEL, sliding_window=9, layer_types=("sliding", "full"))} | PACKED,
+    {"model": replace(MODEL, architecture="encoder")},
+    {"model": replace(MODEL, architecture="encoder_decoder", prefix_length=8)},
+]
+"""Their masks depend on the batch."""
 
 
 def label(options: Options) -> str:
-    return " ".join(options) or "default"
+    """Return what the options set, and the architecture."""
+    return " ".join((*options, getattr(options.get("model"), "architecture", "decoder")))
 
 
-@pytest.mark.parametrize("options", OF_A_DECODER, ids=label)
+@pytest.mark.parametrize(
+    "options",
+    [
+        *OF_A_DECODER,
+        *WITH_MASKS,
+        *({**o, "compute_dtype": "bfloat16", "grad_accumulation": 2} for o in WITH_MASKS),
+    ],
+    ids=label,
+)
 def test_a_step_reads_the_gpu_once(gpu: Gpu, options: Options) -> None:
-    """The loss and the norm are read together. No other read and no copy makes the host wait."""
+    """The loss and the norm are read together. No other read and no copy makes the host wait, in the first step too."""
     trained(on_gpu(replace(CONFIG, **options)), gpu)
-    assert gpu.reads == ["aten._to_copy.default"]
+    assert gpu.reads == ["aten._to_copy.default"] * STEPS
     assert gpu.waits == []
     assert torch.float64 not in gpu.types
 
 
-@pytest.mark.parametrize(
-    ("options", "reads"),
-    [
-        ({"documents": "packed", "end_token": 3}, 2),
-        ({"model": replace(MODEL, architecture="encoder")}, 3),
-        ({"model": replace(MODEL, architecture="encoder_decoder", prefix_length=8)}, 5),
-    ],
-    ids=["documents", "encoder", "encoder-decoder"],
-)
-def test_masks_that_depend_on_the_batch_are_read_too(gpu: Gpu, options: Options, reads: int) -> None:
-    trained(on_gpu(replace(CONFIG, **options)), gpu)
-    assert len(gpu.reads) == reads
+@pytest.mark.parametrize("options", [{}, *WITH_MASKS], ids=label)
+def test_an_evaluation_reads_two_sums_of_each_micro_batch(gpu: Gpu, options: Options) -> None:
+    config = on_gpu(replace(CONFIG, grad_accumulation=2, **options))
+    state, evaluate = backend.init_state(config, 0), backend.make_eval_step(config)
+    gpu.reads.clear()
+    gpu.waits.clear()
+    evaluate(state, batch(config, 0))
+    assert len(gpu.reads) == 4
     assert gpu.waits == []
 
 
-@pytest.mark.parametrize("options", [*OF_A_DECODER[:1], *OF_A_DECODER[3:6]], ids=label)
+def test_a_prompt_and_a_decode_step_read_their_logits(gpu: Gpu) -> None:
+    """The host makes the next token of them."""
+    config = on_gpu(CONFIG)
+    state, prefill = backend.init_state(config, 0), backend.make_prefill(config)
+    gpu.reads.clear()
+    gpu.waits.clear()
+    ids, lengths = np.zeros((2, 3), np.int32), np.array([2, 3])
+    _, cache = prefill(state, ids, lengths)
+    assert gpu.reads == ["aten._to_copy.default"]
+    backend.make_decode_step(config)(state, cache, ids[:, 0], lengths)
+    assert gpu.reads == ["aten._to_copy.default"] * 2
+    assert gpu.waits == []
+
+
+def test_what_was_sent_is_not_read_again(gpu: Gpu) -> None:
+    numbers = torch.arange(6).reshape(2, 3).T
+    there = send(numbers, "cuda:0")
+    assert torch.equal(on_host(there), numbers)
+    assert gpu.reads == []
+    assert torch.equal(on_host(there + 1), numbers + 1)
+    assert gpu.reads == ["aten._to_copy.default"]
+
+
+@pytest.mark.parametrize("options", [*OF_A_DECODER[:1], *OF_A_DECODER[3:6], *WITH_MASKS], ids=label)
 def test_the_forms_for_a_gpu_take_the_steps_of_the_cpu(gpu: Gpu, options: Options) -> None:
     """Packed weights and large blocks change the order of a norm's sum and of attention's, and nothing else."""
     config = replace(CONFIG, **options)

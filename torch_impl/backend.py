@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, distributed
@@ -88,12 +87,11 @@ def micro_batches(
     """Yield what the model reads, targets and loss mask of these rows of each micro-batch, on the model's device."""
     check_batch(batch, config.model.vocab_size)
     for i in range(len(batch.inputs)):
-
-        def put(array: np.ndarray, i: int = i) -> Tensor:
-            return fast.send(torch.tensor(array[i, rows]), config.device)
-
-        inputs = {name: put(array) for name, array in batch.model_inputs.items()}
-        yield inputs, put(batch.targets), None if batch.loss_mask is None else put(batch.loss_mask)
+        inputs = {
+            name: fast.send(array[i, rows], config.device) for name, array in batch.model_inputs.items()
+        }
+        mask_BT = None if batch.loss_mask is None else fast.send(batch.loss_mask[i, rows], config.device)
+        yield inputs, fast.send(batch.targets[i, rows], config.device), mask_BT
 
 
 def sum_losses(

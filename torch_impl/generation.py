@@ -14,6 +14,7 @@ from lm.data.batch import check_token_ids
 from lm.data.documents import document_starts
 from lm.init import position_tables
 from lm.text.rings import kept_places, ring_length
+from torch_impl import fast
 from torch_impl.attention import Context, LayerCache
 from torch_impl.dtypes import at_least_float32, dtype_named
 from torch_impl.sequences import EncoderDecoder, after_prefix, encode
@@ -54,7 +55,7 @@ def make_logits(config: TrainConfig) -> Logits:
             "starts_BT": document_starts(token_ids_BT, config),
         }
         logits_BTV = state.model(
-            **{name: torch.tensor(a, device=config.device) for name, a in inputs.items() if a is not None}
+            **{name: fast.send(a, config.device) for name, a in inputs.items() if a is not None}
         )
         return logits_BTV.to(dtype_named(config.param_dtype)).cpu().numpy()
 
@@ -77,13 +78,13 @@ def make_prefill(config: TrainConfig) -> Prefill:
         check_token_ids(token_ids_BT, m.vocab_size)
         slots = slots or m.context_length
         (B, T), model = token_ids_BT.shape, decoder_of(state.model)
-        ids_BT = torch.tensor(token_ids_BT, device=config.device)
+        ids_BT = fast.send(token_ids_BT, config.device)
         if prefix_BP is None or num_tokens_B is None:
             num_tokens_B, tables = np.zeros(B, np.int64), model.tables(T)
             x_BSD, contexts = model.embed(ids_BT, tables), model.causal_contexts(T, tables)
         else:
             check_token_ids(prefix_BP, m.vocab_size)
-            prefix, num_tokens = (torch.tensor(a, device=config.device) for a in (prefix_BP, num_tokens_B))
+            prefix, num_tokens = fast.send(prefix_BP, config.device), fast.send(num_tokens_B, config.device)
             hidden_BPD = encode(state.model.encoder, prefix, num_tokens)
             x_BSD, contexts = after_prefix(model, hidden_BPD, num_tokens, ids_BT)
         P = x_BSD.shape[1] - T
@@ -92,11 +93,11 @@ def make_prefill(config: TrainConfig) -> Prefill:
         # Slots that no token has written are multiplied by weights of 0, so they must be finite.
         layers = [LayerCache(x_BSD.new_zeros(shape), x_BSD.new_zeros(shape)) for shape in shapes]
         contexts = {
-            kind: replace(context, kept_BS=torch.tensor(kept[kind], device=config.device))
+            kind: replace(context, kept_BS=fast.send(kept[kind], config.device))
             for kind, context in contexts.items()
         }
         x_BSD = model.hidden_states(x_BSD, contexts, layers)
-        last_BD = x_BSD[torch.arange(B), torch.tensor(P + lengths_B - 1)]
+        last_BD = x_BSD[fast.send(np.arange(B), config.device), fast.send(P + lengths_B - 1, config.device)]
         logits_BV = at_least_float32(model.logits(last_BD))
         # Contiguous, since a product may be a transpose, and reading one row of a transpose reads all of its memory.
         return logits_BV.contiguous().cpu().numpy(), Cache(num_tokens_B, P, layers)
@@ -127,7 +128,7 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
             filled = min(S, int(positions_B.max()) + 1)
             sees_BS = np.concatenate((np.arange(P) < num_tokens_B1, np.arange(filled) <= position_B1), axis=1)
             mask_B11S, slots_B1, *of_type = (
-                torch.tensor(a, device=config.device)
+                fast.send(a, config.device)
                 for a in (
                     sees_BS[:, None, None],
                     P + position_B1 % S,
@@ -138,7 +139,7 @@ def make_decode_step(config: TrainConfig) -> DecodeStep:
             # Every head of a text has the text's position.
             rope: Any = tuple(table[:, None] for table in of_type) if m.position == "rope" else None
             contexts[layer_type] = Context(mask_B11S, rope, slots_B1)
-        ids_B1 = torch.tensor(token_ids_B[:, None], device=config.device)
+        ids_B1 = fast.send(token_ids_B[:, None], config.device)
         x_B1D = model.hidden_states(model.embed(ids_B1, tables), contexts, cache.layers)
         logits_BV = at_least_float32(model.logits(x_B1D[:, 0]))
         return logits_BV.contiguous().cpu().numpy(), cache

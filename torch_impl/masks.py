@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from torch_impl import fast
 from torch_impl.dtypes import Device
 
 
@@ -30,12 +31,14 @@ class Mask:
         return pairs_TS if pairs_TS.ndim == 2 else pairs_TS[:, None]
 
 
+@fast.reuse_mask
 def causal_mask(T: int, device: Device = None, window: int | None = None) -> Mask:
     """Query t may attend to the keys up to itself, or only to the last `window` of them (Beltagy et al., 2020)."""
     place_T = torch.arange(T, device=device)
     return Mask((place_T + 1 - (window or T)).clamp(min=0), place_T)
 
 
+@fast.send_mask
 def document_mask(start_BT: Int[Tensor, "B T"], window: int | None = None) -> Mask:
     """Query t may attend to the keys of its own document up to itself, or only to the last `window` of them.
 
@@ -46,6 +49,7 @@ def document_mask(start_BT: Int[Tensor, "B T"], window: int | None = None) -> Ma
     return Mask(torch.maximum(start_BT, within.first_T), within.last_T.expand_as(start_BT))
 
 
+@fast.send_mask
 def padding_mask(num_tokens_B: Int[Tensor, " B"], T: int) -> Mask:
     """Every query may attend to the tokens of the sequence, and not to its padding."""
     place_BT = torch.arange(T, device=num_tokens_B.device).expand(len(num_tokens_B), T)
@@ -53,6 +57,7 @@ def padding_mask(num_tokens_B: Int[Tensor, " B"], T: int) -> Mask:
     return Mask(zeros_BT, zeros_BT + (T - 1), place_BT < num_tokens_B[:, None])
 
 
+@fast.send_mask
 def prefix_mask(num_tokens_B: Int[Tensor, " B"], P: int, T: int) -> Mask:
     """The mask of a prefix padded to P places, followed by T tokens.
 

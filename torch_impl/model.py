@@ -13,7 +13,6 @@ from torch.utils.checkpoint import checkpoint
 
 from lm.config import LayerType, ModelConfig
 from lm.init import position_tables
-from torch_impl import fast
 from torch_impl.attention import Context, LayerCache, MultiHeadSelfAttention
 from torch_impl.dtypes import Device, Dtype
 from torch_impl.functional import (
@@ -28,7 +27,7 @@ from torch_impl.functional import (
     softcap,
 )
 from torch_impl.layers import Embedding, FeedForward, GeGLU, Identity, LayerNorm, Linear, RMSNorm, SwiGLU
-from torch_impl.masks import Mask, causal_mask, document_mask
+from torch_impl.masks import causal_mask, document_mask
 
 Tables = Mapping[LayerType, tuple[Tensor, ...]]
 """`lm.init.position_tables` of the positions, for each type of layers."""
@@ -262,11 +261,6 @@ class TransformerLM(Stack):
         logits, cap = project(x, head.weight), self.config.logit_softcap
         return logits if cap is None else softcap(logits, cap)
 
-    @staticmethod
-    @fast.reuse_mask
-    def _causal_mask(T: int, device: torch.device, window: int | None) -> Mask:
-        return causal_mask(T, device, window)
-
     def causal_contexts(
         self,
         T: int,
@@ -283,7 +277,7 @@ class TransformerLM(Stack):
         for layer_type, of_type in tables.items():
             window = self.config.window(layer_type)
             if starts_BT is None:
-                mask = self._causal_mask(T, self.token_embeddings.weight.device, window)
+                mask = causal_mask(T, self.token_embeddings.weight.device, window)
             else:
                 mask = document_mask(starts_BT, window)
             rope: Any = of_type if self.config.position == "rope" else None

@@ -6,11 +6,11 @@ operations itself, is given the formulas.
 
 from torch_impl.fast.attention import (
     grouped_query_attention,
-    reuse_mask,
     rope,
     scaled_dot_product_attention,
 )
 from torch_impl.fast.blocks import blockwise, gelu_gate, rmsnorm, silu_gate, token_cross_entropy
+from torch_impl.fast.masks import reuse_mask, send_mask
 from torch_impl.fast.packing import Array, moments, pack
 from torch_impl.fast.product import choices, keep_plain, project, repeat
 from torch_impl.fast.switch import path, use, used
@@ -33,6 +33,7 @@ __all__ = [
     "rope",
     "scaled_dot_product_attention",
     "send",
+    "send_mask",
     "silu_gate",
     "token_cross_entropy",
     "use",

@@ -1,7 +1,5 @@
 """Faster forms of attention and of RoPE. docs/benchmarks.md has the measurements."""
 
-from collections.abc import Callable
-from functools import wraps
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -14,9 +12,8 @@ from torch_impl.dtypes import at_least_float32
 from torch_impl.fast.blocks import ROWS_BLOCK, ROWS_BLOCK_GPU
 from torch_impl.fast.blockwise import Blockwise, softcap_
 from torch_impl.fast.gradients import apply, cast, differentiable_once
-from torch_impl.fast.switch import is_on
+from torch_impl.fast.masks import Mask
 from torch_impl.fast.tiles import Plan, hide, make_plan
-from torch_impl.masks import Mask
 
 QUERIES = 128
 """Queries in a block of scores."""
@@ -61,10 +58,9 @@ def single_query_attention(
     scores_NRS = torch.bmm(q_NRK, at_least_float32(k_BGSK).flatten(0, 1).mT)
     if cap is not None:
         scores_NRS.div_(cap).tanh_().mul_(cap)
-    if isinstance(mask, Mask):
-        mask = mask.pairs(S)
     if mask is not None:
-        scores_NRS.view(B, H, 1, S).masked_fill_(~mask, -torch.inf)
+        pairs = mask if isinstance(mask, Tensor) else mask.pairs(S)
+        scores_NRS.view(B, H, 1, S).masked_fill_(~pairs, -torch.inf)
     # A query that may attend to nothing yields zeros: their sum is taken to be the smallest number.
     least = torch.finfo(scores_NRS.dtype)
     exp_NRS = scores_NRS.sub_(scores_NRS.amax(-1, keepdim=True).clamp_(min=least.min)).exp_()
@@ -98,32 +94,6 @@ _plans: WeakKeyDictionary[Mask, tuple[Any, Plan]] = WeakKeyDictionary()
 """Plans by mask: the layers of a model share one mask."""
 
 
-def reuse_mask(make: Callable[..., Mask]) -> Callable[..., Mask]:
-    """Return the mask of an earlier call with these arguments, while fast forms are on.
-
-    Its plan is then made once. On a GPU, making a plan waits for all work before it.
-    """
-
-    @wraps(make)
-    def reused(T: int, device: torch.device, window: int | None) -> Mask:
-        if not is_on():
-            return make(T, device, window)
-        key = T, device, window
-        if key not in _masks:
-            if len(_masks) == _MASKS_KEPT:
-                del _masks[next(iter(_masks))]
-            # Training must be able to use a mask that is first needed in inference.
-            with torch.inference_mode(False):
-                _masks[key] = make(*key)
-        return _masks[key]
-
-    return reused
-
-
-_MASKS_KEPT = 8
-_masks: dict[tuple[int, torch.device, int | None], Mask] = {}
-
-
 def _attend(
     q_BHTK: Float[Tensor, "B H T K"],
     k_BGSK: Float[Tensor, "B G S K"],
@@ -136,11 +106,12 @@ def _attend(
     (B, H, T, _), (G, S) = q_BHTK.shape, k_BGSK.shape[1:3]
     on_cpu, dtype = q_BHTK.device.type == "cpu", torch.promote_types(q_BHTK.dtype, torch.float32)
     sizes = (B, G, H // G, T, S), (QUERIES, KEYS), ROWS_BLOCK if on_cpu else ROWS_BLOCK_GPU, dtype
-    planned, plan = _plans.get(mask, (None, None)) if isinstance(mask, Mask) else (None, None)
+    ranges = None if isinstance(mask, Tensor) else mask
+    planned, plan = _plans.get(ranges, (None, None)) if ranges else (None, None)
     if plan is None or planned != sizes:
         plan = make_plan(mask, *sizes, q_BHTK.device)
-        if isinstance(mask, Mask):
-            _plans[mask] = sizes, plan
+        if ranges:
+            _plans[ranges] = sizes, plan
     if plan.unread_BS is not None:
         hidden = plan.unread_BS[:, None, :, None]
         k_BGSK, v_BGSV = k_BGSK.masked_fill(hidden, 0), v_BGSV.masked_fill(hidden, 0)

@@ -1,14 +1,15 @@
 """Which blocks of queries meet which blocks of keys: what a mask hides whole is left out."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from torch_impl.fast.transfer import send
-from torch_impl.masks import Mask
+from torch_impl.fast.masks import Mask
+from torch_impl.fast.transfer import on_host, send
 
 
 class Tile(NamedTuple):
@@ -113,14 +114,13 @@ class _Ranges:
     """A mask that is described by ranges: most blocks are decided by the ends of their ranges."""
 
     def __init__(self, mask: Mask, S: int) -> None:
-        self.S = S
+        self.mask, self.S = mask, S
         self.first_BT, self.last_BT = torch.atleast_2d(mask.first_T, mask.last_T)
         present_S = mask.present_S
         self.present_BS = None if present_S is None else torch.atleast_2d(present_S)
         self.batch = len(self.first_BT)
-        # The ends are read together: on a GPU, each read waits for all work before it.
-        self.ends = torch.stack((self.first_BT, self.last_BT)).cpu().unbind()
-        self.present = None if self.present_BS is None else self.present_BS.cpu()
+        self.ends = tuple(torch.atleast_2d(on_host(x)) for x in (mask.first_T, mask.last_T))
+        self.present = None if present_S is None else torch.atleast_2d(on_host(present_S))
 
     def pairs(self, b: slice, t: slice, s: slice) -> Tensor | bool:
         """Return which pairs of a block attend, or one value for all of them."""
@@ -136,18 +136,20 @@ class _Ranges:
             and (present is None or present.all())
         ):
             return True
-        part = Mask(
-            self.first_BT[b, t] - s.start,
-            self.last_BT[b, t] - s.start,
-            None if self.present_BS is None else self.present_BS[b, s],
+        part = replace(
+            self.mask,
+            first_T=self.first_BT[b, t] - s.start,
+            last_T=self.last_BT[b, t] - s.start,
+            present_S=None if self.present_BS is None else self.present_BS[b, s],
         )
-        return part.pairs(s.stop - s.start)[:, 0]
+        pairs: Bool[Tensor, "B 1 T S"] = part.pairs(s.stop - s.start)
+        return pairs[:, 0]
 
     def unread(self) -> Bool[Tensor, "#B S"]:
         """Return the keys that no query may attend to, in the host's memory, in time linear in the context."""
         # One more reader at a range's first key, one less after its last.
         first, last = self.ends
-        change = torch.zeros(self.batch, self.S + 1, dtype=first.dtype)
+        change = first.new_zeros(self.batch, self.S + 1)
         some = (first <= last).to(first.dtype)
         change.scatter_add_(1, first.clamp(max=self.S), some)
         change.scatter_add_(1, (last + 1).clamp(max=self.S), -some)
