@@ -63,6 +63,8 @@ class Gpu(TorchDispatchMode):
         """Copies to the device for which the host waits."""
         self.types: set[torch.dtype] = set()
         """Types of the device's arrays."""
+        self.factors: set[torch.dtype] = set()
+        """Types of the factors of matrix products."""
         self._pinned: list[Tensor] = []
 
     def __torch_dispatch__(self, f: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -83,7 +85,12 @@ class Gpu(TorchDispatchMode):
         ):  # inside a mode, nothing would resolve the mark of a conjugate
             real, imaginary = torch.view_as_real(held_args[0]).unbind(-1)
             return OnGpu(torch.complex(real, -imaginary))
-        result = f(*held_args, **held_kwargs)
+        if f in PRODUCTS and onto_gpu:
+            self.factors.add(given[-1].dtype)
+        if f is aten.bmm.dtype:  # only a GPU has it
+            result = torch.bmm(*(x.to(held_args[2]) for x in held_args[:2]))
+        else:
+            result = f(*held_args, **held_kwargs)
         if f is aten.copy_.default:
             return args[0]
         if not onto_gpu:
@@ -114,6 +121,14 @@ class Gpu(TorchDispatchMode):
             )
 
 
+PRODUCTS = (
+    aten.mm.default,
+    aten.addmm.default,
+    aten.bmm.default,
+    aten.bmm.dtype,
+    aten.baddbmm.default,
+    aten.baddbmm_.default,
+)
 COPIES = (aten._to_copy.default, aten.copy_.default)
 
 

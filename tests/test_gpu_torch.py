@@ -14,7 +14,7 @@ from lm.data.documents import document_starts
 from parity.family import Options
 from tests.pretend_gpu import Gpu, pretend_gpu
 from torch_impl import backend
-from torch_impl.fast import masks, packing
+from torch_impl.fast import attention, masks, packing
 from torch_impl.fast.transfer import on_host, send
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
@@ -28,6 +28,7 @@ PACKED: Options = {"documents": "packed", "end_token": 3}
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
     monkeypatch.setattr(masks, "_masks", {})
+    monkeypatch.setattr(attention, "BLOCK_GPU", (128, 128))  # several blocks
     with pretend_gpu() as gpu:
         yield gpu
 
@@ -110,6 +111,14 @@ def test_a_step_reads_the_gpu_once(gpu: Gpu, options: Options) -> None:
     assert gpu.reads == ["aten._to_copy.default"] * STEPS
     assert gpu.waits == []
     assert torch.float64 not in gpu.types
+
+
+def test_all_products_of_a_bfloat16_step_multiply_bfloat16(gpu: Gpu) -> None:
+    """Tensor cores multiply float32 at a fifteenth of the rate."""
+    config = on_gpu(replace(CONFIG, compute_dtype="bfloat16", model=replace(MODEL, score_softcap=5.0)))
+    state, step = backend.init_state(config, 0), backend.make_train_step(config)
+    step(state, batch(config, 0), 1e-2)
+    assert gpu.factors == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("options", [{}, *WITH_MASKS], ids=label)

@@ -92,7 +92,7 @@ def decode(settings: Settings, backend: str) -> Answer:
 
 
 def attention_blocks(settings: Settings) -> Answer:
-    """Time torch's attention, forward and backward, with blocks of several sizes."""
+    """Time torch's attention, forward and backward, with blocks of several sizes, in bfloat16 and then in float32."""
     import torch
 
     from torch_impl.fast import attention
@@ -100,21 +100,22 @@ def attention_blocks(settings: Settings) -> Answer:
 
     B, H, T, K = (1, 2, 64, 8) if settings.tiny else (32, 12, 1024, 64)
     where = torch.device(settings.device)
-    dtype = torch.bfloat16
-    q, k, v = (torch.randn(B, H, T, K, device=where, dtype=dtype).requires_grad_() for _ in range(3))
-
-    def run() -> None:
-        out: Any = attention.grouped_query_attention(q, k, v, causal_mask(T, where))
-        torch.autograd.grad(out, (q, k, v), out.detach())
-        if where.type != "cpu":
-            torch.cuda.synchronize()
-
     answer: Answer = {"status": "measured", "shape": [B, H, T, K]}
     end = time.monotonic() + 0.8 * settings.seconds
-    for queries, keys in ((128, 128), (256, 256), (512, 512), (1024, 1024), (128, 512), (512, 128)):
-        if settings.seconds and time.monotonic() > end:
-            break
-        attention.QUERIES, attention.KEYS = queries, keys
-        time_runs(run, 2)
-        answer[f"{queries} x {keys}"] = median(time_runs(run, 2 if settings.tiny else 10)["seconds"])
+    for dtype in (torch.bfloat16, torch.float32):
+        q, k, v = (torch.randn(B, H, T, K, device=where, dtype=dtype).requires_grad_() for _ in range(3))
+
+        def run(q: Any = q, k: Any = k, v: Any = v) -> None:
+            out: Any = attention.grouped_query_attention(q, k, v, causal_mask(T, where))
+            torch.autograd.grad(out, (q, k, v), out.detach())
+            if where.type != "cpu":
+                torch.cuda.synchronize()
+
+        for queries, keys in ((512, 512), (1024, 1024), (256, 256), (128, 128), (1024, 512), (512, 1024)):
+            if settings.seconds and time.monotonic() > end:
+                break
+            attention.QUERIES, attention.KEYS = attention.BLOCK_GPU = queries, keys
+            time_runs(run, 2)
+            seconds = median(time_runs(run, 2 if settings.tiny else 10)["seconds"])
+            answer[f"{queries} x {keys}, {str(dtype).removeprefix('torch.')}"] = seconds
     return answer

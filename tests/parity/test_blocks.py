@@ -30,6 +30,7 @@ from parity.case import Arrays
 from parity.oracle.attention import attention_weights
 from parity.run import evaluators
 from tests.parity.support import DTYPES, examples
+from tests.pretend_gpu import pretend_gpu
 from torch_impl import fast
 from torch_impl.fast.tiles import make_plan
 
@@ -43,6 +44,7 @@ Ranges = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_impl.fast.attention, "BLOCK_GPU", (BLOCK, BLOCK))
     for module in (torch_impl.fast.attention, jax_impl.fast.attention):
         for size in ("QUERIES", "KEYS"):
             monkeypatch.setattr(module, size, BLOCK, raising=module is torch_impl.fast.attention)
@@ -99,19 +101,26 @@ def by_oracle(
 
 
 def by_torch(
-    arrays: Arrays, mask: Any, drop: bool, g: np.ndarray, dtype: Dtype, cap: float | None = None
+    arrays: Arrays,
+    mask: Any,
+    drop: bool,
+    g: np.ndarray,
+    dtype: Dtype,
+    cap: float | None = None,
+    device: str = "cpu",
 ) -> tuple[Any, Arrays]:
-    q, k, v = (torch.tensor(a, dtype=getattr(torch, dtype)).requires_grad_() for a in arrays.values())
-    key = torch_impl.functional.DropoutKey(SEED, STEP, torch.tensor(ROWS), "here.")
+    put = partial(torch.tensor, device=device)
+    q, k, v = (put(a, dtype=getattr(torch, dtype)).requires_grad_() for a in arrays.values())
+    key = torch_impl.functional.DropoutKey(SEED, STEP, put(ROWS), "here.")
     dropout = torch_impl.functional.Dropout(RATE, key, "weights") if drop else None
     if isinstance(mask, np.ndarray):
-        mask = torch.tensor(mask)
+        mask = put(mask)
     elif mask is not None:
-        mask = torch_impl.masks.Mask(*(torch.tensor(x) for x in mask))
+        mask = torch_impl.masks.Mask(*(put(x) for x in mask))
     out = torch_impl.attention.grouped_query_attention(q, k, v, mask, dropout, cap)
-    gradients = torch.autograd.grad(out, (q, k, v), torch.tensor(g, dtype=out.dtype))
-    return out.detach().double().numpy(), {
-        name: x.double().numpy() for name, x in zip(arrays, gradients, strict=True)
+    gradients = torch.autograd.grad(out, (q, k, v), put(g, dtype=out.dtype))
+    return out.detach().cpu().double().numpy(), {
+        name: x.cpu().double().numpy() for name, x in zip(arrays, gradients, strict=True)
     }
 
 
@@ -147,6 +156,7 @@ def assert_agrees(
     drop: bool = False,
     with_jax: bool = True,
     cap: float | None = None,
+    device: str = "cpu",
 ) -> None:
     """Hold torch's fast form, torch's formula and JAX's fast form to the oracle."""
     __tracebackhide__ = True
@@ -159,9 +169,9 @@ def assert_agrees(
         np.ones((B, 1, T, T), bool) if mask is None else mask if isinstance(mask, np.ndarray) else pairs(mask)
     )
     output, gradients = by_oracle(arrays, written, kept, g, cap)
-    answers = {"torch": by_torch(arrays, mask, drop, g, dtype, cap)}
+    answers = {"torch": by_torch(arrays, mask, drop, g, dtype, cap, device)}
     with fast.used(False):
-        answers["torch plain"] = by_torch(arrays, mask, drop, g, dtype, cap)
+        answers["torch plain"] = by_torch(arrays, mask, drop, g, dtype, cap, device)
     if with_jax:
         answers["jax"] = by_jax(arrays, mask, drop, g, dtype, cap)
     for name, (out, gradients_of) in answers.items():
@@ -208,6 +218,14 @@ def test_capped_scores(dtype: Dtype, kind: str, seed: int) -> None:
     """With dropout, as the gradient of a cap, of weights and of dropped weights follow from each other."""
     T = LENGTHS[-1]
     assert_agrees(T, seed, dtype, ranges(kind, T, np.random.default_rng(seed)), drop=True, cap=CAP)
+
+
+@pytest.mark.parametrize(("drop", "cap"), [(False, None), (True, CAP)])
+def test_a_gpu_multiplies_bfloat16(drop: bool, cap: float | None) -> None:
+    T = LENGTHS[-1]
+    with pretend_gpu():
+        mask = ranges("ranges", T, np.random.default_rng(3))
+        assert_agrees(T, 3, "bfloat16", mask, drop, with_jax=False, cap=cap, device="cuda:0")
 
 
 @pytest.mark.parametrize("mask", ["none", "dense", "causal", "causal, dropped"])

@@ -10,7 +10,7 @@ from torch.autograd import Function
 
 from torch_impl.dtypes import at_least_float32
 from torch_impl.fast.blocks import ROWS_BLOCK, ROWS_BLOCK_GPU
-from torch_impl.fast.blockwise import Blockwise, softcap_
+from torch_impl.fast.blockwise import Blockwise, factors, scaled, scores_of, softcap_
 from torch_impl.fast.gradients import apply, cast, differentiable_once
 from torch_impl.fast.masks import Mask
 from torch_impl.fast.tiles import Plan, hide, make_plan
@@ -19,6 +19,9 @@ QUERIES = 128
 """Queries in a block of scores."""
 KEYS = 128
 """Keys in a block of scores."""
+BLOCK_GPU = 512, 512
+"""Queries and keys in a block on a GPU, where an operation takes at least the time of its call. Nobody has measured it:
+the part `attention blocks` of `python -m bench gpu` does."""
 Drop = Any
 """A `torch_impl.functional.Dropout`. That module imports this one."""
 
@@ -54,8 +57,9 @@ def single_query_attention(
     values must be finite, even those that the mask hides: a slot of a cache holds an old key until it is written.
     """
     (B, H, _, K), (G, S) = q_BHTK.shape, k_BGSK.shape[1:3]
-    q_NRK = (at_least_float32(q_BHTK) * K**-0.5).reshape(B * G, H // G, K)
-    scores_NRS = torch.bmm(q_NRK, at_least_float32(k_BGSK).flatten(0, 1).mT)
+    keys_NSK = factors(k_BGSK).flatten(0, 1)
+    q_NRK = scaled(q_BHTK, K**-0.5).reshape(B * G, H // G, K)
+    scores_NRS = scores_of(q_NRK, keys_NSK, K**-0.5)
     if cap is not None:
         scores_NRS.div_(cap).tanh_().mul_(cap)
     if mask is not None:
@@ -105,7 +109,8 @@ def _attend(
     """Attend by `OneBlock` if all scores fit one block, and otherwise by `Blockwise`."""
     (B, H, T, _), (G, S) = q_BHTK.shape, k_BGSK.shape[1:3]
     on_cpu, dtype = q_BHTK.device.type == "cpu", torch.promote_types(q_BHTK.dtype, torch.float32)
-    sizes = (B, G, H // G, T, S), (QUERIES, KEYS), ROWS_BLOCK if on_cpu else ROWS_BLOCK_GPU, dtype
+    block = ((QUERIES, KEYS), ROWS_BLOCK) if on_cpu else (BLOCK_GPU, ROWS_BLOCK_GPU)
+    sizes = (B, G, H // G, T, S), *block, dtype
     ranges = None if isinstance(mask, Tensor) else mask
     planned, plan = _plans.get(ranges, (None, None)) if ranges else (None, None)
     if plan is None or planned != sizes:

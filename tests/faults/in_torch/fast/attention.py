@@ -95,17 +95,16 @@ def _(add_block: Any) -> Any:
 
 @fault("the gradient of scores lacks the softmax's mean", B + "_flow", ATTENTION)
 def _(flow: Any) -> Any:
-    def broken(*arguments: Any) -> Tensor:
-        found: Tensor = flow(*arguments)
-        found[..., -1] = 0
-        return found
+    def broken(*arguments: Any) -> tuple[Tensor, Tensor]:
+        found, mean = flow(*arguments)
+        return found, torch.zeros_like(mean)
 
     return broken
 
 
 @fault("the incoming gradient is not divided by the sum", B + "_flow", ATTENTION)
 def _(flow: Any) -> Any:
-    return lambda tile, g_out, out, total: flow(tile, g_out, out, torch.ones_like(total))
+    return lambda tile, g_out, out, total, dtype: flow(tile, g_out, out, torch.ones_like(total), dtype)
 
 
 @fault("a block of keys has the dropout of the first block", B + "_kept", BLOCKS)
