@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from tokenizer.cuts import BLOCK, cut_blocks, token_edges
+from tokenizer.cuts import BLOCK, cut_blocks
 from tokenizer.errors import InputError
 from tokenizer.files.pairs import read_pairs
 from tokenizer.files.reading import not_utf8
@@ -20,6 +20,7 @@ from tokenizer.piece_index import PieceIndex
 from tokenizer.pretokenize import Pretokenizer
 from tokenizer.progress import Progress
 from tokenizer.spans import edges_of, gather
+from tokenizer.token_edges import token_edges
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -21,7 +21,7 @@ certain:
 
 Beside apostrophes (which may start a contraction) and non-ASCII characters (which may be letters or not)
 there is no other cut. If a piece holds neither, rules 1 and 2 have found every boundary, so the piece is one
-token. The other pieces go to the regex, which sees each distinct piece once.
+token. `token_edges` cuts the other pieces, each distinct piece once.
 
 Special tokens are certain boundaries at both ends, and look like the end of text from outside. Their bytes
 count as "unknown" here, and these rules never cut beside an unknown byte.
@@ -33,14 +33,15 @@ from itertools import pairwise
 
 import numpy as np
 
+from tokenizer.characters import BREAK, DIGIT, LETTER, OTHER, SPACE
 from tokenizer.normalizer import NON_ASCII_WHITESPACE
 from tokenizer.pretokenize import PATTERNS, Pattern, Pretokenizer
 from tokenizer.spans import runs
 
 BLOCK = 1 << 18  # bytes; larger ones no longer fit in a core's cache
 
-# Classes of bytes are bits, so that a pair of neighbours is classified by one OR.
-LETTER, DIGIT, OTHER, BREAK, SPACE, SOLID, UNKNOWN = 1, 2, 4, 8, 16, 32, 0
+# Besides the kinds of ASCII characters:
+SOLID, UNKNOWN = 32, 0
 
 
 def _class_table() -> bytes:
@@ -214,19 +215,3 @@ def _split_sections(data: bytes, edges: np.ndarray, pretokenizer: Pretokenizer) 
         pieces = [section] if section in pretokenizer.special_set else pretokenizer.split_ordinary(section)
         lengths += map(len, pieces) if section.isascii() else [len(piece.encode()) for piece in pieces]
     return np.cumsum([0, *lengths])
-
-
-def token_edges(data: bytes, edges: np.ndarray, pretokenizer: Pretokenizer) -> np.ndarray:
-    """Return the edges of the pre-tokens in pieces of a `Block`. Call it once for each distinct piece."""
-    if pretokenizer.pattern != "gpt2" or len(edges) == 1:
-        return edges
-    array = np.frombuffer(data, np.uint8)[: edges[-1]]
-    uncertain = np.logical_or.reduceat((array > 127) | (array == ord("'")), edges[:-1]).nonzero()[0]
-    inner = []
-    for start, end in zip(edges[uncertain].tolist(), edges[uncertain + 1].tolist(), strict=True):
-        piece = data[start:end].decode()
-        if piece not in pretokenizer.special_set:
-            for token in pretokenizer.split_ordinary(piece)[:-1]:
-                start += len(token) if token.isascii() else len(token.encode())
-                inner.append(start)
-    return np.sort(np.concatenate([edges, np.array(inner, np.int64)]))

@@ -6,12 +6,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from tokenizer.cuts import BLOCK, cut_blocks, token_edges
+from tokenizer.cuts import BLOCK, cut_blocks
 from tokenizer.merges.apply import PieceMerger, Ranks
 from tokenizer.normalizer import Normalization
 from tokenizer.piece_index import PieceIndex
 from tokenizer.pretokenize import Pretokenizer, encode_utf8
 from tokenizer.spans import edges_of, gather, runs
+from tokenizer.token_edges import token_edges
 
 FIRST_BLOCK = 1 << 14  # bytes
 MAX_PIECES, MAX_BYTES = 1 << 19, 1 << 25  # of the distinct pieces that are remembered

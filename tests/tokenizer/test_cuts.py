@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from tests.tokenizer.texts import CORNER_CASES, OWN_PATTERNS, SPECIAL_SETS, TEXTS, texts_with_specials
 from tests.tokenizer.words import pretokens
-from tokenizer.cuts import cut_blocks, token_edges
+from tokenizer.cuts import cut_blocks
 from tokenizer.normalizer import NON_ASCII_WHITESPACE
 from tokenizer.parallel.ranges import cut_files, open_range, safe_edges
 from tokenizer.pretokenize import PATTERNS, Pretokenizer
+from tokenizer.token_edges import token_edges
 
 
 def tokens_by_blocks(text: str, pretokenizer: Pretokenizer, block_size: int) -> list[str]:
