@@ -1,13 +1,14 @@
 """Cut text into pre-tokens, within which byte pairs merge: special tokens first, then a regex."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import chain, pairwise
 
 import numpy as np
 import regex
 
+from tokenizer.characters import runs_of
 from tokenizer.errors import InputError
 from tokenizer.normalizer import Normalization, Normalizer
 from tokenizer.spans import edges_of
@@ -27,6 +28,9 @@ PATTERNS = {
 }
 
 END_OF_TEXT = "<|endoftext|>"  # GPT-2's special token between documents
+
+FEW_TEXTS = 500  # that are not ASCII: for so few a pattern of their own is not worth its 50 ms
+_BEYOND_BMP = re.compile("[\U00010000-\U0010ffff]").search
 
 Pattern = str | tuple[str, ...]
 
@@ -68,7 +72,10 @@ class Pretokenizer:
         self.normalization = normalization or Normalization()
         self.normalizer = Normalizer(normalization, self.special_tokens) if normalization else None
         self._regexes = [_compile(pattern) for pattern in patterns]
-        self._ascii_regex = _in_ascii(self.pattern) if self.pattern in PATTERNS else None
+        self._known = self.pattern if isinstance(self.pattern, str) and self.pattern in PATTERNS else ""
+        self._find_in_ascii = _in_ascii(self._known).findall if self._known else None
+        self._find_in_bmp: Callable[[str], list[str]] | None = None  # see `FEW_TEXTS`
+        self._num_not_ascii = 0  # texts so far
         self._longest_first = sorted((token.encode() for token in self.special_tokens), key=len, reverse=True)
         self.longest_special = max(map(len, self._longest_first), default=0)  # in bytes
         self._special_text = (
@@ -84,7 +91,9 @@ class Pretokenizer:
 
     def parts(self, text: str) -> list[str]:
         """Return the text cut at special tokens: every other part is one, and the first part is not."""
-        return self._special_text.split(text) if self._special_text else [text]
+        if not self._special_text or (len(self.special_tokens) == 1 and self.special_tokens[0] not in text):
+            return [text]
+        return self._special_text.split(text)
 
     def special_spans(self, data: bytes) -> tuple[np.ndarray, np.ndarray]:
         """Return where special tokens start and end in UTF-8 text."""
@@ -100,8 +109,15 @@ class Pretokenizer:
 
     def split_ordinary(self, text: str) -> list[str]:
         """Return the pre-tokens of a text without special tokens."""
-        if self._ascii_regex:  # a known pattern: these match every character
-            return (self._ascii_regex if text.isascii() else self._regexes[0]).findall(text)
+        if self._find_in_ascii:  # a known pattern: these match every character
+            if text.isascii():
+                return self._find_in_ascii(text)
+            if self._find_in_bmp and not _BEYOND_BMP(text):
+                return self._find_in_bmp(text)
+            self._num_not_ascii += 1
+            if self._num_not_ascii == FEW_TEXTS:
+                self._find_in_bmp = _in_bmp(self._known).findall
+            return self._regexes[0].findall(text)
         pieces = [text]
         for pattern in self._regexes:
             pieces = [part for piece in pieces for part in _cut(piece, pattern)]
@@ -112,23 +128,39 @@ class Pretokenizer:
 def _in_ascii(name: str) -> re.Pattern[str]:
     """Return a known pattern for ASCII text, for the module re, which takes half the time of regex.
 
-    >>> _in_ascii("gpt2").pattern[20:41]
-    '| ?[A-Za-z]+| ?[0-9]+'
+    >>> _in_ascii("gpt2").pattern[20:55]
+    '| [A-Za-z]+|[A-Za-z][A-Za-z]*| [0-9'
     """
-    ranges = {
-        "L": "A-Za-z",
-        "Lu": "A-Z",
-        "Ll": "a-z",
-        "N": "0-9",
-    }  # ASCII has no letters or marks of other kinds
+    # ASCII has no letters or marks of other kinds.
+    ranges = {r"\p{L}": "A-Za-z", r"\p{Lu}": "A-Z", r"\p{Ll}": "a-z", r"\p{N}": "0-9", r"\s": r"\s"}
+    return re.compile(_with_ranges(PATTERNS[name], lambda kind: ranges.get(kind, "")), re.ASCII)
 
-    def in_ascii(match: re.Match[str]) -> str:
-        inside = re.sub(r"\\p\{(\w+)\}", lambda kind: ranges.get(kind[1], ""), match[0])
+
+@cache
+def _in_bmp(name: str) -> re.Pattern[str]:
+    """Return a known pattern for text of the first 65,536 code points, for the module re.
+
+    The ranges of the classes are those of the module regex.
+    """
+
+    def ranges(kind: str) -> str:
+        return "".join(f"\\u{first:04x}-\\u{last:04x}" for first, last in runs_of(kind))
+
+    return re.compile(_with_ranges(PATTERNS[name], ranges))
+
+
+def _with_ranges(pattern: str, ranges: Callable[[str], str]) -> str:
+    """Return a known pattern with its classes spelled out, given the inside of a class for each kind."""
+
+    def spell(match: re.Match[str]) -> str:
+        inside = re.sub(r"\\p\{\w+\}|\\s", lambda kind: ranges(kind[0]), match[0].replace(r"\S", r"[^\s]"))
         return inside if inside.startswith("[") else f"[{inside}]"
 
     # The possessive forms (`++`) only save time in these patterns, and Python 3.11.4 has faults in them.
-    greedy = re.sub(r"([+*?])\+", r"\1", PATTERNS[name])
-    return re.compile(re.sub(r"\[[^]]*\]|\\p\{\w+\}", in_ascii, greedy), re.ASCII)
+    greedy = re.sub(r"([+*?])\+", r"\1", pattern)
+    spelled = re.sub(r"\[[^]]*\]|\\p\{\w+\}|\\[sS]", spell, greedy)
+    # The module re looks at a first character before it tries an alternative, but not at an optional one.
+    return re.sub(r" \?(\[[^]]*\])\+(?=\|)", r" \1+|\1\1*", spelled)
 
 
 def _compile(pattern: str) -> regex.Pattern[str]:

@@ -40,7 +40,8 @@ class StreamEncoder:
         whole: Mapping[bytes, int],
     ) -> None:
         self._pretokenizer, self._special_ids = pretokenizer, special_ids
-        self._byte_ids, self._ranks, self._dtype, self._whole = byte_ids, ranks, dtype, whole
+        self._dtype = dtype
+        self.byte_ids, self.ranks, self.whole = byte_ids, ranks, whole
         self._is_warm = False
         self._forget()
 
@@ -51,10 +52,10 @@ class StreamEncoder:
             "special_tokens": self._pretokenizer.special_tokens,
             "normalization": self._pretokenizer.normalization.to_json(),
             "special_ids": self._special_ids,
-            "byte_ids": self._byte_ids,
-            "merges": [[*pair, merged] for pair, (_, merged) in self._ranks.items()],
+            "byte_ids": self.byte_ids,
+            "merges": [[*pair, merged] for pair, (_, merged) in self.ranks.items()],
             "dtype": self._dtype.str,
-            "whole": [(piece.hex(), i) for piece, i in self._whole.items()],
+            "whole": [(piece.hex(), i) for piece, i in self.whole.items()],
         }
 
     @classmethod
@@ -74,7 +75,7 @@ class StreamEncoder:
     @cached_property
     def merger(self) -> PieceMerger:
         """The merges, which encode a piece that is not remembered."""
-        return PieceMerger(self._byte_ids, self._ranks, self._whole)
+        return PieceMerger(self.byte_ids, self.ranks, self.whole)
 
     def encode(
         self, read: Callable[[int], bytes], block_size: int = BLOCK, batch: int = 16, check: bool = True

@@ -2,35 +2,28 @@
 
 import hashlib
 import json
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from io import BytesIO
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
+from tokenizer.batches import BatchEncoder
 from tokenizer.errors import InputError
 from tokenizer.files import gpt2, tokenizers_json
 from tokenizer.files.publish import write_text
 from tokenizer.files.reading import read_json
-from tokenizer.merges.apply import LONG, PieceMerger
+from tokenizer.merges.apply import PieceMerger, unmerged
 from tokenizer.normalizer import Normalization
 from tokenizer.pretokenize import Pretokenizer, encode_utf8
-from tokenizer.spans import edges_of
+from tokenizer.short_texts import SHORT, ShortEncoder
 from tokenizer.streams import StreamEncoder, reader_of
 from tokenizer.token_table import TokenTable
 
-SHORT = 4096  # characters; for texts up to this length, a loop over pre-tokens is faster than blocks in NumPy
-SEPARATOR = (
-    "\U0010ffff"  # stands between joined texts; Unicode keeps it free of meaning, so few texts hold it
-)
 FEW_IDS = 500  # for up to this many ids, joining tokens one by one is faster than gathering them in NumPy
-MAX_CACHED_PIECES = 1 << 16
-_NEVER = (sys.maxsize, -1)  # the rank and the join of a pair that does not merge
 NEVER_IN_UTF8 = (0xC0, 0xC1, *range(0xF5, 0x100))  # DeepSeek's vocabularies lack these bytes
 
 
@@ -110,21 +103,10 @@ class Tokenizer:
                     f"merge {rank} joins {left!r} and {right!r}, but vocab lacks one of them or their join"
                 )
             self._ranks.setdefault((ids[left], ids[right]), (rank, ids[left + right]))
-        self._whole = self._unmerged() if whole_pieces else {}
-        self._cache: dict[str, list[int]] = {}
-
-    def _unmerged(self) -> dict[bytes, int]:
-        """Return the ordinary tokens that merging their bytes does not give."""
-        tokens = [(token, i) for token, i in self._ids.items() if i not in self.special_tokens.values()]
-        data = np.frombuffer(b"".join([token for token, _ in tokens]), np.uint8)
-        edges = edges_of([len(token) for token, _ in tokens])
-        ids, places = PieceMerger(self._byte_ids, self._ranks, {}).merge(data, edges)
-        first = np.searchsorted(places, edges)
-        return {
-            token: i
-            for (token, i), start, end in zip(tokens, first[:-1].tolist(), first[1:].tolist(), strict=True)
-            if ids[start:end].tolist() != [i]
-        }
+        self._whole: dict[bytes, int] = {}
+        if whole_pieces:
+            ordinary = {token: i for token, i in ids.items() if i not in self.special_tokens.values()}
+            self._whole = unmerged(ordinary, PieceMerger(self._byte_ids, self._ranks, {}))
 
     @property
     def normalization(self) -> Normalization:
@@ -169,19 +151,7 @@ class Tokenizer:
             return self.encode_to_numpy(text).tolist()
         if self.pretokenizer.normalizer:
             text = self.pretokenizer.normalizer.apply(text)
-        ids: list[int] = []
-        cached = self._cache.get
-        try:
-            for i, part in enumerate(self.pretokenizer.parts(text)):
-                if i % 2:
-                    ids.append(self.special_tokens[part])
-                else:
-                    for piece in self.pretokenizer.split_ordinary(part):
-                        ids += cached(piece) or self._encode_piece(piece)
-        except UnicodeEncodeError:
-            encode_utf8(text)  # says where
-            raise
-        return ids
+        return self._short_encoder.encode(text)
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """Return the ids of each text.
@@ -189,40 +159,7 @@ class Tokenizer:
         Raises:
             InputError: a text holds a lone surrogate; the error says which text, counted from 0.
         """
-        texts = list(texts)
-        found: list[list[int]] = []
-        try:
-            if (joined := self._joined(texts)) is not None:
-                return self._encode_joined(joined)
-            found.extend(map(self.encode, texts))
-        except InputError as error:
-            raise InputError(f"text {len(found)}: {error}") from None
-        return found
-
-    def _joined(self, texts: list[str]) -> bytes | None:
-        """Return the texts with `SEPARATOR` between them, or None if a loop over the texts is faster or must be."""
-        if sum(map(len, texts)) <= SHORT:
-            return None
-        if self.pretokenizer.normalizer:
-            texts = [self.pretokenizer.normalizer.apply(text) for text in texts]
-        joined = SEPARATOR.join(texts)
-        if joined.count(SEPARATOR) != len(texts) - 1 or any(
-            SEPARATOR in token for token in self.special_tokens
-        ):
-            return None
-        try:
-            return joined.encode()
-        except UnicodeEncodeError:
-            return None  # the loop says which text is wrong
-
-    def _encode_joined(self, joined: bytes) -> list[list[int]]:
-        """Return the ids between the separators."""
-        found = np.concatenate(
-            [ids for ids, _ in self._batch_encoder.encode(BytesIO(joined).read, check=False)]
-        )
-        places = (found == self.vocab_size).nonzero()[0].tolist()
-        ids = found.tolist()
-        return [ids[before + 1 : after] for before, after in pairwise([-1, *places, len(ids)])]
+        return self._batch_encoder.encode(list(texts))
 
     def encode_to_numpy(self, text: str) -> np.ndarray:
         """Return the ids of `text` as an array of uint16, or of uint32 if the vocabulary needs it.
@@ -250,19 +187,24 @@ class Tokenizer:
     @cached_property
     def stream_encoder(self) -> StreamEncoder:
         """The encoder of long texts."""
-        return self._stream_encoder(self.pretokenizer, self.special_tokens, self.dtype)
+        return self._streams(self.pretokenizer, [*self.special_tokens.values()], self.dtype)
 
     @cached_property
-    def _batch_encoder(self) -> StreamEncoder:
-        """The encoder of joined texts, which have changed before. `SEPARATOR` is one more special token."""
-        special_tokens = self.special_tokens | {SEPARATOR: self.vocab_size}
-        pretokenizer = Pretokenizer(self.pretokenizer.pattern, special_tokens)
-        return self._stream_encoder(pretokenizer, special_tokens, np.dtype(np.uint32))
+    def _short_encoder(self) -> ShortEncoder:
+        """The encoder of texts up to `SHORT`, which have changed before."""
+        return ShortEncoder(self.pretokenizer, self._ids, self.stream_encoder)
 
-    def _stream_encoder(
-        self, pretokenizer: Pretokenizer, special_tokens: Mapping[str, int], dtype: np.dtype
-    ) -> StreamEncoder:
-        special_ids = [special_tokens[token] for token in pretokenizer.special_tokens]
+    @cached_property
+    def _batch_encoder(self) -> BatchEncoder:
+        """The encoder of several texts."""
+        special_ids = [*self.special_tokens.values(), self.vocab_size]  # the separator's id is the last
+
+        def streams(pretokenizer: Pretokenizer) -> StreamEncoder:
+            return self._streams(pretokenizer, special_ids, np.dtype(np.uint32))
+
+        return BatchEncoder(self.pretokenizer, self.encode, streams, self.vocab_size)
+
+    def _streams(self, pretokenizer: Pretokenizer, special_ids: list[int], dtype: np.dtype) -> StreamEncoder:
         return StreamEncoder(pretokenizer, special_ids, self._byte_ids, self._ranks, dtype, self._whole)
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -298,30 +240,6 @@ class Tokenizer:
     def _token_table(self) -> TokenTable:
         """The bytes of the tokens, for many ids."""
         return TokenTable(self.vocab)
-
-    def _encode_piece(self, piece: str) -> list[int]:
-        """Return the ids of a pre-token, and remember them."""
-        data = piece.encode()
-        if len(data) > LONG:
-            found, _ = self.stream_encoder.merger.merge(
-                np.frombuffer(data, np.uint8), np.array([0, len(data)])
-            )
-            return found.tolist()
-        ids = [self._whole[data]] if data in self._whole else [self._byte_ids[byte] for byte in data]
-        rank_of = self._ranks.get
-        ranks = [rank_of(pair, _NEVER) for pair in pairwise(ids)]  # of each id with the next one
-        while ranks and (best := min(ranks)) is not _NEVER:
-            i = ranks.index(best)
-            ids[i : i + 2] = [best[1]]
-            del ranks[i]
-            if i:
-                ranks[i - 1] = rank_of((ids[i - 1], ids[i]), _NEVER)
-            if i < len(ranks):
-                ranks[i] = rank_of((ids[i], ids[i + 1]), _NEVER)
-        if len(self._cache) >= MAX_CACHED_PIECES:
-            self._cache.clear()
-        self._cache[piece] = ids
-        return ids
 
     @classmethod
     def from_files(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.tokenizer.texts import CORNER_CASES, OWN_PATTERNS, SPECIAL_SETS, TEXTS, texts_with_specials
 from tests.tokenizer.words import pretokens
+from tokenizer import pretokenize
 from tokenizer.cuts import cut_blocks
 from tokenizer.normalizer import NON_ASCII_WHITESPACE
 from tokenizer.parallel.ranges import cut_files, open_range, safe_edges
@@ -136,6 +137,42 @@ def test_ascii_text_is_cut_as_the_whole_pattern_cuts_it(pattern: str) -> None:
 @given(text=st.text(st.characters(max_codepoint=127)), pattern=st.sampled_from([*PATTERNS]))
 def test_any_ascii_text_is_cut_as_the_whole_pattern_cuts_it(text: str, pattern: str) -> None:
     assert Pretokenizer(pattern).split(text) == regex.findall(PATTERNS[pattern], text)
+
+
+@pytest.fixture
+def of_the_bmp(monkeypatch: pytest.MonkeyPatch) -> dict[str, Pretokenizer]:
+    """Return pretokenizers that take the module re from the first text on, by the names of their patterns."""
+    monkeypatch.setattr(pretokenize, "FEW_TEXTS", 1)
+    found = {pattern: Pretokenizer(pattern) for pattern in PATTERNS}
+    for pretokenizer in found.values():
+        pretokenizer.split_ordinary("é")
+        assert pretokenizer._find_in_bmp
+    return found
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_every_character_of_the_bmp_is_cut_as_the_whole_pattern_cuts_it(
+    of_the_bmp: dict[str, Pretokenizer], pattern: str
+) -> None:
+    """Each beside itself, letters of both cases, a number, a mark, a sign, whitespace, and in a contraction."""
+    whole, cut = regex.compile(PATTERNS[pattern]), of_the_bmp[pattern].split_ordinary
+    for code in (*range(0x80, 0xD800), *range(0xE000, 1 << 16)):
+        text = chr(code).join(["", *"aB1. \n\u0301/'\u3000é", "", " ", "'", "'l", "lé"])
+        assert cut(text) == whole.findall(text)
+
+
+@given(
+    text=st.one_of(TEXTS, st.text(st.characters(min_codepoint=0x80))), pattern=st.sampled_from([*PATTERNS])
+)
+def test_any_text_is_cut_as_the_whole_pattern_cuts_it(text: str, pattern: str) -> None:
+    """Also after many texts, when the module re cuts those of the BMP."""
+    pretokenizer = Pretokenizer(pattern)
+    for few in (pretokenize.FEW_TEXTS, 1):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pretokenize, "FEW_TEXTS", few)
+            pretokenizer.split_ordinary("é")
+            assert pretokenizer.split_ordinary(text) == regex.findall(PATTERNS[pattern], text)
+            pretokenizer._num_not_ascii = 0
 
 
 def test_ranges_are_many(tmp_path: Path) -> None:

@@ -13,18 +13,27 @@ import numpy as np
 import pytest
 import tiktoken
 import tokenizers
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tokenizer.texts import CORNER_CASES, SPECIAL_SETS, SPECIALS, TEXTS, texts_with_specials
 from tests.tokenizer.words import words_of
-from tokenizer import InputError, Tokenizer, streams, textbook, token_table, train_bpe
+from tokenizer import (
+    InputError,
+    Tokenizer,
+    batches,
+    short_texts,
+    streams,
+    textbook,
+    token_table,
+    train_bpe,
+)
 from tokenizer import tokenizer as tokenizer_module
+from tokenizer.batches import SEPARATOR
 from tokenizer.inspect import coloured, tokens_of
 from tokenizer.merges import apply, token_array
 from tokenizer.normalizer import Normalization
 from tokenizer.pretokenize import PATTERNS
-from tokenizer.tokenizer import SEPARATOR
 
 TRAINING_TEXT = (
     "".join(CORNER_CASES) * 2 + "the end of the theme, then 'tis his thesis; 走走走 día días " * 20
@@ -105,7 +114,7 @@ def test_long_pieces(by_specials: dict[tuple[str, ...], Tokenizer], text: str, r
     for long, few in ((0, 0), (0, 1000), (4, 3), (1000, 24)):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(apply, "LONG", long)
-            patch.setattr(tokenizer_module, "LONG", long)
+            patch.setattr(short_texts, "LONG", long)
             patch.setattr(token_array, "FEW", few)
             fresh = Tokenizer(tokenizer.vocab, tokenizer.merges)
             assert by_blocks(fresh, text * repeat, 64) == ids
@@ -160,7 +169,7 @@ def test_a_batch_equals_its_texts(
     expected = [tokenizer.encode(text) for text in texts]
     assert tokenizer.encode_batch(texts) == expected
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tokenizer_module, "SHORT", 0)
+        patch.setattr(batches, "SHORT", 0)
         assert tokenizer.encode_batch(iter(texts)) == expected
 
 
@@ -205,15 +214,49 @@ def test_caches_are_bounded(
     by_specials: dict[tuple[str, ...], Tokenizer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "MAX_PIECES", 500)
-    monkeypatch.setattr(tokenizer_module, "MAX_CACHED_PIECES", 500)
+    monkeypatch.setattr(short_texts, "MAX_CACHED_PIECES", 500)
+    monkeypatch.setattr(short_texts, "FEW_PIECES", 100)
     tokenizer = Tokenizer(by_specials[()].vocab, by_specials[()].merges)
     text = " ".join(map(str, range(5000)))
     ids = textbook.encode(textbook.pretokenize(text), tokenizer.vocab, tokenizer.merges)
     assert by_blocks(tokenizer, text, 1000) == ids
     assert tokenizer.stream_encoder._index.size < 2000
     lines = [" ".join(map(str, range(start, start + 20))) for start in range(0, 5000, 20)]
-    assert tokenizer.encode_batch(lines) == [by_blocks(tokenizer, line, 1000) for line in lines]
-    assert len(tokenizer._cache) <= 500
+    assert [tokenizer.encode(line) for line in lines] == [by_blocks(tokenizer, line, 1000) for line in lines]
+    short = tokenizer._short_encoder
+    assert 200 < len(short._tokens) < len(short._pieces) <= 500 + len(short._tokens)
+
+
+@pytest.mark.parametrize("specials", [[], ["<|", "<|end|>", "|>", "ab"], [" ", "\n\n", "é", "中文"]])
+@pytest.mark.parametrize("whole_pieces", [False, True])
+@settings(max_examples=5)
+@given(texts=st.lists(TEXTS, min_size=20, max_size=40))
+def test_a_table_of_tokens_changes_no_id(
+    by_specials: dict[tuple[str, ...], Tokenizer], specials: list[str], texts: list[str], whole_pieces: bool
+) -> None:
+    source = by_specials[tuple(specials)]
+    fresh, filled = (
+        Tokenizer(source.vocab, source.merges, specials, whole_pieces=whole_pieces) for _ in range(2)
+    )
+    expected = [fresh.encode(text) for text in texts]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(short_texts, "FEW_PIECES", 0)
+        filled.encode("x")
+        assert len(filled._short_encoder._tokens) > 200
+        assert [filled.encode(text) for text in texts] == expected
+
+
+@pytest.mark.parametrize("few", [0, 1 << 20])
+def test_a_token_that_merging_does_not_give_stays_out_of_the_table(
+    few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of "abc" merging makes "a" and "bc", so no merge makes the token "abc"."""
+    monkeypatch.setattr(short_texts, "FEW_PIECES", few)
+    vocab = {i: bytes([i]) for i in range(256)} | {256: b"bc", 257: b"ab", 258: b"abc", 259: b" abc"}
+    merges = [(b"b", b"c"), (b"a", b"b"), (b"ab", b"c"), (b" ", b"abc")]
+    ids = textbook.encode(textbook.pretokenize("abc abc bc ab"), vocab, merges)
+    assert Tokenizer(vocab, merges).encode("abc abc bc ab") == ids == [97, 256, 32, 97, 256, 32, 256, 32, 257]
+    assert Tokenizer(vocab, merges, whole_pieces=True).encode("abc abc bc ab") == [258, 259, 32, 256, 32, 257]
 
 
 @given(data=st.data())

@@ -9,6 +9,7 @@ import numpy as np
 
 from tokenizer.merges.token_array import At, TokenArray, group
 from tokenizer.piece_index import HashTable
+from tokenizer.spans import edges_of
 
 LONG = 128  # bytes; shorter pieces are merged in lockstep, longer ones rank by rank
 _NEVER = (1 << 31) - 1  # the rank of a pair that does not merge
@@ -138,6 +139,16 @@ class PieceMerger:
                     wait(new, other, at)
         # Places that hold no first byte of a token are 0 or negative.
         return np.array(ids)[np.maximum(tokens.places[first_places], 0)]
+
+
+def unmerged(tokens: Mapping[bytes, int], merger: PieceMerger) -> dict[bytes, int]:
+    """Return those of the tokens that merging their bytes does not give."""
+    data = np.frombuffer(b"".join(tokens), np.uint8)
+    edges = edges_of([len(token) for token in tokens])
+    ids, places = merger.merge(data, edges)
+    first = np.searchsorted(places, edges)
+    is_one = (np.diff(first) == 1) & (ids[first[:-1]] == list(tokens.values()))
+    return {token: i for (token, i), one in zip(tokens.items(), is_one.tolist(), strict=True) if not one}
 
 
 def _keys(left: np.ndarray, right: np.ndarray) -> np.ndarray:

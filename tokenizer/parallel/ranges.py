@@ -7,7 +7,8 @@ from contextlib import contextmanager
 import numpy as np
 import regex
 
-from tokenizer.cuts import BREAK, CLASSES, UNKNOWN, certain_edges, normalizes_alone
+from tokenizer.characters import BREAK
+from tokenizer.cuts import CLASSES, UNKNOWN, certain_edges, normalizes_alone
 from tokenizer.errors import InputError
 from tokenizer.files.sources import is_pairs, open_source
 from tokenizer.machine import num_processors
