@@ -53,4 +53,6 @@ def send_mask(make: Callable[..., Mask]) -> Callable[..., Mask]:
 def _send(mask: Mask, device: torch.device) -> Mask:
     if device == _HOST:
         return mask
-    return replace(mask, **{name: send(x, device) for name, x in vars(mask).items() if x is not None})
+    first_T, last_T = send(mask.first_T, device), send(mask.last_T, device)
+    present_S = None if mask.present_S is None else send(mask.present_S, device)
+    return replace(mask, first_T=first_T, last_T=last_T, present_S=present_S)
