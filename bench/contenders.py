@@ -38,6 +38,7 @@ Contender = tuple[Step, Read, Memory]
 Weights = dict[str, np.ndarray]
 
 SIZES = {
+    "nano": ModelConfig(vocab_size=64, context_length=32, d_model=16, num_layers=1, num_heads=2),
     "micro": ModelConfig(vocab_size=256, context_length=32, d_model=32, num_layers=2, num_heads=2),
     "small": ModelConfig(2048, 128, d_model=256, num_layers=4, num_heads=8, d_ff=704),
     "tinystories": ModelConfig(10_000, 256, d_model=512, num_layers=4, num_heads=16, d_ff=1344),
@@ -105,6 +106,13 @@ def torch_compiled(work: Work, weights: Weights) -> Contender:
     return step, read, torch_memory(work)
 
 
+def torch_cuda_graphs(work: Work, weights: Weights) -> Contender:
+    """`torch_impl` with its model under torch.compile, whose operations a CUDA graph launches together."""
+    require_compiler(work.device)
+    step, read = _make_ours("torch", work, weights, compiled="model", mode="reduce-overhead")
+    return step, read, torch_memory(work)
+
+
 def torch_compiled_step(work: Work, weights: Weights) -> Contender:
     """`torch_impl` with its whole training step under torch.compile, which breaks the step where the host reads."""
     require_compiler(work.device)
@@ -121,11 +129,13 @@ def load_ours(name: Any, config: TrainConfig, mesh: Mesh | None = None) -> backe
     return backends.load(name, config, mesh)
 
 
-def _make_ours(backend_name: Any, work: Work, weights: Weights, compiled: str = "") -> tuple[Step, Read]:
+def _make_ours(
+    backend_name: Any, work: Work, weights: Weights, compiled: str = "", mode: str | None = None
+) -> tuple[Step, Read]:
     backend = load_ours(backend_name, work.config)
     state = backend.load_state(work.config, iter(weights.items()), optimizer_zeros(weights))
     if compiled == "model":
-        state.model.compile()
+        state.model.compile(mode=mode)
     if work.dtype == "tf32" and backend_name == "torch":
         allow_tf32()
     train_step = backend.make_train_step(work.config)

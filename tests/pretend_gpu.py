@@ -65,6 +65,8 @@ class Gpu(TorchDispatchMode):
         """Types of the device's arrays."""
         self.factors: set[torch.dtype] = set()
         """Types of the factors of matrix products."""
+        self.operations = 0
+        """Operations that compute on the device: a view computes nothing."""
         self._pinned: list[Tensor] = []
 
     def __torch_dispatch__(self, f: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -77,6 +79,7 @@ class Gpu(TorchDispatchMode):
         given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         onto_gpu = _is_onto_gpu(f, given, kwargs)
         self._count(f, given, kwargs, onto_gpu)
+        self.operations += onto_gpu and not f.is_view
         held_args, held_kwargs = tree_map_only(OnGpu, lambda x: x.held, (args, kwargs))
         if kwargs.get("device") is not None:
             held_kwargs["device"] = torch.device("cpu")

@@ -1,5 +1,6 @@
 """What torch does only on a GPU, run on a device that says it is one (`tests.pretend_gpu`)."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -8,14 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from bench.contenders import SIZES
 from lm.config import ModelConfig, OptimizerConfig, TrainConfig
 from lm.data.batch import Batch
 from lm.data.documents import document_starts
+from lm.init import parameter_shapes
 from parity.family import Options
 from tests.pretend_gpu import Gpu, pretend_gpu
-from torch_impl import backend
+from torch_impl import backend, fast
 from torch_impl.fast import attention, masks, packing
 from torch_impl.fast.transfer import on_host, send
+from torch_impl.functional import clip_gradients
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 
@@ -178,6 +182,27 @@ def test_all_weights_of_a_gpu_are_updated_in_few_arrays(gpu: Gpu, monkeypatch: p
     assert {name for array in arrays for name in array.parts} == state.weights.keys()
     assert all(array.whole.numel() <= 500 + 1024 for array in arrays if array.is_packed)
     assert 2 < len(arrays) < len(state.weights)
+
+
+@pytest.mark.parametrize(("packed", "operations"), [(True, 47), (False, 1229)])
+def test_operations_of_adamw(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch, packed: bool, operations: int
+) -> None:
+    """Count those of a step of gpt2-small: gathering its gradients, clipping and the update. The width is tiny."""
+    real, tiny = SIZES["gpt2-small"], replace(SIZES["gpt2-small"], d_model=24, vocab_size=40, d_ff=64)
+    sizes = [sum(map(math.prod, parameter_shapes(model).values())) for model in (real, tiny)]
+    monkeypatch.setattr(packing, "_PACKED", packing._PACKED * sizes[1] // sizes[0])  # as many arrays
+    with fast.used(packed):
+        state = backend.init_state(on_gpu(TrainConfig(tiny)), 0)
+        for _ in range(2):  # the first step also makes the moments
+            for p in state.weights.values():
+                p.grad = torch.ones_like(p)
+            gpu.operations = 0
+            for array in state.arrays:
+                array.take_gradients()
+            clip_gradients([array.whole for array in state.arrays], 1.0)
+            state.optimizer.step()
+    assert gpu.operations == operations
 
 
 def test_a_step_that_is_not_finite_changes_nothing_on_a_gpu(gpu: Gpu) -> None:

@@ -39,6 +39,7 @@ CONTENDERS = (
     "baseline",
     "jax baseline",
     "torch compiled",
+    "torch compiled graphs",
     "torch compiled step",
 )
 ROWS = (
@@ -50,7 +51,7 @@ ROWS = (
     ("tinystories/32/bfloat16", ("torch", "jax", "baseline compiled")),
     ("tinystories/32/float32", ("torch", "jax", "baseline compiled")),
 )
-TINY_ROWS = (("micro/8/float32", CONTENDERS),)
+TINY_ROWS = (("nano/8/float32", CONTENDERS),)
 
 
 def make_parts(settings: Settings) -> Iterator[Part]:

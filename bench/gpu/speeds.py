@@ -13,6 +13,7 @@ from bench.train_step import CONTENDERS, make_contender, make_peak, parse_work, 
 
 MORE_CONTENDERS = CONTENDERS | {
     "jax baseline": "bench.jax_baseline:make",
+    "torch compiled graphs": "bench.contenders:torch_cuda_graphs",
     "torch compiled step": "bench.contenders:torch_compiled_step",
 }
 
@@ -77,7 +78,7 @@ def decode(settings: Settings, backend: str) -> Answer:
     """Time one text and 32 texts at once."""
     from bench.generate import MODEL, PROMPT_TOKENS, make_ours
 
-    model, count = (SIZES["micro"], 4) if settings.tiny else (MODEL, 128)
+    model, count = (SIZES["nano"], 4) if settings.tiny else (MODEL, 128)
     calls = make_ours(backend, "", settings.threads, settings.device, model)
     answer: Answer = {"status": "measured", "new_tokens": count}
     for prompts in (1, 2) if settings.tiny else (1, 32):
