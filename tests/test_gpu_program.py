@@ -4,16 +4,19 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import jaxtyping
 import pytest
+import torch
 
-from bench.gpu import main, parts, report, runner
+from bench.gpu import checks, main, parts, report, runner
 from lm.accounting.hardware import HARDWARE
 from lm.files import read_object
+from tests.pretend_gpu import pretend_gpu
 from tests.source import ROOT
 from tokenizer.errors import InputError
 
@@ -39,6 +42,17 @@ def test_every_part_runs_on_a_cpu(answers: dict[str, Any]) -> None:
         assert answers[f"parity {backend} float32"]["worst"]
         assert answers[f"decode {backend}"]["1"]["tokens_per_second"] > 0
         assert len(answers[f"step nano/8/float32 {backend}"]["samples"]["seconds"]) >= 3
+
+
+@pytest.mark.parametrize("check", [checks.parity, checks.steps, checks.gradients, checks.bits, checks.greedy])
+def test_the_checks_pass_on_a_pretended_gpu(check: Callable[..., dict[str, Any]]) -> None:
+    """They hold torch's code for a GPU to the oracle and to the CPU."""
+    dtype = ["float32"] if check is checks.parity else []
+    with mock.patch.object(jaxtyping.config, "jaxtyping_disable", True), pretend_gpu():
+        try:
+            assert check(SETTINGS._replace(device="cuda:0"), "torch", *dtype)["status"] == "passed"
+        finally:
+            torch.set_default_device(None)
 
 
 def test_the_report_shows_every_part_and_what_is_missing(answers: dict[str, Any], tmp_path: Path) -> None:

@@ -56,14 +56,18 @@ def parity(settings: Settings, backend: str, dtype: Dtype, mode: str | None = No
     end = time.monotonic() + 0.8 * settings.seconds
     evaluate = load_evaluate(settings.device, backend)
     modes = (mode,) if mode else ("eager", "plain") if backend == "torch" else ("jit", "plain")
-    worst: dict[str, dict[str, Any]] = {}
     names = TINY_LAYERS if settings.tiny else [name for name in LAYERS if dtype in LAYERS[name].dtypes]
-    for name in names:
-        if worst and settings.seconds and time.monotonic() > end:
+    # One case of every layer, then the second cases. Models come first: the layers they consist of are checked in them.
+    cases: list[tuple[int, Case]] = []
+    for name in reversed(names):
+        count = 1 if LAYERS[name].whole_model or mode else len(LAYERS[name].shapes)
+        cases += enumerate(random_cases(name, count, 0))
+    found: dict[str, list[Error]] = {}
+    for _, case in sorted(cases, key=lambda numbered: numbered[0]):
+        if found and settings.seconds and time.monotonic() > end:
             break
-        cases = random_cases(name, 1 if LAYERS[name].whole_model or mode else len(LAYERS[name].shapes), 0)
-        found = [e for case in cases for e in errors_of(case, dtype, backend, evaluate, modes)]
-        worst[name] = _worst(found)
+        found.setdefault(case.layer, []).extend(errors_of(case, dtype, backend, evaluate, modes))
+    worst = {name: _worst(errors) for name, errors in found.items()}
     left_out = [name for name in names if name not in worst]
     return _verdict(worst) | {"left_out": left_out, "modes": modes}
 
