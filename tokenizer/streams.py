@@ -160,14 +160,14 @@ class StreamEncoder:
         return ids
 
 
-def reader_of(texts: Iterable[str]) -> Callable[[int], bytes]:
+def reader_of(texts: Iterable[str], wanted: int = 1) -> Callable[[int], bytes]:
     """Return a function that reads the next `size` bytes (about) of the joined texts, and none at their end.
 
-    The first call reads the first text only, each later call twice as much. So ids come early, and long inputs
-    are fast.
+    The first call reads `wanted` characters or a little more, each later call twice as many. So ids come early, and
+    long inputs are fast.
     """
     iterator = iter(texts)
-    text, start, wanted = "", 0, 1
+    text, start = "", 0
 
     def read(size: int) -> bytes:
         nonlocal text, start, wanted

@@ -8,7 +8,7 @@ import numpy as np
 from tokenizer.spans import edges_of, runs
 
 HEAD = 16  # bytes; few tokens are longer
-CHUNK = 1 << 16  # ids; the arrays of larger chunks no longer fit in a core's cache
+CHUNK = 1 << 15  # ids; the arrays of larger chunks no longer fit in a core's cache
 
 
 class TokenTable:

@@ -5,13 +5,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from tokenizer.batches import BatchEncoder
+from tokenizer.cuts import BLOCK
 from tokenizer.errors import InputError
 from tokenizer.files import gpt2, tokenizers_json
 from tokenizer.files.publish import write_text
@@ -169,8 +169,12 @@ class Tokenizer:
         """
         if len(text) <= SHORT:
             return np.array(self.encode(text), self.dtype)
-        read = BytesIO(encode_utf8(text)).read
-        return np.concatenate([ids for ids, _ in self.stream_encoder.encode(read, check=False)])
+        try:
+            stream = self.stream_encoder.encode(reader_of([text], BLOCK), check=False)
+            return np.concatenate([ids for ids, _ in stream])
+        except InputError:
+            encode_utf8(text)  # says where in the whole text
+            raise
 
     def encode_iterable(self, texts: Iterable[str]) -> Iterator[int]:
         """Yield the ids of the joined `texts`, reading them only as needed.
@@ -221,7 +225,7 @@ class Tokenizer:
         Raises:
             InputError: an id is not in the vocabulary.
         """
-        items: list[int] | np.ndarray = ids if isinstance(ids, np.ndarray) else list(ids)
+        items: list[int] | np.ndarray = ids if isinstance(ids, list | np.ndarray) else list(ids)
         if isinstance(items, np.ndarray) and (items.ndim != 1 or items.dtype.kind not in "iu"):
             items = items.tolist()
         if len(items) > FEW_IDS and (joined := self._token_table.join(items)) is not None:
