@@ -87,7 +87,7 @@ class _Learner:
         if isinstance(at, list):
             weights = self._weight_items
             return sum([weights[place] for place in at])
-        return int(self._weights[at].sum())
+        return int(self._weights.take(at).sum())
 
     def _add(self, pair: _Pair, count: int) -> None:
         if count >= self._threshold:
@@ -116,7 +116,7 @@ class _Learner:
         elif len(symbols):
             # Most of many symbols do not reach the threshold.
             symbols, edges, at = sort_runs(symbols, np.asarray(at))
-            counts = np.add.reduceat(self._weights[at], edges[:-1])
+            counts = np.add.reduceat(self._weights.take(at), edges[:-1])
             for i in (counts >= self._threshold).nonzero()[0].tolist():
                 yield int(symbols[i]), few_as_list(at[edges[i] : edges[i + 1]]), int(counts[i])
 

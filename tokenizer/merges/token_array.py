@@ -7,7 +7,7 @@ import numpy as np
 
 At = np.ndarray | list[int]  # places; a list if they are few
 
-FEW = 24  # for up to this many places, a loop in Python is faster than a dozen calls of NumPy
+FEW = 40  # for up to this many places, a loop in Python is faster than a dozen calls of NumPy
 
 
 class TokenArray:
@@ -52,7 +52,7 @@ class TokenArray:
         """Return the places of `at` at which `left` and `right` still stand side by side."""
         length = self._lengths[left]
         if not isinstance(at, list):
-            found = at[(self.places[at] == left) & (self.places[at + length] == right)]
+            found = at[(self.places.take(at) == left) & (self.places.take(at + length) == right)]
             return found.tolist() if len(found) <= FEW else found
         places = self._places
         return [place for place in at if places[place] == left and places[place + length] == right]
@@ -116,11 +116,11 @@ class TokenArray:
         places[middle - 1] = 0
         places[end - 1] = -new
         places[at] = new
-        symbols = np.abs(places[at - 1])
+        symbols = np.abs(places.take(at - 1))
         other = ((symbols != 0) & (symbols != new)).nonzero()[0]
         symbols = symbols[other]
         before = symbols, at[other] - self.lengths[symbols]
-        symbols = places[end]
+        symbols = places.take(end)
         other = symbols.nonzero()[0]
         return before, (symbols[other], at[other])
 
