@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
@@ -170,7 +169,10 @@ def gather_embeddings(params: Params, rows: NamedSharding | None) -> Params:
 
 
 def put(leaf: Leaf, sharding: Sharding) -> Array:
-    """Put a leaf's slices on this process's devices. The leaf is read once, in the smallest box around the slices."""
+    """Put a leaf's slices on this process's devices. The leaf is read once, in the smallest box around the slices.
+
+    On a CPU the result may be a view of the leaf's memory, whatever `may_alias` says.
+    """
     indices = sharding.addressable_devices_indices_map(leaf.shape)
     places = [
         [range(size)[s] for s, size in zip(index or (), leaf.shape, strict=True)]
@@ -182,9 +184,8 @@ def put(leaf: Leaf, sharding: Sharding) -> Array:
     def in_box(place: list[range]) -> Index:
         return tuple(slice(r.start - b.start, r.stop - b.start) for r, b in zip(place, box, strict=True))
 
-    # jnp.array copies. device_put may keep a view of the caller's memory, whatever may_alias says.
     slices = [
-        jnp.array(local[in_box(place)], device=device) for device, place in zip(indices, places, strict=True)
+        jax.device_put(local[in_box(place)], device) for device, place in zip(indices, places, strict=True)
     ]
     return jax.make_array_from_single_device_arrays(leaf.shape, sharding, slices)
 

@@ -41,19 +41,19 @@ def filled_scores(Q: np.ndarray, K: np.ndarray, mask: np.ndarray | None) -> np.n
 @mistake("scores not scaled", "attention_scores", formula=ATTENTION, source=VASWANI)
 def _(Q: np.ndarray, K: np.ndarray) -> np.ndarray:
     """The scores are not divided by sqrt(d_k). They are sqrt(d_k) times too large, so softmax is too sharp."""
-    return np.einsum("...tk,...sk->...ts", Q, K)
+    return np.asarray(Q @ K.mT)
 
 
 @mistake("scores divided by d_k", "attention_scores", formula=ATTENTION, source=VASWANI)
 def _(Q: np.ndarray, K: np.ndarray) -> np.ndarray:
     """The scores are divided by d_k in place of sqrt(d_k), or twice by its root. Softmax is then too flat."""
-    return np.einsum("...tk,...sk->...ts", Q, K) / Q.shape[-1]
+    return np.asarray(Q @ K.mT / Q.shape[-1])
 
 
 @mistake("scores multiplied by sqrt(d_k)", "attention_scores", formula=ATTENTION, source=VASWANI)
 def _(Q: np.ndarray, K: np.ndarray) -> np.ndarray:
     """The scores are multiplied by sqrt(d_k) and should be divided by it. Softmax picks almost a single key."""
-    return np.einsum("...tk,...sk->...ts", Q, K) * Q.shape[-1] ** 0.5
+    return np.asarray(Q @ K.mT * Q.shape[-1] ** 0.5)
 
 
 @mistake(
@@ -62,7 +62,7 @@ def _(Q: np.ndarray, K: np.ndarray) -> np.ndarray:
 def _(Q: np.ndarray, K: np.ndarray) -> np.ndarray:
     """The scores are divided by the root of the keys' number, not of their width: the wrong axis gave the size.
     The output then depends on how long the sequence is."""
-    return np.einsum("...tk,...sk->...ts", Q, K) / K.shape[-2] ** 0.5
+    return np.asarray(Q @ K.mT / K.shape[-2] ** 0.5)
 
 
 @mistake("queries and keys swapped", "attention_scores", formula=ATTENTION, source=VASWANI)

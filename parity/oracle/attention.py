@@ -11,29 +11,24 @@ from parity.oracle.layers import linear, rmsnorm
 
 
 def rope(x: np.ndarray, positions: np.ndarray, theta: float) -> np.ndarray:
-    """R x (Su et al., 2021, eq. 15): R is block-diagonal, and its block p rotates by position * theta^(-2p/K)."""
-    K = x.shape[-1]
-    R = np.zeros((*positions.shape, K, K))
-    for p in range(K // 2):
-        angle = positions / theta ** (2 * p / K)
-        R[..., 2 * p, 2 * p] = np.cos(angle)
-        R[..., 2 * p, 2 * p + 1] = -np.sin(angle)
-        R[..., 2 * p + 1, 2 * p] = np.sin(angle)
-        R[..., 2 * p + 1, 2 * p + 1] = np.cos(angle)
-    return (R @ x[..., None])[..., 0]
+    """Rotate pair p, (x[2p], x[2p+1]), by the angle position * theta^(-2p/K) (Su et al., 2021, eq. 15)."""
+    return stretched_rope(x, positions, theta, [1.0] * (x.shape[-1] // 2))
 
 
 def stretched_rope(
     x: np.ndarray, positions: np.ndarray, theta: float, stretch: Sequence[float]
 ) -> np.ndarray:
     """Rotate pair p as far as `rope` does at position / stretch[p]."""
-    pairs = [rope(x, positions / s, theta)[..., 2 * p : 2 * p + 2] for p, s in enumerate(stretch)]
-    return np.concatenate(pairs, -1)
+    K = x.shape[-1]
+    angle = positions[..., None] / np.array(stretch) / theta ** (2 * np.arange(K // 2) / K)
+    cos, sin, a, b = np.cos(angle), np.sin(angle), x[..., ::2], x[..., 1::2]
+    pairs = np.stack((a * cos - b * sin, a * sin + b * cos), -1)
+    return pairs.reshape(*pairs.shape[:-2], K)
 
 
 def attention_scores(Q: np.ndarray, K: np.ndarray) -> np.ndarray:
     """Q K^T / sqrt(d_k)."""
-    return np.einsum("...tk,...sk->...ts", Q, K) / math.sqrt(Q.shape[-1])
+    return np.asarray(Q @ K.mT / math.sqrt(Q.shape[-1]))
 
 
 def attention_weights(
@@ -69,7 +64,7 @@ def scaled_dot_product_attention(
     """
     weights = attention_weights(Q, K, mask, **of_scores)
     has_weight = np.asarray((weights != 0).any(-2))[..., None]
-    return np.einsum("...ts,...sv->...tv", weights, np.where(has_weight, V, 0))
+    return np.asarray(weights @ np.where(has_weight, V, 0))
 
 
 def project(weights: Weights, name: str, x: np.ndarray) -> np.ndarray:
@@ -168,7 +163,7 @@ def multihead_self_attention(
         attention_weights(queries, keys, mask, **of_scores) for queries, keys in zip(q, k, strict=True)
     ]
     dropped = drop(np.stack(np.broadcast_arrays(*weights_of_heads), -3))
-    heads = [np.einsum("...ts,...sv->...tv", dropped[..., h, :, :], values) for h, values in enumerate(v)]
+    heads = [dropped[..., h, :, :] @ values for h, values in enumerate(v)]
     return project(weights, "output", merge_heads(heads))
 
 

@@ -8,12 +8,12 @@ from parity.oracle.gradients import Weights
 
 def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | float = 0.0) -> np.ndarray:
     """y_o = sum_i weight[o, i] x_i + bias_o."""
-    return (weight @ x[..., None])[..., 0] + bias
+    return np.asarray(x @ weight.mT + bias)
 
 
 def embedding(weight: np.ndarray, token_ids: np.ndarray) -> np.ndarray:
     """The weight's rows at the ids, as the weight times one-hot vectors."""
-    return (one_hot(token_ids, weight.shape[-2])[..., None, :] @ weight)[..., 0, :]
+    return np.asarray(one_hot(token_ids, weight.shape[-2]) @ weight)
 
 
 def rmsnorm(x: np.ndarray, weight: np.ndarray, eps: float = 1e-5) -> np.ndarray:
