@@ -344,7 +344,7 @@ def steps(rng: Rng, case: Case) -> Given:
         f"{t}.gradient": _normal(rng, *case.shape) * case.scale * 10.0 ** rng.integers(-6, 6)
         for t in range(3)
     }
-    return Given(arrays, statics={"lr": 0.01 * float(rng.random()), "form": "course"})
+    return Given(arrays, statics={"lr": (1e-4, 7e-3)[case.seed % 2], "form": "course"})
 
 
 def one_step(rng: Rng, case: Case, form: str) -> Given:
@@ -356,4 +356,4 @@ def one_step(rng: Rng, case: Case, form: str) -> Given:
     sizes = rng.uniform(0.5, 2.0, case.shape) * rng.choice([-1, 0, 0, 1], case.shape)
     gradient = _normal(rng, *case.shape) * case.scale * 10.0 ** rng.integers(-8, 6, case.shape)
     arrays = {"weight": sizes, "0.gradient": gradient}
-    return Given(arrays, statics={"lr": 0.01 * float(rng.random()), "form": form})
+    return Given(arrays, statics={"lr": (1e-4, 7e-3)[case.seed % 2], "form": form})

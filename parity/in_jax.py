@@ -54,7 +54,11 @@ def evaluate(
         cotangent: None for no gradients.
         mode: "jit"; "plain", which is jit without the fast forms; or "eager", which has the fast forms but no jit.
     """
-    arrays = {name: jnp.array(a, array_dtype(name, dtype)) for name, a in given.arrays.items()}
+    # NumPy changes the types: JAX would compile a program for each shape.
+    arrays = {
+        name: jax.device_put(a.astype(jnp.dtype(array_dtype(name, dtype))))
+        for name, a in given.arrays.items()
+    }
     constants = {name: jnp.array(c) for name, c in given.constants.items()}
     if "positions" in constants and "d_head" in given.statics:
         tables = rope_tables(given.statics["theta"], given.statics["d_head"], given.constants["positions"])

@@ -11,7 +11,7 @@ from lm.config import ModelConfig, TrainConfig
 from lm.mesh import Mesh
 from tests.lm.accounting.cases import random_batch
 
-PLAIN = TrainConfig(ModelConfig(256, 64, 128, 2, 4, d_ff=256), batch_size=16)
+PLAIN = TrainConfig(ModelConfig(256, 64, 128, 1, 4, d_ff=256), batch_size=16)
 REMAT = replace(PLAIN, model=replace(PLAIN.model, remat="block"))
 GPT2 = replace(PLAIN.model, norm="layernorm", ffn="gelu", position="learned", bias=True, tie_embeddings=True)
 GEMMA: dict[str, Any] = {
@@ -38,10 +38,10 @@ CASES = {
         replace(PLAIN, model=replace(REMAT.model, num_layers=3, block="parallel", ffn="relu")),
     ),
     "data, fsdp": ("data=2,fsdp=2", PLAIN),
-    "fsdp, tensor": ("fsdp=2,tensor=2", PLAIN),
+    "fsdp, tensor": ("fsdp=2,tensor=2", replace(PLAIN, model=replace(PLAIN.model, num_layers=2))),
     "tensor, gemma": (
         "tensor=4",
-        replace(PLAIN, model=replace(REMAT.model, **GEMMA, d_head=48, sliding_window=20)),
+        replace(PLAIN, model=replace(REMAT.model, **GEMMA, num_layers=2, d_head=48, sliding_window=20)),
     ),
 }
 

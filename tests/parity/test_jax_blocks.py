@@ -42,16 +42,14 @@ def ranges(rng: np.random.Generator) -> Mask:
     return Mask(first, last, jnp.array(rng.random((B, S)) < 0.8))
 
 
-def masks(rng: np.random.Generator) -> dict[str, Any]:
-    last = jnp.arange(T) % S
-    return {
-        "ranges": ranges(rng),
-        "ranges of all sequences": Mask(0 * last, last),
-        "window": causal_mask(T, 3),
-        "dense": jnp.array(rng.random((B, 1, T, S)) < 0.5),
-        "dense, of all sequences": jnp.array(rng.random((T, S)) < 0.5),
-        "none": None,
-    }
+MASKS: dict[str, Callable[[np.random.Generator], Any]] = {
+    "ranges": ranges,
+    "ranges of all sequences": lambda rng: Mask(jnp.array(np.zeros(T, int)), jnp.array(np.arange(T) % S)),
+    "window": lambda rng: causal_mask(T, 3),
+    "dense": lambda rng: jnp.array(rng.random((B, 1, T, S)) < 0.5),
+    "dense, of all sequences": lambda rng: jnp.array(rng.random((T, S)) < 0.5),
+    "none": lambda rng: None,
+}
 
 
 def dropout() -> Dropout:
@@ -97,7 +95,7 @@ def test_blocks_agree_with_the_formula(
     """Output and gradients, in float64."""
     rng = np.random.default_rng(G)
     arrays = [jnp.array(rng.standard_normal((B, h, t, K))) for h, t in ((H, T), (G, S), (G, S), (H, T))]
-    chosen, drop = masks(rng)[mask], dropout() if dropped else None
+    chosen, drop = MASKS[mask](rng), dropout() if dropped else None
 
     def answers(function: Callable[..., Array], run: Callable[..., Any], g: Array) -> list[np.ndarray]:
         out, pull_back = jax.vjp(run(lambda q, k, v: function(q, k, v, chosen, drop, cap)), *arrays[:3])
@@ -188,4 +186,5 @@ def test_a_steps_memory_grows_with_the_context_at_most() -> None:
         per_token = np.array([temporary_bytes(T, **options) / T for T in contexts])
         assert (per_token[1:] <= 1.01 * per_token[:-1]).all(), per_token
     with fast.used(True):  # loading a backend turns the switch
-        assert temporary_bytes(1536, False) / 1536 > 1.5 * temporary_bytes(768, False) / 768
+        # The formula keeps all scores.
+        assert temporary_bytes(1024, False) > 3 * temporary_bytes(1024)

@@ -58,7 +58,6 @@ def test_torch_compiled() -> None:
     # Whole models contain the other layers.
     models = {
         "training loss",
-        "transformer_lm of the family",
         "transformer_lm of documents",
         "encoder_decoder",
     }
