@@ -47,7 +47,7 @@ ROWS = {
 RIVALS = ("tiktoken", "tokenizers", "fastokens", "gigatoken")
 LEFT_OUT = {
     "tokenizers, one text of 30 MB": "its time grows faster than the text",
-    "quicktok": "it merges across words, since it cuts no pre-tokens, and reads no other program's vocabulary",
+    "quicktok": "version 0.2.0 merges across words, since it cuts no pre-tokens, and loads only what it has trained",
 }
 PACKAGES = ("numpy", "regex", *RIVALS)
 HEAD = ("", "", "cold", "ours is", "warm", "ours is", "memory", "")
