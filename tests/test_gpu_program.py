@@ -130,6 +130,18 @@ def test_results_are_continued(tmp_path: Path) -> None:
     assert list(again["parts"]) == ["a", "b", "c"]
 
 
+def test_the_parts_are_listed_by_worth(capsys: pytest.CaptureFixture[str]) -> None:
+    """Numbers are checked before anything is timed, and the row of the aims is timed first."""
+    main(["--out", "nowhere", "--list"])
+    names = [line.partition(" s  ")[2] for line in capsys.readouterr().out.splitlines()]
+    steps = [i for i, name in enumerate(names) if name.startswith("step ")]
+    for check in ("device", "parity", "steps", "gradients", "bits", "greedy"):
+        for backend in parts.BACKENDS:
+            assert next(i for i, name in enumerate(names) if name.startswith(f"{check} {backend}")) < steps[0]
+    assert names[steps[0]] == "step gpt2-small/32/bfloat16 torch"
+    assert not Path("nowhere").exists()
+
+
 def test_no_part_starts_after_the_time(tmp_path: Path) -> None:
     results = run(tmp_path / "out", seconds=0.0, a=ANSWERS)
     assert (results["parts"], results["left_out"]) == ({}, ["a"])

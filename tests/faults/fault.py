@@ -29,6 +29,7 @@ DATA, BITS = "tests/lm/data/test_windows.py", f"{P}same_bits.py"
 ENCODER, PREFIXED = f"{P}encoder.py", f"{P}encoder_decoder.py"
 BLOCKS, JAX_BLOCKS = f"{P}blocks.py", f"{P}jax_blocks.py"
 PAIRS, MASKING = "tests/lm/data/test_pairs.py", "tests/lm/data/test_masking.py"
+ON_GPU = "tests/test_gpu_torch.py"
 MESH = "tests/lm/test_mesh.py"
 WINDOWS, SOFTCAP, CONVENTIONS = (f"{P}{name}.py" for name in ("windows", "softcap", "conventions"))
 CACHED, MATRIX = f"{FAMILY}::test_cached_logits_are_those_of_the_whole", f"{FAMILY}::test_parity"

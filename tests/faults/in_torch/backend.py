@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from tests.faults.fault import AVERAGE, BITS, DROPOUT, MASKED, NOT_FINITE, PREFIXED, RUN, fault
+from tests.faults.fault import AVERAGE, BITS, DROPOUT, MASKED, NOT_FINITE, ORACLE_RUN, PREFIXED, RUN, fault
 
 
 @fault("gradients of the last step stay", "torch_impl.backend.clip_gradients", RUN)
@@ -41,6 +41,20 @@ def _(make_train_step: Any) -> Any:
                 return self.inputs[0].size
 
         return lambda state, batch, lr: step(state, MicroBatch(**vars(batch)), lr)
+
+    return broken
+
+
+@fault("the loss and the gradient norm change places", "torch_impl.backend.make_train_step", ORACLE_RUN)
+def _(make_train_step: Any) -> Any:
+    def broken(*args: Any) -> Any:
+        step = make_train_step(*args)
+
+        def train_step(*args: Any) -> Any:
+            state, metrics = step(*args)
+            return state, {**metrics, "loss": metrics["grad_norm"], "grad_norm": metrics["loss"]}
+
+        return train_step
 
     return broken
 
