@@ -12,12 +12,15 @@ alternatives takes a character follows from the kinds of the characters beside i
     first. What follows the contraction starts a token, whatever it is.
 """
 
+from itertools import pairwise
+
 import numpy as np
 
 from tokenizer.characters import DIGIT, LETTER, OTHER, SPACE, kinds
 from tokenizer.pretokenize import Pretokenizer
 
 _SOLID = LETTER | DIGIT | OTHER  # no whitespace
+PART = 1 << 20  # bytes that are cut at a time; the arrays take twenty times as many
 _FIRST_OF_FOUR = 0xF0  # the first byte of a character beyond the BMP is not smaller
 
 
@@ -31,7 +34,18 @@ def token_edges(data: bytes, edges: np.ndarray, pretokenizer: Pretokenizer) -> n
     """
     if pretokenizer.pattern != "gpt2" or len(edges) == 1:
         return edges
-    data = data[: edges[-1]]
+    firsts = np.searchsorted(edges, np.arange(0, edges[-1], PART)).tolist()
+    cut = [
+        edges[first]
+        + _cut(data[edges[first] : edges[after]], edges[first : after + 1] - edges[first], pretokenizer)
+        for first, after in pairwise([*firsts, len(edges) - 1])
+        if first < after
+    ]
+    return np.concatenate([*(part[:-1] for part in cut), edges[-1:]])
+
+
+def _cut(data: bytes, edges: np.ndarray, pretokenizer: Pretokenizer) -> np.ndarray:
+    """Do what `token_edges` does for a part of the pieces."""
     array = np.frombuffer(data, np.uint8)
     is_edge = np.zeros(len(data) + 1, bool)
     if data.isascii():
