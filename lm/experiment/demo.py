@@ -16,7 +16,7 @@ Record: TypeAlias = dict[str, Any]
 CONFIG = CONFIGS / "demo.toml"
 BACKENDS = ("torch", "jax")
 VOCAB_SIZE = 2048
-TRAIN_BYTES, VAL_BYTES = 10_000_000, 250_000
+TRAIN_BYTES, VAL_BYTES = 10_000_000, 150_000
 PROMPT = "Once upon a time"
 SAMPLING = ("--max-new-tokens", "400", "--temperature", "0.6", "--top-p", "0.9", "--seed", "1")
 
