@@ -42,13 +42,27 @@ def batch(config: TrainConfig, step: int) -> Batch:
 
 
 def losses(config: TrainConfig, mesh: Mesh | None) -> dict[str, Any]:
-    """Return losses and gradient norms of 50 steps, an evaluation, and a device's number of elements of each leaf."""
+    """Return losses and gradient norms of 50 steps, an evaluation, and a device's number of elements of each leaf.
+
+    `programs` is how many programs XLA compiled for the state before the first step.
+    """
     backend = load("jax", config, mesh)
+    import jax
+
     from jax_impl.fast import attention
+
+    compiled: list[str] = []
+
+    def note(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if event.endswith("backend_compile_duration"):
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
 
     # Packed documents take two blocks of queries and keys.
     attention.QUERIES = attention.KEYS = 4 if config.documents == "packed" else MODEL.context_length
     state: Any = backend.init_state(config, 0, mesh)
+    programs = len(compiled)
     step, evaluate = backend.make_train_step(config, mesh), backend.make_eval_step(config, mesh)
     metrics = []
     for i in range(STEPS):
@@ -57,8 +71,6 @@ def losses(config: TrainConfig, mesh: Mesh | None) -> dict[str, Any]:
         metrics.append((float(told["loss"]), float(told["grad_norm"])))
     with backend.averaged(state) as average:
         evaluated = evaluate(average, batch(config, STEPS))
-    import jax
-
     held = {
         jax.tree_util.keystr(path, simple=True, separator="."): leaf.addressable_shards[0].data.size
         for path, leaf in jax.tree_util.tree_leaves_with_path(
@@ -70,7 +82,7 @@ def losses(config: TrainConfig, mesh: Mesh | None) -> dict[str, Any]:
             )
         )
     }
-    return {"metrics": metrics, "evaluation": evaluated, "held": held}
+    return {"metrics": metrics, "evaluation": evaluated, "held": held, "programs": programs}
 
 
 if __name__ == "__main__":
