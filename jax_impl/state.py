@@ -8,7 +8,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from jax_impl import sharding
 from jax_impl.dtypes import Params
@@ -17,7 +16,7 @@ from jax_impl.trees import choose, named_leaves, nested
 from lm.config import TrainConfig
 from lm.init import initial_moments, initial_weights, muon_names, parameter_shapes
 from lm.mesh import Mesh
-from lm.run.leaves import Leaf, Leaves, Share, Shares
+from lm.run.leaves import Leaves, Share, Shares
 from tokenizer.errors import InputError
 
 
@@ -54,20 +53,18 @@ def load_state(
         )
     sharding_of = sharding.shardings(config, mesh)
 
-    def put(name: str, leaf: Leaf) -> Array:
-        # `sharding.put` may give a view of the caller's memory. The copy is one program for each shape.
-        return jax.block_until_ready(jnp.copy(sharding.put(leaf, sharding_of(name, leaf.shape))))
-
-    def put_all(leaves: Leaves) -> Params:
-        return nested({name: put(name, leaf) for name, leaf in leaves})
+    def put(leaves: Leaves) -> Params:
+        # `sharding.put` may give a view of the caller's memory. Its copy is one program for each shape.
+        return nested(
+            {
+                name: jax.block_until_ready(jnp.copy(sharding.put(leaf, sharding_of(name, leaf.shape))))
+                for name, leaf in leaves
+            }
+        )
 
     if optimizer is None:
-        return TrainState(put_all(weights), None)
-    params, moments, of_muon = (
-        put_all(weights),
-        put_all(optimizer),
-        muon_names(config.model, config.optimizer),
-    )
+        return TrainState(put(weights), None)
+    params, moments, of_muon = put(weights), put(optimizer), muon_names(config.model, config.optimizer)
     of_adamw = parameter_shapes(config.model).keys() - of_muon
     adamw = AdamWState(choose(moments["m"], of_adamw), moments["v"], moments["step"])
     muon = MuonState(choose(moments["m"], of_muon)) if of_muon else None

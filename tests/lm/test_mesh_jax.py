@@ -61,7 +61,7 @@ def test_50_steps_have_the_numbers_of_one_device() -> None:
             # Tuples' places come first in the names.
             held = {name.partition(".")[2]: size for name, size in found["held"].items()}
             assert held == {name: mesh.share(name, shape) for name, shape in shapes.items()}
-            # Weights and moments of one shape lie alike, so one program copies them on all devices.
+            # Weights and moments of one shape are divided alike, so one program copies them on all devices.
             assert 0 < found["programs"] <= len(shapes) / 2
 
 

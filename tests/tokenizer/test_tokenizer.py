@@ -250,7 +250,7 @@ def test_a_table_of_tokens_changes_no_id(
 def test_a_token_that_merging_does_not_give_stays_out_of_the_table(
     few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of "abc" merging makes "a" and "bc", so no merge makes the token "abc"."""
+    """Merging the bytes of "abc" makes "a" and "bc", so no merge makes the token "abc"."""
     monkeypatch.setattr(short_texts, "FEW_PIECES", few)
     vocab = {i: bytes([i]) for i in range(256)} | {256: b"bc", 257: b"ab", 258: b"abc", 259: b" abc"}
     merges = [(b"b", b"c"), (b"a", b"b"), (b"ab", b"c"), (b" ", b"abc")]
