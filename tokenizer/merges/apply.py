@@ -132,11 +132,12 @@ class PieceMerger:
             for left, right, at in waiting.pop(heapq.heappop(heap)):
                 new = tokens.add_symbol(left, right)
                 ids.append(self._ranks[ids[left], ids[right]][1])
-                before, after = tokens.merge(tokens.find(at, left, right), left, right, new)
-                for other, at in group(*before):
-                    wait(other, new, at)
-                for other, at in group(*after):
-                    wait(new, other, at)
+                pairs = tokens.merge(tokens.find(at, left, right), left, right, new)
+                for other, pairs_at in group(*pairs):
+                    if other < 0:
+                        wait(-other, new, pairs_at)
+                    else:
+                        wait(new, other, pairs_at)
         # Places that hold no first byte of a token are 0 or negative.
         return np.array(ids)[np.maximum(tokens.places[first_places], 0)]
 

@@ -2,12 +2,13 @@
 
 import heapq
 from bisect import insort
+from collections import defaultdict
 from collections.abc import Iterator
 
 import numpy as np
 
 from tokenizer.counts import PieceCounts
-from tokenizer.merges.token_array import At, TokenArray, few_as_list, group, sort_runs
+from tokenizer.merges.token_array import At, TokenArray, few_as_list, sort_runs
 from tokenizer.progress import Progress
 
 
@@ -66,14 +67,13 @@ class _Learner:
             bucket.sort()
             while bucket and len(merges) < num_merges:
                 left_string, right_string, left, right, at = bucket.pop()
-                at = self._tokens.find(at, left, right)
-                count = self._count(at)
-                if count < bound:
-                    self._add((left_string, right_string, left, right, at), count)
+                still = self._tokens.find(at, left, right)
+                if len(still) < len(at):  # rarer than its bound
+                    self._add((left_string, right_string, left, right, still), self._count(still))
                     continue
                 merges.append((left_string, right_string))
                 self._strings.append(left_string + right_string)
-                for pair, count in self._merge(left, right, at):
+                for pair, count in self._merge(left, right, still):
                     if count == bound:
                         insort(bucket, pair)
                     else:
@@ -99,20 +99,27 @@ class _Learner:
     def _merge(self, left: int, right: int, at: At) -> Iterator[tuple[_Pair, int]]:
         """Merge a pair. Yield the new pairs that are frequent enough, with their counts."""
         new = self._tokens.add_symbol(left, right)
-        before, after = self._tokens.merge(at, left, right, new)
+        others, pairs_at = self._tokens.merge(at, left, right, new)
         strings = self._strings
-        for symbol, places, count in self._by_symbol(*before):
-            yield (strings[symbol], strings[new], symbol, new, places), count
-        for symbol, places, count in self._by_symbol(*after):
-            yield (strings[new], strings[symbol], new, symbol, places), count
+        for other, places, count in self._by_symbol(others, pairs_at):
+            if other < 0:
+                yield (strings[-other], strings[new], -other, new, places), count
+            else:
+                yield (strings[new], strings[other], new, other, places), count
 
     def _by_symbol(self, symbols: At, at: At) -> Iterator[tuple[int, At, int]]:
         """Yield each symbol, its places and their total weight, if that reaches the threshold."""
         if isinstance(symbols, list):
-            for symbol, places in group(symbols, at):
-                count = self._count(places)
+            total: defaultdict[int, int] = defaultdict(int)
+            for symbol, place in zip(symbols, at, strict=True):
+                total[symbol] += self._weight_items[place]
+            for symbol, count in total.items():
                 if count >= self._threshold:
-                    yield symbol, places, count
+                    yield (
+                        symbol,
+                        [place for other, place in zip(symbols, at, strict=True) if other == symbol],
+                        count,
+                    )
         elif len(symbols):
             # Most of many symbols do not reach the threshold.
             symbols, edges, at = sort_runs(symbols, np.asarray(at))

@@ -57,22 +57,20 @@ class TokenArray:
         places = self._places
         return [place for place in at if places[place] == left and places[place + length] == right]
 
-    def merge(self, at: At, left: int, right: int, new: int) -> tuple[tuple[At, At], tuple[At, At]]:
+    def merge(self, at: At, left: int, right: int, new: int) -> tuple[At, At]:
         """Merge `left` and `right` into `new` at all places `at`, as returned by `find`.
 
         If occurrences overlap (left == right), the first is merged, then the next that is free.
 
         Returns:
-            The new pairs (other, new): the symbols of `other`, and their places. Then the new pairs (new, other) in
-            the same form. A pair (new, new) counts as (new, other).
+            The new pairs, by the symbol of the other one: negated in pairs (other, new), as it is in (new, other). A
+            pair (new, new) counts as (new, other). Then the places of these pairs.
         """
         if isinstance(at, list):
             return self._merge_few(at, left, right, new)
         return self._merge_many(at, left, right, new)
 
-    def _merge_few(
-        self, at: list[int], left: int, right: int, new: int
-    ) -> tuple[tuple[At, At], tuple[At, At]]:
+    def _merge_few(self, at: list[int], left: int, right: int, new: int) -> tuple[At, At]:
         places, lengths = self._places, self._lengths
         if left == right:
             at.sort()
@@ -88,22 +86,20 @@ class TokenArray:
             places[middle - 1] = places[middle] = 0
             places[place + to_last] = -new
             places[place] = new
-        before: tuple[list[int], list[int]] = ([], [])
-        after: tuple[list[int], list[int]] = ([], [])
+        others: list[int] = []
+        pairs_at: list[int] = []
         for place in at:
             symbol = abs(places[place - 1])
             if symbol and symbol != new:
-                before[0].append(symbol)
-                before[1].append(place - lengths[symbol])
+                others.append(-symbol)
+                pairs_at.append(place - lengths[symbol])
             symbol = places[place + to_last + 1]
             if symbol:
-                after[0].append(symbol)
-                after[1].append(place)
-        return before, after
+                others.append(symbol)
+                pairs_at.append(place)
+        return others, pairs_at
 
-    def _merge_many(
-        self, at: np.ndarray, left: int, right: int, new: int
-    ) -> tuple[tuple[At, At], tuple[At, At]]:
+    def _merge_many(self, at: np.ndarray, left: int, right: int, new: int) -> tuple[At, At]:
         places = self.places
         if left == right:
             at = np.sort(at)
@@ -116,13 +112,12 @@ class TokenArray:
         places[middle - 1] = 0
         places[end - 1] = -new
         places[at] = new
-        symbols = np.abs(places.take(at - 1))
-        other = ((symbols != 0) & (symbols != new)).nonzero()[0]
-        symbols = symbols[other]
-        before = symbols, at[other] - self.lengths[symbols]
-        symbols = places.take(end)
-        other = symbols.nonzero()[0]
-        return before, (symbols[other], at[other])
+        before, after = np.abs(places.take(at - 1)), places.take(end)
+        has_before = ((before != 0) & (before != new)).nonzero()[0]
+        has_after = after.nonzero()[0]
+        before = before[has_before]
+        others = np.concatenate([-before, after[has_after]])
+        return others, np.concatenate([at[has_before] - self.lengths[before], at[has_after]])
 
 
 def group(keys: At, at: At) -> Iterator[tuple[int, At]]:
