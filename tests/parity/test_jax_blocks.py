@@ -175,7 +175,6 @@ def temporary_bytes(context: int, is_fast: bool = True, **options: Any) -> int:
     return int(compile_step(step, state, random_batch(config)).memory_analysis().temp_size_in_bytes)
 
 
-@pytest.mark.usefixtures("usual_fusion")
 def test_a_steps_memory_grows_with_the_context_at_most() -> None:
     """Memory for each token does not grow, as it does by the formula. Blocks weigh more in a short context."""
     cases: list[tuple[list[int], dict[str, Any]]] = [

@@ -14,7 +14,6 @@ from jax_impl.model import transformer_lm
 from lm.backend import BackendName, load
 from lm.config import ModelConfig, TrainConfig
 from lm.data.windows import get_batch
-from tests.conftest import USUAL_XLA
 
 BACKENDS: tuple[BackendName, ...] = ("torch", "jax")
 MODEL = ModelConfig(11, 16, 16, 6, 4, 64, attention_dropout=0.1, residual_dropout=0.1)
@@ -67,7 +66,7 @@ def test_xla_needs_less() -> None:
         params = load("jax", config).init_state(config, 0).params
         gradient = jax.jit(
             jax.grad(lambda p, m=model: cross_entropy(transformer_lm(p, ids, m), ids)),
-            compiler_options=USUAL_XLA | training_options(config.device),
+            compiler_options=training_options(config.device),
         )
         memory = gradient.lower(params).compile().memory_analysis()
         assert memory is not None

@@ -82,11 +82,17 @@ MEMORY_CASES = {
 }
 
 
-@pytest.mark.usefixtures("usual_fusion")
 @pytest.mark.parametrize("account_name", ["torch", "jax"])
 @pytest.mark.parametrize("case", MEMORY_CASES)
-def test_memory_is_what_a_step_takes(account_name: Account, case: str, tmp_path: Path) -> None:
-    """Within 15%. The cases peak at different moments of the step."""
+def test_memory_is_what_a_step_takes(
+    account_name: Account, case: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Within 15%. The cases peak at different moments of the step.
+
+    XLA plans nearly the same buffers with the tests' quick settings, in half the time: one case has its defaults.
+    """
+    if case == "gemma":
+        request.getfixturevalue("usual_fusion")
     config = MEMORY_CASES[case]
     measured = torch_peak(config, tmp_path) if account_name == "torch" else jax_peak(config)
     estimate = memory(config, account_name).peak(config.batch_size // config.grad_accumulation)
