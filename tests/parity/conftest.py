@@ -1,4 +1,4 @@
-"""XLA's defaults for the layers that are compared in float32."""
+"""XLA's defaults for the layers that are compared in float32 as users run them: with their fast forms."""
 
 from typing import Any
 
@@ -14,12 +14,12 @@ _usual = jax.jit(in_jax._evaluate, static_argnums=(0, 1, 2), compiler_options=US
 
 
 def jitted(layer: str, is_fast: bool, statics: tuple[tuple[str, Any], ...], *arrays: Any) -> Any:
-    """Take XLA's defaults in float32, except where each case is a model of its own."""
-    is_usual = ("compute_dtype", "float32") in statics and not LAYERS[layer].of_variants
+    """Take XLA's defaults for the fast forms in float32, except if each case is a model of its own."""
+    is_usual = is_fast and ("compute_dtype", "float32") in statics and not LAYERS[layer].of_variants
     return (_usual if is_usual else _quick)(layer, is_fast, statics, *arrays)
 
 
 @pytest.fixture(autouse=True)
 def usual_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have XLA compile the layers that are compared in float32 as it does for users."""
+    """Have XLA compile the layers that are compared in float32, with their fast forms, as it does for users."""
     monkeypatch.setattr(in_jax, "_jitted", jitted)
