@@ -83,10 +83,9 @@ def bits(arrays: tuple[dict[str, np.ndarray], ...]) -> dict[str, bytes]:
     return {name: array.tobytes() for some in arrays for name, array in some.items()}
 
 
-def trained(name: BackendName, config: TrainConfig, resumes: bool) -> dict[str, bytes]:
+def trained(backend: Any, step: Any, config: TrainConfig, resumes: bool) -> dict[str, bytes]:
     """Return the leaves after two steps, with or without a checkpoint from which the second step resumes."""
-    backend = load(name, config)
-    step, state = backend.make_train_step(config), backend.init_state(config, 0)
+    state = backend.init_state(config, 0)
     for i, batch in enumerate(batches(config, 2)):
         if resumes and i == 1:
             weights, moments = leaves(backend, state)
@@ -97,8 +96,9 @@ def trained(name: BackendName, config: TrainConfig, resumes: bool) -> dict[str, 
 
 def differing(name: BackendName, config: TrainConfig) -> list[str]:
     """Return the leaves that differ if a run is repeated, and if it is stopped and resumed."""
-    whole = trained(name, config, resumes=False)
-    again = [trained(name, config, resumes) for resumes in (False, True)]
+    backend = load(name, config)
+    step = backend.make_train_step(config)
+    whole, *again = (trained(backend, step, config, resumes) for resumes in (False, False, True))
     return [key for key in whole if any(other[key] != whole[key] for other in again)]
 
 
@@ -153,6 +153,7 @@ def test_a_step_takes_deterministic_algorithms_and_leaves_torch_as_it_was(
     monkeypatch.setattr("torch_impl.backend.sum_losses", watched)
     config = TrainConfig(replace(MODEL, d_model=8), batch_size=2)
     found = torch_settings()
-    trained("torch", config, resumes=False)
+    backend = load("torch", config)
+    trained(backend, backend.make_train_step(config), config, resumes=False)
     assert set(inside) == {(2, False)}
     assert found == torch_settings() == (0, True)
