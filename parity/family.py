@@ -79,21 +79,31 @@ def covering_array(options: Mapping[str, tuple[Any, ...]], seed: int = 0) -> lis
     >>> len(covering_array({"a": (1, 2), "b": (3, 4), "c": (5, 6)}))
     4
     """
-    rng = np.random.default_rng(seed)
+    rng, names = np.random.default_rng(seed), list(options)
+    sizes = np.array([len(values) for values in options.values()])
+    first, second = np.array(list(combinations(range(len(names)), 2))).T
+    # Each pair of values has a number, which counts the values of the second option first.
+    pairs = [
+        (a, x, b, y)
+        for a, b in zip(first, second, strict=True)
+        for x, y in product(range(sizes[a]), range(sizes[b]))
+    ]
+    starts = np.cumsum(sizes[first] * sizes[second]) - sizes[first] * sizes[second]
 
-    def pairs(choice: dict[str, Any]) -> set[tuple[str, Any, str, Any]]:
-        return {(a, choice[a], b, choice[b]) for a, b in combinations(options, 2)}
+    def name(number: int) -> tuple[str, int, str, int]:
+        a, x, b, y = pairs[number]
+        return names[a], x, names[b], y
 
-    missing = {(a, x, b, y) for a, b in combinations(options, 2) for x, y in product(options[a], options[b])}
-    chosen = []
-    while missing:
-        a, x, b, y = min(missing, key=str)
-        drawn = [
-            {name: values[rng.integers(len(values))] for name, values in options.items()} | {a: x, b: y}
-            for _ in range(200)
-        ]
-        chosen.append(max(drawn, key=lambda choice: len(pairs(choice) & missing)))
-        missing -= pairs(chosen[-1])
+    by_name = sorted(range(len(pairs)), key=name)
+    missing, chosen = np.ones(len(pairs), bool), []
+    while missing.any():
+        a, x, b, y = pairs[by_name[missing[by_name].argmax()]]
+        drawn = rng.integers(sizes, size=(200, len(names)))
+        drawn[:, a], drawn[:, b] = x, y
+        numbers = starts + drawn[:, first] * sizes[second] + drawn[:, second]
+        most = missing[numbers].sum(axis=1).argmax()
+        missing[numbers[most]] = False
+        chosen.append({option: options[option][i] for option, i in zip(names, drawn[most], strict=True)})
     return chosen
 
 
