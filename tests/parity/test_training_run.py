@@ -64,7 +64,12 @@ GEMMA = dataclasses.replace(
 @pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(
     ("model", "kind", "dtype"),
-    [(PLAIN, kind, dtype) for kind in ("adamw", "muon") for dtype in RUN] + [(GEMMA, "adamw", "float32")],
+    [
+        (PLAIN, "adamw", "float64"),
+        (PLAIN, "muon", "float64"),
+        (PLAIN, "muon", "float32"),
+        (GEMMA, "adamw", "float32"),
+    ],
     ids=lambda x: {PLAIN: "plain", GEMMA: "like Gemma"}.get(x, x),
 )
 def test_300_steps(
