@@ -19,7 +19,7 @@ test: .venv/dev-ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n logical --dist worksteal
 
 bench: .venv/ready
 	$(BIN)/python -m bench train-step --rounds 5 --contenders jax torch baseline

@@ -80,11 +80,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 gc.set_threshold(50_000, 20, 10)
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Give the tests one worker more than there are processors: about one test in ten waits for something."""
-    return (os.cpu_count() or 1) + 1
-
-
 def pytest_collection_finish() -> None:
     """Keep what has been imported out of every search for cycles."""
     gc.collect()
