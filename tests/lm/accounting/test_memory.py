@@ -60,16 +60,16 @@ def jax_peak(config: TrainConfig) -> int:
 MEMORY_CASES = {
     "weights": TrainConfig(ModelConfig(500, 16, 128, 2, 4), batch_size=1),
     "logits": TrainConfig(ModelConfig(4000, 64, 64, 2, 4), batch_size=8),
-    "attention": TrainConfig(ModelConfig(64, 192, 64, 3, 4), batch_size=4),
-    "attention in blocks": TrainConfig(ModelConfig(64, 1024, 64, 3, 4), batch_size=4),
-    "accumulation": TrainConfig(ModelConfig(300, 64, 64, 4, 4), batch_size=16, grad_accumulation=2),
+    "attention": TrainConfig(ModelConfig(64, 192, 64, 2, 4), batch_size=4),
+    "attention in blocks": TrainConfig(ModelConfig(64, 1024, 64, 2, 4), batch_size=4),
+    "accumulation": TrainConfig(ModelConfig(300, 64, 64, 2, 4), batch_size=16, grad_accumulation=2),
     **{
-        name: TrainConfig(ModelConfig(200, 64, 64, 3, 4, **FAMILY[name]), batch_size=8)
+        name: TrainConfig(ModelConfig(200, 64, 64, 2, 4, **FAMILY[name]), batch_size=8)
         for name in ("gpt2", "ablated", "grouped", "gemma", "olmo")
     },
-    "encoder": TrainConfig(ModelConfig(200, 64, 64, 3, 4, architecture="encoder"), batch_size=8),
+    "encoder": TrainConfig(ModelConfig(200, 64, 64, 2, 4, architecture="encoder"), batch_size=8),
     "encoder_decoder": TrainConfig(
-        ModelConfig(200, 64, 64, 3, 4, ffn="gelu", architecture="encoder_decoder", prefix_length=96),
+        ModelConfig(200, 64, 64, 2, 4, ffn="gelu", architecture="encoder_decoder", prefix_length=96),
         batch_size=8,
     ),
     "Muon and averages": TrainConfig(
