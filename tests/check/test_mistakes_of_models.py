@@ -220,8 +220,9 @@ def test_a_mistake_shows_and_is_what_the_injected_implementation_does(ground: st
     assert telling
     for case in telling:
         assert_agrees(ground, mistake, "torch", case)
-    # JAX runs the text that torch runs and compiles each mistake: one case is enough.
-    assert_agrees(ground, mistake, "jax", telling[0])
+    # JAX runs the text that torch runs and compiles each mistake: every third one in one case is enough.
+    if ALL.index((ground, mistake)) % 3 == 0:
+        assert_agrees(ground, mistake, "jax", telling[0])
 
 
 ONE_MISTAKE = {
