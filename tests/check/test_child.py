@@ -82,7 +82,7 @@ def test_a_child_that_hangs_is_ended_and_started_again(tmp_path: Path) -> None:
     ("text", "told"),
     [
         ("import nothing_like_this.x as y\ndef f(): pass", "no function that lm check knows"),
-        ("import torch.no_such_part", "ModuleNotFoundError: No module named 'torch.no_such_part'"),
+        ("import numpy.no_such_part", "ModuleNotFoundError: No module named 'numpy.no_such_part'"),
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("def softmax(:", "SyntaxError"),
         ("import sys\nsys.exit()", "SystemExit"),

@@ -14,6 +14,7 @@ from tests.lm.conftest import lm
 from tests.lm.interop.models import make_run
 
 FILE = Path(__file__).parent / "files" / "whole_model.py"
+BAD = FILE.with_name("no_model.py")
 MODEL = ModelConfig(vocab_size=29, context_length=8, d_model=16, num_layers=3, num_heads=4, d_ff=20)
 Capture = pytest.CaptureFixture[str]
 
@@ -26,12 +27,20 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def llama(run: Path) -> Path:
+    """The same model as transformers saves it."""
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    export_model(checkpoint, None, run / "hf")
+    return run / "hf"
+
+
 def check(run: Path, function: str) -> ModelVerdict:
     return run_logits(f"{FILE}:{function}", run)
 
 
-def test_a_right_model_passes_in_both_precisions(run: Path) -> None:
-    verdict = check(run, "right")
+def test_a_right_model_passes_in_both_precisions(llama: Path) -> None:
+    verdict = check(llama, "right")
     assert not verdict.is_off
     assert [p.dtype for p in verdict.precisions] == ["float32", "bfloat16"]
     single, half = verdict.precisions
@@ -51,22 +60,11 @@ def test_a_known_mistake_is_named(run: Path) -> None:
     assert any("halves rotated" in mistake.name for mistake in verdict.mistakes)
 
 
-def test_the_first_wrong_layer_is_found(run: Path) -> None:
-    verdict = check(run, "second_layer_wrong")
-    assert verdict.is_off
-    assert not verdict.mistakes
-    assert [p.first_off for p in verdict.precisions] == [2, 2]
-    assert "the first hidden states over the threshold in float32: layer 2" in lines(verdict)
-
-
-def test_a_saved_llama_and_its_run_are_one_model(run: Path, tmp_path: Path) -> None:
-    (checkpoint,) = (run / "checkpoints").iterdir()
-    export_model(checkpoint, None, tmp_path / "hf")
-    ours, theirs = read_model(run), read_model(tmp_path / "hf")
+def test_a_saved_llama_and_its_run_are_one_model(run: Path, llama: Path) -> None:
+    ours, theirs = read_model(run), read_model(llama)
     assert ours.weights.keys() == theirs.weights.keys()
     for name, weight in ours.weights.items():
         np.testing.assert_array_equal(weight, theirs.weights[name])
-    assert not run_logits(f"{FILE}:right", tmp_path / "hf").is_off
 
 
 def test_the_next_tokens_are_compared_by_probability_and_rank() -> None:
@@ -78,23 +76,30 @@ def test_the_next_tokens_are_compared_by_probability_and_rank() -> None:
     assert shifted.top5 == pytest.approx(0.8)
 
 
-def test_the_command_writes_a_picture_and_json(run: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_the_first_wrong_layer_is_found_and_the_command_writes_a_picture_and_json(
+    run: Path, tmp_path: Path, capsys: Capture
+) -> None:
     png, facts = tmp_path / "drift.png", tmp_path / "model.json"
     with pytest.raises(SystemExit) as exit:
         lm("check", "--logits", f"{FILE}:second_layer_wrong", run, "--png", png, "--json", facts)
     assert exit.value.code == 1
-    assert "second_layer_wrong: OFF" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "second_layer_wrong: OFF" in printed
+    assert "the first hidden states over the threshold in float32: layer 2" in printed.splitlines()
     assert png.read_bytes().startswith(b"\x89PNG")
-    assert json.loads(facts.read_text())["precisions"][0]["first_off"] == "layer 2"
+    found = json.loads(facts.read_text())
+    assert found["status"] == "off"
+    assert found["mistakes"] == []
+    assert [p["first_off"] for p in found["precisions"]] == ["layer 2", "layer 2"]
 
 
 @pytest.mark.parametrize(
     ("target", "told"),
     [
-        (f"{FILE}", "give FILE:FUNCTION"),
-        (f"{FILE}:nothing", "has no function nothing"),
-        (f"{FILE}:ids_alone", "returns 112 numbers"),
-        (f"{FILE}:transposed", "logits of shape (8, 2, 29) for token ids (2, 8)"),
+        (f"{BAD}", "give FILE:FUNCTION"),
+        (f"{BAD}:nothing", "has no function nothing"),
+        (f"{BAD}:ids_alone", "returns 112 numbers"),
+        (f"{BAD}:transposed", "logits of shape (8, 2, 29) for token ids (2, 8)"),
     ],
 )
 def test_bad_input_is_exit_code_2(run: Path, target: str, told: str, capsys: Capture) -> None:

@@ -55,11 +55,3 @@ def second_layer_wrong(
     token_ids: torch.Tensor, weights: dict[str, torch.Tensor]
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     return run(token_ids, weights, upside_down=1)
-
-
-def ids_alone(token_ids: torch.Tensor) -> torch.Tensor:
-    return torch.zeros(*token_ids.shape, 7)
-
-
-def transposed(token_ids: torch.Tensor, weights: dict[str, torch.Tensor]) -> torch.Tensor:
-    return run(token_ids, weights)[0].transpose(0, 1)
