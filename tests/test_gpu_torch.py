@@ -109,12 +109,22 @@ def label(options: Options) -> str:
     ],
     ids=label,
 )
-def test_a_step_reads_the_gpu_once(gpu: Gpu, options: Options) -> None:
-    """The loss and the norm are read together. No other read and no copy makes the host wait, in the first step too."""
-    trained(on_gpu(replace(CONFIG, **options)), gpu)
+def test_a_step_reads_the_gpu_once_and_is_the_step_of_the_cpu(gpu: Gpu, options: Options) -> None:
+    """The loss and the norm are read together. No other read and no copy makes the host wait, in the first step too.
+
+    Packed weights and large blocks change the order of a norm's sum and of attention's, and nothing else.
+    """
+    config = replace(CONFIG, **options)
+    _, of_gpu, _ = trained(on_gpu(config), gpu)
     assert gpu.reads == ["aten._to_copy.default"] * STEPS
     assert gpu.waits == []
     assert torch.float64 not in gpu.types
+    if config.compute_dtype == "float32":  # bfloat16 would need wider tolerances
+        metrics, of_cpu, _ = trained(config)
+        assert metrics[-1]["finite"]
+        assert of_gpu.keys() == of_cpu.keys()
+        for name, x in of_gpu.items():
+            np.testing.assert_allclose(x, of_cpu[name], rtol=2e-4, atol=2e-6, err_msg=name)
 
 
 def test_all_products_of_a_bfloat16_step_multiply_bfloat16(gpu: Gpu) -> None:
@@ -157,18 +167,6 @@ def test_what_was_sent_is_not_read_again(gpu: Gpu) -> None:
     assert gpu.reads == []
     assert torch.equal(on_host(there + 1), numbers + 1)
     assert gpu.reads == ["aten._to_copy.default"]
-
-
-@pytest.mark.parametrize("options", [*OF_A_DECODER[:1], *OF_A_DECODER[3:6], *WITH_MASKS], ids=label)
-def test_the_forms_for_a_gpu_take_the_steps_of_the_cpu(gpu: Gpu, options: Options) -> None:
-    """Packed weights and large blocks change the order of a norm's sum and of attention's, and nothing else."""
-    config = replace(CONFIG, **options)
-    _, of_gpu, _ = trained(on_gpu(config), gpu)
-    metrics, of_cpu, _ = trained(config)
-    assert metrics[-1]["finite"]
-    assert of_gpu.keys() == of_cpu.keys()
-    for name, x in of_gpu.items():
-        np.testing.assert_allclose(x, of_cpu[name], rtol=2e-4, atol=2e-6, err_msg=name)
 
 
 def test_all_weights_of_a_gpu_are_updated_in_few_arrays(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:

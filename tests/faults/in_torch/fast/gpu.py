@@ -8,7 +8,7 @@ from torch import Tensor
 from tests.faults.fault import BLOCKS, ON_GPU, ORACLE_RUN, WINDOWS, fault
 from torch_impl.dtypes import at_least_float32
 
-READS = f"{ON_GPU}::test_a_step_reads_the_gpu_once"
+READS = f"{ON_GPU}::test_a_step_reads_the_gpu_once_and_is_the_step_of_the_cpu"
 F = "torch_impl.fast."
 
 
