@@ -81,8 +81,7 @@ def test_gelu_norm_and_feed_forward(leading: tuple[int, ...], dtype: torch.dtype
 
 
 @both_backends
-@both_dtypes
-@pytest.mark.parametrize("leading", [(), (B,), (2, B)])
+@leading_and_dtypes
 def test_attention_with_its_inverted_mask(leading: tuple[int, ...], dtype: torch.dtype) -> None:
     """True = may not attend; and keys come before queries."""
     Q, K, V_ = (
@@ -168,7 +167,7 @@ def test_dropout_is_drawn_afresh_and_repeats_with_torchs_seed() -> None:
             normal(4, 5), normal(6, 5), normal(4, 3), None, 0.5
         ),
         lambda: adapters.run_transformer_block(
-            D, H, D_FF, 0.3, 0.3, block_weights(torch.float32), normal(B, T, D)
+            D, H, D_FF, 0.3, 0.3, block_weights(torch.float64), normal(B, T, D, dtype=torch.float64)
         ).detach(),
     ]
     for call in calls:
