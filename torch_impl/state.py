@@ -66,7 +66,12 @@ def load_state(
     if mesh:
         found = sharding.shard(model, config, mesh)
     else:
-        found = dict(model.to_empty(device=config.device).named_parameters())
+        # `to_empty` loads the compiler's sympy to compute the strides of arrays without memory.
+        empty = {
+            n: torch.empty(p.shape, dtype=p.dtype, device=config.device) for n, p in model.named_parameters()
+        }
+        model.load_state_dict(empty, assign=True)
+        found = dict(model.named_parameters())
     for name, leaf in weights:
         sharding.put(leaf, found[name], mesh)
     of_muon = {name: found[name] for name in muon_names(m, o)}

@@ -242,11 +242,15 @@ for name in ("torch", "jax"):
     for t in range(3):
         state, _ = step(state, get_batch(np.arange(300) % 13, 0, t, 4, 6), 1e-2)
     sys.stdout.buffer.write(b"".join(a.tobytes() for _, a in backend.read_weights(state)))
+assert not {{"torch._dynamo", "sympy"}} & set(sys.modules)
 """
 
 
 def test_import_order_and_threads_change_no_bit() -> None:
-    """Both frameworks run in one process, with either imported first, and with one thread or two each."""
+    """Both frameworks run in one process, with either imported first, and with one thread or two each.
+
+    No step loads torch's compiler, which would take seconds of every start.
+    """
     processes = []
     for first, second, threads in (("torch", "jax", "1"), ("jax", "torch", "2")):
         environment = os.environ | {"OMP_NUM_THREADS": threads, "NPROC": threads}
