@@ -54,6 +54,7 @@ def evaluate(
         cotangent: None for no gradients.
         mode: "jit"; "plain", which is jit without the fast forms; or "eager", which has the fast forms but no jit.
     """
+    is_fast = mode != "plain" or layer in WITHOUT_FORMS
     # NumPy changes the types: JAX would compile a program for each shape.
     arrays = {
         name: jax.device_put(a.astype(jnp.dtype(array_dtype(name, dtype))))
@@ -66,7 +67,7 @@ def evaluate(
         constants["cos"], constants["sin"] = (jnp.array(table, table_dtype) for table in tables)
     statics = given.statics | {"compute_dtype": dtype}
     run = _evaluate if mode == "eager" else _jitted
-    output, gradients = run(layer, mode != "plain", tuple(statics.items()), arrays, constants, cotangent)
+    output, gradients = run(layer, is_fast, tuple(statics.items()), arrays, constants, cotangent)
     return np.asarray(output, np.float64), {n: np.asarray(g, np.float64) for n, g in gradients.items()}
 
 
@@ -206,3 +207,9 @@ LAYERS: dict[str, Callable[[JaxArrays, JaxArrays, dict[str, Any]], Array]] = {
     "muon": lambda a, c, s: _steps(a, muon_init, partial(muon_update, lr=s["lr"], weight_decay=0.1)),
     "sgd": lambda a, c, s: _steps(a, sgd_init, partial(sgd_update, lr=s["lr"])),
 }
+
+WITHOUT_FORMS = {"softmax", "silu", "gelu", "gelu_tanh", "relu", "relu2", "softcap", "rope", "embedding"}
+WITHOUT_FORMS |= {"rmsnorm", "layernorm", "rmsnorm of 1 + weight", "layernorm of 1 + weight"}
+WITHOUT_FORMS |= {"global_norm", "clip_gradients", "sgd"}
+WITHOUT_FORMS |= {name for name, function in LAYERS.items() if function is _adamw}
+"""Layers whose programs are small, and the same with fast forms and without: "plain" takes that of "jit"."""

@@ -21,6 +21,10 @@ from jax_impl.model import transformer_lm
 from lm.backend import BackendName, load
 from lm.config import ModelConfig, TrainConfig
 from lm.data.batch import Batch
+from parity import in_jax
+from parity.case import Case
+from parity.layers import LAYERS
+from parity.problem import Problem
 from tests.parity.support import assert_close
 from torch_impl.fast import product
 
@@ -187,3 +191,20 @@ def test_a_model_that_was_traced_with_fast_forms_is_traced_again_without_them() 
     assert "custom_vjp" in on or "optimization_barrier" in on
     assert "custom_vjp" not in off
     assert "optimization_barrier" not in off
+
+
+@pytest.mark.parametrize("layer", sorted(in_jax.WITHOUT_FORMS))
+def test_layers_without_forms_have_one_program(layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of "plain" is not compared apart, so the switch must change nothing, whatever the shape."""
+    traced = jax.make_jaxpr(in_jax._evaluate, static_argnums=(0, 1, 2))
+
+    def trace_both(layer: str, is_fast: bool, *given: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        programs = {str(traced(layer, on, *given)) for on in (False, True)}
+        assert is_fast
+        assert len(programs) == 1
+        return np.zeros(1), {}
+
+    monkeypatch.setattr(in_jax, "_jitted", trace_both)
+    for shape in LAYERS[layer].shapes:
+        problem = Problem(Case(layer, shape, 0), "float32")
+        in_jax.evaluate(layer, problem.given, problem.cotangent, "float32", "plain")
