@@ -18,7 +18,7 @@ def gradient(f: Callable[[Weights], np.ndarray], arrays: Weights, cotangent: np.
     For a function that is analytic, and real on the real line, Im f(x + ih) / h is the derivative. It is exact to
     rounding for every small h, since nothing is subtracted (Squire and Trapp, 1998).
     """
-    h, at_once = 1e-30, 512
+    h, at_once = 1e-30, 256
     gradients = {}
     for name, array in arrays.items():
         slopes = np.empty(array.size)
