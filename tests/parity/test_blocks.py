@@ -137,7 +137,7 @@ def in_jax(inputs: Any, mask: Any, drop: bool, g: jax.Array, cap: float | None) 
 def by_jax(
     arrays: Arrays, mask: Any, drop: bool, g: np.ndarray, dtype: Dtype, cap: float | None = None
 ) -> tuple[Any, Arrays]:
-    inputs = tuple(jnp.array(a, dtype) for a in arrays.values())
+    inputs = tuple(jnp.array(a.astype(jnp.dtype(dtype))) for a in arrays.values())
     if isinstance(mask, np.ndarray):
         mask = jnp.array(mask)
     elif mask is not None:

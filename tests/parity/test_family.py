@@ -114,8 +114,9 @@ def key_biases_are_free(config: ModelConfig) -> bool:
 def test_training_steps(options: Options) -> None:
     """torch and JAX agree on losses and weights after a few steps in two micro-batches, and after exchanging states."""
     optimizer = OptimizerConfig(learning_rate=1e-2, max_grad_norm=0.5, decay="matrices", weight_decay=0.3)
+    layers = len(options.get("layer_types", ())) or 1
     config = TrainConfig(
-        model(options), optimizer, batch_size=4, grad_accumulation=2, compute_dtype="float64"
+        model(options, layers), optimizer, batch_size=4, grad_accumulation=2, compute_dtype="float64"
     )
     tokens, losses, leaves = np.random.default_rng(0).integers(0, 11, 200), [], []
     for name in BACKENDS:

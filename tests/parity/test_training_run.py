@@ -66,7 +66,6 @@ GEMMA = dataclasses.replace(
     ("model", "kind", "dtype"),
     [
         (PLAIN, "adamw", "float64"),
-        (PLAIN, "muon", "float64"),
         (PLAIN, "muon", "float32"),
         (GEMMA, "adamw", "float32"),
     ],
