@@ -173,12 +173,12 @@ LAYERS: dict[str, Layer] = {
         lambda g: oracle.layernorm(g.arrays["x"], 1 + g.arrays["weight"], g.arrays["bias"], g.statics["eps"]),
     ),
     "swiglu": Layer(
-        ((12, 24, 48), (4, 3, 24, 64)),
+        ((12, 8, 24), (4, 3, 6, 20)),
         draws.swiglu,
         lambda g: oracle.feed_forward(g.arrays, g.arrays["x"], "swiglu"),
     ),
     "geglu": Layer(
-        ((12, 24, 48), (4, 3, 24, 64)),
+        ((12, 8, 24), (4, 3, 6, 20)),
         draws.swiglu,
         lambda g: oracle.feed_forward(g.arrays, g.arrays["x"], "geglu_tanh"),
     ),
