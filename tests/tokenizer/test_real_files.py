@@ -99,7 +99,7 @@ def test_the_ids_are_the_librarys(plain: Content, tmp_path: Path, name: str) -> 
     path = tmp_path / "text.txt"
     path.write_bytes(text.encode())
     in_ranges: list[int] = []
-    for _, start, end in cut_files([str(path)], ours.pretokenizer, 100):
+    for _, start, end in cut_files([str(path)], ours.pretokenizer, 500):
         with open_range(str(path), start, end) as read:
             in_ranges += [i for part, _ in copy.encode(read) for i in part.tolist()]
     assert in_ranges == ids

@@ -58,8 +58,7 @@ def test_own_pattern_equals_textbook(
 
 
 @pytest.mark.parametrize("few", [0, 2, 1000])
-@pytest.mark.parametrize("first_threshold", [1, 3, 1000])
-@given(text=REPEATED.filter(bool), extra=st.integers(0, 40))
+@given(first_threshold=st.sampled_from([1, 3, 1000]), text=REPEATED.filter(bool), extra=st.integers(0, 40))
 def test_arrays_and_loops_give_the_same(
     tmp_path_factory: pytest.TempPathFactory, few: int, first_threshold: int, text: str, extra: int
 ) -> None:
