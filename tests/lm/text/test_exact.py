@@ -62,6 +62,7 @@ def write(
     return written
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_a_text_has_the_same_bits_scored_or_written_in_a_batch_of_any_size(
     exact: tuple[Exact, Any, TrainConfig],
 ) -> None:
