@@ -132,7 +132,7 @@ def test_flops_are_those_of_the_products(architecture: str, member: str) -> None
 
     from jax_impl.sequences import MODELS
 
-    model = ModelConfig(1000, 8, 768, 1, 2, **FAMILY[member], **ARCHITECTURES[architecture])
+    model = ModelConfig(500, 8, 384, 1, 2, **FAMILY[member], **ARCHITECTURES[architecture])
     config = TrainConfig(model, batch_size=1)
     inputs = random_batch(config).model_inputs
     inputs = {name: array[0] for name, array in inputs.items()}
