@@ -7,6 +7,7 @@ import re
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import cache
 from itertools import accumulate, zip_longest
 from pathlib import Path
 
@@ -75,6 +76,7 @@ def sample(words: list[str], size: int | None, seed: int) -> list[Mutant]:
     return chosen
 
 
+@cache
 def of_file(file: str) -> tuple[list[Mutant], int]:
     """Return the mutants of a file of the project, and the number of places that would only change a message."""
     return mutants(file, (ROOT / file).read_bytes())
