@@ -37,6 +37,7 @@ def nats_after(model: Model, before: list[int], token: int) -> float:
     return -math.log(np.exp(logits[token]) / np.exp(logits).sum())
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("stride", [1, 5, None, T])
 def test_every_token_sees_as_many_tokens_as_the_stride_promises(
