@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# Python keeps its bytecode: the tests start a hundred processes, and each would compile the modules again.
+export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: help demo test faults mutants bench torture
 help:
 	@echo "make demo      make a text and a tokenizer, train one model in torch and in JAX: runs/demo/report.md"

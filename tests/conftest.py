@@ -114,6 +114,23 @@ def checked(signature: Callable[..., Any]) -> Callable[..., Any]:
     return _CHECKED[key]
 
 
+# The tests of functions check the shapes of every call. The other tests make the same calls in whole runs, thousands
+# of times over, where the checks would take a tenth to a third of the time.
+CHECKED_SHAPES = (
+    "tests/parity",
+    "tests/test_checked",
+    "tests/test_adapters",
+    "tests/lm/data",
+    "tests/lm/text",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Check shapes if the test, and what it sets up, is one of functions."""
+    jaxtyping.config.update("jaxtyping_disable", not item.nodeid.startswith(CHECKED_SHAPES))
+
+
 # Modules that import what only Unix has, and what tests name that other systems lack.
 collect_ignore = ["lm/run/test_alone.py", "lm/test_allocator.py"] if sys.platform == "win32" else []
 _LACKING = {

@@ -17,8 +17,6 @@ from lm.config import ModelConfig, OptimizerConfig, TrainConfig
 from lm.data.batch import Batch
 from parity.family import Options
 
-pytestmark = pytest.mark.usefixtures("unchecked_shapes")
-
 MODEL = ModelConfig(20, 12, d_model=8, num_layers=2, num_heads=2, d_ff=16)
 CONFIG = TrainConfig(MODEL, batch_size=2)
 OPTIONS: list[Options] = [

@@ -21,8 +21,6 @@ from torch_impl.fast import attention, masks, packing
 from torch_impl.fast.transfer import on_host, send
 from torch_impl.functional import clip_gradients
 
-pytestmark = pytest.mark.usefixtures("unchecked_shapes")
-
 MODEL = ModelConfig(20, 130, d_model=8, num_layers=2, num_heads=2, d_ff=16, bias=True)
 CONFIG = TrainConfig(MODEL, OptimizerConfig(learning_rate=1e-2), batch_size=2)
 STEPS = 2
