@@ -114,14 +114,11 @@ def checked(signature: Callable[..., Any]) -> Callable[..., Any]:
     return _CHECKED[key]
 
 
-# The tests of functions check the shapes of every call. The other tests make the same calls in whole runs, thousands
-# of times over, where the checks would take a tenth to a third of the time.
+# These tests call all functions with shapes, and check the shapes of every call. The other tests make the same calls
+# in whole runs, thousands of times over, where the checks take a tenth to a third of the time.
 CHECKED_SHAPES = (
-    "tests/parity",
-    "tests/test_checked",
-    "tests/test_adapters",
-    "tests/lm/data",
-    "tests/lm/text",
+    *("tests/parity", "tests/test_adapters", "tests/test_checked"),
+    *("tests/lm/data", "tests/lm/text", "tests/lm/test_init", "tests/lm/test_rng", "tests/lm/test_sequences"),
 )
 
 
