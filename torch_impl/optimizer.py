@@ -1,6 +1,5 @@
 """AdamW, Muon and SGD. A parameter's state is a dict, as in torch's optimizers."""
 
-import inspect
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -21,7 +20,7 @@ class UpdateEach(Optimizer):
     """An optimizer that updates each parameter by itself, in place. A subclass has the formula."""
 
     # torch's wrapper, which keeps this method out of compiled programs, loads the compiler: seconds of every start.
-    add_param_group = inspect.unwrap(Optimizer.add_param_group)
+    add_param_group = getattr(Optimizer.add_param_group, "__wrapped__", Optimizer.add_param_group)
 
     def _update(self, p: Tensor, g: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         """Update a parameter and its state from its gradient. The state is empty before the first step."""
