@@ -64,8 +64,8 @@ MEMORY_CASES = {
     "attention in blocks": TrainConfig(ModelConfig(64, 1024, 64, 2, 4), batch_size=4),
     "accumulation": TrainConfig(ModelConfig(300, 64, 64, 2, 4), batch_size=16, grad_accumulation=2),
     **{
-        name: TrainConfig(ModelConfig(200, 64, 64, 2, 4, **FAMILY[name]), batch_size=8)
-        for name in ("gpt2", "ablated", "grouped", "gemma", "olmo")
+        name: TrainConfig(ModelConfig(200, 64, 64, layers, 4, **FAMILY[name]), batch_size=8)
+        for name, layers in {"gpt2": 2, "ablated": 2, "grouped": 2, "gemma": 2, "olmo": 3}.items()
     },
     "encoder": TrainConfig(ModelConfig(200, 64, 64, 2, 4, architecture="encoder"), batch_size=8),
     "encoder_decoder": TrainConfig(
