@@ -176,7 +176,7 @@ def run(
 ) -> tuple[list[float], dict[str, np.ndarray]]:
     """Return losses and last weights of four steps; after `stop` steps the state is written and read again."""
     config = TrainConfig(
-        ModelConfig(11, 6, 16, 1, 4, 12, **RATES | model),
+        ModelConfig(11, 6, 16, 2, 4, 12, **RATES | model),
         OptimizerConfig(learning_rate=1e-2),
         batch_size=4,
         grad_accumulation=micro_batches,
