@@ -54,7 +54,6 @@ def evaluate(
         cotangent: None for no gradients.
         mode: "jit"; "plain", which is jit without the fast forms; or "eager", which has the fast forms but no jit.
     """
-    is_fast = mode != "plain" or layer in WITHOUT_FORMS
     # NumPy changes the types: JAX would compile a program for each shape.
     arrays = {
         name: jax.device_put(a.astype(jnp.dtype(array_dtype(name, dtype))))
@@ -67,6 +66,7 @@ def evaluate(
         constants["cos"], constants["sin"] = (jnp.array(table, table_dtype) for table in tables)
     statics = given.statics | {"compute_dtype": dtype}
     run = _evaluate if mode == "eager" else _jitted
+    is_fast = mode != "plain" or layer in WITHOUT_FORMS
     output, gradients = run(layer, is_fast, tuple(statics.items()), arrays, constants, cotangent)
     return np.asarray(output, np.float64), {n: np.asarray(g, np.float64) for n, g in gradients.items()}
 

@@ -158,12 +158,9 @@ def usual_fusion(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def unchecked_shapes() -> Iterator[None]:
+def unchecked_shapes() -> None:
     """Check no shapes in a test of hundreds of steps: the checks take as long as a tiny model's step."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
+    jaxtyping.config.update("jaxtyping_disable", True)  # until the next test is set up
 
 
 @pytest.fixture(scope="session")

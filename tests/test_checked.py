@@ -1,4 +1,4 @@
-"""The tests check the types and shapes of every call, also of functions that are defined again and again."""
+"""The tests of functions check types and shapes of every call, also if a function is defined again and again."""
 
 from collections.abc import Callable
 from typing import Any

@@ -83,7 +83,7 @@ def test_the_tests_of_2025_run_unchanged(tmp_path: Path) -> None:
 
 
 def test_the_tests_of_2024_get_the_adapters_of_2024(tmp_path: Path) -> None:
-    """Also in the other backend, from the folder of the tests alone, with an argument for pytest."""
+    """They run in the other backend, too, from the folder of the tests alone, with an argument for pytest."""
     folder = write(tmp_path, OF_2024) / "tests"
     done = course(folder, "--backend", "torch", "-q", "-k", "feed_forward or backend")
     assert (done.returncode, "2 passed, 1 deselected" in done.stdout) == (0, True), done.stdout + done.stderr

@@ -29,7 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def llama(run: Path) -> Path:
-    """The same model as transformers saves it."""
+    """Export the run's model as transformers saves it, and return the folder."""
     (checkpoint,) = (run / "checkpoints").iterdir()
     export_model(checkpoint, None, run / "hf")
     return run / "hf"

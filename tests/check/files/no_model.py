@@ -1,4 +1,4 @@
-"""What is no model: in NumPy, which starts in a fifth of torch's time."""
+"""These functions are no models. They take NumPy, which starts in a fifth of torch's time."""
 
 import numpy as np
 
